@@ -1,0 +1,51 @@
+"""NWB Zarr sessions in the cloud as lazy, labelled xarray objects, Intake catalogs and pynwb files.
+
+The face of the package. Most use needs none of it: ``xarray.open_dataset(url, engine="nwbzarr")`` and
+``intake.open_catalog("catalog.yaml").session.read()`` find the package through its entry points.
+
+============================  ==========================================================================
+`open_nwb`                    the raw `pynwb.NWBFile`, read by NWBZarrIO, of any hdmf-zarr release
+`open_hierarchy`              every group and array of a file, as canonical metadata
+`track_requests`              how many requests and bytes a block of code took
+`consolidate`                 write or repair a file's consolidated metadata
+`errors`                      the tree of errors and warnings
+============================  ==========================================================================
+
+Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from intake_nwbzarr import errors
+    from intake_nwbzarr.hierarchy.load import open_hierarchy
+    from intake_nwbzarr.prepare.consolidate import consolidate
+    from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.transport.requests import track_requests
+
+__all__ = ["__version__", "consolidate", "errors", "open_hierarchy", "open_nwb", "track_requests"]
+
+__version__ = version("intake-nwbzarr")
+
+_HOMES = {
+    "consolidate": "intake_nwbzarr.prepare.consolidate",
+    "open_hierarchy": "intake_nwbzarr.hierarchy.load",
+    "open_nwb": "intake_nwbzarr.raw",
+    "track_requests": "intake_nwbzarr.transport.requests",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return import_module("intake_nwbzarr.errors")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,176 @@
+"""The tree of errors and warnings.
+
+Every error derives from `NWBZarrError` and from the built-in that a caller would catch::
+
+    NWBZarrError
+    ├── LocationError (ValueError)                a location or its options make no sense
+    │   ├── LocationNotFoundError (FileNotFoundError)
+    │   ├── NotZarrError                          something is there, but it is not Zarr
+    │   │   └── HDF5FileError                     it is an HDF5 file
+    │   └── NotNWBError                           Zarr, but not an NWB file
+    ├── AccessError (PermissionError)             the server, or the operating system, refused
+    │   └── CredentialsError                      missing, incomplete, expired or wrong credentials
+    ├── TransportError (OSError)                  the wire, after retries
+    │   ├── HostNotFoundError (ConnectionError)
+    │   ├── ResponseError                         a response that contradicts its request
+    │   └── ObjectChangedError                    replaced while it was being read
+    ├── ForkError (RuntimeError)                  connections used in a forked child
+    ├── LimitError (ValueError)                   larger, deeper or more than allowed
+    ├── MetadataError (ValueError)                a metadata document that cannot be understood
+    │   └── UnsafePathError                       a name that would leave the file
+    ├── ListingError (OSError)                    a store without consolidated metadata cannot be listed
+    ├── NodeNotFoundError (KeyError)              no such object in the file
+    │   └── LinkError                             a link or reference that leads nowhere, or not where allowed
+    ├── ChunkError (OSError)                      stored bytes that cannot be read as the array they belong to
+    │   └── LegacyObjectError                     a pickled chunk that holds anything but inert values
+    ├── BoundsError (IndexError)                  a position outside of an array
+    ├── SelectionError (KeyError, ValueError)     a selection that has no exact answer
+    ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset that does not say where it came from
+    └── DemoUnavailableError (ImportError)        `nwbzarr demo` without the package that it needs
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+
+class NWBZarrError(Exception):
+    """What every error of this package derives from.
+
+    The message names the location without secrets, the path inside the file, what was found, what was
+    expected, and the next step.
+    """
+
+    def __str__(self) -> str:
+        # KeyError shows the repr of its message; a sentence should read as one.
+        return " ".join(str(argument) for argument in self.args)
+
+
+class LocationError(NWBZarrError, ValueError):
+    """A location, or the options given with it, cannot be understood."""
+
+
+class LocationNotFoundError(LocationError, FileNotFoundError):
+    """Nothing is stored at the location."""
+
+
+class NotZarrError(LocationError):
+    """Something is stored at the location, but it is not a Zarr store."""
+
+
+class HDF5FileError(NotZarrError):
+    """The location is an HDF5 file."""
+
+
+class NotNWBError(LocationError):
+    """The location is a Zarr store, but not an NWB file."""
+
+
+class AccessError(NWBZarrError, PermissionError):
+    """The server or the operating system refused access."""
+
+
+class CredentialsError(AccessError):
+    """Credentials are missing, incomplete, expired or wrong."""
+
+
+class TransportError(NWBZarrError, OSError):
+    """A request failed for good: retries were spent, or none could help."""
+
+
+class HostNotFoundError(TransportError, ConnectionError):
+    """The host's name does not resolve."""
+
+
+class ResponseError(TransportError):
+    """A response contradicts its request: wrong length, wrong range, or not what was asked for."""
+
+
+class ObjectChangedError(TransportError):
+    """An object was replaced while it was being read."""
+
+
+class ForkError(NWBZarrError, RuntimeError):
+    """Connections were opened before this process was forked."""
+
+
+class LimitError(NWBZarrError, ValueError):
+    """Something is larger, deeper or more numerous than allowed."""
+
+
+class MetadataError(NWBZarrError, ValueError):
+    """A metadata document cannot be understood."""
+
+
+class UnsafePathError(MetadataError):
+    """A name in the data would lead out of the file."""
+
+
+class ListingError(NWBZarrError, OSError):
+    """A store without consolidated metadata cannot be listed."""
+
+
+class NodeNotFoundError(NWBZarrError, KeyError):
+    """No group or array of that name in the file."""
+
+
+class LinkError(NodeNotFoundError):
+    """A link or reference that leads nowhere, in a circle, or to a place that is not allowed."""
+
+
+class ChunkError(NWBZarrError, OSError):
+    """Stored bytes that cannot be read as the array they belong to."""
+
+
+class LegacyObjectError(ChunkError):
+    """A pickled chunk that holds anything but strings, numbers and object references."""
+
+
+class BoundsError(NWBZarrError, IndexError):
+    """A position, or a number of axes, outside of an array's shape."""
+
+
+class SelectionError(NWBZarrError, KeyError, ValueError):
+    """A selection along time that has no exact answer."""
+
+
+class AccessorError(NWBZarrError, AttributeError):
+    """`ds.nwb` was used on a Dataset that does not say where it came from."""
+
+
+class DemoUnavailableError(NWBZarrError, ImportError):
+    """The demo needs a package that is not installed."""
+
+
+class NWBZarrWarning(UserWarning):
+    """What every warning of this package derives from."""
+
+
+class UnconsolidatedWarning(NWBZarrWarning):
+    """A store has no consolidated metadata, so opening it takes a request for every object."""
+
+
+class MappingWarning(NWBZarrWarning):
+    """A session departs from the NWB schema in a way that changes how it is shown."""
+
+
+def warn_caller(message: str, category: type[NWBZarrWarning] = MappingWarning) -> None:
+    """Warn at the line of the caller's own code that led here, past this package, xarray and Intake.
+
+    Parameters
+    ----------
+    message
+        Names what was found, where, and what it means.
+    category
+        One of this module's warnings.
+    """
+    warnings.warn(message, category, stacklevel=2, skip_file_prefixes=_not_the_caller())
+
+
+@cache
+def _not_the_caller() -> tuple[str, ...]:
+    found = (find_spec(name) for name in ("intake_nwbzarr", "xarray", "intake"))
+    return tuple(str(Path(spec.origin).parent) for spec in found if spec and spec.origin)
