@@ -1,0 +1,283 @@
+"""Credentials: one set, for one endpoint, and nowhere to be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import hmac
+import json
+import logging
+import os
+import secrets as randomness
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from intake_nwbzarr.errors import CredentialsError
+from intake_nwbzarr.options import check_endpoint
+
+logger = logging.getLogger("intake_nwbzarr")
+
+_KEY = randomness.token_bytes(32)
+_GIVEN: dict[str, Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """A name for what a caller gave and nobody else may see; the values stay with this process.
+
+    Equal values have equal handles within a process, and a handle says nothing of them anywhere: it is keyed
+    with a number that is drawn when the process starts.
+
+    Parameters
+    ----------
+    handle
+        Names the values.
+    ships
+        Whether a pickle takes the values along (``ship_credentials=True``).
+    """
+
+    handle: str
+    ships: bool = False
+
+    @classmethod
+    def keep(cls, values: Mapping[str, Any], *, ships: bool = False) -> Secrets:
+        """Keep values for this process."""
+        text = json.dumps(values, sort_keys=True, default=lambda value: f"{type(value).__name__} {id(value)}")
+        handle = hmac.digest(_KEY, text.encode(), "sha256").hex()[:24]
+        _GIVEN[handle] = dict(values)
+        return cls(handle, ships)
+
+    def reveal(self) -> Mapping[str, Any] | None:
+        """The values, or None in a process that was never given them."""
+        return _GIVEN.get(self.handle)
+
+    def __repr__(self) -> str:
+        return "Secrets(****)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        values = self.reveal()
+        if self.ships and values is not None:
+            return _receive, (self.handle, Shipment(values))
+        return Secrets, (self.handle, self.ships)
+
+
+class Shipment:
+    """Secret values on their way to another process of the same user."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __repr__(self) -> str:
+        return "Shipment(****)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Shipment, (self._values,)
+
+    def unpack(self, handle: str) -> None:
+        """Keep the values for this process."""
+        _GIVEN[handle] = self._values
+
+
+def _receive(handle: str, shipment: Shipment) -> Secrets:
+    shipment.unpack(handle)
+    return Secrets(handle, ships=True)
+
+
+@dataclass(frozen=True)
+class S3Access:
+    """Where S3 requests go, and who signs them.
+
+    Parameters
+    ----------
+    endpoint_url
+        None for Amazon's own.
+    region
+        As asked for or configured, None where nothing says.
+    signer
+        None for anonymous requests.
+    """
+
+    endpoint_url: str | None
+    region: str | None
+    signer: AWSCredentials | None = field(repr=False)
+
+
+class AWSCredentials:
+    """One set of AWS credentials, refreshed as a set where its source can."""
+
+    def __init__(self, source: Any, reload: Any = None) -> None:
+        # A botocore Credentials object, and what resolves it anew.
+        self._source = source
+        self._reload = reload
+
+    async def current(self) -> Any:
+        """Frozen botocore credentials that are valid now."""
+        refresh_needed = getattr(self._source, "refresh_needed", None)
+        if refresh_needed is not None and refresh_needed():
+            return await asyncio.to_thread(self._source.get_frozen_credentials)
+        return self._source.get_frozen_credentials()
+
+    async def refresh(self, expired: Any) -> bool:
+        """Resolve once more; whether that gave anything but the set that has `expired`."""
+        if await self.current() == expired and self._reload is not None:
+            self._source = await asyncio.to_thread(self._reload) or self._source
+        return bool(await self.current() != expired)
+
+
+def s3_access(public: Mapping[str, Any], secrets: Secrets | None, url: str) -> S3Access:
+    """Resolve endpoint, region and credentials: what was given, else a profile, else the environment.
+
+    The sources are never mixed. The machine's own role is asked for only with ``instance_role=True``; a
+    profile or the environment may name a role to assume. Where nothing is asked for and nothing is found,
+    requests are anonymous, which is logged.
+
+    Raises
+    ------
+    CredentialsError
+        When what was asked for cannot be found, or is incomplete.
+    """
+    given = secrets.reveal() if secrets is not None else None
+    asked = bool(secrets is not None or public.get("profile") or public.get("instance_role"))
+    if not asked and not _configured():
+        if not public.get("anon"):
+            _log_anonymous(url)
+        return S3Access(public.get("endpoint_url"), public.get("region"), None)
+
+    session = _session(public.get("profile"), url)
+    endpoint = public.get("endpoint_url") or _configured_endpoint(session)
+    region = public.get("region") or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    if public.get("anon"):
+        return S3Access(endpoint, region, None)
+    if given is not None and "key" in given:
+        from botocore.credentials import Credentials
+
+        signer = AWSCredentials(Credentials(given["key"], given["secret"], given.get("token")))
+        return S3Access(endpoint, region, signer)
+
+    def resolve() -> Any:
+        return _resolve(_session(public.get("profile"), url), bool(public.get("instance_role")), url)
+
+    source = _resolve(session, bool(public.get("instance_role")), url)
+    if source is not None:
+        return S3Access(endpoint, region, AWSCredentials(source, resolve))
+    if secrets is not None:
+        raise CredentialsError(missing_here(url))
+    if asked:
+        wanted = f"profile {public['profile']!r}" if public.get("profile") else "machine's role"
+        raise CredentialsError(f"No credentials for {url}: the {wanted} gives none.")
+    _log_anonymous(url)
+    return S3Access(endpoint, region, None)
+
+
+def missing_here(url: str) -> str:
+    """What to do where explicit secrets stayed behind in another process."""
+    return (
+        f"The credentials for {url} were given to another process and did not travel with it. Set them in "
+        "this process's environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or as a profile, or open it "
+        "with storage_options={..., 'ship_credentials': True} to send them along."
+    )
+
+
+def ambient_identity() -> str:
+    """A digest of everything in the environment that credentials, endpoint and region may come from."""
+    state: list[object] = [os.environ.get(name) for name in _VARIABLES]
+    for path in _files():
+        try:
+            status = path.stat()
+        except OSError:
+            state.append(None)
+        else:
+            state.append((status.st_mtime_ns, status.st_size))
+    return hmac.digest(_KEY, repr(state).encode(), "sha256").hex()[:24]
+
+
+_VARIABLES = (
+    "AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_REGION", "AWS_ROLE_ARN",
+    "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN", "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE", "HOME",
+)  # fmt: skip
+
+
+def _files() -> tuple[Path, Path]:
+    environment = os.environ
+    return (
+        Path(environment.get("AWS_CONFIG_FILE", "~/.aws/config")).expanduser(),
+        Path(environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser(),
+    )
+
+
+def _configured() -> bool:
+    # Importing botocore takes a third of a second, which users of public buckets need not spend.
+    places = {"HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
+    return any(name in os.environ for name in set(_VARIABLES) - places) or any(
+        path.exists() for path in _files()
+    )
+
+
+def _log_anonymous(url: str) -> None:
+    logger.info("No credentials were asked for and none were found: %s is read anonymously.", url)
+
+
+def _session(profile: str | None, url: str) -> Any:
+    import botocore.session
+    from botocore.exceptions import BotoCoreError
+
+    session = botocore.session.Session(profile=profile)
+    known: list[str] = []
+    problem = ""
+    try:
+        known = session.available_profiles
+        session.get_scoped_config()
+    except BotoCoreError as error:
+        problem = type(error).__name__
+    if not problem:
+        return session
+    name = profile or os.environ.get("AWS_PROFILE") or "default"
+    if problem == "ProfileNotFound":
+        close = difflib.get_close_matches(name, known, n=3) or known[:5]
+        found = f"the closest are {', '.join(close)}" if close else "there is none"
+        raise CredentialsError(f"No AWS profile {name!r} for {url}; {found}.")
+    raise CredentialsError(f"The AWS configuration files cannot be read for {url}: {problem}.")
+
+
+def _resolve(session: Any, instance_role: bool, url: str) -> Any:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    resolver = session.get_component("credential_provider")
+    if not instance_role:
+        # The provider that asks 169.254.169.254.
+        resolver.remove("iam-role")
+    problem = ""
+    try:
+        return resolver.load_credentials()
+    except (BotoCoreError, ClientError, OSError, ValueError) as error:
+        # Their messages may quote the files they read.
+        problem = type(error).__name__
+    raise CredentialsError(
+        f"The AWS credentials for {url} are incomplete or cannot be obtained ({problem}); check the "
+        "AWS_* variables and the profile."
+    )
+
+
+def _configured_endpoint(session: Any) -> str | None:
+    """The endpoint of the environment or profile, in botocore's order of precedence."""
+    environment = os.environ
+    scoped = session.get_scoped_config()
+    ignored = environment.get(
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", str(scoped.get("ignore_configured_endpoint_urls", ""))
+    )
+    if ignored.lower() == "true":
+        return None
+    services = session.full_config.get("services", {}).get(scoped.get("services"), {})
+    service = services.get("s3", {})
+    endpoint = (
+        environment.get("AWS_ENDPOINT_URL_S3")
+        or environment.get("AWS_ENDPOINT_URL")
+        or (service.get("endpoint_url") if isinstance(service, Mapping) else None)
+        or scoped.get("endpoint_url")
+    )
+    return check_endpoint(endpoint) if endpoint else None

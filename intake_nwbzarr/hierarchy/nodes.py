@@ -1,0 +1,189 @@
+"""Nodes: one group or array of an NWB file, in the Zarr 3 form that hdmf-zarr 0.14 writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from intake_nwbzarr.errors import MetadataError, UnsafePathError
+
+MAXIMUM_DEPTH = 64
+
+
+@dataclass(frozen=True)
+class GroupNode:
+    """A group.
+
+    Parameters
+    ----------
+    path
+        From the root, without a leading slash; the root is ``""``.
+    attributes
+        In canonical form: soft links under ``_LINKS``, references as ``{"_REFERENCE": {"source", "path"}}``.
+    """
+
+    path: str
+    attributes: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def neurodata_type(self) -> str | None:
+        """The NWB type, None for a plain group such as ``acquisition``."""
+        value = self.attributes.get("neurodata_type")
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class ArrayNode:
+    """An array, self-contained: with a location, it is all that is needed to read it.
+
+    Parameters
+    ----------
+    path
+        From the root, without a leading slash.
+    metadata
+        The array's Zarr 3 metadata document. Chunks of a translated Zarr 2 array keep their stored names
+        (chunk key encoding ``v2``) and bytes.
+    """
+
+    path: str
+    metadata: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Attributes in canonical form (``_DTYPE``, ``_REFERENCE_FIELDS``, …, as hdmf-zarr 0.14)."""
+        value: Mapping[str, Any] = self.metadata.get("attributes", {})
+        return value
+
+    @property
+    def neurodata_type(self) -> str | None:
+        """The NWB type, None for a plain dataset such as ``data``."""
+        value = self.attributes.get("neurodata_type")
+        return None if value is None else str(value)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape, ``()`` for a scalar."""
+        return tuple(int(length) for length in self.metadata["shape"])
+
+    @cached_property
+    def chunks(self) -> tuple[int, ...]:
+        """The shape of what is stored under one key: a chunk, or a shard of a sharded array."""
+        return tuple(int(length) for length in self.metadata["chunk_grid"]["configuration"]["chunk_shape"])
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return prod(self.shape)
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """What reading gives: variable-length strings and references are Python strings (object dtype)."""
+        return numpy_dtype(self.metadata["data_type"], self.path)
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the elements are object references, read as the target's path."""
+        return self.attributes.get("_DTYPE") == "object_reference"
+
+    @property
+    def reference_fields(self) -> tuple[str, ...]:
+        """The fields of a compound that are object references."""
+        return tuple(self.attributes.get("_REFERENCE_FIELDS", ()))
+
+
+type Node = GroupNode | ArrayNode
+
+
+def numpy_dtype(data_type: Any, path: str = "") -> np.dtype[Any]:
+    """The NumPy dtype of a Zarr 3 data type, as this package reads it.
+
+    Raises
+    ------
+    MetadataError
+        When the data type is unknown.
+    """
+    named: Mapping[str, Any] = {"name": data_type} if isinstance(data_type, str) else data_type
+    name, configuration = named["name"], named.get("configuration", {})
+    match name:
+        case "string" | "variable_length_bytes":
+            return np.dtype(object)
+        case "fixed_length_utf32":
+            return np.dtype(f"U{configuration['length_bytes'] // 4}")
+        case "null_terminated_bytes":
+            return np.dtype(f"S{configuration['length_bytes']}")
+        case "raw_bytes":
+            return np.dtype(f"V{configuration['length_bytes']}")
+        case "numpy.datetime64" | "numpy.timedelta64":
+            unit, scale = configuration["unit"], configuration.get("scale_factor", 1)
+            kind = name.removeprefix("numpy.")
+            return np.dtype(kind if unit == "generic" else f"{kind}[{scale}{unit}]")
+        case "struct" | "structured":
+            return np.dtype([_field(entry, path) for entry in configuration["fields"]])
+        case _:
+            try:
+                plain: np.dtype[Any] = np.dtype(name)
+            except TypeError:
+                raise MetadataError(
+                    f"The array {path!r} has the Zarr data type {data_type!r}, which is not known here."
+                ) from None
+            return plain
+
+
+def _field(entry: Any, path: str) -> tuple[str, np.dtype[Any]]:
+    # zarr-python 3.4 writes {"name", "data_type"} for `struct`, pairs for the older `structured`.
+    name, data_type = (entry["name"], entry["data_type"]) if isinstance(entry, Mapping) else entry
+    return str(name), numpy_dtype(data_type, path)
+
+
+def safe_path(path: str, *, where: str) -> str:
+    """A path from the data, split and checked; without its leading and trailing slash.
+
+    Parameters
+    ----------
+    path
+        As found in a document, a listing or a reference. One leading slash means the file's root.
+    where
+        What holds it, for the error.
+
+    Raises
+    ------
+    UnsafePathError
+        For empty, ``.`` and ``..`` parts, backslashes, NUL, percent-encoded dots or slashes, and depths
+        beyond 64: such a name could lead out of the file on some store.
+    """
+    stripped = path.removeprefix("/").removesuffix("/")
+    if stripped == "":
+        return ""
+    parts = stripped.split("/")
+    lowered = stripped.lower()
+    if (
+        any(part in {"", ".", ".."} for part in parts)
+        or any(character in stripped for character in ("\\", "\0"))
+        or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
+    ):
+        raise UnsafePathError(
+            f"{where} names {path!r}, which could lead out of the file; the file is damaged or hostile."
+        )
+    if len(parts) > MAXIMUM_DEPTH:
+        raise UnsafePathError(f"{where} names a path of {len(parts)} parts; {MAXIMUM_DEPTH} are allowed.")
+    return stripped

@@ -1,0 +1,373 @@
+"""Locations: where a session is, with what options, and without its secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets as randomness
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote
+from weakref import WeakValueDictionary
+
+from intake_nwbzarr.credentials import Secrets, ambient_identity
+from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError
+from intake_nwbzarr.options import FROM_DATA, OWN, canonical, split_options
+from intake_nwbzarr.urls import (
+    BUCKET,
+    CHAINED,
+    ODD_HOST,
+    PATH_SAFE,
+    SCHEME,
+    canonical_http,
+    normalise,
+    redact,
+    split_url,
+)
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+type Place = str | os.PathLike[str] | Location | Store
+
+# What a Dataset's attributes may name when nothing else in this process vouches for them.
+_SCHEMES_FROM_DATA = frozenset({"file", "http", "https", "s3"})
+
+_KNOWN: dict[tuple[str, str, str | None], Location] = {}
+_STORES: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a session is stored; made by `locate`.
+
+    It pickles, compares and hashes; secrets are in none of its attributes.
+
+    Parameters
+    ----------
+    url
+        Canonical, without secrets and without a trailing slash: ``file:///data/a.nwb.zarr``,
+        ``https://host/a.nwb.zarr``, ``s3://bucket/a.nwb.zarr``, any fsspec URL, or ``store://…`` for an open
+        zarr Store.
+    options
+        The storage options that are no secrets, as JSON.
+    secrets
+        Names those that are; the process that was given them keeps them.
+    """
+
+    url: str
+    options: str = "{}"
+    secrets: Secrets | None = None
+    store: Any = field(default=None, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.store is not None and not self.option("ship_credentials"):
+            raise LocationError(
+                f"{self.url} is an open zarr Store, which may hold secrets and stays in this process; give "
+                "its URL instead, or storage_options={'ship_credentials': True} to send it as it is."
+            )
+        return _restore, (self.url, self.options, self.secrets, self.store)
+
+    def __copy__(self) -> Location:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Location:
+        # Immutable; and a copy of an open store would be another store.
+        return self
+
+    def __dask_tokenize__(self) -> tuple[str, str, str]:
+        return "intake_nwbzarr.Location", self.url, canonical(_without_own(self.public))
+
+    @property
+    def public(self) -> dict[str, Any]:
+        """The storage options that are no secrets."""
+        return cast("dict[str, Any]", json.loads(self.options))
+
+    def option(self, name: str) -> Any:
+        """One of them, None where it was not given."""
+        return self.public.get(name)
+
+    @property
+    def scheme(self) -> str:
+        """``file``, ``http``, ``https``, ``s3`` or ``store``; anything else is fsspec's."""
+        return self.url.partition("://")[0] if "::" not in self.url else "fsspec"
+
+    @property
+    def path(self) -> Path | None:
+        """The local path, None for anything that is not a local folder or file."""
+        return Path(self.url.removeprefix("file://")) if self.scheme == "file" else None
+
+    @property
+    def cache_key(self) -> Hashable:
+        """Location and identity: what is cached under it is never served to another identity."""
+        ambient = None if self.scheme in {"file", "http", "https", "store", "memory"} else ambient_identity()
+        return self.url, self.options, self.secrets, ambient
+
+    def attributes(self) -> dict[str, str]:
+        """What a Dataset carries to find its way back: the URL, and the options that are no secrets."""
+        options = self.public
+        if self.secrets is not None:
+            options["credentials"] = self.secrets.handle
+        return {"nwb_location": self.url} | ({"nwb_storage_options": canonical(options)} if options else {})
+
+    @classmethod
+    def from_attributes(cls, attrs: Mapping[Any, Any]) -> Location:
+        """The inverse of `attributes`.
+
+        Attributes are data, and may come from somebody else's file: options that choose an identity or
+        where signed requests go count only in a process that was given this very location by its user, or
+        by a pickle of it. Elsewhere the environment and profiles decide.
+
+        Raises
+        ------
+        LocationError
+            When the attributes name no location.
+        CredentialsError
+            When the location needs options that this process does not vouch for.
+        """
+        url, text = attrs.get("nwb_location"), attrs.get("nwb_storage_options", "{}")
+        options: Any = None
+        if isinstance(url, str) and isinstance(text, str):
+            try:
+                options = json.loads(text)
+            except ValueError:
+                options = None
+        if not isinstance(url, str) or not isinstance(options, dict):
+            raise LocationError("The attributes name no NWB file: nwb_location is missing or damaged.")
+        handle = options.pop("credentials", None)
+        known = _KNOWN.get((url, canonical(options), handle))
+        if known is None and (store := _STORES.get(url)) is not None:
+            return locate(store, options)
+        return known if known is not None else _from_data(url, options, handle)
+
+    def sibling(self, source: str) -> Location:
+        """Another file, named relative to this one, as external links do.
+
+        Parameters
+        ----------
+        source
+            ``"."`` is this file, ``"../raw.nwb.zarr"`` its neighbour; absolute paths and URLs as well.
+
+        Raises
+        ------
+        LinkError
+            When it is not under the folder that holds this file, unless the location was opened with
+            ``storage_options={"allow_external": True}``; even then a remote file reaches no local one, and
+            credentials stay with their own bucket or host.
+        """
+        if source in {"", "."}:
+            return self
+        base, path = split_url(self.url)
+        elsewhere, target = _resolve_source(self, base, path, source)
+        if target == path and elsewhere == base:
+            return self
+        if elsewhere is None or target is None:
+            raise LinkError(f"{self.url} links to {source!r}, which is no place that a file may link to.")
+        if self.secrets is not None and "url" in (self.secrets.reveal() or {}):
+            raise LinkError(
+                f"{self.url} links to {source!r}, and a chained URL with secrets leads to itself only."
+            )
+        url = elsewhere + "/".join(["", *target]) if elsewhere != "file://" else "file:///" + "/".join(target)
+        parent = path[:-1]
+        inside = (
+            elsewhere == base and bool(path) and target[: len(parent)] == parent and len(target) > len(parent)
+        )
+        if inside and self.scheme == "file":
+            inside = Path("/", *target).resolve().is_relative_to(Path("/", *parent).resolve())
+        if not inside and not self.option("allow_external"):
+            raise LinkError(
+                f"{self.url} links to {source!r}, outside of the folder that holds it; open it with "
+                "storage_options={'allow_external': True} to follow such links."
+            )
+        if elsewhere == base:
+            return _remember(replace(self, url=url))
+        public = {name: value for name, value in self.public.items() if name in OWN}
+        return locate(url, public | ({"anon": True} if url.startswith("s3://") else {}))
+
+
+def locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
+    """Make a `Location` of whatever names one.
+
+    Parameters
+    ----------
+    location
+        A local path, a URL (``https``, ``http``, ``s3``, or any that fsspec knows, chained ones included), a
+        ``.zip`` of a store at either, an open zarr Store, or a Location.
+    storage_options
+        In s3fs' vocabulary: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
+        ``client_kwargs`` (``endpoint_url``, ``region_name``), ``requester_pays``; ``headers`` for https; and
+        ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``revalidate``,
+        ``timeouts`` (see `intake_nwbzarr.options.Timeouts`).
+
+    Raises
+    ------
+    LocationError
+        When the location or an option makes no sense.
+    CredentialsError
+        When half a set of credentials, or two of them, are given.
+
+    Examples
+    --------
+    >>> str(locate("s3://dandiarchive/zarr/c8c6b848/", {"anon": True}))
+    's3://dandiarchive/zarr/c8c6b848'
+    >>> str(locate("https://me:password@example.org/a%20b.nwb.zarr/?signature=0123"))
+    'https://example.org/a%20b.nwb.zarr'
+    """
+    options = dict(storage_options or {})
+    if isinstance(location, Location):
+        if options:
+            raise LocationError(f"{location} carries its own storage options; give the URL to use others.")
+        return location
+    if isinstance(location, os.PathLike):
+        return _local(os.fspath(location), options)
+    if not isinstance(location, str):
+        return _open_store(location, options)
+    if "\0" in location or location == "":
+        raise LocationError("The location is empty or holds a NUL character.")
+    if CHAINED.match(location):
+        return _fsspec(location, options)
+    if not SCHEME.match(location):
+        return _local(location, options)
+    scheme, _, rest = location.partition("://")
+    match scheme.lower():
+        case "file" | "local":
+            plain, decoded = rest.removeprefix("localhost"), unquote(rest.removeprefix("localhost"))
+            return _local(decoded if not Path(plain).exists() and Path(decoded).exists() else plain, options)
+        case "http" | "https":
+            url, hidden = canonical_http(location)
+            return _make(scheme.lower(), url, options, hidden)
+        case "s3" | "s3a":
+            return _s3(rest, options)
+        case "store":
+            raise LocationError(
+                f"{location} names an open zarr Store of another time; give the store itself."
+            )
+        case _:
+            return _fsspec(location, options)
+
+
+def _local(path: str, options: Mapping[str, Any]) -> Location:
+    url = "file://" + os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symlinks, as a shell)
+    return _make("file", url, options)
+
+
+def _s3(rest: str, options: Mapping[str, Any]) -> Location:
+    bucket, _, key = rest.partition("/")
+    if "@" in bucket:
+        userinfo, _, bucket = bucket.rpartition("@")
+        name, _, password = userinfo.partition(":")
+        options = {"key": unquote(name), "secret": unquote(password)} | dict(options)
+    if not BUCKET.fullmatch(bucket):
+        raise LocationError(
+            "An s3:// location is s3://bucket/key, and what follows s3:// here is no bucket's name; a key "
+            "pair goes into storage_options={'key': ..., 'secret': ...}."
+        )
+    if re.search(r"[?&](X-Amz-|AWSAccessKeyId=)", key):
+        raise LocationError(f"s3://{bucket} is given with a signed query; such links are https:// URLs.")
+    return _make("s3", f"s3://{bucket}/{key}".rstrip("/"), options)
+
+
+def _fsspec(url: str, options: Mapping[str, Any]) -> Location:
+    shown = redact(url)
+    if ODD_HOST.search(shown):
+        raise LocationError(
+            "The location has a host with a port that is no number; a / in a password is %2F."
+        )
+    hidden = {} if shown == url else {"url": url}
+    shown = shown.rstrip("/") if not shown.endswith("://") else shown
+    return _make("fsspec", shown, options, hidden)
+
+
+def _open_store(store: Any, options: Mapping[str, Any]) -> Location:
+    from zarr.abc.store import Store
+    from zarr.storage import LocalStore, ZipStore
+
+    if not isinstance(store, Store):
+        raise LocationError(
+            f"A {type(store).__name__} is no location; give a path, a URL, a zarr Store or a Location."
+        )
+    if isinstance(store, LocalStore):
+        return _local(str(store.root), options)
+    if isinstance(store, ZipStore) and getattr(store, "_zmode", "r") == "r":
+        return _local(str(store.path), options)
+    url = next((url for url, known in _STORES.items() if known is store), None)
+    url = url or f"store://{randomness.token_hex(8)}"
+    _STORES[url] = store
+    return replace(_make("store", url, options), store=store)
+
+
+def _make(
+    scheme: str, url: str, options: Mapping[str, Any], hidden: Mapping[str, Any] | None = None
+) -> Location:
+    public, secret = split_options(scheme, options, url)
+    values = secret | dict(hidden or {})
+    kept = Secrets.keep(values, ships=bool(public.get("ship_credentials"))) if values else None
+    location = Location(url, canonical(public), kept)
+    return location if scheme == "store" else _remember(location)
+
+
+def _remember(location: Location) -> Location:
+    """Note that this process' user, or a pickle of theirs, chose these options."""
+    vouched = location.secrets is not None or bool(set(location.public) - FROM_DATA)
+    if (vouched or location.scheme not in _SCHEMES_FROM_DATA) and location.store is None:
+        handle = location.secrets.handle if location.secrets is not None else None
+        _KNOWN[location.url, location.options, handle] = location
+    return location
+
+
+def _restore(url: str, options: str, secrets: Secrets | None, store: Any) -> Location:
+    if store is not None:
+        _STORES[url] = store
+    return _remember(Location(url, options, secrets, store))
+
+
+def _from_data(url: str, options: dict[str, Any], handle: object) -> Location:
+    scheme = url.partition("://")[0]
+    if "::" in url or scheme not in _SCHEMES_FROM_DATA:
+        raise LocationError(
+            f"{redact(url)} can only be opened again by giving it to open_nwb or open_dataset."
+        )
+    if options.get("endpoint_url") and not options.get("anon"):
+        # Only the user decides where signed requests go; their environment may have decided already.
+        configured = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        if configured.rstrip("/") != options["endpoint_url"]:
+            raise CredentialsError(
+                f"{redact(url)} was opened with an endpoint_url that this process was not given; set "
+                "AWS_ENDPOINT_URL_S3 here, or open it with storage_options={'endpoint_url': ...}."
+            )
+    allowed = FROM_DATA | ({"endpoint_url"} if options.get("anon") else set())
+    location = locate(redact(url), {name: value for name, value in options.items() if name in allowed})
+    # Its values, should this process know them, were given for another location.
+    return replace(location, secrets=Secrets(f"elsewhere {handle}")) if handle is not None else location
+
+
+def _without_own(public: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in public.items() if name not in OWN}
+
+
+def _resolve_source(
+    location: Location, base: str, path: list[str], source: str
+) -> tuple[str | None, list[str] | None]:
+    """Where a link's source leads, as (scheme and authority, parts); None for where no link may lead."""
+    remote = location.scheme in {"http", "https"}
+    if "\\" in source or "\0" in source or "::" in source or location.scheme == "store":
+        return None, None
+    if SCHEME.match(source):
+        scheme = source.partition("://")[0].lower()
+        if scheme not in _SCHEMES_FROM_DATA or (scheme == "file" and location.scheme != "file"):
+            return None, None
+        base, parts = split_url(locate(redact(source)).url)
+        return base, normalise(parts)
+    if source.startswith("/"):
+        # An absolute path is one on the machine that wrote the file: it means something on a local disk only.
+        return ("file://", normalise(source.split("/"))) if location.scheme == "file" else (None, None)
+    parts = [quote(part, safe=PATH_SAFE) if remote else part for part in source.split("/")]
+    if any(code in source.lower() for code in ("%2e", "%2f", "%5c", "%00")):
+        return None, None
+    return base, normalise(path + parts)

@@ -1,0 +1,200 @@
+"""Storage options: s3fs' vocabulary, sorted into what may be shown and what may not."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import urlsplit
+
+from intake_nwbzarr.errors import CredentialsError, LocationError
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long, and how often, a request is tried; given as ``storage_options={"timeouts": {...}}``.
+
+    Parameters
+    ----------
+    connect
+        Seconds to reach the host.
+    stall
+        Seconds without a single byte.
+    total
+        Seconds for a request with all its repetitions.
+    attempts
+        How often a request is sent at most.
+    backoff
+        Seconds before the first repetition, about doubled before each further one.
+    """
+
+    connect: float = 5.0
+    stall: float = 20.0
+    total: float = 600.0
+    attempts: int = 6
+    backoff: float = 0.25
+
+
+# Options of ours, meaningful for every location.
+OWN = frozenset({"allow_external", "revalidate", "ship_credentials", "timeouts"})
+S3_PUBLIC = frozenset(
+    {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
+)
+S3_SECRET = frozenset({"key", "secret", "token"})
+# What a Dataset's attributes, which are data, may decide when the process knows nothing else of a location.
+# A profile, an endpoint for signed requests and who pays are the user's to choose.
+FROM_DATA = frozenset({"anon", "region", "addressing_style"})
+_S3_ALIASES = {
+    "username": "key",
+    "password": "secret",
+    "aws_access_key_id": "key",
+    "aws_secret_access_key": "secret",
+    "aws_session_token": "token",
+    "region_name": "region",
+}
+# Tuning of fsspec's own machinery, which has no counterpart here: accepted and without effect.
+_TUNING = frozenset(
+    {
+        "asynchronous", "batch_size", "block_size", "cache_regions", "cache_type", "default_block_size",
+        "default_cache_type", "default_fill_cache", "fill_cache", "listings_expiry_time", "loop",
+        "max_concurrency", "max_paths", "skip_instance_cache", "use_listings_cache", "use_ssl",
+        "version_aware",
+    }
+)  # fmt: skip
+# Leaves of any other filesystem's options that say nothing worth hiding.
+_FSSPEC_PUBLIC = S3_PUBLIC | {
+    "anon", "cache_storage", "check_files", "expiry_time", "fo", "mode", "project", "region_name",
+    "same_names", "target_protocol",
+}  # fmt: skip
+
+
+def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Storage options as (public, secret), in one vocabulary.
+
+    Parameters
+    ----------
+    scheme
+        ``file``, ``http``, ``https``, ``s3``, ``store``, or anything else for fsspec.
+    options
+        As a caller gave them.
+    url
+        Redacted, for errors.
+
+    Raises
+    ------
+    LocationError
+        For an option that is unknown, or means nothing for this kind of location.
+    CredentialsError
+        For half a pair of keys.
+    """
+    own = {name: value for name, value in options.items() if name in OWN and value is not None}
+    _check_timeouts(own.get("timeouts"), url)
+    rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
+    match scheme:
+        case "s3":
+            public, secret = _split_s3(rest, url)
+        case "http" | "https":
+            public, secret = _split_http(rest, url)
+        case "file" | "store":
+            # A catalog entry keeps `anon` when its path is changed to a local copy.
+            _refuse_unknown(set(rest) - _TUNING - {"anon"}, OWN, "a local folder or an open store", url)
+            public, secret = {}, {}
+        case _:
+            public = _public_leaves(rest)
+            secret = {} if public == rest else {"options": rest}
+    return own | public, secret
+
+
+def timeouts(public: Mapping[str, Any]) -> Timeouts:
+    """The timeouts that public options ask for."""
+    return Timeouts(**public.get("timeouts", {}))
+
+
+def canonical(public: Mapping[str, Any]) -> str:
+    """Public options as JSON, equal for equal options."""
+    return json.dumps(public, sort_keys=True)
+
+
+def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    client = {name: value for name, value in options.get("client_kwargs", {}).items() if value is not None}
+    config = dict(options.get("config_kwargs", {}))
+    flat = client | config.pop("s3", {}) | config
+    flat |= {name: value for name, value in options.items() if name not in {"client_kwargs", "config_kwargs"}}
+    flat = {_S3_ALIASES.get(name, name): value for name, value in flat.items()}
+    known = S3_PUBLIC | S3_SECRET
+    _refuse_unknown(set(flat) - known - _TUNING, known | OWN, "S3", url)
+    public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False}
+    secret = {name: str(flat[name]) for name in S3_SECRET & set(flat) if flat[name] != ""}
+    if "endpoint_url" in public:
+        public["endpoint_url"] = check_endpoint(str(public["endpoint_url"]))
+    if secret and not {"key", "secret"} <= set(secret):
+        missing = sorted({"key", "secret"} - set(secret))
+        raise CredentialsError(
+            f"The credentials for {url} are incomplete: {' and '.join(missing)} missing; give key and secret "
+            "together (and token, where they are temporary), or none to use a profile or the environment."
+        )
+    if secret and (public.get("anon") or "profile" in public):
+        raise CredentialsError(
+            f"Two identities were given for {url}: keys and {'anon' if public.get('anon') else 'a profile'}; "
+            "give one of them."
+        )
+    return public, secret
+
+
+def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    if options.keys() & S3_SECRET:
+        raise LocationError(
+            f"S3 keys were given for {url}, which is read over plain HTTP; use s3://bucket/key."
+        )
+    headers = dict(options.get("client_kwargs", {}).get("headers", {})) | dict(options.get("headers", {}))
+    others = set(options.get("client_kwargs", {})) - {"headers"}
+    others |= set(options) - {"client_kwargs", "headers", "anon"} - _TUNING
+    _refuse_unknown(others, OWN | {"headers"}, "HTTP", url)
+    lines = {str(name): str(value) for name, value in headers.items()}
+    if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
+        raise LocationError(f"A header given for {url} holds a line break.")
+    return {}, {"headers": lines} if lines else {}
+
+
+def check_endpoint(endpoint: str) -> str:
+    """An endpoint without its trailing slash; refused where it is no URL or holds a password."""
+    parts = urlsplit(endpoint)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+        raise LocationError(
+            "The endpoint_url must be http://host[:port] or https://host[:port], without a password or query."
+        )
+    return endpoint.rstrip("/")
+
+
+def _public_leaves(options: Mapping[str, Any]) -> dict[str, Any]:
+    public: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            if inner := _public_leaves(value):
+                public[name] = inner
+        elif name in _FSSPEC_PUBLIC and isinstance(value, bool | int | str) and "@" not in str(value):
+            public[name] = value
+    return public
+
+
+def _check_timeouts(given: object, url: str) -> None:
+    if given is None:
+        return
+    names = [field.name for field in fields(Timeouts)]
+    if not isinstance(given, Mapping) or not all(
+        name in names and isinstance(value, int | float) and value > 0 for name, value in given.items()
+    ):
+        raise LocationError(
+            f"The timeouts for {url} must be positive numbers for some of {', '.join(names)}."
+        )
+
+
+def _refuse_unknown(names: set[str], known: frozenset[str], kind: str, url: str) -> None:
+    if not names:
+        return
+    name = min(names)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}."
+    raise LocationError(f"The storage option {name!r} for {url} means nothing for {kind}; {hint}")

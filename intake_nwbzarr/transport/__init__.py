@@ -1,0 +1,1 @@
+"""Bytes, however they are stored: counted, checked, retried and bounded."""

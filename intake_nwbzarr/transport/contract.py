@@ -1,0 +1,367 @@
+"""The contract of every transport: what is asked, what is answered, and what is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+from intake_nwbzarr.errors import (
+    LimitError,
+    LocationError,
+    NWBZarrError,
+    ObjectChangedError,
+    TransportError,
+    UnsafePathError,
+)
+from intake_nwbzarr.hierarchy.nodes import safe_path
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.options import timeouts
+from intake_nwbzarr.transport.budget import budget
+from intake_nwbzarr.transport.log import readable_size, record
+from intake_nwbzarr.transport.loop import on_loop, own_loop
+
+# No object of a session is larger than this unless a caller says so.
+LARGEST_OBJECT = 2 * 2**30
+LONGEST_BACKOFF = 10.0
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An object's bytes, or the part that was asked for.
+
+    Parameters
+    ----------
+    data
+        As stored: no content encoding is undone.
+    etag
+        Tells versions of the object apart; None where the storage has none.
+    size
+        Of the whole object, where it is known.
+    """
+
+    data: bytes = field(repr=False)
+    etag: str | None
+    size: int | None = None
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A stored object: its key relative to the location, its size in bytes and its ETag."""
+
+    key: str
+    size: int
+    etag: str | None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is directly in a folder: names of objects, and of folders."""
+
+    names: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of an object that is asked for: ``[start, stop)``, from `start` on, or the last `suffix`."""
+
+    start: int | None = None
+    stop: int | None = None
+    suffix: int | None = None
+
+    @property
+    def header(self) -> str:
+        """As an HTTP Range header."""
+        if self.suffix is not None:
+            return f"bytes=-{self.suffix}"
+        return f"bytes={self.start}-{'' if self.stop is None else self.stop - 1}"
+
+    def bounds(self, size: int) -> tuple[int, int] | None:
+        """As offsets into an object of that size, None where the object is too short for it."""
+        if self.suffix is not None:
+            return max(0, size - self.suffix), size
+        start = self.start or 0
+        stop = size if self.stop is None else self.stop
+        return (start, stop) if start <= stop <= size else None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one attempt failed, and what to do about it.
+
+    Parameters
+    ----------
+    error
+        What to raise when nothing helps.
+    cause
+        For people: "the server answered 503 (SlowDown)".
+    attempts
+        How often this kind of failure is worth a request; None for as often as the timeouts allow.
+    advice
+        The next step, a sentence.
+    wait
+        Seconds that the server asked for.
+    overload
+        Whether fewer requests should be in flight.
+    """
+
+    error: type[NWBZarrError]
+    cause: str
+    attempts: int | None = 1
+    advice: str = ""
+    wait: float | None = None
+    overload: bool = False
+
+
+class Transport(ABC):
+    """Gets, lists and puts the objects of one location.
+
+    Methods may be awaited on any event loop. Every answer has been checked: what arrives is what was asked
+    for, or an error.
+    """
+
+    # Whether attempts take one of the requests in flight; what costs none of its own must not wait for one.
+    budgeted = True
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        # Whose requests are counted: an archive's, for the transport that reads it.
+        self.counted = location.url
+        self.timeouts = timeouts(location.public)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from intake_nwbzarr.transport.requests import open_transport
+
+        return open_transport, (self.location,)
+
+    async def get(
+        self,
+        key: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        suffix: int | None = None,
+        limit: int | None = None,
+        etag: str | None = None,
+    ) -> Fetched | None:
+        """An object, or a part of it.
+
+        Parameters
+        ----------
+        key
+            Relative to the location.
+        start, stop
+            The part ``[start, stop)``; without `stop`, all from `start` on.
+        suffix
+            The last so many bytes, or all where there are fewer.
+        limit
+            Bytes at most; two GiB unless given.
+        etag
+            The ETag that an earlier part of the same object had.
+
+        Returns
+        -------
+        Fetched or None
+            None when there is no such object.
+
+        Raises
+        ------
+        AccessError, CredentialsError
+            When the server refuses.
+        LimitError
+            When there are more bytes than `limit`; they are not received.
+        ObjectChangedError
+            When the object has another ETag by now.
+        TransportError
+            When it cannot be had; names the cause and the attempts.
+        """
+        part = _part(start, stop, suffix)
+        fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit)
+        if fetched is None:
+            return None
+        if etag is not None and fetched.etag != etag:
+            raise ObjectChangedError(
+                f"{self.location}/{key} was replaced while it was being read: its ETag was {etag} and is "
+                f"{fetched.etag}; open the file again."
+            )
+        record(self.counted, "get", used=len(fetched.data))
+        return fetched
+
+    async def fetch(self, key: str, part: Part | None, limit: int) -> Fetched | None:
+        """As `get`, for another transport that makes something of the bytes."""
+        safe = self._safe(key)
+        return await _on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+
+    async def list(self, prefix: str = "") -> list[Listed]:
+        """Every object whose key is under `prefix`, a folder relative to the location; sorted by key.
+
+        Raises
+        ------
+        ListingError
+            When the storage cannot be listed.
+        UnsafePathError
+            When it names a key that could lead out of the file.
+        """
+        listed = await _on_loop(self._list(self._safe(prefix)))
+        for entry in listed:
+            if self._safe(entry.key) != entry.key:
+                raise UnsafePathError(
+                    f"{self.location} holds {entry.key!r}, which is no name in a Zarr store."
+                )
+        return sorted(listed, key=lambda entry: entry.key)
+
+    async def list_folder(self, folder: str) -> Folder:
+        """What is directly in a folder, in as few requests as the storage allows.
+
+        Of a Zarr 2 array's folder, which may hold 100,000 chunks, only the first page is listed: its
+        documents' names sort before the chunks'.
+
+        Raises
+        ------
+        ListingError
+            When the storage cannot be listed.
+        UnsafePathError
+            When it names something that could lead out of the file.
+        """
+        found = await _on_loop(self._list_folder(self._safe(folder)))
+        for name in (*found.names, *found.folders):
+            # Two slashes in a row, in a bucket, make a folder without a name: the last part shows it.
+            self._safe(f"{folder or '-'}/{name}/-")
+        return found
+
+    async def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
+    ) -> str | None:
+        """Store an object in one step, whole or not at all.
+
+        Parameters
+        ----------
+        key
+            Relative to the location.
+        data
+            The whole object.
+        if_match
+            Only when the stored object still has this ETag.
+        if_none_match
+            Only when there is none.
+
+        Returns
+        -------
+        str or None
+            The new ETag.
+
+        Raises
+        ------
+        AccessError
+            When writing is not allowed.
+        ObjectChangedError
+            When the condition does not hold; nothing is written.
+        LocationError
+            When nothing can be written there at all.
+        """
+        return await _on_loop(self._put(self._safe(key), data, if_match, if_none_match))
+
+    @abstractmethod
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        """One attempt; it counts its requests and the bytes it received."""
+
+    @abstractmethod
+    async def _list(self, prefix: str) -> Sequence[Listed]: ...
+
+    async def _list_folder(self, folder: str) -> Folder:
+        start = len(folder) + 1 if folder else 0
+        keys = [entry.key[start:] for entry in await self._list(folder)]
+        return Folder(
+            tuple(key for key in keys if "/" not in key),
+            tuple(sorted({key.partition("/")[0] for key in keys if "/" in key})),
+        )
+
+    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:  # noqa: ARG002
+        raise LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
+
+    async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
+        """Repeat what may succeed if repeated, within the attempts and the time that are allowed."""
+        deadline = asyncio.get_running_loop().time() + self.timeouts.total
+        number = 0
+        while True:
+            number += 1
+            outcome = await self._in_time(attempt, deadline)
+            if not isinstance(outcome, Failure):
+                budget.speed_up()
+                return outcome
+            if outcome.overload:
+                budget.slow_down()
+            allowed = self.timeouts.attempts if outcome.attempts is None else outcome.attempts
+            pause = self._pause(number, outcome.wait)
+            if number >= min(allowed, self.timeouts.attempts) or _now() + pause >= deadline:
+                break
+            await asyncio.sleep(pause)
+            record(self.counted, method, retries=1)
+        raise outcome.error(_sentence(self.location, method, key, outcome, number))
+
+    async def _in_time[T](
+        self, attempt: Callable[[], Awaitable[T | Failure]], deadline: float
+    ) -> T | Failure:
+        try:
+            async with budget.request() if self.budgeted else nullcontext(), asyncio.timeout_at(deadline):
+                return await attempt()
+        except TimeoutError:
+            pass
+        return Failure(TransportError, f"nothing complete arrived within {self.timeouts.total:g} s")
+
+    def _pause(self, number: int, wanted: float | None) -> float:
+        longest = min(self.timeouts.backoff * 2 ** (number - 1), LONGEST_BACKOFF)
+        pause = random.uniform(longest / 2, longest)  # noqa: S311
+        return pause if wanted is None else max(pause, min(wanted, 3 * LONGEST_BACKOFF))
+
+    def _safe(self, key: str) -> str:
+        return safe_path(key, where=str(self.location))
+
+
+async def _on_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
+    # Checked first: a forked child inherits the transport, but not the loop's thread.
+    try:
+        here = asyncio.get_running_loop() is own_loop()
+    except BaseException:
+        coroutine.close()
+        raise
+    return await (coroutine if here else on_loop(coroutine))
+
+
+def too_large(size: int | None, limit: int) -> Failure:
+    """The failure of an object with more bytes than allowed."""
+    found = "more" if size is None else readable_size(size)
+    return Failure(LimitError, f"it has {found}, and {readable_size(limit)} are allowed")
+
+
+def _part(start: int | None, stop: int | None, suffix: int | None) -> Part | None:
+    if start is None and stop is None and suffix is None:
+        return None
+    if suffix is not None:
+        if start is not None or stop is not None or suffix <= 0:
+            raise ValueError("A suffix is a positive number of bytes, without start and stop.")
+        return Part(suffix=suffix)
+    start = 0 if start is None else start
+    if start < 0 or (stop is not None and stop <= start):
+        raise ValueError(f"The part [{start}, {stop}) of an object holds no bytes.")
+    return Part(start, stop)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _sentence(location: Location, method: str, key: str, failure: Failure, number: int) -> str:
+    verb = {"get": "read", "list": "list", "put": "write"}[method]
+    place = f"{location}/{key}" if key else str(location)
+    times = "" if number == 1 else f", {number} times"
+    advice = f" {failure.advice}" if failure.advice else ""
+    return f"Cannot {verb} {place}: {failure.cause}{times}.{advice}"

@@ -1,0 +1,242 @@
+"""Everything else: filesystems of fsspec, and zarr Stores that somebody opened."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from intake_nwbzarr.credentials import missing_here
+from intake_nwbzarr.errors import (
+    AccessError,
+    CredentialsError,
+    HostNotFoundError,
+    ListingError,
+    LocationError,
+    ResponseError,
+    TransportError,
+)
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.options import OWN
+from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
+from intake_nwbzarr.transport.log import record
+
+# What no repetition changes; OSErrors of another kind, and whatever HTTP libraries raise, may pass.
+_FINAL = (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError)
+
+
+class FsspecTransport(Transport):
+    """A folder of any filesystem that fsspec knows; its reads run on threads.
+
+    fsspec's filesystems check little: a part is compared with the object's size, which costs one request more
+    the first time a part of an object is read.
+    """
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        if location.store is not None:
+            self._filesystem, self._root = _twin(location.store.fs), str(location.store.path).rstrip("/")
+        else:
+            url, options = _revealed(location)
+            self._filesystem, self._root = _open_filesystem(url, options, location)
+        self._sizes: dict[str, int] = {}
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        return await asyncio.to_thread(self._read, key, part, limit)
+
+    def _read(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        path = self._path(key)
+        start, stop = None, None
+        try:
+            if part is not None:
+                size = self._size(path)
+                if part.bounds(size) is None:
+                    return Failure(
+                        ResponseError, f"the object ends at {size} bytes, before the part asked for"
+                    )
+                start, stop = part.bounds(size) or (0, 0)
+            if start is not None and stop is not None and stop - start > limit:
+                return too_large(stop - start, limit)
+            record(self.counted, "get", requests=1)
+            data = bytes(self._filesystem.cat_file(path, start=start, end=stop))
+        except Exception as error:
+            failure = _failure(error)
+        else:
+            record(self.counted, "get", received=len(data))
+            if start is not None and stop is not None and len(data) != stop - start:
+                return Failure(ResponseError, f"{len(data)} bytes arrived of {stop - start}", attempts=None)
+            return (
+                too_large(len(data), limit)
+                if len(data) > limit
+                else Fetched(data, None, self._sizes.get(path))
+            )
+        return failure
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}" if self._root else key
+
+    def _size(self, path: str) -> int:
+        if path not in self._sizes:
+            record(self.counted, "get", requests=1)
+            size = self._filesystem.info(path).get("size")
+            if not isinstance(size, int):
+                raise TypeError("the filesystem does not say how large an object is")
+            self._sizes[path] = size
+        return self._sizes[path]
+
+    async def _list(self, prefix: str) -> list[Listed]:
+        async def attempt() -> list[Listed] | Failure:
+            return await asyncio.to_thread(self._find, prefix)
+
+        return await self._persist("list", prefix, attempt)
+
+    def _find(self, prefix: str) -> list[Listed] | Failure:
+        record(self.counted, "list", requests=1)
+        # Some filesystems name files with a leading slash, and some without.
+        start = f"{self._root}/".lstrip("/")
+        try:
+            found = self._filesystem.find(self._path(prefix) if prefix else self._root, detail=True)
+        except Exception as error:
+            failure = _failure(error)
+        else:
+            return [
+                Listed(path.lstrip("/").removeprefix(start), int(entry.get("size") or 0), None)
+                for path, entry in found.items()
+                if path.lstrip("/").startswith(start) and entry.get("type") != "directory"
+            ]
+        return [] if failure is None else failure
+
+    async def _list_folder(self, folder: str) -> Folder:
+        async def attempt() -> Folder | Failure:
+            return await asyncio.to_thread(self._ls, folder)
+
+        return await self._persist("list", folder, attempt)
+
+    def _ls(self, folder: str) -> Folder | Failure:
+        record(self.counted, "list", requests=1)
+        try:
+            found = self._filesystem.ls(self._path(folder) if folder else self._root, detail=True)
+        except Exception as error:
+            failure = _failure(error)
+        else:
+            kinds = {entry["name"].rstrip("/").rpartition("/")[2]: entry.get("type") for entry in found}
+            return Folder(
+                tuple(sorted(name for name, kind in kinds.items() if kind != "directory")),
+                tuple(sorted(name for name, kind in kinds.items() if kind == "directory")),
+            )
+        return Folder((), ()) if failure is None else failure
+
+
+class StoreTransport(Transport):
+    """An open zarr Store, awaited on the package's event loop."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location)
+        if location.store is None:
+            raise LocationError(f"{location} was an open zarr Store in another process; give its URL.")
+        self._store = location.store
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+
+        wanted: Any = None
+        if part is not None and part.suffix is not None:
+            wanted = SuffixByteRequest(part.suffix)
+        elif part is not None:
+            start = part.start or 0
+            wanted = OffsetByteRequest(start) if part.stop is None else RangeByteRequest(start, part.stop)
+        record(self.counted, "get", requests=1)
+        try:
+            buffer = await self._store.get(key, default_buffer_prototype(), wanted)
+        except Exception as error:
+            failure = _failure(error)
+        else:
+            if buffer is None:
+                return None
+            data = buffer.to_bytes()
+            record(self.counted, "get", received=len(data))
+            if part is not None and part.stop is not None and len(data) != part.stop - (part.start or 0):
+                return Failure(ResponseError, f"{len(data)} bytes arrived of {part.stop - (part.start or 0)}")
+            return too_large(len(data), limit) if len(data) > limit else Fetched(data, None)
+        return failure
+
+    async def _list(self, prefix: str) -> list[Listed]:
+        if not self._store.supports_listing:
+            raise ListingError(f"{self.location}, a {type(self._store).__name__}, cannot be listed.")
+
+        async def attempt() -> list[Listed] | Failure:
+            record(self.counted, "list", requests=1)
+            try:
+                return [
+                    Listed(key, 0, None)
+                    async for key in self._store.list_prefix(f"{prefix}/" if prefix else "")
+                ]
+            except Exception as error:
+                failure = _failure(error)
+            return [] if failure is None else failure
+
+        return await self._persist("list", prefix, attempt)
+
+
+def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
+    """The URL and options as they were given."""
+    given = location.secrets.reveal() if location.secrets is not None else {}
+    if given is None:
+        raise CredentialsError(missing_here(location.url))
+    options = given.get(
+        "options", {name: value for name, value in location.public.items() if name not in OWN}
+    )
+    return given.get("url", location.url), dict(options)
+
+
+def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> tuple[Any, str]:
+    from fsspec.core import url_to_fs
+
+    problem = ""
+    try:
+        filesystem, path = url_to_fs(url, **options)
+    except Exception as error:
+        problem = type(error).__name__
+    else:
+        if "?" not in str(path):
+            return filesystem, str(path).rstrip("/")
+        problem = "a query belongs to one object, not to a folder of them"
+    raise LocationError(
+        f"fsspec cannot open {location} with the options given ({problem}); check the URL's scheme, its "
+        "options, and that the package of that filesystem is installed."
+    )
+
+
+def _twin(filesystem: Any) -> Any:
+    """A zarr Store's filesystem for use from threads: its own connections belong to zarr's event loop."""
+    if not filesystem.asynchronous:
+        return filesystem
+    wrapped = getattr(filesystem, "sync_fs", None)
+    if wrapped is not None:
+        return wrapped
+    options = {**filesystem.storage_options, "asynchronous": False}
+    return type(filesystem)(*filesystem.storage_args, **options)
+
+
+def _failure(error: Exception) -> Failure | None:
+    """What an exception of a foreign library means; None for an object that is not there."""
+    name = type(error).__name__
+    match error:
+        case FileNotFoundError() | IsADirectoryError() | NotADirectoryError():
+            return None
+        case PermissionError():
+            return Failure(
+                AccessError,
+                "the storage refuses",
+                advice="Check the credentials, and that they may read there.",
+            )
+        case _ if isinstance(error, _FINAL):
+            return Failure(TransportError, f"the filesystem failed ({name})")
+        case _ if "DNS" in name or "EndpointConnection" in name:
+            return Failure(
+                HostNotFoundError, "the host cannot be found", attempts=2, advice="Check its name."
+            )
+        case _ if "Credentials" in name:
+            return Failure(CredentialsError, f"the credentials cannot be used ({name})")
+        case _:
+            return Failure(TransportError, f"the filesystem failed ({name})", attempts=None)

@@ -1,0 +1,162 @@
+"""The entrance to the transports: opened once for a location, fetched from all at once, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import replace
+from urllib.parse import unquote
+
+from intake_nwbzarr.credentials import Secrets
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.contract import Fetched, Listed, Transport
+from intake_nwbzarr.transport.log import Counts, RequestLog, track_requests
+from intake_nwbzarr.transport.loop import check_process, on_loop, run
+
+__all__ = [
+    "Counts",
+    "Fetched",
+    "Listed",
+    "RequestLog",
+    "Transport",
+    "fetch_many",
+    "gather",
+    "on_loop",
+    "open_transport",
+    "run",
+    "track_requests",
+]
+
+# A transport holds little more than its location; connections belong to the process.
+MOST_TRANSPORTS = 1024
+# More coroutines than the budget ever lets through at once only cost memory.
+_FETCHERS = 256
+
+_transports: OrderedDict[Hashable, Transport] = OrderedDict()
+_lock = threading.Lock()
+
+
+def open_transport(location: Location) -> Transport:
+    """The transport of a location; one for each location and identity in a process.
+
+    Nothing is requested yet.
+
+    Raises
+    ------
+    CredentialsError
+        When the credentials that were asked for cannot be found.
+    ForkError
+        In a forked child of a process that has opened connections.
+    """
+    check_process()
+    if location.store is not None:
+        # Not kept: it would keep the store, which may be a session's worth of memory.
+        return _new(location)
+    key = location.cache_key
+    with _lock:
+        transport = _transports.get(key)
+        if transport is not None:
+            _transports.move_to_end(key)
+            return transport
+    transport = _new(location)
+    with _lock:
+        transport = _transports.setdefault(key, transport)
+        while len(_transports) > MOST_TRANSPORTS:
+            _transports.popitem(last=False)
+    return transport
+
+
+def fetch_many(
+    transport: Transport, keys: Sequence[str], *, limit: int | None = None
+) -> list[Fetched | None]:
+    """Get many objects at once, as many at a time as the budget allows.
+
+    Returns
+    -------
+    list of Fetched or None
+        In the order of the keys; None where there is no such object. The first failure ends it all.
+    """
+    return run(gather([lambda key=key: transport.get(key, limit=limit) for key in keys]))  # type: ignore[misc]
+
+
+async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Await many calls, a bounded number at a time; the first failure cancels the rest and is raised.
+
+    Parameters
+    ----------
+    calls
+        Functions without arguments that make the coroutines; they are called when their turn has come.
+    """
+    results: list[T | None] = [None] * len(calls)
+    turns = iter(range(len(calls)))
+
+    async def work() -> None:
+        for turn in turns:
+            results[turn] = await calls[turn]()
+
+    tasks = [asyncio.ensure_future(work()) for _ in range(min(len(calls), _FETCHERS))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return results  # type: ignore[return-value]
+
+
+def _new(location: Location) -> Transport:
+    # Each engine is imported when it is first needed: aiohttp and fsspec take a while, local folders do not.
+    if _is_archive(location):
+        from intake_nwbzarr.transport.archive import ZipTransport
+
+        folder, name = _container(location)
+        return ZipTransport(location, _new(folder), name)
+    match location.scheme:
+        case "file":
+            from intake_nwbzarr.transport.local import LocalTransport
+
+            return LocalTransport(location)
+        case "http" | "https":
+            from intake_nwbzarr.transport.http_and_s3 import HttpTransport
+
+            return HttpTransport(location)
+        case "s3":
+            from intake_nwbzarr.transport.http_and_s3 import S3Transport
+
+            return S3Transport(location)
+        case "store":
+            from zarr.storage import FsspecStore
+
+            from intake_nwbzarr.transport.other import FsspecTransport, StoreTransport
+
+            return (FsspecTransport if isinstance(location.store, FsspecStore) else StoreTransport)(location)
+        case _:
+            from intake_nwbzarr.transport.other import FsspecTransport
+
+            return FsspecTransport(location)
+
+
+def _is_archive(location: Location) -> bool:
+    """Whether a location is a zip file that holds a store."""
+    if not location.url.endswith(".zip") or location.scheme == "store" or "zip:" in location.url:
+        return False
+    return location.path is None or not location.path.is_dir()
+
+
+def _container(location: Location) -> tuple[Location, str]:
+    """The folder that holds a file, with the same options and secrets, and the file's key in it."""
+    if location.path is not None:
+        # A link to an archive may lead anywhere: its user named it.
+        file = location.path.resolve()
+        return replace(location, url=f"file://{file.parent}"), file.name
+    start, separator, rest = location.url.rpartition("://")
+    folder, _, name = rest.rpartition("/")
+    secrets = location.secrets
+    if secrets is not None and (given := secrets.reveal()) is not None and "url" in given:
+        whole, _, _ = given["url"].rpartition("/")
+        secrets = Secrets.keep({**given, "url": whole}, ships=secrets.ships)
+    if location.scheme in {"http", "https"}:
+        name = unquote(name)
+    return replace(location, url=f"{start}{separator}{folder}", secrets=secrets), name

@@ -1,0 +1,63 @@
+"""Fixtures that every test may use: the sessions that seven hdmf-zarr releases wrote."""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.http_server import StaticServer
+from tests.servers.s3_server import S3Server
+
+CORPUS = Path(__file__).parent / "data" / "corpus"
+KINDS = ("ecephys", "icephys", "ophys")
+RELEASES = ("0.2.0", "0.3.0", "0.6.0", "0.8.0", "0.11.0", "0.13.0", "0.14.0")
+
+
+@pytest.fixture(scope="session")
+def corpus_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """A function from (kind, release) to the unpacked store, shared by the whole run: read it only."""
+    root = tmp_path_factory.mktemp("corpus")
+
+    def unpack(kind: str, release: str) -> Path:
+        folder = root / f"{kind}_hdmf-zarr-{release}.nwb.zarr"
+        if not folder.exists():
+            with zipfile.ZipFile(CORPUS / f"{folder.name}.zip") as archive:
+                archive.extractall(folder)
+        return folder
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def running_s3_server() -> Iterator[S3Server]:
+    """The one S3 server of the run; tests take `s3_server`."""
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_whoever_runs_the_tests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Hide their AWS credentials, endpoints and profiles, and their proxies."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    nowhere = tmp_path_factory.getbasetemp() / "nowhere"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+
+
+@pytest.fixture
+def s3_server(running_s3_server: S3Server) -> S3Server:
+    """An S3 server without faults; see tests/servers/s3_server.py."""
+    running_s3_server.reset()
+    return running_s3_server
+
+
+@pytest.fixture
+def http_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StaticServer]:
+    """A static HTTP server over an empty folder, `http_server.root`."""
+    with StaticServer(tmp_path_factory.mktemp("served")) as server:
+        yield server

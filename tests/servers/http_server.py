@@ -1,0 +1,35 @@
+"""A plain static HTTP server, as a lab's web space: ranges, ETags, and no listing."""
+
+from hashlib import md5
+from pathlib import Path
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from tests.servers.loopback import LoopbackServer, Response, partial
+
+
+class StaticServer(LoopbackServer):
+    """Serves the files of `root`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self.root = root
+        # When set, requests must carry exactly this Authorization header, or this query.
+        self.authorization: str | None = None
+        self.query: str | None = None
+
+    async def answer(self, request: web.Request) -> Response:
+        path, _, query = request.raw_path.partition("?")
+        if self.authorization is not None and request.headers.get("Authorization") != self.authorization:
+            return Response(401)
+        if self.query is not None and query != self.query:
+            return Response(403)
+        file = self.root / unquote(path).lstrip("/")
+        if ".." in file.parts or not file.is_file():
+            return Response(404, b"not found")
+        if request.method != "GET":
+            return Response(405)
+        body = file.read_bytes()
+        etag = f'"{md5(body, usedforsecurity=False).hexdigest()}"'
+        return partial(body, request.headers.get("Range"), {"ETag": etag, "Accept-Ranges": "bytes"})
