@@ -1,0 +1,294 @@
+"""Metadata documents: which of them a store has, fetched in as few round trips as it allows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import msgspec
+
+from intake_nwbzarr.errors import (
+    HDF5FileError,
+    LimitError,
+    ListingError,
+    LocationNotFoundError,
+    MetadataError,
+    NotZarrError,
+    ResponseError,
+)
+from intake_nwbzarr.hierarchy.nodes import safe_path
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.requests import Fetched, Transport
+
+MAXIMUM_DOCUMENT_BYTES = 256 * 2**20
+MAXIMUM_NODES = 10**6
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The metadata documents of a store, undecoded.
+
+    Parameters
+    ----------
+    location
+        Where the store is, for errors.
+    zarr_format
+        2 or 3.
+    nodes
+        From a node's path to its documents by name: ``zarr.json``, or ``.zgroup``, ``.zarray``, ``.zattrs``.
+    consolidated
+        Whether they came in one consolidated document.
+    etag
+        That document's ETag.
+    requests
+        How many requests it took.
+    """
+
+    location: Location
+    zarr_format: Literal[2, 3]
+    nodes: Mapping[str, Mapping[str, msgspec.Raw]] = field(repr=False)
+    consolidated: bool
+    etag: str | None
+    requests: int
+
+    def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
+        """These, and those of more nodes."""
+        return replace(self, nodes={**self.nodes, **nodes})
+
+    def decode(self, path: str, name: str, raw: msgspec.Raw) -> dict[str, Any]:
+        """One document as a dictionary.
+
+        Raises
+        ------
+        MetadataError
+            When it is not a JSON object.
+        """
+        return _decode(raw, dict[str, Any], f"{path}/{name}".lstrip("/"), self.location)
+
+
+async def load_documents(transport: Transport) -> Documents:
+    """Fetch a store's metadata documents.
+
+    One round of two requests (``zarr.json`` and ``.zmetadata``, side by side) where they are consolidated;
+    otherwise folder after folder is listed, all of a level side by side, and every document fetched.
+
+    Raises
+    ------
+    LocationNotFoundError, NotZarrError, HDF5FileError
+        When there is no Zarr store.
+    MetadataError, LimitError
+        When a document is damaged, or beyond 256 MiB or a million nodes.
+    ListingError
+        When the store is not consolidated and cannot be listed.
+    """
+    newer, older = await asyncio.gather(
+        transport.get("zarr.json", limit=MAXIMUM_DOCUMENT_BYTES),
+        transport.get(".zmetadata", limit=MAXIMUM_DOCUMENT_BYTES),
+    )
+    if newer is not None:
+        documents = _consolidated_zarr_3(transport.location, newer)
+        return documents or await list_documents(transport, 3)
+    if older is not None:
+        return _consolidated_zarr_2(transport.location, older)
+    if await transport.get(".zgroup") is not None:
+        return await list_documents(transport, 2)
+    raise await _what_else_is_there(transport)
+
+
+class _Consolidated(msgspec.Struct):
+    metadata: dict[str, msgspec.Raw]
+
+
+class _Root(msgspec.Struct):
+    node_type: str
+    zarr_format: int
+    consolidated_metadata: _Consolidated | None = None
+
+
+def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | None:
+    root = _decode(fetched.data, _Root, "zarr.json", location)
+    if root.zarr_format != 3 or root.node_type != "group":
+        raise MetadataError(
+            f"The document zarr.json of {location} describes a Zarr {root.zarr_format} {root.node_type}; an "
+            "NWB file is a Zarr 3 group."
+        )
+    if root.consolidated_metadata is None:
+        return None
+    # The root's own attributes stand beside the consolidated part: decoded with it, once, when asked for.
+    nodes = {"": {"zarr.json": msgspec.Raw(fetched.data)}}
+    for path, raw in root.consolidated_metadata.metadata.items():
+        nodes[_node_path(path, location)] = {"zarr.json": raw}
+    _check_number(nodes, location)
+    return Documents(location, 3, nodes, True, fetched.etag, 2)
+
+
+class _ZMetadata(msgspec.Struct):
+    metadata: dict[str, msgspec.Raw]
+
+
+def _consolidated_zarr_2(location: Location, fetched: Fetched) -> Documents:
+    nodes: dict[str, dict[str, msgspec.Raw]] = {}
+    for key, raw in _decode(fetched.data, _ZMetadata, ".zmetadata", location).metadata.items():
+        path, _, name = key.rpartition("/")
+        nodes.setdefault(_node_path(path, location), {})[name] = raw
+    _check_number(nodes, location)
+    _check_zarr_2(nodes, location)
+    return Documents(location, 2, nodes, True, fetched.etag, 2)
+
+
+async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root: str = "") -> Documents:
+    """Find and fetch every metadata document of a group and what is in it, without the consolidated one.
+
+    Raises
+    ------
+    ListingError
+        When the store cannot be listed.
+    """
+    location = transport.location
+    nodes: dict[str, dict[str, msgspec.Raw]] = {}
+    requests = 3
+    names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zarray", ".zattrs")
+
+    async def visit(folder: str) -> None:
+        """Fetch a folder's documents; where they make it a group, visit the folders in it.
+
+        Of an array's folder, which may hold 100,000 chunks, one page is listed: document names sort first.
+        """
+        nonlocal requests
+        prefix = f"{folder}/" if folder else ""
+        page = await transport.list_folder(folder)
+        found = [name for name in names if name in page.names]
+        requests += 1 + len(found)
+        documents = await asyncio.gather(*(_document(transport, prefix + name) for name in found))
+        if not documents:
+            return
+        nodes[folder] = dict(zip(found, documents, strict=True))
+        _check_number(nodes, location)
+        if ".zarray" in found or (zarr_format == 3 and _is_array(documents[0], prefix, location)):
+            return
+        folders = [prefix + name for name in page.folders]
+        await asyncio.gather(*(visit(_node_path(child, location)) for child in folders))
+
+    try:
+        await visit(root)
+    except ListingError as error:
+        raise ListingError(
+            f"{location} has no consolidated metadata, and cannot be listed to find its objects one by one "
+            f"({error}) Whoever owns it can repair that with: nwbzarr consolidate {location}"
+        ) from error
+    if zarr_format == 2:
+        _check_zarr_2(nodes, location)
+    return Documents(location, zarr_format, nodes, False, None, requests)
+
+
+async def _document(transport: Transport, key: str) -> msgspec.Raw:
+    fetched = await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
+    if fetched is None:
+        raise MetadataError(
+            f"{transport.location} is changing: its document {key!r} was listed and is gone. Open it again."
+        )
+    return msgspec.Raw(fetched.data)
+
+
+def _is_array(document: msgspec.Raw, prefix: str, location: Location) -> bool:
+    return _decode(document, _Root, f"{prefix}zarr.json", location).node_type == "array"
+
+
+def _check_zarr_2(nodes: Mapping[str, Mapping[str, msgspec.Raw]], location: Location) -> None:
+    for path, documents in nodes.items():
+        if ".zgroup" not in documents and ".zarray" not in documents:
+            raise MetadataError(
+                f"{path!r} in {location} has attributes but neither .zgroup nor .zarray: the file is "
+                "incomplete, or its consolidated metadata is damaged."
+            )
+
+
+def _node_path(path: str, location: Location) -> str:
+    return safe_path(path, where=f"The metadata of {location}")
+
+
+def _check_number(nodes: Any, location: Location) -> None:
+    if len(nodes) > MAXIMUM_NODES:
+        raise LimitError(f"{location} has more than {MAXIMUM_NODES:,} groups and arrays, which is the limit.")
+
+
+def load_json(data: bytes | msgspec.Raw) -> Any:
+    """JSON, also with the bare NaN and Infinity that zarr-python 2 writes into attributes.
+
+    Raises
+    ------
+    ValueError
+        When it is not JSON.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return json.loads(bytes(data))
+
+
+def _decode[T](data: bytes | msgspec.Raw, form: type[T], name: str, location: Location) -> T:
+    try:
+        try:
+            return msgspec.json.decode(data, type=form)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return _with_bare_nan(load_json(data), form)
+    except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MetadataError(
+            f"The metadata document {name!r} of {location} is damaged or not what it should be: {error}."
+        ) from error
+
+
+def _with_bare_nan[T](value: Any, form: type[T]) -> T:
+    """A document that msgspec refuses for its NaN, its nodes encoded again to be decoded when asked for."""
+
+    def encoded(nodes: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+        return {key: msgspec.Raw(json.dumps(node).encode()) for key, node in nodes.items()}
+
+    document: Any
+    if form is _ZMetadata:
+        document = _ZMetadata(encoded(value["metadata"]))
+    elif form is _Root:
+        inner = value.get("consolidated_metadata")
+        consolidated = _Consolidated(encoded(inner["metadata"])) if inner else None
+        document = _Root(value["node_type"], value["zarr_format"], consolidated)
+    else:
+        document = msgspec.convert(value, form)
+    return cast("T", document)
+
+
+async def _what_else_is_there(transport: Transport) -> Exception:
+    """The error that says what is at a location where there is no Zarr store."""
+    location = transport.location
+    try:
+        head = await transport.get("", start=0, stop=8)
+    except ResponseError:
+        # Shorter than that, or a server that shows folders as pages.
+        head = None
+    if head is not None and head.data.startswith(b"\x89HDF\r\n\x1a\n"):
+        return HDF5FileError(
+            f"{location} is an HDF5 file; this package reads NWB files stored as Zarr. Read it with "
+            "pynwb.NWBHDF5IO, or write it as Zarr with hdmf_zarr.NWBZarrIO.export."
+        )
+    if head is not None:
+        return NotZarrError(
+            f"{location} is a file, not a Zarr store: it holds neither zarr.json, .zmetadata nor .zgroup. "
+            "Give the folder, prefix or .zip of a store."
+        )
+    try:
+        page = await transport.list_folder("")
+    except ListingError:
+        return LocationNotFoundError(
+            f"No Zarr store at {location}: the server has neither zarr.json, .zmetadata nor .zgroup there. "
+            "Check the address; it should end with the folder that holds one of them."
+        )
+    if page.names or page.folders:
+        return NotZarrError(
+            f"{location} exists but is not a Zarr store: it holds neither zarr.json, .zmetadata nor .zgroup. "
+            f"It holds {', '.join(map(repr, (*page.folders, *page.names)[:5]))}; give the root of the store."
+        )
+    return LocationNotFoundError(f"Nothing is stored at {location}. Check the address for misspellings.")

@@ -1,0 +1,254 @@
+"""Loading: from a location to the hierarchy of its groups and arrays."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+import msgspec
+from zarr.abc.store import Store
+
+from intake_nwbzarr.errors import (
+    ListingError,
+    NodeNotFoundError,
+    NotNWBError,
+    UnconsolidatedWarning,
+    warn_caller,
+)
+from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents
+from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
+from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.location import Location, locate
+from intake_nwbzarr.transport.requests import Transport, open_transport, run
+
+
+def open_hierarchy(
+    location: str | os.PathLike[str] | Location | Store,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Hierarchy:
+    """Read the metadata of an NWB Zarr file: every group and array, whichever release wrote it.
+
+    With consolidated metadata this takes one round of two concurrent requests. Without, the store is listed
+    and every metadata document fetched, and an `UnconsolidatedWarning` says so.
+
+    Parameters
+    ----------
+    location
+        A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
+    storage_options
+        Credentials and the like, in the vocabulary of s3fs and fsspec.
+
+    Returns
+    -------
+    Hierarchy
+        Nodes in the Zarr 3 form that hdmf-zarr 0.14 writes; Zarr 2 metadata is translated.
+
+    Raises
+    ------
+    LocationNotFoundError, NotZarrError, HDF5FileError, NotNWBError
+        When there is no NWB Zarr file at the location.
+    AccessError, CredentialsError
+        When access is refused.
+    TransportError, HostNotFoundError
+        When the wire fails for good.
+    MetadataError, LimitError
+        When the metadata is damaged or beyond the limits.
+
+    Examples
+    --------
+    >>> hierarchy = open_hierarchy("sub-1.nwb.zarr")  # doctest: +SKIP
+    >>> hierarchy["acquisition/ElectricalSeries/data"].shape  # doctest: +SKIP
+    (108000000, 384)
+    """
+    where = locate(location, storage_options)
+    transport = open_transport(where)
+    documents = run(load_documents(transport))
+    hierarchy = Hierarchy(where, transport, documents)
+    root = hierarchy[""]
+    found = root.neurodata_type
+    # Extensions derive types of their own from NWBFile; the attribute is required of all of them.
+    if found != "NWBFile" and "nwb_version" not in root.attributes:
+        raise NotNWBError(
+            f"{where} is a Zarr {documents.zarr_format} store, but not an NWB file: its root has the "
+            f"neurodata_type {found!r} where 'NWBFile' was expected. Give the root of an NWB file, not a "
+            'group in it; open other Zarr stores with xarray\'s engine="zarr".'
+        )
+    if not documents.consolidated:
+        warn_caller(
+            f"{where} has no consolidated metadata: opening it took {documents.requests} requests instead of "
+            f"2. Whoever owns it can repair that with: nwbzarr consolidate {where}",
+            UnconsolidatedWarning,
+        )
+    return hierarchy
+
+
+class Hierarchy(Mapping[str, Node]):
+    """Every group and array of an NWB Zarr file, by path, decoded when asked for.
+
+    A mapping from paths without a leading slash (the root is ``""``) to `GroupNode` and `ArrayNode`. Paths
+    are those of stored objects; `resolve` also follows links.
+
+    Parameters
+    ----------
+    location
+        Where the file is.
+    transport
+        How its objects are fetched.
+    documents
+        Its metadata documents.
+    """
+
+    def __init__(self, location: Location, transport: Transport, documents: Documents) -> None:
+        self.location = location
+        self.transport = transport
+        self._documents = documents
+        self._nodes: dict[str, Node] = {}
+        self._children: dict[str, tuple[str, ...]] | None = None
+        self._others: dict[str, Hierarchy] = {}
+
+    @property
+    def zarr_format(self) -> Literal[2, 3]:
+        """The Zarr format the file is stored in."""
+        return self._documents.zarr_format
+
+    @property
+    def consolidated(self) -> bool:
+        """Whether the metadata came from one consolidated document."""
+        return self._documents.consolidated
+
+    @property
+    def etag(self) -> str | None:
+        """The consolidated document's ETag, None where the store has none."""
+        return self._documents.etag
+
+    def __repr__(self) -> str:
+        return (
+            f"<Hierarchy {self.location}: {len(self)} groups and arrays, Zarr {self.zarr_format}, "
+            f"{'' if self.consolidated else 'not '}consolidated>"
+        )
+
+    def __getitem__(self, path: str) -> Node:
+        path = path.strip("/")
+        node: Node | None = self.get(path)
+        if node is None:
+            raise self.not_found(path)
+        return node
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """The node at a path, or a default."""
+        if path not in self._nodes and path in self._documents.nodes:
+            self._nodes[path] = self._decode(path, self._documents.nodes[path])
+        return self._nodes.get(path, default)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._documents.nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._documents.nodes))
+
+    def __len__(self) -> int:
+        return len(self._documents.nodes)
+
+    def children(self, path: str) -> tuple[str, ...]:
+        """The names of the groups and arrays stored in a group, sorted; links are not among them."""
+        if self._children is None:
+            collected: dict[str, list[str]] = {}
+            for child in sorted(self._documents.nodes):
+                if child:
+                    parent, _, name = child.rpartition("/")
+                    collected.setdefault(parent, []).append(name)
+            self._children = {parent: tuple(names) for parent, names in collected.items()}
+        return self._children.get(path, ())
+
+    def links(self, path: str) -> dict[str, Reference]:
+        """The links a group holds, by name."""
+        return group_links(self[path], where=f"{path!r} in {self.location}")
+
+    def members(self, path: str) -> tuple[str, ...]:
+        """The names of everything in a group: stored children first, then links."""
+        children = self.children(path)
+        return children + tuple(name for name in self.links(path) if name not in children)
+
+    def resolve(self, path: str) -> Target:
+        """Follow a path and the links it passes through.
+
+        Raises
+        ------
+        NodeNotFoundError
+            When there is nothing of that name; the closest are named.
+        LinkError
+            When a link leads nowhere, in a circle, or where it may not.
+        """
+        return resolve(self, path)
+
+    def reference(self, value: str | Mapping[str, Any] | Reference) -> Target:
+        """The object that a stored reference (a path, JSON text, or a mapping) leads to."""
+        reference = parse_reference(value, where=f"A reference in {self.location}")
+        return resolve(self.follow(reference.source), reference.path)
+
+    def follow(self, source: str) -> Hierarchy:
+        """The hierarchy of the file that a link's source names; this one for ``"."``.
+
+        Raises
+        ------
+        LinkError
+            When the file may not be followed to, or cannot be opened.
+        """
+        if source == "." or self._was_this_file(source):
+            return self
+        if source not in self._others:
+            self._others[source] = open_hierarchy(self.location.sibling(source))
+        return self._others[source]
+
+    def _was_this_file(self, source: str) -> bool:
+        """Whether an absolute path is where this file was written, before it was moved or uploaded."""
+        writer = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
+        return writer.is_absolute() and writer.name == str(self.location).rpartition("/")[2]
+
+    def load_specifications(self) -> bool:
+        """Make sure that the schemas cached in the file are among its nodes.
+
+        hdmf-zarr before 0.14 cached them after it had consolidated the metadata, so that of those files they
+        have to be listed.
+
+        Returns
+        -------
+        bool
+            Whether the file holds any, and they could be listed.
+        """
+        folder = str(self[""].attributes.get(".specloc") or "specifications").strip("/")
+        if folder not in self:
+            try:
+                found = run(list_documents(self.transport, self.zarr_format, folder))
+            except ListingError:
+                return False
+            self._documents = self._documents.with_nodes(found.nodes)
+            self._children = None
+            if folder in self:
+                self._nodes[""] = GroupNode("", {**self[""].attributes, ".specloc": folder})
+        return folder in self
+
+    def not_found(self, path: str) -> NodeNotFoundError:
+        """The error for a path that is not there, naming the closest that are."""
+        everything = list(self._documents.nodes)
+        name = path.rpartition("/")[2]
+        close = [known for known in everything if known and known.rpartition("/")[2] == name]
+        close += [known for known in difflib.get_close_matches(path, everything, n=3) if known not in close]
+        hint = f"; the closest are {', '.join(map(repr, close[:3]))}" if close else ""
+        return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.")
+
+    def _decode(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
+        documents = {name: self._documents.decode(path, name, value) for name, value in raw.items()}
+        if self.zarr_format == 3:
+            document = documents["zarr.json"]
+            if document.get("node_type") == "array":
+                return ArrayNode(path, document)
+            return GroupNode(path, document.get("attributes") or {})
+        attributes = documents.get(".zattrs", {})
+        if ".zarray" in documents:
+            return translate_array(path, documents[".zarray"], attributes)
+        return translate_group(path, attributes)

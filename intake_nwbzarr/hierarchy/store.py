@@ -1,0 +1,170 @@
+"""The hierarchy as a read-only Zarr store: canonical metadata from memory, chunks from the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypedDict
+
+import msgspec
+from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.buffer import default_buffer_prototype
+
+from intake_nwbzarr.errors import LocationError
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.transport.requests import on_loop
+
+
+class HierarchyStore(Store):
+    """What zarr-python and NWBZarrIO read: the file as hdmf-zarr 0.14 would have written it.
+
+    The root document holds everything consolidated, so opening it takes no request. After `close`, reading
+    raises.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    """
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        super().__init__(read_only=True)
+        self.hierarchy = hierarchy
+        self._is_open = True
+        self._closed = False
+
+    def __str__(self) -> str:
+        return str(self.hierarchy.location)
+
+    def __repr__(self) -> str:
+        return f"HierarchyStore({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HierarchyStore) and other.hierarchy is self.hierarchy
+
+    def __hash__(self) -> int:
+        return hash(id(self.hierarchy))
+
+    def close(self) -> None:
+        """Refuse all further reading."""
+        self._closed = True
+        super().close()
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        """A metadata document or a chunk, None where there is none."""
+        if self._closed:
+            raise LocationError(
+                f"The file {self} was closed; read its data before the end of the `with` block, or reopen it."
+            )
+        buffers = prototype or default_buffer_prototype()
+        document = self._document(key)
+        if document is not None:
+            return buffers.buffer.from_bytes(document)
+        if key.rpartition("/")[2] in {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}:
+            return None
+        fetched = await on_loop(self.hierarchy.transport.get(key, **_range(byte_range)))
+        return None if fetched is None else buffers.buffer.from_bytes(fetched.data)
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[Buffer | None]:
+        """Parts of chunks, one for each key and range."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a document or chunk of that name."""
+        return await self.get(key) is not None
+
+    @property
+    def supports_writes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_listing(self) -> bool:
+        """Groups and arrays can be listed; chunks cannot."""
+        return True
+
+    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002 (the interface's)
+        """Refuse: the store is read-only."""
+        raise LocationError(f"{self} is opened for reading; {key!r} cannot be written.")
+
+    async def delete(self, key: str) -> None:
+        """Refuse: the store is read-only."""
+        raise LocationError(f"{self} is opened for reading; {key!r} cannot be deleted.")
+
+    async def list(self) -> AsyncIterator[str]:
+        """The keys of all metadata documents."""
+        for path in self.hierarchy:
+            yield f"{path}/zarr.json".lstrip("/")
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """The keys of metadata documents that start with a prefix."""
+        async for key in self.list():
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """The names of what is directly in a group."""
+        path = prefix.strip("/")
+        if path in self.hierarchy:
+            yield "zarr.json"
+        for name in self.hierarchy.children(path):
+            yield name
+
+    def _document(self, key: str) -> bytes | None:
+        path, _, name = key.rpartition("/")
+        if name != "zarr.json" or path not in self.hierarchy:
+            return None
+        document = self._node_document(path)
+        if path == "":
+            document["consolidated_metadata"] = {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": {child: self._node_document(child) for child in self.hierarchy if child},
+            }
+        return msgspec.json.encode(document)
+
+    def _node_document(self, path: str) -> dict[str, Any]:
+        node = self.hierarchy[path]
+        if isinstance(node, ArrayNode):
+            return dict(node.metadata)
+        return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
+
+
+class _Range(TypedDict, total=False):
+    start: int
+    stop: int
+    suffix: int
+
+
+def _range(byte_range: ByteRequest | None) -> _Range:
+    match byte_range:
+        case None:
+            return {}
+        case RangeByteRequest(start, end):
+            return {"start": start, "stop": end}
+        case OffsetByteRequest(offset):
+            return {"start": offset}
+        case SuffixByteRequest(suffix):
+            return {"suffix": suffix}
+    raise TypeError(f"Unknown byte request {byte_range!r}.")

@@ -1,0 +1,51 @@
+"""The store: zarr-python reads any release's file through it, and writes nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from intake_nwbzarr import open_hierarchy, track_requests
+from intake_nwbzarr.errors import LocationError
+from intake_nwbzarr.hierarchy.store import HierarchyStore
+
+Corpus = Callable[[str, str], Path]
+
+
+def test_zarr_opens_it_without_a_request(corpus_dir: Corpus) -> None:
+    hierarchy = open_hierarchy(corpus_dir("ecephys", "0.8.0"))
+    with track_requests() as log:
+        group = zarr.open_consolidated(HierarchyStore(hierarchy), mode="r")
+        assert group["acquisition/ElectricalSeriesAP/data"].shape == (3000, 8)
+    assert log.requests == 0
+
+
+def test_zarr_reads_a_legacy_array_as_the_current_one(corpus_dir: Corpus) -> None:
+    old, new = (
+        zarr.open_group(HierarchyStore(open_hierarchy(corpus_dir("ecephys", release))), mode="r")
+        for release in ("0.8.0", "0.14.0")
+    )
+    for path in ("acquisition/ElectricalSeriesAP/data", "units/electrode_group", "units/quality"):
+        np.testing.assert_array_equal(old[path][:], new[path][:])
+
+
+def test_it_lists_groups_and_arrays(corpus_dir: Corpus) -> None:
+    hierarchy = open_hierarchy(corpus_dir("icephys", "0.14.0"))
+    group = zarr.open_group(HierarchyStore(hierarchy), mode="r", use_consolidated=False)
+    assert set(group.keys()) == set(hierarchy.children(""))
+
+
+def test_it_refuses_to_be_written(corpus_dir: Corpus) -> None:
+    store = HierarchyStore(open_hierarchy(corpus_dir("icephys", "0.14.0")))
+    with pytest.raises(ValueError, match="read-only"):
+        zarr.open_group(store, mode="r+").create_group("new")
+
+
+def test_a_closed_store_says_so(corpus_dir: Corpus) -> None:
+    store = HierarchyStore(open_hierarchy(corpus_dir("icephys", "0.14.0")))
+    group = zarr.open_group(store, mode="r")
+    store.close()
+    with pytest.raises(LocationError, match="was closed"):
+        group["acquisition/response0/data"][:]
