@@ -1,0 +1,170 @@
+"""Outer selections, cut into the pieces that each lie within one cell of a regular grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from types import EllipsisType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.errors import BoundsError
+
+type Key = int | np.integer[Any] | slice | NDArray[Any] | Sequence[int] | EllipsisType
+"""What one axis may be indexed with."""
+
+type Index = slice | NDArray[np.intp]
+"""A key made concrete: bounds checked, nothing negative but a slice's step."""
+
+
+class Piece(NamedTuple):
+    """The part of one axis's selection that lies within one cell of the grid."""
+
+    cell: int
+    inside: Index
+    """Where in the cell."""
+    outside: Index
+    """Where in the result."""
+
+
+class Selection(NamedTuple):
+    """A checked outer selection from an array."""
+
+    axes: tuple[range | NDArray[np.intp], ...]
+    """The positions wanted along every axis."""
+    kept: tuple[bool, ...]
+    """False for the axes indexed with a number, which the result does not have."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The result's shape while every axis is still there."""
+        return tuple(len(positions) for positions in self.axes)
+
+    @property
+    def final_shape(self) -> tuple[int, ...]:
+        """The result's shape."""
+        return tuple(len(positions) for positions, kept in zip(self.axes, self.kept, strict=True) if kept)
+
+
+def select(key: Key | tuple[Key, ...], shape: tuple[int, ...]) -> Selection:
+    """Check an outer (orthogonal) key against a shape.
+
+    Parameters
+    ----------
+    key
+        One entry an axis, fewer meaning that the rest is wanted whole: an integer (the axis is dropped), a
+        slice with any step, a one-dimensional array of integers in any order, negative and repeated ones
+        included, or of booleans. An ellipsis stands for as many whole axes as fit.
+    shape
+        The array's.
+
+    Raises
+    ------
+    BoundsError
+        When a position, a boolean array's length or the number of axes does not fit the shape.
+    """
+    entries = _expanded(key if isinstance(key, tuple) else (key,), shape)
+    axes = [
+        _positions(entry, axis, length)
+        for axis, (entry, length) in enumerate(zip(entries, shape, strict=True))
+    ]
+    return Selection(tuple(axes), tuple(np.ndim(entry) > 0 or isinstance(entry, slice) for entry in entries))
+
+
+def _expanded(key: tuple[Key, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    whole = [position for position, entry in enumerate(key) if entry is Ellipsis]
+    given = len(key) - len(whole)
+    if given > len(shape) or len(whole) > 1:
+        raise BoundsError(f"A key of {len(key)} entries does not fit an array of shape {shape}.")
+    at = whole[0] if whole else len(key)
+    return (*key[:at], *(slice(None),) * (len(shape) - given), *key[at + 1 :])
+
+
+def _positions(entry: Any, axis: int, length: int) -> range | NDArray[np.intp]:
+    if isinstance(entry, slice):
+        return range(*entry.indices(length))
+    array = np.asarray(entry)
+    if array.dtype == bool and array.shape == (length,):
+        return np.flatnonzero(array)
+    if array.size == 0 and array.ndim == 1:
+        return range(0)
+    if array.dtype.kind not in "iu" or array.ndim > 1:
+        raise BoundsError(
+            f"Axis {axis} of length {length} cannot be indexed with an array of {array.dtype} and shape "
+            f"{array.shape}; use integers, or {length} booleans."
+        )
+    smallest, largest = int(array.min()), int(array.max())
+    if smallest < -length or largest >= length:
+        raise BoundsError(
+            f"Position {largest if largest >= length else smallest} is out of bounds for axis {axis}, whose "
+            f"length is {length}."
+        )
+    if array.ndim == 0:
+        return range(smallest % length, smallest % length + 1)
+    positions = array.astype(np.intp)
+    return np.where(positions < 0, positions + length, positions) if smallest < 0 else positions
+
+
+def pieces(positions: range | NDArray[np.intp], width: int) -> Iterator[Piece]:
+    """Cut one axis's selection by the cells of `width` that it touches, each cell once.
+
+    >>> list(pieces(range(3, 10, 2), 5))
+    [Piece(cell=0, inside=slice(3, 4, 2), outside=slice(0, 1, None)), \
+Piece(cell=1, inside=slice(0, 5, 2), outside=slice(1, 4, None))]
+    """
+    if isinstance(positions, range):
+        return _pieces_of_range(positions, width)
+    return _pieces_of_array(positions, width)
+
+
+def _pieces_of_range(positions: range, width: int) -> Iterator[Piece]:
+    ascending = positions if positions.step > 0 else positions[::-1]
+    first, step, count = ascending.start, ascending.step, len(ascending)
+    begin = 0
+    while begin < count:
+        cell = ascending[begin] // width
+        origin = cell * width
+        end = min(count, -((first - origin - width) // step))
+        inside = slice(ascending[begin] - origin, ascending[end - 1] - origin + 1, step)
+        if positions.step > 0:
+            outside = slice(begin, end)
+        else:
+            outside = slice(count - 1 - begin, count - 1 - end if end < count else None, -1)
+        yield Piece(cell, inside, outside)
+        begin = end
+
+
+def _pieces_of_array(positions: NDArray[np.intp], width: int) -> Iterator[Piece]:
+    cells = positions // width
+    order = None
+    if np.any(cells[1:] < cells[:-1]):
+        order = np.argsort(cells, kind="stable")
+        positions, cells = positions[order], cells[order]
+    edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)] if len(cells) else []
+    for begin, end in pairwise(edges):
+        cell = int(cells[begin])
+        inside = _as_slice(positions[begin:end] - cell * width)
+        yield Piece(cell, inside, slice(begin, end) if order is None else order[begin:end])
+
+
+def _as_slice(positions: NDArray[np.intp]) -> Index:
+    """Evenly ascending positions as a slice, which NumPy copies faster."""
+    if len(positions) == 1:
+        return slice(int(positions[0]), int(positions[0]) + 1)
+    step = int(positions[1] - positions[0])
+    if step > 0 and bool(np.all(np.diff(positions) == step)):
+        return slice(int(positions[0]), int(positions[-1]) + 1, step)
+    return positions
+
+
+def outer(index: tuple[Index, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """An index that NumPy applies axis by axis, to read from or write to an array of `shape`."""
+    if sum(isinstance(entry, np.ndarray) for entry in index) < 2:
+        return index
+    open_mesh = [
+        np.arange(length)[entry] if isinstance(entry, slice) else entry
+        for entry, length in zip(index, shape, strict=True)
+    ]
+    return np.ix_(*open_mesh)

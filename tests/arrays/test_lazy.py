@@ -1,0 +1,232 @@
+"""Lazy variables: what xarray and dask do with them."""
+
+import asyncio
+import pickle
+import subprocess
+import sys
+from math import ceil, prod
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from dask.base import tokenize
+
+from intake_nwbzarr.arrays import LazyArray, StoredArray, lazy_variable, preferred_chunks, scaled
+from intake_nwbzarr.arrays.lazy import LARGE_TARGET, TARGET
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.location import locate
+from intake_nwbzarr.transport.log import track_requests
+from tests.arrays.stored_arrays import stored_array, write
+
+VALUES = np.arange(2000, dtype="int16").reshape(200, 10)
+
+
+def _layout(shape, chunks, dtype="int16"):
+    """An array that is nowhere stored."""
+    document = {
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+    }
+    return StoredArray(locate("/nowhere"), ArrayNode("data", document))
+
+
+def _strings(folder, name="labels"):
+    written = zarr.create_array(
+        str(folder), name=name, shape=(4,), chunks=(2,), dtype=zarr.dtype.VariableLengthUTF8()
+    )
+    written[...] = np.array(["a", "Zürich", "", "ddd"], dtype=object)
+    return stored_array(folder, name)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    source = tmp_path / "source"
+    data = scaled(write(source, VALUES, chunks=(20, 4)), 0.5, 1.0, np.arange(10.0))
+    return xr.Dataset(
+        {
+            "data": lazy_variable(("time", "channel"), data, {"units": "V"}),
+            "raw": lazy_variable(
+                ("time", "channel"), write(source, VALUES, "raw", chunks=(20, 4), shards=(40, 8))
+            ),
+            "rate": lazy_variable((), write(source, np.float64(30000.0), "rate")),
+        },
+        coords={"label": lazy_variable(("sample",), _strings(source))},
+    )
+
+
+def _values(dataset):
+    return {"data": VALUES * (0.5 * np.arange(10.0)) + 1.0, "raw": VALUES}
+
+
+def test_making_a_variable_and_showing_it_reads_nothing(dataset):
+    with track_requests() as log:
+        assert "float64" in repr(dataset)
+        part = dataset.isel(time=slice(3, 90, 2), channel=[3, 1]).transpose()
+        pickle.loads(pickle.dumps(part))
+        dataset.chunk()
+    assert log.requests == 0
+
+
+@pytest.mark.parametrize(
+    "indexers",
+    [
+        {"time": 3, "channel": 4},
+        {"time": slice(None, None, -3), "channel": np.array([3, 1, 3])},
+        {"time": np.array([5, 199, 0]), "channel": np.array([True] * 5 + [False] * 5)},
+        {"time": xr.DataArray([0, 5, 5], dims="event"), "channel": xr.DataArray([9, 0, 3], dims="event")},
+        {"time": slice(0, 0)},
+    ],
+)
+def test_every_kind_of_indexing_gives_numpys_values(dataset, indexers):
+    for name, values in _values(dataset).items():
+        expected = xr.Variable(("time", "channel"), values)
+        selected = dataset[name].variable.isel(indexers)
+        xr.testing.assert_equal(selected, expected.isel(indexers))
+        xr.testing.assert_equal(
+            asyncio.run(dataset[name].variable.isel(indexers).load_async()), expected.isel(indexers)
+        )
+
+
+def test_a_whole_dataset_loads_asynchronously(dataset):
+    loaded = asyncio.run(dataset.load_async())
+    for name, values in _values(dataset).items():
+        np.testing.assert_array_equal(loaded[name], values)
+    assert loaded["rate"].item() == 30000.0
+    assert loaded["label"].values.tolist() == ["a", "Zürich", "", "ddd"]
+
+
+def test_dask_computes_what_numpy_computes(dataset):
+    chunked = dataset.chunk({"time": 30, "channel": 3})
+    for name, values in _values(dataset).items():
+        np.testing.assert_allclose(chunked[name].mean("time").compute(), values.mean(axis=0))
+    assert (chunked["label"] == "Zürich").values.tolist() == [False, True, False, False]
+
+
+def test_a_dask_task_holds_the_location_and_the_node_alone(dataset):
+    assert len(pickle.dumps(dataset["data"].variable)) < 4000
+    with track_requests() as log:
+        restored = pickle.loads(pickle.dumps(dataset["data"].variable))
+        restored[30:35, 2].load()
+    assert log.requests == 1
+
+
+@pytest.mark.parametrize("chunks", [None, {}, {"time": 30}], ids=["lazy", "preferred", "chunked"])
+def test_what_was_opened_can_be_written_to_zarr(dataset, tmp_path, chunks):
+    part = dataset.isel(time=slice(7, 150))
+    part = part if chunks is None else part.chunk(chunks)
+    part.to_zarr(tmp_path / "out.zarr", consolidated=False)
+    with xr.open_zarr(tmp_path / "out.zarr", consolidated=False) as written:
+        xr.testing.assert_equal(written.load(), part.compute())
+        assert written["label"].values.tolist() == ["a", "Zürich", "", "ddd"]
+
+
+@pytest.mark.parametrize("chunks", [None, {}, {"time": 30}], ids=["lazy", "preferred", "chunked"])
+def test_what_was_opened_can_be_written_to_netcdf(dataset, tmp_path, chunks):
+    part = dataset.isel(time=slice(7, 150))
+    part = part if chunks is None else part.chunk(chunks)
+    part.to_netcdf(tmp_path / "out.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "out.nc", engine="netcdf4") as written:
+        xr.testing.assert_equal(written.load(), part.compute())
+
+
+def test_writing_dask_strings_does_not_load_them_to_find_their_type(dataset, tmp_path):
+    labels = dataset.drop_vars(["data", "raw", "rate"]).chunk(sample=2)
+    with track_requests() as log:
+        labels.to_zarr(tmp_path / "out.zarr", consolidated=False)
+    assert log.requests == 3  # xarray computes the first element, to see whether it is a date
+
+
+def test_a_token_is_the_same_for_the_same_array_and_another_for_any_other(tmp_path):
+    one = write(tmp_path, VALUES, "one", chunks=(20, 4))
+    two = write(tmp_path, VALUES, "two", chunks=(20, 4))
+    arrays = [
+        one,
+        two,
+        StoredArray(one.location, one.node, etag="a"),
+        StoredArray(one.location, one.node, etag="b"),
+        scaled(one, 2.0),
+        scaled(one, 3.0),
+        scaled(one, 2.0, 1.0),
+        scaled(one, 2.0, 0.0, np.arange(10.0)),
+        scaled(one, 2.0, 0.0, np.arange(1.0, 11.0)),
+        scaled(one, 2.0, 0.0, two),
+        scaled(one, 2.0, dtype="float32"),
+    ]
+    names = [tokenize(LazyArray(array)) for array in arrays]
+    assert len(set(names)) == len(arrays)
+    assert names == [tokenize(LazyArray(pickle.loads(pickle.dumps(array)))) for array in arrays]
+    chunked = [lazy_variable(("time", "channel"), array).chunk().data.name for array in arrays]
+    assert len(set(chunked)) == len(arrays)
+
+
+_NAMES = """
+import sys
+import xarray as xr
+from pathlib import Path
+from intake_nwbzarr.arrays import lazy_variable, scaled
+from tests.arrays.stored_arrays import stored_array
+array = scaled(stored_array(Path(sys.argv[1])), 0.5)
+dataset = xr.Dataset({"data": lazy_variable(("time", "channel"), array, {"units": "V"})})
+print(dataset.chunk(time=100)["data"].data.name)
+"""
+
+
+def test_a_dask_name_is_the_same_in_another_process(tmp_path):
+    write(tmp_path, VALUES, chunks=(20, 4), attributes={"unit": "V", "conversion": 0.5})
+    other = subprocess.run(
+        [sys.executable, "-c", _NAMES, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    array = scaled(stored_array(tmp_path), 0.5)
+    dataset = xr.Dataset({"data": lazy_variable(("time", "channel"), array, {"units": "V"})})
+    assert other.stdout.strip() == dataset.chunk(time=100)["data"].data.name
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "dtype"),
+    [
+        ((108_000_000, 384), (13_653, 64), "int16"),
+        ((108_000_000, 384), (350, 384), "int16"),
+        ((1_000_000, 384), (1000, 1), "int16"),
+        ((179_136, 44), (1, 11), "int64"),
+        ((20_000, 796, 512), (1, 796, 512), "uint16"),
+        ((3_000_000,), (1000,), "float64"),
+        ((3_000_000, 16), (300_000, 7), "float64"),
+        ((500, 3, 4000, 4000), (1, 1, 1000, 1000), "float32"),
+    ],
+)
+def test_preferred_chunks_are_about_the_target_and_whole_multiples_of_the_stored(shape, chunks, dtype):
+    array = _layout(shape, chunks, dtype)
+    preferred = preferred_chunks(array)
+    itemsize = np.dtype(dtype).itemsize
+    target = LARGE_TARGET if prod(shape) * itemsize > 100e9 else TARGET
+    tasks = prod(ceil(length / width) for length, width in zip(shape, preferred, strict=True))
+    assert tasks <= 1.5 * ceil(prod(shape) * itemsize / target) + 10
+    assert prod(preferred) * itemsize <= 1.6 * target
+    for width, chunk, length in zip(preferred, chunks, shape, strict=True):
+        assert width % chunk == 0 or width == length
+
+
+def test_preferred_chunks_merge_the_other_axes_before_time():
+    assert preferred_chunks(_layout((10**6, 100), (1000, 10))) == (334_000, 100)
+    assert preferred_chunks(_layout((10, 2**27), (1, 2**20))) == (1, 2**25)
+
+
+def test_preferred_chunks_of_odd_shapes():
+    assert preferred_chunks(_layout((), ())) == ()
+    assert preferred_chunks(_layout((0, 5), (1, 5))) == (0, 5)
+    assert preferred_chunks(_layout((7,), (10,))) == (7,)
+    assert preferred_chunks(_layout((4,), (2**30,), "float64")) == (4,)
+    assert preferred_chunks(_layout((10**7,), (1000,), "string"))[0] == pytest.approx(2**20, rel=0.1)
+
+
+def test_a_mean_over_many_chunks_makes_few_tasks():
+    array = _layout((93_650 * 350, 384), (350, 384))
+    variable = lazy_variable(("time", "channel"), array)
+    mean = variable.chunk(variable.encoding["preferred_chunks"]).data.mean()
+    (optimised,) = dask.optimize(mean)
+    ideal = ceil(array.size * 2 / TARGET)
+    assert variable.chunk(variable.encoding["preferred_chunks"]).data.npartitions <= 1.1 * ideal
+    assert len(optimised.__dask_graph__()) < 2.5 * ideal
