@@ -1,0 +1,14 @@
+"""Indexes along time that hold no timestamps: exact selection and alignment for sessions of any length.
+
+`RegularTimeIndex` knows a starting time and a rate; `IrregularTimeIndex` reads the few stored timestamps it
+needs. Both are usable without the rest of the package::
+
+    index = RegularTimeIndex.from_rate(starting_time=0.0, rate=30_000.0, size=108_000_000)
+    dataset = xr.Dataset({"data": ("time", data)}, coords=index.coordinates())
+    dataset.sel(time=slice(10, 20))
+"""
+
+from intake_nwbzarr.indexes.irregular import IrregularTimeIndex
+from intake_nwbzarr.indexes.regular import RegularTimeIndex
+
+__all__ = ["IrregularTimeIndex", "RegularTimeIndex"]
