@@ -1,0 +1,1 @@
+"""Preparing files for those who will stream them."""

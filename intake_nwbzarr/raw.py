@@ -1,0 +1,143 @@
+"""The raw object: pynwb's NWBFile, read by NWBZarrIO from the hierarchy's store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import zarr
+from hdmf.build import BuildManager, TypeMap
+from hdmf_zarr.nwb import NWBZarrIO
+from pynwb import NWBFile, get_type_map
+from zarr.abc.store import Store
+
+from intake_nwbzarr.errors import LinkError, MetadataError
+from intake_nwbzarr.hierarchy.links import parse_reference
+from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
+from intake_nwbzarr.hierarchy.store import HierarchyStore
+from intake_nwbzarr.location import Location
+
+
+def open_nwb(
+    location: str | os.PathLike[str] | Location | Store,
+    storage_options: Mapping[str, Any] | None = None,
+) -> NWBFile:
+    """Read an NWB Zarr file as a pynwb object, whichever hdmf-zarr release wrote it.
+
+    Array data are lazy: indexing one (``nwbfile.acquisition["x"].data[:10]``) fetches its chunks. Namespaces
+    and extensions cached in the file are honoured, and pickled object arrays of older files are read without
+    unpickling.
+
+    Parameters
+    ----------
+    location
+        A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
+    storage_options
+        Credentials and the like, in the vocabulary of s3fs and fsspec.
+
+    Returns
+    -------
+    pynwb.NWBFile
+        It is also a context manager: after the ``with`` block, reading more data from it raises.
+
+    Raises
+    ------
+    NWBZarrError
+        As `open_hierarchy`.
+
+    Examples
+    --------
+    >>> with open_nwb("s3://bucket/sub-1.nwb.zarr") as nwbfile:  # doctest: +SKIP
+    ...     nwbfile.subject.species
+    'Mus musculus'
+    """
+    io = _HierarchyIO(open_hierarchy(location, storage_options))
+    nwbfile = io.read()
+    kind: Any = type(nwbfile)
+    nwbfile.__class__ = closing(kind)
+    return nwbfile
+
+
+class ClosesItself:
+    """For an NWBFile: closes what it was read from at the end of a ``with`` block."""
+
+    read_io: Any
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.read_io.close()
+
+
+@cache
+def closing(kind: Any) -> Any:
+    """An NWBFile's class, which an extension may have derived, made a context manager."""
+    return type(kind)(kind.__name__, (ClosesItself, kind), {"__doc__": kind.__doc__})
+
+
+class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
+    """NWBZarrIO over a hierarchy's store, which also follows links into other files, local or remote."""
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        self._hierarchy = hierarchy
+        self._store = HierarchyStore(hierarchy)
+        self._other_files: dict[int, zarr.Group] = {}
+        super().__init__(path=self._store, mode="r", manager=BuildManager(_type_map(hierarchy, self._store)))
+
+    def close(self) -> None:
+        """Close the file: data not yet read can no longer be."""
+        self._store.close()
+        super().close()
+
+    def resolve_ref(self, zarr_ref: Any) -> tuple[str | None, Any]:
+        """The name of a reference's target, and the target.
+
+        NWBZarrIO appends the source of an external link to a remote file's own address, where nothing is;
+        here it is resolved as the hierarchy resolves it.
+        """
+        value = zarr_ref.item() if hasattr(zarr_ref, "item") else zarr_ref
+        reference = parse_reference(value, where=f"A reference in {self._hierarchy.location}")
+        target = self._hierarchy.reference(reference)
+        if target.hierarchy is self._hierarchy:
+            name, found = super().resolve_ref({"source": ".", "path": f"/{target.path}"})
+            return name, found
+        number = id(target.hierarchy)
+        if number not in self._other_files:
+            self._other_files[number] = zarr.open_consolidated(HierarchyStore(target.hierarchy), mode="r")
+        try:
+            return target.path.rpartition("/")[2], self._other_files[number][target.path]
+        except KeyError as error:
+            raise LinkError(f"{reference} leads nowhere in {target.hierarchy.location}.") from error
+
+
+def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
+    """The types of pynwb, and those of extensions that this Python does not have but the file's cache does.
+
+    Cached schemas that are there already would be read, a request for each, to be ignored.
+    """
+    types = get_type_map()
+    used = {
+        str(node.attributes["namespace"]) for node in hierarchy.values() if "namespace" in node.attributes
+    }
+    missing = used - set(types.namespace_catalog.namespaces)
+    if missing and hierarchy.load_specifications():
+        folder = str(hierarchy[""].attributes[".specloc"]).strip("/")
+        unknown = set(hierarchy.children(folder)) - set(types.namespace_catalog.namespaces)
+        NWBZarrIO.load_namespaces(namespace_catalog=types, path=store, namespaces=sorted(unknown))
+    still_missing = sorted(used - set(types.namespace_catalog.namespaces))
+    if still_missing:
+        raise MetadataError(
+            f"{hierarchy.location} holds objects of the namespaces {', '.join(still_missing)}, whose schemas "
+            "are neither cached in the file nor imported. Import the Python package of that NWB extension "
+            'first; xarray.open_dataset(..., engine="nwbzarr") needs none.'
+        )
+    return types

@@ -1,0 +1,162 @@
+"""The raw object: what NWBZarrIO gives for any release equals what it gives for the current one."""
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hdmf_zarr.nwb import NWBZarrIO
+from pynwb import NWBFile, TimeSeries
+from pynwb.ecephys import ElectrodesTable
+from pynwb.misc import Units
+from pynwb.testing import TestCase
+
+from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
+from intake_nwbzarr.errors import LocationError, MetadataError, UnconsolidatedWarning
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.raw import closing
+from tests.conftest import KINDS, RELEASES
+
+Corpus = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def assert_equal() -> Callable[[NWBFile, NWBFile], None]:
+    """pynwb's own comparison, field by field and value by value; object ids and names of files aside."""
+    case = TestCase()
+    case.maxDiff = None
+
+    def compare(one: NWBFile, other: NWBFile) -> None:
+        case.assertContainerEqual(one, other, ignore_name=True, ignore_hdmf_attrs=True)
+
+    return compare
+
+
+def _open(path: Path) -> NWBFile:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconsolidatedWarning)
+        return open_nwb(path)
+
+
+def _set_aside_what_was_written_differently(found: NWBFile, expected: NWBFile) -> None:
+    """The moment of writing, and the order and descriptions that pynwb gave its own columns over time."""
+    found.fields["file_create_date"] = expected.fields["file_create_date"]
+    reworded = {column["name"] for cls in (ElectrodesTable, Units) for column in cls.__columns__}
+    for one, other in ((found.electrodes, expected.electrodes), (found.units, expected.units)):
+        if one is not None:
+            columns = {column.name: column for column in one.columns}
+            one.fields["columns"] = tuple(columns[column.name] for column in other.columns)
+            one.fields["colnames"] = other.colnames
+            for column in other.columns:
+                if column.name in reworded:
+                    columns[column.name].fields["description"] = column.description
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_release_gives_what_the_current_one_gives(
+    kind: str, release: str, corpus_dir: Corpus, assert_equal: Callable[[NWBFile, NWBFile], None]
+) -> None:
+    with NWBZarrIO(str(corpus_dir(kind, "0.14.0")), mode="r") as io:
+        expected = io.read()
+        expected.__class__ = closing(NWBFile)
+        found = _open(corpus_dir(kind, release))
+        _set_aside_what_was_written_differently(found, expected)
+        assert_equal(found, expected)
+
+
+def test_it_reads_no_more_than_it_must(corpus_dir: Corpus) -> None:
+    store = corpus_dir("ecephys", "0.8.0")
+    nodes = open_hierarchy(store).items()
+    scalars = [path for path, node in nodes if isinstance(node, ArrayNode) and node.shape == ()]
+    ids_and_regions = [
+        path for path, node in nodes if node.neurodata_type in {"ElementIdentifiers", "DynamicTableRegion"}
+    ]
+    # pynwb takes the length of these, and then their values.
+    twice = ["file_create_date", "general/experimenter"]
+    with track_requests() as log:
+        open_nwb(store)
+    assert log.requests == 2 + len(scalars) + len(ids_and_regions) + 2 * len(twice)
+
+
+def test_arrays_are_lazy(corpus_dir: Corpus) -> None:
+    nwbfile = open_nwb(corpus_dir("ecephys", "0.8.0"))
+    with track_requests() as log:
+        data = nwbfile.acquisition["ElectricalSeriesAP"].data[:10, :2]
+    assert data.shape == (10, 2)
+    assert log.requests == 1
+
+
+def test_after_the_with_block_reading_raises(corpus_dir: Corpus) -> None:
+    with open_nwb(corpus_dir("ophys", "0.14.0")) as nwbfile:
+        assert isinstance(nwbfile, NWBFile)
+        series = nwbfile.acquisition["TwoPhotonSeries"]
+        assert series.data[0].shape == (16, 16)
+    with pytest.raises(LocationError, match="was closed"):
+        series.data[0]
+
+
+def test_a_link_into_another_file_is_followed(tmp_path: Path) -> None:
+    """Written by hdmf-zarr itself: a processed file that links to the raw one's data."""
+    import datetime as dt
+
+    start = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
+    raw = NWBFile("raw", "raw", start)
+    raw.add_acquisition(TimeSeries(name="signal", data=np.arange(20.0), unit="V", rate=10.0))
+    with NWBZarrIO(str(tmp_path / "raw.nwb.zarr"), mode="w") as io:
+        io.write(raw)
+    with NWBZarrIO(str(tmp_path / "raw.nwb.zarr"), mode="r") as source:
+        original = source.read().acquisition["signal"]
+        derived = NWBFile("derived", "derived", start)
+        derived.add_acquisition(TimeSeries(name="copy", data=original.data, unit="V", rate=10.0))
+        derived.add_acquisition(original)
+        with NWBZarrIO(str(tmp_path / "derived.nwb.zarr"), manager=source.manager, mode="w") as io:
+            io.write(derived, link_data=True)
+    nwbfile = open_nwb(tmp_path / "derived.nwb.zarr")
+    np.testing.assert_array_equal(nwbfile.acquisition["signal"].data[:], np.arange(20.0))
+    np.testing.assert_array_equal(nwbfile.acquisition["copy"].data[:], np.arange(20.0))
+
+
+@pytest.fixture(scope="module")
+def file_with_an_extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written by another process, so that this one knows nothing of the extension."""
+    folder = tmp_path_factory.mktemp("extension")
+    subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.extension", str(folder)], check=True)
+    return folder / "colours.nwb.zarr"
+
+
+def _leave_the_schemas_out(store: Path) -> None:
+    """Consolidate as hdmf-zarr before 0.14: the schemas are stored, but the document does not say so."""
+    document = json.loads((store / "zarr.json").read_text())
+    nodes = document["consolidated_metadata"]["metadata"]
+    for path in [path for path in nodes if path.startswith("specifications")]:
+        del nodes[path]
+    del document["attributes"][".specloc"]
+    (store / "zarr.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("consolidated", ["schemas too", "without the schemas"])
+def test_the_schemas_cached_in_a_file_give_extensions_their_types(
+    consolidated: str, file_with_an_extension: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(file_with_an_extension, tmp_path / "colours.nwb.zarr"))
+    if consolidated == "without the schemas":
+        _leave_the_schemas_out(store)
+    series = open_nwb(store).acquisition["light"]
+    assert type(series).__name__ == "ColourSeries"
+    assert series.colour == "green"
+
+
+def test_an_extension_without_its_schema_says_what_to_do(
+    file_with_an_extension: Path, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(file_with_an_extension, tmp_path / "colours.nwb.zarr"))
+    _leave_the_schemas_out(store)
+    shutil.rmtree(store / "specifications")
+    with pytest.raises(MetadataError, match=r"ndx-colour.*Import the Python package"):
+        open_nwb(store)
