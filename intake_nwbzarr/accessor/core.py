@@ -1,0 +1,88 @@
+"""The way back from a Dataset to the file: its location, and the raw object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from intake_nwbzarr.errors import AccessorError
+from intake_nwbzarr.location import Location
+
+if TYPE_CHECKING:
+    import pynwb
+
+
+class RegisteringText(str):
+    """Text that, unpickled in another process, registers `ds.nwb` there.
+
+    A Dataset that was read into memory is made of xarray's and NumPy's own classes: nothing in it would make
+    a worker import this package. Its ``nwb_location`` does.
+    """
+
+    __slots__ = ()
+
+
+@xr.register_dataset_accessor("nwb")  # type: ignore[no-untyped-call]
+class NWBAccessor:
+    """What `ds.nwb` gives, for any Dataset opened with ``engine="nwbzarr"``.
+
+    Parameters
+    ----------
+    dataset
+        With the attributes that opening gave it.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+        self._nwbfile: pynwb.NWBFile | None = None
+
+    @property
+    def location(self) -> Location:
+        """Where the session is stored.
+
+        Raises
+        ------
+        AccessorError
+            When the Dataset's attributes were dropped, as arithmetic does by default.
+        """
+        return _location(self._dataset.attrs)
+
+    @property
+    def nwbfile(self) -> pynwb.NWBFile:
+        """The raw object, opened from the Dataset's location when first asked for, and kept with the Dataset.
+
+        Raises
+        ------
+        AccessorError
+            When the Dataset's attributes were dropped, as arithmetic does by default.
+        NWBZarrError
+            As `intake_nwbzarr.open_nwb`.
+        """
+        location = self.location
+        if self._nwbfile is None:
+            # pynwb takes most of a second to import, which only the raw object needs.
+            from intake_nwbzarr.raw import open_nwb
+
+            self._nwbfile = open_nwb(location)
+        return self._nwbfile
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # xarray pickles accessors with their Dataset; an open file stays where it is open.
+        return NWBAccessor, (self._dataset,)
+
+    def __repr__(self) -> str:
+        where = self._dataset.attrs.get("nwb_location", "a session that its attributes no longer name")
+        return f"<ds.nwb of {where}>"
+
+
+def _location(attributes: Mapping[Any, Any]) -> Location:
+    if "nwb_location" not in attributes:
+        raise AccessorError(
+            "This Dataset does not say which file it came from: its attribute 'nwb_location' is missing. "
+            "Arithmetic and reductions drop attributes unless told to keep them: compute under "
+            "`xr.set_options(keep_attrs=True)`, or restore them with `ds.attrs.update(opened.attrs)`. For a "
+            'Dataset from elsewhere, open the session with engine="nwbzarr".'
+        )
+    return Location.from_attributes(attributes)

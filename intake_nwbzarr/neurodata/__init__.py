@@ -1,0 +1,1 @@
+"""Neurodata objects as xarray: what each NWB type becomes."""

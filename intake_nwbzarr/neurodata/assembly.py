@@ -1,0 +1,204 @@
+"""Assembly: pieces and their dimensions get the names of one view and become one Dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.indexes import PandasIndex
+
+from intake_nwbzarr.arrays import lazy_variable
+from intake_nwbzarr.neurodata.equal_times import have_one_time, limit_times, name_shared_times
+from intake_nwbzarr.neurodata.names import flat_dimension_name, free_name, object_names, safe_name
+from intake_nwbzarr.neurodata.options import MappingOptions
+from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Labels, Part, Piece, RegularTime
+from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, time_coordinates
+
+
+def dataset_of_one(
+    piece: Piece, options: MappingOptions, reference: ReferenceTime | None, attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """The Dataset of a single object, with plain names: ``data`` on (``time``, ``channel``).
+
+    Parameters
+    ----------
+    piece
+        The object.
+    options
+        How it is shown.
+    reference
+        What decoded times count from; None leaves them in seconds.
+    attributes
+        Of the Dataset, after the object's own.
+    """
+    view = _View(options, reference)
+    for dimension in _dimensions([piece]):
+        view.add_dimension(dimension, dimension.name)
+    for part in piece.parts:
+        view.add_part(part, part.name)
+    return view.dataset([piece], dict(piece.attributes) | dict(attributes))
+
+
+def dataset_of_many(
+    pieces: Sequence[Piece],
+    options: MappingOptions,
+    reference: ReferenceTime | None,
+    attributes: Mapping[str, Any],
+    container: str = "",
+) -> xr.Dataset:
+    """The flat Dataset of a session or container: variables named for their objects.
+
+    Parameters
+    ----------
+    pieces
+        Its objects.
+    options
+        How they are shown.
+    reference
+        What decoded times count from; None leaves them in seconds.
+    attributes
+        Of the Dataset.
+    container
+        What names are relative to. In a container whose series all have one time, that is plain ``time``, and
+        other dimensions have plain names where no two want the same.
+
+    Warns
+    -----
+    MappingWarning
+        When there are more than 300 distinct times, which are then left out.
+    """
+    pieces = limit_times(name_shared_times(pieces))
+    dimensions = list(_dimensions(pieces))
+    owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
+    view = _View(options, reference)
+    view.objects = object_names([*(piece.path for piece in pieces), *owners], options.names, container)
+    uses = Counter(dimension.name for dimension in dimensions)
+    # A variable that is named for its object never takes the name of a dimension.
+    objects = set(view.objects.values())
+    one_time = bool(container) and have_one_time(pieces)
+    for dimension in dimensions:
+        if one_time and uses[dimension.name] == 1 and dimension.name not in objects:
+            view.plain.add(dimension.identity)
+            view.add_dimension(dimension, dimension.name)
+        else:
+            view.add_dimension(dimension, view.flat_dimension(dimension))
+    for piece in pieces:
+        for part in piece.parts:
+            view.add_part(part, view.flat_part(piece, part))
+    return view.dataset(pieces, attributes)
+
+
+@dataclass
+class _View:
+    """The names given so far, and what has them."""
+
+    options: MappingOptions
+    reference: ReferenceTime | None
+    objects: Mapping[str, str] = field(default_factory=dict)
+    plain: set[Hashable] = field(default_factory=set)
+    dimensions: dict[Hashable, str] = field(default_factory=dict)
+    owners: dict[Hashable, str] = field(default_factory=dict)
+    parts: dict[str, Part] = field(default_factory=dict)
+    coordinates: dict[str, None] = field(default_factory=dict)
+
+    def add_dimension(self, dimension: Dimension, name: str) -> None:
+        """Give a dimension its name in this view."""
+        name = safe_name(name) if self.options.names == "safe" else name
+        self.dimensions[dimension.identity] = free_name(name, self.dimensions.values())
+        if dimension.owner is not None:
+            self.owners[dimension.identity] = dimension.owner
+
+    def flat_dimension(self, dimension: Dimension) -> str:
+        """A dimension's name among many objects."""
+        if dimension.owner is None:
+            return dimension.flat_name
+        return flat_dimension_name(dimension.flat_name, dimension.owner, self.objects)
+
+    def flat_part(self, piece: Piece, part: Part) -> str:
+        """A part's name among many objects."""
+        if part.role == "main":
+            return self.objects[piece.path]
+        owner = piece.path
+        if part.role == "coordinate" and part.dimensions:
+            along = part.dimensions[0].identity
+            if along in self.plain:
+                return part.name
+            owner = self.owners.get(along, owner)
+        return f"{self.objects[owner]}_{part.name}"
+
+    def add_part(self, part: Part, name: str) -> None:
+        """Give a part its name in this view; a column joined by several series is there once."""
+        name = safe_name(name) if self.options.names == "safe" else name
+        known = self.parts.get(name)
+        joined = "coordinate" in {part.role, known.role if known else None}
+        if known is not None and joined and _identities(known) == _identities(part):
+            self.coordinates[name] = None
+            return
+        name = free_name(name, {*self.dimensions.values(), *self.parts})
+        self.parts[name] = part
+        if part.role == "coordinate":
+            self.coordinates[name] = None
+
+    def dataset(self, pieces: Iterable[Piece], attributes: Mapping[str, Any]) -> xr.Dataset:
+        """Everything that has a name, as a Dataset."""
+        indexed = xr.Coordinates()
+        for name, index in self._indexes(pieces):
+            if name not in self.options.drop_variables:
+                indexed.update(self._index_coordinates(name, index))
+        variables = {
+            name: self._variable(part)
+            for name, part in self.parts.items()
+            if name not in self.options.drop_variables
+        }
+        coordinates = {name: variables.pop(name) for name in self.coordinates if name in variables}
+        together = xr.Coordinates({**indexed.variables, **coordinates}, indexed.xindexes)
+        return xr.Dataset(variables, together, attributes)
+
+    def _variable(self, part: Part) -> xr.Variable:
+        dimensions = [self.dimensions[each.identity] for each in part.dimensions]
+        if isinstance(part.array, np.ndarray):
+            return xr.Variable(dimensions, part.array, part.attributes)
+        return lazy_variable(dimensions, part.array, part.attributes)
+
+    def _indexes(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, RegularTime | IrregularTime | Labels]]:
+        """The index of each dimension that has one, and the name of its coordinate."""
+        seen: set[Hashable] = set()
+        for piece in pieces:
+            for index in piece.indexes:
+                if index.dimension.identity not in seen:
+                    seen.add(index.dimension.identity)
+                    yield self._index_name(index), index
+
+    def _index_name(self, index: RegularTime | IrregularTime | Labels) -> str:
+        name = self.dimensions[index.dimension.identity]
+        # Events are a dimension of their own; when they happened is a time all the same.
+        if not isinstance(index, Labels) and index.dimension.name == "event" and name.endswith("event"):
+            return free_name(f"{name.removesuffix('event')}time", {*self.dimensions.values(), *self.parts})
+        return name
+
+    def _index_coordinates(self, name: str, index: RegularTime | IrregularTime | Labels) -> xr.Coordinates:
+        dimension = self.dimensions[index.dimension.identity]
+        if isinstance(index, Labels):
+            labels = PandasIndex(index.values, dimension)
+            variable = xr.Variable(dimension, index.values, index.attributes)
+            return xr.Coordinates(labels.create_variables({dimension: variable}), {dimension: labels})
+        return time_coordinates(index, dimension, name, self.reference)
+
+
+def _identities(part: Part) -> tuple[Hashable, ...]:
+    return tuple(dimension.identity for dimension in part.dimensions)
+
+
+def _dimensions(pieces: Iterable[Piece]) -> Iterator[Dimension]:
+    """Every dimension once: those that have an index first, for it is named for them."""
+    pieces = list(pieces)
+    indexed = [index.dimension for piece in pieces for index in piece.indexes]
+    others = [dimension for piece in pieces for part in piece.parts for dimension in part.dimensions]
+    found: dict[Hashable, Dimension] = {}
+    for dimension in indexed + others:
+        found.setdefault(dimension.identity, dimension)
+    return iter(found.values())

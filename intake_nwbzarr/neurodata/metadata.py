@@ -1,0 +1,179 @@
+"""Metadata as attributes: of the session, its subject, and any object, in what netCDF and Zarr can store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.hierarchy.links import Reference
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
+from intake_nwbzarr.neurodata.pieces import Mapper, values_of
+
+SUBJECT = "general/subject"
+
+# What a reader wants to see first; the rest follows in the file's order.
+_FIRST = (
+    "session_description",
+    "session_start_time",
+    "timestamps_reference_time",
+    "identifier",
+    "session_id",
+)
+
+# The few that one object's Dataset carries: whose it is and where its zero of time lies.
+_ESSENTIAL = ("session_start_time", "timestamps_reference_time", "identifier")
+
+# How objects are stored, or shown otherwise.
+_INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories"})
+
+# xarray keeps these for encoding and refuses to write a variable that has them as attributes.
+_RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
+
+# Longer lists are data, not description.
+_LONGEST = 1000
+
+
+def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
+    """The session's metadata and its subject's, as attributes.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    whole
+        Everything under ``general`` and the subject; otherwise only what tells sessions apart and places
+        their zero of time, which keeps opening one object to a handful of requests.
+
+    Returns
+    -------
+    dict
+        ``session_description``, ``session_start_time``, … ``subject_id``, ``subject_<name>``.
+    """
+    wanted = list(_session_arrays(hierarchy)) if whole else []
+    if not whole:
+        wanted = [(name, hierarchy[name]) for name in _ESSENTIAL if name in hierarchy]
+    arrays = [(name, node) for name, node in wanted if isinstance(node, ArrayNode) and _describes(node)]
+    values = yield from values_of([StoredArray(hierarchy.location, node) for _, node in arrays])
+    found: dict[str, Any] = {}
+    for (name, node), value in zip(arrays, values, strict=True):
+        found[name] = plain(value)
+        for key, more in node.attributes.items():
+            if not key.startswith("_") and key not in _INTERNAL and whole:
+                found[f"{name}_{key}"] = more
+    ordered = {name: found.pop(name) for name in _FIRST if name in found} | found
+    ordered["nwb_version"] = hierarchy[""].attributes.get("nwb_version")
+    return storable(ordered)
+
+
+def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:
+    for name in hierarchy.children(""):
+        yield name, hierarchy[name]
+    for name in hierarchy.children("general"):
+        yield name, hierarchy[f"general/{name}"]
+    for name in hierarchy.children(SUBJECT):
+        yield f"subject_{name.removeprefix('subject_')}", hierarchy[f"{SUBJECT}/{name}"]
+
+
+def _describes(node: ArrayNode) -> bool:
+    return node.neurodata_type is None and node.ndim <= 1 and node.size <= _LONGEST
+
+
+def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
+    """An object's own attributes, links and identity, as attributes of its main variable.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    path
+        The object.
+
+    Returns
+    -------
+    dict
+        ``neurodata_type`` and ``nwb_path`` first; links to other objects as paths.
+    """
+    node = hierarchy[path]
+    own = {
+        name: value
+        for name, value in node.attributes.items()
+        if not name.startswith("_") and name not in _INTERNAL and value not in _SAYS_NOTHING
+    }
+    return identity(node) | storable(own)
+
+
+# pynwb writes these where a caller gave nothing.
+_SAYS_NOTHING = ("no description", "no comments", "")
+
+
+def identity(node: Node) -> dict[str, Any]:
+    """What every variable carries: the type and the path of the object it comes from."""
+    own_type = {} if node.neurodata_type is None else {"neurodata_type": node.neurodata_type}
+    return {**own_type, "nwb_path": node.path}
+
+
+def linked(reference: Reference) -> str:
+    """A link as text: the target's path, after the file's name where it is another one."""
+    path = reference.path.strip("/")
+    return path if reference.source == "." else f"{reference.source}/{path}"
+
+
+def plain(value: np.ndarray[Any, Any]) -> Any:
+    """A small array's value in Python's own types."""
+    return value.item() if value.ndim == 0 else value.tolist()
+
+
+def storable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as netCDF and Zarr can store them.
+
+    None and empty lists are omitted, booleans become 0 and 1, references become paths, NumPy's types become
+    Python's, what is nested or mixed becomes JSON; names that xarray keeps for itself begin with ``nwb_``.
+
+    Examples
+    --------
+    >>> storable({"rate": np.float64(30.0), "valid": True, "notes": None, "dtype": "a", "limits": {"low": 1}})
+    {'rate': 30.0, 'valid': 1, 'nwb_dtype': 'a', 'limits': '{"low": 1}'}
+    """
+    stored: dict[str, Any] = {}
+    for name, value in attributes.items():
+        kept = _storable_value(value)
+        if kept is not None:
+            key = name.replace("/", "_")
+            stored[f"nwb_{key}" if key in _RESERVED else key] = kept
+    return stored
+
+
+def _storable_value(value: Any) -> str | int | float | list[Any] | None:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    match value:
+        case None:
+            return None
+        case bool():
+            return int(value)
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case int() if not -(2**63) <= value < 2**63:
+            return str(value)
+        case str() | int() | float():
+            return value
+        case {"_REFERENCE": {"path": str(path), **rest}}:
+            return linked(Reference(str(rest.get("source") or "."), path))
+        case list() | tuple() if not value:
+            return None
+        case list() | tuple():
+            return _storable_list([_storable_value(item) for item in value])
+        case _:
+            return json.dumps(value, default=str)
+
+
+def _storable_list(items: list[Any]) -> list[Any] | str:
+    kinds = {type(item) for item in items}
+    if kinds == {str} or kinds <= {int, float}:
+        return items
+    return json.dumps(items, default=str)

@@ -1,0 +1,205 @@
+"""Pieces: one neurodata object, mapped but not yet named for the view it will stand in.
+
+A mapper is a generator. It yields the small arrays whose values it needs and is sent those values, so that
+whoever drives many mappers (`read_pieces`) can fetch for all of them in one concurrent round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from intake_nwbzarr.arrays import Readable, StoredArray, read_many
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dimension before it has its final name.
+
+    Parameters
+    ----------
+    identity
+        Two dimensions of equal identity are one and the same wherever their objects meet.
+    name
+        In the view of a single object: ``time``, ``channel``, ``unit``.
+    flat_name
+        In the view of a whole session: ``units``, ``ElectricalSeriesAP_channel``.
+    size
+        Its length.
+    owner
+        The path of the object that `flat_name` starts with: ``general/extracellular_ephys/electrodes`` for
+        ``electrodes``. Where two objects of a view have that name, the dimension is qualified as its owner
+        is, and coordinates on it are named for its owner. None: the object that brings the dimension.
+    """
+
+    identity: Hashable
+    name: str
+    flat_name: str
+    size: int
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One array of a neurodata object.
+
+    Parameters
+    ----------
+    name
+        In the view of a single object: ``data``, ``spike_times``.
+    dimensions
+        One for each axis of the array.
+    array
+        Lazy (anything with ``shape``, ``dtype`` and ``read``), or in memory where it is small.
+    attributes
+        What netCDF and Zarr can store.
+    role
+        ``main`` is named like its object in the flat view, ``variable`` gets the object's name as prefix,
+        ``coordinate`` becomes a coordinate; in the flat view it is named for its first dimension's owner,
+        so that many series joined to one table share that table's columns.
+    """
+
+    name: str
+    dimensions: tuple[Dimension, ...]
+    array: Readable | np.ndarray[Any, Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    role: Literal["main", "variable", "coordinate"] = "variable"
+
+
+@dataclass(frozen=True)
+class RegularTime:
+    """Samples at ``starting_time + k / rate`` seconds."""
+
+    dimension: Dimension
+    starting_time: float
+    rate: float
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class IrregularTime:
+    """Samples at stored timestamps, in seconds."""
+
+    dimension: Dimension
+    timestamps: StoredArray
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """In-memory labels of a dimension: row ids, electrode ids, axis names."""
+
+    dimension: Dimension
+    values: np.ndarray[Any, Any]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One neurodata object, mapped: its arrays, the indexes of its dimensions, its attributes."""
+
+    path: str
+    neurodata_type: str
+    parts: tuple[Part, ...]
+    indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The object's own name."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Rows of a table, as a dimension of something else: what `map_region` gives.
+
+    Parameters
+    ----------
+    dimension
+        The table's own row dimension when the region is the whole table in order. Otherwise one of its own,
+        whose identity is equal for equal regions, owned by the object that holds the region.
+    labels
+        The ids of the rows; None when the table is missing or the axis has labels of its own.
+    parts
+        The table's columns, joined: coordinates on the dimension.
+    """
+
+    dimension: Dimension
+    labels: Labels | None
+    parts: tuple[Part, ...] = ()
+
+
+# `map_region(hierarchy, path, options, *, name, owner) -> Mapper[Region]` in regions.py: `path` is the
+# DynamicTableRegion (free of links), `name` the dimension's in the view of one object (``channel``, ``roi``),
+# `owner` the path of the series or table that holds it.
+type Mapper[T] = Generator[Sequence[StoredArray], Sequence[np.ndarray[Any, Any]], T]
+
+
+def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
+    """Drive mappers side by side: each round of theirs is one gather for all of them.
+
+    Parameters
+    ----------
+    mappers
+        Generators that yield the arrays they need, are sent their values, and return their result.
+
+    Returns
+    -------
+    list
+        One result for each mapper, in order.
+    """
+    everything = together(mappers)
+    try:
+        wanted = next(everything)
+        while True:
+            wanted = everything.send(read_many(wanted) if wanted else [])
+    except StopIteration as stop:
+        results: list[T] = stop.value
+        return results
+
+
+def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:
+    """One mapper of many: what they want in the same round is asked for together.
+
+    Inside a mapper, ``first, second = yield from together([one(), other()])`` takes as many rounds as the
+    longer of the two.
+    """
+    running = dict(enumerate(mappers))
+    results: dict[int, T] = {}
+    values: dict[int, Sequence[np.ndarray[Any, Any]] | None] = dict.fromkeys(running)
+    while running:
+        wanted: dict[int, Sequence[StoredArray]] = {}
+        for number, mapper in list(running.items()):
+            sent = values[number]
+            try:
+                wanted[number] = next(mapper) if sent is None else mapper.send(sent)
+            except StopIteration as stop:
+                results[number] = stop.value
+                del running[number]
+        if wanted:
+            read = iter((yield [array for arrays in wanted.values() for array in arrays]))
+            values = {number: [next(read) for _ in arrays] for number, arrays in wanted.items()}
+    return [results[number] for number in sorted(results)]
+
+
+def both[A, B](first: Mapper[A], second: Mapper[B]) -> Mapper[tuple[A, B]]:
+    """Two mappers of different results, `together`."""
+    mappers: list[Mapper[Any]] = [first, second]
+    one, other = yield from together(mappers)
+    return one, other
+
+
+def values_of(arrays: Sequence[StoredArray]) -> Mapper[Sequence[np.ndarray[Any, Any]]]:
+    """The simplest mapper: the values of some arrays, in one round."""
+    return (yield arrays)
+
+
+def stored(hierarchy: Hierarchy, node: ArrayNode) -> StoredArray:
+    """The array of a node, told apart from another state of the same file by the metadata's ETag."""
+    return StoredArray(hierarchy.location, node, hierarchy.etag)

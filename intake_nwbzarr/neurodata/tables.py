@@ -1,0 +1,127 @@
+"""Dynamic tables of every type: rows as a dimension, ids as its labels, columns as variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
+from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes
+from intake_nwbzarr.neurodata.options import MappingOptions
+from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, stored, values_of
+from intake_nwbzarr.neurodata.ragged import Elementwise
+from intake_nwbzarr.neurodata.table_columns import column_parts
+from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, table_layout
+
+_SESSION_START = "session_start_time"
+_REFERENCE_TIME = "timestamps_reference_time"
+
+
+def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
+    """Map a DynamicTable, or anything that extends it or looks like one.
+
+    The ids are read; everything else is lazy.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds it.
+    path
+        Where, free of links.
+    options
+        How it is shown.
+
+    Returns
+    -------
+    Piece
+        The columns in the order of ``colnames``, as `column_parts` makes them. The rows' dimension has the
+        table's name in the view of a session; their ids are its labels, and need not be their positions. The
+        columns of an aligned table's categories are ``<category>_<column>``, their ids ``<category>_id``.
+
+    Warns
+    -----
+    MappingWarning
+        When ids repeat, a column is missing, or lengths differ. All of these open.
+    """
+    table = table_layout(hierarchy, path)
+    wanted = [*([] if table.ids is None else [table.ids]), *_clocks(table)]
+    values = list((yield from values_of(wanted)))
+    labels = [] if table.ids is None else [_labels(table, table.ids, values.pop(0))]
+    parts = [part for column in table.columns for part in column_parts(table, column, options)]
+    for category in category_layouts(table):
+        parts += _category_parts(category, options)
+    if values and options.mask_and_scale:
+        offset = _offset(table, values)
+        parts = [_shifted(part, offset) for part in parts] if offset else parts
+    # Several kinds of waveforms along the same samples say the same time.
+    distinct = {(part.name, part.dimensions): part for part in parts}
+    kind = hierarchy[path].neurodata_type or "DynamicTable"
+    return Piece(path, kind, tuple(distinct.values()), tuple(labels), _attributes(table))
+
+
+def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
+    if len(np.unique(ids)) < len(ids):
+        warn_caller(
+            f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select with "
+            "isel, since sel finds several rows or none."
+        )
+    return Labels(table.rows, ids, identity(stored_ids.node))
+
+
+def _category_parts(category: Table, options: MappingOptions) -> Iterator[Part]:
+    if category.ids is not None:
+        yield Part(f"{category.prefix}id", (category.rows,), category.ids, identity(category.ids.node))
+    for column in category.columns:
+        yield from column_parts(category, column, options)
+
+
+def _clocks(table: Table) -> list[StoredArray]:
+    """The session's start and its zero of time, for a table whose times count from the start."""
+    nodes = [table.hierarchy.get(name) for name in (_SESSION_START, _REFERENCE_TIME)]
+    arrays = [stored(table.hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
+    return arrays if len(arrays) == 2 and table.is_of("EventsTable") else []
+
+
+def _offset(table: Table, clocks: Sequence[NDArray[Any]]) -> float:
+    """Seconds from the session's zero of time to its start."""
+    try:
+        start, zero = (datetime.fromisoformat(str(value.item())) for value in clocks)
+        return (start - zero).total_seconds()
+    except (TypeError, ValueError):
+        warn_caller(
+            f"The times of the table {table.path!r} in {table.hierarchy.location} count from the session's "
+            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date with a time zone: "
+            "they are not shifted."
+        )
+        return 0.0
+
+
+def _shifted(part: Part, offset: float) -> Part:
+    """A column of timestamps, counted from the zero of time that all other times of a session count from."""
+    if part.attributes.get("neurodata_type") != "TimestampVectorData" or isinstance(part.array, np.ndarray):
+        return part
+    shifted = Elementwise(np.add, (part.array,), np.dtype(np.float64), (offset,))
+    return replace(part, array=shifted, attributes={**part.attributes, "time_offset": offset})
+
+
+def _attributes(table: Table) -> dict[str, Any]:
+    """The table's own attributes, and where its links lead."""
+    hierarchy, path = table.hierarchy, table.path
+    columns = {column.name for column in table.columns}
+    links: dict[str, Any] = {
+        name: linked(reference) for name, reference in hierarchy.links(path).items() if name not in columns
+    }
+    images = f"{path}/reference_images"
+    if isinstance(hierarchy.get(images), GroupNode):
+        inside = [f"{images}/{name}" for name in hierarchy.children(images)]
+        inside += [linked(reference) for reference in hierarchy.links(images).values()]
+        links |= {"reference_images": inside} if inside else {}
+    return object_attributes(hierarchy, path) | links

@@ -1,0 +1,132 @@
+"""Times as coordinates: seconds through lazy indexes, or UTC datetimes where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.indexes import PandasIndex
+
+from intake_nwbzarr.errors import MetadataError, warn_caller
+from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
+from intake_nwbzarr.neurodata.pieces import IrregularTime, RegularTime
+from intake_nwbzarr.neurodata.series_time import warn_of_epoch
+
+# Decoded times are held in memory: 80 MB of them at most for one series.
+MOST_DECODED = 10_000_000
+
+
+@dataclass(frozen=True)
+class ReferenceTime:
+    """The instant that a session's timestamps count from.
+
+    Parameters
+    ----------
+    instant
+        In UTC.
+    zone
+        The offset it was recorded with, ``-08:00``; empty where it was recorded without one.
+    """
+
+    instant: datetime
+    zone: str
+
+
+def reference_time(attributes: Mapping[str, Any], where: str) -> ReferenceTime:
+    """The zero of time that a session's metadata give.
+
+    Parameters
+    ----------
+    attributes
+        With ``timestamps_reference_time`` or, in its absence, ``session_start_time``, in ISO 8601.
+    where
+        The file, for errors.
+
+    Raises
+    ------
+    MetadataError
+        When there is neither, or it is no time.
+    """
+    text = attributes.get("timestamps_reference_time") or attributes.get("session_start_time")
+    try:
+        instant = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise MetadataError(
+            f"{where} has the reference time {text!r}, where a time in ISO 8601 was expected. Open it "
+            "without decode_times=True to have times in seconds."
+        ) from error
+    if instant.tzinfo is None:
+        return ReferenceTime(instant.replace(tzinfo=UTC), "")
+    return ReferenceTime(instant.astimezone(UTC), instant.strftime("%:z"))
+
+
+def time_coordinates(
+    time: RegularTime | IrregularTime, dimension: str, name: str, reference: ReferenceTime | None
+) -> xr.Coordinates:
+    """The coordinate, and its index, of a time.
+
+    Parameters
+    ----------
+    time
+        Regular or irregular.
+    dimension
+        Its dimension's name in the view.
+    name
+        Its own.
+    reference
+        Decode to ``datetime64[ns]`` from here; None: seconds, lazily.
+
+    Warns
+    -----
+    MappingWarning
+        When there are too many times to decode: they stay in seconds.
+    """
+    if reference is not None:
+        if time.dimension.size <= MOST_DECODED:
+            return _decoded(time, dimension, name, reference)
+        warn_caller(
+            f"The {time.dimension.size} times of {name!r} are too many to decode at open, {MOST_DECODED} "
+            "being the most; they stay in seconds."
+        )
+    if isinstance(time, RegularTime):
+        regular = RegularTimeIndex.from_rate(
+            time.starting_time, time.rate, time.dimension.size, dimension, name, time.attributes
+        )
+        return regular.coordinates()
+    irregular = IrregularTimeIndex.from_array(
+        time.timestamps, dimension, name, time.attributes, source=str(time.attributes.get("nwb_path", name))
+    )
+    return irregular.coordinates()
+
+
+def _decoded(
+    time: RegularTime | IrregularTime, dimension: str, name: str, reference: ReferenceTime
+) -> xr.Coordinates:
+    if isinstance(time, RegularTime):
+        seconds = time.starting_time + np.arange(time.dimension.size) / time.rate
+    else:
+        seconds = np.asarray(time.timestamps.read(), np.float64)
+        # Regular times are looked at when they are mapped, stored ones only where they are read.
+        if seconds.size:
+            warn_of_epoch(float(seconds[0]), repr(time.timestamps.node.path))
+    attributes = {key: value for key, value in time.attributes.items() if key != "units"}
+    attributes |= {"time_zone": reference.zone} if reference.zone else {}
+    variable = xr.Variable(dimension, datetimes(seconds, reference), attributes)
+    index = PandasIndex(variable.values, dimension, coord_dtype=variable.dtype)
+    index.index.name = name
+    return xr.Coordinates(index.create_variables({name: variable}), {name: index})
+
+
+def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray[np.datetime64]:
+    """Seconds after the reference as datetimes, to the nanosecond; NaN becomes NaT."""
+    epoch = (reference.instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    missing = ~np.isfinite(seconds)
+    nanoseconds = np.rint(np.where(missing, 0.0, seconds) * 1e9).astype(np.int64)
+    result = (np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
+    result[missing] = np.datetime64("NaT", "ns")
+    return result

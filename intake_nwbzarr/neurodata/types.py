@@ -1,0 +1,134 @@
+"""Types by inheritance: what a neurodata type extends, core or of an extension, known or not."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+
+import msgspec
+
+from intake_nwbzarr.arrays import StoredArray, read_many
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.neurodata.core_types import PARENTS, SERIES_DIMENSIONS
+from intake_nwbzarr.neurodata.schema import DimensionNames, TypeDefinition, definitions
+
+# The namespaces whose types the generated table holds.
+_KNOWN_NAMESPACES = frozenset({"core", "hdmf-common", "hdmf-experimental"})
+
+_CORE = {
+    name: TypeDefinition(parent, {"data": SERIES_DIMENSIONS[name]} if name in SERIES_DIMENSIONS else {})
+    for name, parent in PARENTS.items()
+}
+
+# Extensions' types by file. A Hierarchy is a mapping, so not hashable: the key is its id, while it lives.
+_extensions: dict[int, Mapping[str, TypeDefinition]] = {}
+
+
+def ancestry(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[str, ...]:
+    """A type and all that it extends, nearest first.
+
+    Parameters
+    ----------
+    neurodata_type
+        A type of the core schema, or of an extension.
+    hierarchy
+        The file that holds it: the schemas cached in it are read when the type is not a core one.
+
+    Examples
+    --------
+    >>> ancestry("CurrentClampSeries")[:3]
+    ('CurrentClampSeries', 'PatchClampSeries', 'TimeSeries')
+    """
+    lineage: list[str] = []
+    name: str | None = neurodata_type
+    while name is not None and name not in lineage:
+        lineage.append(name)
+        definition = definition_of(name, hierarchy)
+        name = None if definition is None else definition.parent
+    return tuple(lineage)
+
+
+def is_a(hierarchy: Hierarchy, node: Node, ancestor: str) -> bool:
+    """Whether an object is of a type or of one that extends it.
+
+    An object of a type that neither the core schema nor the file's cached schemas know is judged by its
+    shape: a group with ``data`` and a time base is a TimeSeries, one with ``colnames`` a DynamicTable.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds the object.
+    node
+        The object.
+    ancestor
+        ``TimeSeries``, ``DynamicTable`` or any other type.
+    """
+    if node.neurodata_type is None:
+        return False
+    lineage = ancestry(node.neurodata_type, hierarchy)
+    if ancestor in lineage:
+        return True
+    unknown = definition_of(lineage[-1], hierarchy) is None
+    return unknown and ancestor == _type_by_shape(hierarchy, node)
+
+
+def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> TypeDefinition | None:
+    """What the core schema or the schemas cached in a file say about a type; None when neither knows it."""
+    definition = _CORE.get(neurodata_type)
+    if definition is None and hierarchy is not None:
+        definition = _extension_types(hierarchy).get(neurodata_type)
+    return definition
+
+
+def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
+    """The schema's names for the dimensions of a series' ``data``: the type's own first, then its ancestors'.
+
+    Returns
+    -------
+    tuple
+        For each ancestor that names them: one tuple of names for each number of dimensions it allows.
+    """
+    found = tuple(
+        definition.dimensions["data"]
+        for name in ancestry(neurodata_type, hierarchy)
+        if (definition := definition_of(name, hierarchy)) is not None and "data" in definition.dimensions
+    )
+    return found or (SERIES_DIMENSIONS["TimeSeries"],)
+
+
+def _type_by_shape(hierarchy: Hierarchy, node: Node) -> str | None:
+    if not isinstance(node, GroupNode):
+        return None
+    members = set(hierarchy.members(node.path))
+    if "data" in members and members & {"timestamps", "starting_time"}:
+        return "TimeSeries"
+    return "DynamicTable" if "colnames" in node.attributes else None
+
+
+def _extension_types(hierarchy: Hierarchy) -> Mapping[str, TypeDefinition]:
+    """The types of the extensions whose schemas are cached in a file, read once, when first needed."""
+    key = id(hierarchy)
+    if key not in _extensions:
+        _extensions[key] = _read_extension_types(hierarchy)
+        weakref.finalize(hierarchy, _extensions.pop, key, None)
+    return _extensions[key]
+
+
+def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
+    # specifications/<namespace>/<version>/<file>: JSON text in a scalar.
+    hierarchy.load_specifications()
+    folder = str(hierarchy[""].attributes.get(".specloc") or "specifications").strip("/")
+    documents = [
+        StoredArray(hierarchy.location, node)
+        for namespace in hierarchy.children(folder)
+        if namespace not in _KNOWN_NAMESPACES
+        for version in hierarchy.children(f"{folder}/{namespace}")
+        for name in hierarchy.children(f"{folder}/{namespace}/{version}")
+        if name != "namespace"
+        and isinstance(node := hierarchy[f"{folder}/{namespace}/{version}/{name}"], ArrayNode)
+    ]
+    found: dict[str, TypeDefinition] = {}
+    for text in read_many(documents):
+        found.update(definitions(msgspec.json.decode(str(text.item()))))
+    return found

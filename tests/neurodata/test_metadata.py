@@ -1,0 +1,75 @@
+"""Attributes: whatever is found becomes what netCDF and Zarr can store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intake_nwbzarr.hierarchy.links import Reference
+from intake_nwbzarr.neurodata.metadata import linked, storable
+
+text = st.text("aé€\n", max_size=4)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (True, 1),
+        (np.float32(0.5), 0.5),
+        (np.array([1, 2]), [1, 2]),
+        (b"text", "text"),
+        (2**70, str(2**70)),
+        ([1, 2.5], [1, 2.5]),
+        ([True, False], [1, 0]),
+        ([1, "a"], '[1, "a"]'),
+        ([[1, 2], [3, 4]], "[[1, 2], [3, 4]]"),
+        ({"low": 1}, '{"low": 1}'),
+        ({"_REFERENCE": {"source": ".", "path": "/general/devices/probe"}}, "general/devices/probe"),
+        ({"_REFERENCE": {"source": "../raw.nwb.zarr", "path": "/a"}}, "../raw.nwb.zarr/a"),
+    ],
+)
+def test_each_kind_of_value_has_a_stored_form(value: Any, kept: Any) -> None:
+    assert storable({"name": value}) == {"name": kept}
+
+
+@pytest.mark.parametrize("value", [None, [], ()])
+def test_what_says_nothing_is_omitted(value: Any) -> None:
+    assert storable({"name": value}) == {}
+
+
+def test_names_that_xarray_keeps_for_itself_are_prefixed() -> None:
+    assert storable({"coordinates": "AP", "a/b": 1}) == {"nwb_coordinates": "AP", "a_b": 1}
+
+
+@given(st.dictionaries(st.sampled_from(["units", "coordinates", "dtype", "note"]), values))
+def test_what_is_storable_is_json_of_one_level(attributes: dict[str, Any]) -> None:
+    for value in storable(attributes).values():
+        json.dumps(value)
+        assert isinstance(value, str | int | float | list)
+        if isinstance(value, list):
+            assert value
+            assert all(isinstance(item, str | int | float) for item in value)
+
+
+def test_a_dataset_with_them_is_written_and_read_back(tmp_path: Path) -> None:
+    found = storable({"a": True, "b": [1.0, 2.0], "c": ["x", "y"], "d": {"e": None}, "coordinates": "RAS"})
+    xr.Dataset({"v": ("x", [1.0], found)}, attrs=found).to_netcdf(tmp_path / "a.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "a.nc", engine="netcdf4") as back:
+        assert back.attrs["d"] == '{"e": null}'
+        assert list(back["v"].attrs["c"]) == ["x", "y"]
+        assert back.attrs["nwb_coordinates"] == "RAS"
+
+
+def test_a_link_is_the_path_it_leads_to_after_another_files_name() -> None:
+    assert linked(Reference(".", "/a/b/")) == "a/b"
+    assert linked(Reference("../raw.nwb.zarr", "/a")) == "../raw.nwb.zarr/a"

@@ -1,0 +1,93 @@
+"""`ds.nwb`: from a Dataset, however it was treated, back to the file."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from intake_nwbzarr.accessor import NWBAccessor
+from intake_nwbzarr.errors import AccessorError
+from intake_nwbzarr.location import locate
+
+ELSEWHERE = """
+import pickle, sys
+for dataset in pickle.load(sys.stdin.buffer):
+    print(dataset.nwb.nwbfile.identifier)
+"""
+
+
+@pytest.fixture
+def path(corpus_dir: Callable[[str, str], Path]) -> Path:
+    return corpus_dir("ecephys", "0.14.0")
+
+
+@pytest.fixture
+def dataset(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, engine="nwbzarr")
+
+
+def test_the_raw_object_and_the_location_are_at_hand(dataset: xr.Dataset, path: Path) -> None:
+    assert dataset.nwb.nwbfile.identifier == "corpus-ecephys"
+    assert dataset.nwb.location == locate(path)
+    assert repr(dataset.nwb) == f"<ds.nwb of file://{path}>"
+
+
+def test_the_raw_object_is_opened_once(dataset: xr.Dataset) -> None:
+    assert dataset.nwb.nwbfile is dataset.nwb.nwbfile
+
+
+def test_selections_lead_back_to_the_same_file(dataset: xr.Dataset, path: Path) -> None:
+    selected = dataset.isel(trials=slice(2)).sel(ElectricalSeriesAP_time=slice(1.5, 1.51))[["trials_stim"]]
+    assert selected.nwb.location == locate(path)
+    assert selected.nwb.nwbfile.identifier == "corpus-ecephys"
+
+
+def test_one_objects_dataset_leads_to_the_whole_file(path: Path) -> None:
+    group = xr.open_dataset(path, engine="nwbzarr", group="acquisition/ElectricalSeriesAP")
+    assert group.nwb.nwbfile.identifier == "corpus-ecephys"
+
+
+def test_arithmetic_that_keeps_attributes_keeps_the_way_back(path: Path) -> None:
+    group = xr.open_dataset(path, engine="nwbzarr", group="acquisition/ElectricalSeriesAP")
+    with xr.set_options(keep_attrs=True):
+        assert (group * 2).mean("time").nwb.location == locate(path)
+
+
+def test_dropped_attributes_are_said_to_be_how_to_keep_them(dataset: xr.Dataset) -> None:
+    stripped = dataset.drop_attrs()
+    with pytest.raises(AccessorError, match=r"keep_attrs=True.*ds\.attrs\.update"):
+        _ = stripped.nwb.nwbfile
+    with pytest.raises(AccessorError, match=r"keep_attrs=True.*ds\.attrs\.update"):
+        _ = stripped.nwb.location
+    stripped.attrs.update(dataset.attrs)
+    assert stripped.nwb.nwbfile.identifier == "corpus-ecephys"
+
+
+def test_a_dataset_from_elsewhere_prints_and_fails_clearly() -> None:
+    other = xr.Dataset({"a": 1})
+    assert isinstance(other.nwb, NWBAccessor)
+    assert "no longer name" in repr(other.nwb)
+    with pytest.raises(AccessorError, match='engine="nwbzarr"'):
+        _ = other.nwb.nwbfile
+
+
+def test_a_dataset_whose_raw_object_is_open_still_pickles_and_copies(dataset: xr.Dataset) -> None:
+    assert dataset.nwb.nwbfile.identifier == "corpus-ecephys"
+    for other in (pickle.loads(pickle.dumps(dataset)), dataset.copy(deep=True)):
+        assert other.nwb.nwbfile.identifier == "corpus-ecephys"
+
+
+def test_another_process_that_imported_nothing_can_use_it(path: Path) -> None:
+    groups = [None, "intervals/trials", "acquisition/sync"]
+    lazy = [xr.open_dataset(path, engine="nwbzarr", group=group) for group in groups]
+    loaded = [dataset.load() for dataset in pickle.loads(pickle.dumps(lazy))]
+    # Each in a message of its own, so that none registers the accessor for another.
+    for datasets in (lazy, loaded[1:2]):
+        done = subprocess.run(
+            [sys.executable, "-c", ELSEWHERE], input=pickle.dumps(datasets), capture_output=True, check=True
+        )
+        assert done.stdout.split() == [b"corpus-ecephys"] * len(datasets)
