@@ -1,0 +1,142 @@
+"""Intake 2: the data type of NWB Zarr sessions and the reader for it.
+
+Intake imports this module whenever it is imported itself, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from intake.readers.datatypes import FileData
+from intake.readers.readers import BaseReader
+
+from intake_nwbzarr.catalog.masking import masked_options, masked_url
+
+if TYPE_CHECKING:
+    import pynwb
+    import xarray as xr
+
+    from intake_nwbzarr.location import Location, Place
+
+
+class NWBZarr(FileData):  # type: ignore[misc]
+    """An NWB Zarr session.
+
+    Parameters
+    ----------
+    url
+        A local path or URL; see `intake_nwbzarr.location.locate`.
+    storage_options
+        In s3fs' vocabulary. The attribute of that name, catalogs, tokens and pickles hold no secrets, except
+        for pickles where ``ship_credentials`` is true.
+    metadata
+        The catalog's.
+    """
+
+    # From the beginning, for Intake recommends the type that matches earliest.
+    filepattern = r"^.*\.nwb\.zarr(\.zip)?/*$"
+    # A local folder is recognised by the paths of its files.
+    contains: ClassVar = {r"(?i)\.nwb\.zarr/"}
+    structure: ClassVar = {"timeseries", "table", "hierarchy"}
+
+    def __init__(
+        self,
+        url: Place,
+        storage_options: Mapping[str, Any] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(
+            url=masked_url(url), storage_options=masked_options(storage_options), metadata=metadata
+        )
+        # Intake shows, saves and hashes every attribute whose name has no leading underscore.
+        self._given: tuple[Place, Mapping[str, Any] | None] = (url, storage_options)
+
+    @property
+    def location(self) -> Location:
+        """Where the session is, once the options are understood.
+
+        Raises
+        ------
+        CredentialsError
+            When a credential comes from an environment variable that is not set.
+        LocationError
+            When the URL or an option makes no sense.
+        """
+        from intake_nwbzarr.catalog.opening import entry_location
+
+        return entry_location(*self._given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_given": (self.location, None)}
+
+
+class NWBZarrReader(BaseReader):  # type: ignore[misc]
+    """Reads an NWB Zarr session, or one object of it, as a Dataset of dask arrays.
+
+    Parameters
+    ----------
+    data
+        An `NWBZarr`, or its URL.
+    group
+        The path of one object, such as ``units``; without it, the whole session.
+    chunks
+        As in `xarray.open_dataset`: ``{}``, whole multiples of the stored chunks, unless given.
+    **keywords
+        The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``, ...
+
+    Examples
+    --------
+    A catalog with the session in it. (Intake 2.0.9 does not list what is added by ``catalog["session"] =
+    reader``.)
+
+    >>> from intake.readers.entry import Catalog
+    >>> reader = NWBZarrReader("s3://bucket/sub-1.nwb.zarr", storage_options={"anon": True})
+    >>> catalog = Catalog()
+    >>> catalog.give_name(catalog.add_entry(reader), "session")
+    >>> list(catalog)
+    ['session']
+    """
+
+    implements: ClassVar = {NWBZarr}
+    imports: ClassVar = {"xarray", "dask"}
+    func = "xarray:open_dataset"
+    output_instance = "xarray:Dataset"
+
+    def _read(
+        self, data: NWBZarr, *, group: str | None = None, chunks: Any = None, **keywords: Any
+    ) -> xr.Dataset:
+        from intake_nwbzarr.catalog.opening import open_dask
+
+        return open_dask(data.location, group, chunks, keywords)
+
+    def to_dask(self) -> xr.Dataset:
+        """The session as a Dataset of dask arrays, the same as ``read()``."""
+        dataset: xr.Dataset = self.read()
+        return dataset
+
+    def to_nwb(self) -> pynwb.NWBFile:
+        """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
+        from intake_nwbzarr.catalog.opening import open_raw
+
+        return open_raw(self.data.location)
+
+    def discover(self, **keywords: Any) -> dict[str, Any]:
+        """Shapes, dtypes and metadata, without reading data.
+
+        Parameters
+        ----------
+        **keywords
+            Take the place of the reader's own.
+
+        Returns
+        -------
+        dict
+            As `intake_nwbzarr.catalog.opening.summary` says, and Intake's ``metadata``.
+        """
+        from intake_nwbzarr.catalog.opening import summary
+
+        own = {name: value for name, value in self.kwargs.items() if name not in {"data", "args", "chunks"}}
+        options = own | keywords
+        found = summary(self.data.location, options.pop("group", None), options)
+        return {**found, "metadata": self.metadata}

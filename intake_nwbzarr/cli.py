@@ -1,0 +1,146 @@
+"""The `nwbzarr` command."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from intake_nwbzarr import __version__
+
+app = typer.Typer(
+    help="NWB Zarr sessions, local or in the cloud.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+_messages = Console(stderr=True, soft_wrap=True)
+
+Location = Annotated[str, typer.Argument(help="A local path or a URL (https, s3, ...).")]
+Anonymous = Annotated[bool, typer.Option("--anon", help="Sign no requests, as for public buckets.")]
+Profile = Annotated[str | None, typer.Option(help="A profile of ~/.aws.", metavar="NAME")]
+Endpoint = Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.", metavar="URL")]
+RequesterPays = Annotated[bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")]
+
+
+@dataclass
+class Settings:
+    """What is asked of every command."""
+
+    debug: bool = False
+
+
+def main() -> None:
+    """Run the command; an error is one red line, and exit status 1."""
+    settings = Settings()
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            app(obj=settings)
+        except Exception as error:
+            if settings.debug:
+                raise
+            _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
+            raise SystemExit(1) from None
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"intake-nwbzarr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _nwbzarr(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool,
+        typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    context.obj.debug = debug
+
+
+@app.command()
+def demo(
+    output: Annotated[Path | None, typer.Option(help="Where the picture and the catalog are kept.")] = None,
+) -> None:
+    """Show the main job from end to end on this machine: two sessions, an S3 server, a catalog, a picture."""
+    from intake_nwbzarr.demo.tour import run_demo
+
+    run_demo(Console(), output or Path("nwbzarr-demo"))
+
+
+@app.command()
+def info(
+    location: Location,
+    group: Annotated[str | None, typer.Option(help="One object, by its path in the file.")] = None,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Print what a session holds, and what it took to find out."""
+    import xarray as xr
+
+    from intake_nwbzarr import track_requests
+
+    with track_requests() as log:
+        dataset = xr.open_dataset(
+            location,
+            engine="nwbzarr",
+            group=group,
+            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
+        )
+        typer.echo(repr(dataset))
+    typer.echo(f"\n{log}")
+
+
+@app.command()
+def consolidate(
+    location: Location,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Write or repair a session's consolidated metadata, so that opening it takes two requests."""
+    from intake_nwbzarr import consolidate
+
+    options = _storage_options(anon, profile, endpoint_url, requester_pays)
+    report = consolidate(location, options, dry_run=dry_run)
+    typer.echo(str(report))
+    for sign, paths in (("+", report.added), ("-", report.removed), ("~", report.changed)):
+        for path in paths:
+            typer.echo(f"  {sign} {path or '/'}")
+
+
+def _storage_options(
+    anon: bool, profile: str | None, endpoint_url: str | None, requester_pays: bool
+) -> dict[str, Any]:
+    given = {
+        "anon": anon or None,
+        "profile": profile,
+        "endpoint_url": endpoint_url,
+        "requester_pays": requester_pays or None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _one_line(error: Exception) -> str:
+    from intake_nwbzarr.errors import NWBZarrError
+
+    text = " ".join(str(error).split())
+    return text if isinstance(error, NWBZarrError) else f"{type(error).__name__}: {text}"
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _messages.print(f"[bold yellow]Warning:[/] {escape(str(message))}", style="yellow", highlight=False)

@@ -1,0 +1,67 @@
+"""What the demo computes: fluorescence around licks, spikes around trials."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from intake_nwbzarr.demo.imaging import NEUROPIL_SHARE
+
+type Floats = npt.NDArray[np.float64]
+
+LICK_WINDOW = (-1.5, 3.0)
+TRIAL_WINDOW = (-0.5, 1.0)
+
+
+def corrected_fluorescence(session: xr.Dataset) -> xr.DataArray:
+    """Fluorescence minus its share of neuropil, relative to each cell's mean: (time, cell), on dask."""
+    fluorescence = session["RoiResponseSeries"] - NEUROPIL_SHARE * session["Neuropil"]
+    mean = fluorescence.mean([fluorescence.dims[0]])
+    return (fluorescence - mean) / mean
+
+
+def lick_bouts(session: xr.Dataset, *, pause: float = 1.0) -> Floats:
+    """Times in seconds of the licks that follow a pause."""
+    lick = session["lick"]
+    times = lick[lick.dims[0]].values[lick.values > 0]
+    return np.asarray(times[np.diff(times, prepend=-np.inf) > pause], dtype=np.float64)
+
+
+def around(series: xr.DataArray, events: Floats, window: tuple[float, float]) -> xr.DataArray:
+    """The samples nearest to a grid of lags around each event: (event, lag, ...)."""
+    time = str(series.dims[0])
+    times = series[time].values
+    step = float(np.median(np.diff(times)))
+    lags = np.arange(window[0], window[1], step)
+    inside = events[(events + window[0] >= times[0]) & (events + window[1] <= times[-1])]
+    wanted = xr.DataArray(
+        inside[:, None] + lags, dims=("event", "lag"), coords={"event": inside, "lag": lags}
+    )
+    return series.sel({time: wanted}, method="nearest").drop_vars(time)
+
+
+def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list[Floats]]:
+    """Each unit's spikes around the start of each trial, in seconds from it: by unit, then by trial."""
+    tables = session[
+        ["units_spike_times", "units_spike_times_start", "units_spike_times_count", "trials_start_time"]
+    ].compute()
+    spikes, first, count, starts = (variable.values for variable in tables.data_vars.values())
+    return [
+        [_between(train, start + window[0], start + window[1]) - start for start in starts]
+        for train in (spikes[begin : begin + size] for begin, size in zip(first, count, strict=True))
+    ]
+
+
+def most_responsive_unit(spikes: list[list[Floats]], window: float = 0.3) -> int:
+    """The position of the unit whose rate rises most after a trial's start."""
+
+    def rise(unit: int) -> int:
+        lags = np.concatenate(spikes[unit])
+        return int(_between(lags, 0.0, window).size - _between(lags, -window, 0.0).size)
+
+    return max(range(len(spikes)), key=rise)
+
+
+def _between(times: Floats, begin: float, end: float) -> Floats:
+    return times[(times >= begin) & (times < end)]

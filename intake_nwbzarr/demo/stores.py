@@ -1,0 +1,145 @@
+"""Sessions on disk: Zarr 3 as hdmf-zarr writes it today, Zarr 2 as its releases before 0.14 did."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numcodecs
+import numpy as np
+import zarr
+from hdmf_zarr.nwb import NWBZarrIO
+from pynwb import NWBFile
+
+from intake_nwbzarr.errors import MetadataError
+
+COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+
+type Strings = Literal["vlen-utf8", "pickle"]
+
+
+def write_zarr3(nwbfile: NWBFile, folder: Path) -> None:
+    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated."""
+    with warnings.catch_warnings():
+        # pynwb and zarr comment on what they write; whoever runs the demo could not act on it.
+        warnings.simplefilter("ignore")
+        with NWBZarrIO(str(folder), mode="w") as io:
+            io.write(nwbfile)
+
+
+def write_zarr2(source: Path, folder: Path, *, separator: str = ".", strings: Strings = "vlen-utf8") -> None:
+    """Rewrite a Zarr 3 session as hdmf-zarr 0.8 would have written it: what public archives hold.
+
+    The installed zarr and hdmf-zarr no longer write this, so the documents are written by hand: ``.zgroup``,
+    ``.zarray``, ``.zattrs`` and the consolidated ``.zmetadata``.
+
+    Parameters
+    ----------
+    source
+        A Zarr 3 session of plain numbers and strings. Its cached specifications are left out, as archives
+        that know the schema do.
+    folder
+        Where the Zarr 2 session goes; must not exist.
+    separator
+        Between the numbers in a chunk's name, ``"."`` or ``"/"``.
+    strings
+        How strings are stored: ``"vlen-utf8"`` as 0.8 does for most, or ``"pickle"``.
+
+    Raises
+    ------
+    MetadataError
+        For an array that is neither numbers nor strings.
+    """
+    root = zarr.open_group(source, mode="r")
+    identity = root.attrs.get("object_id")
+    documents: dict[str, Any] = {}
+    for path, node in [("", root), *sorted(root.members(max_depth=None))]:
+        if path.split("/")[0] == "specifications":
+            continue
+        prefix = f"{path}/" if path else ""
+        attributes = dict(_attributes(node.attrs.asdict(), identity))
+        if isinstance(node, zarr.Array):
+            documents[f"{prefix}.zarray"] = _write_array(node, path, folder / path, separator, strings)
+            attributes["zarr_dtype"] = "scalar" if node.ndim == 0 else attributes["zarr_dtype"]
+        else:
+            documents[f"{prefix}.zgroup"] = {"zarr_format": 2}
+        if attributes:
+            documents[f"{prefix}.zattrs"] = attributes
+    for key, document in documents.items():
+        _write(folder / key, json.dumps(document, indent=4).encode())
+    consolidated = {"zarr_consolidated_format": 1, "metadata": documents}
+    _write(folder / ".zmetadata", json.dumps(consolidated, indent=4).encode())
+
+
+def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tuple[str, Any]]:
+    """Attributes by the names they had before 0.14."""
+    for name, value in attributes.items():
+        match name:
+            case "_DTYPE":
+                yield "zarr_dtype", value
+            case "_LINKS":
+                yield "zarr_link", value
+            case "_ARRAY_DIMENSIONS" | ".specloc":
+                pass
+            case _ if isinstance(value, Mapping) and "_REFERENCE" in value:
+                target = {**value["_REFERENCE"], "object_id": None, "source_object_id": identity}
+                yield name, {"zarr_dtype": "object", "value": target}
+            case _:
+                yield name, value
+
+
+def _write_array(
+    array: zarr.Array[Any], path: str, folder: Path, separator: str, strings: Strings
+) -> dict[str, Any]:
+    """Write an array's chunks; its ``.zarray`` document."""
+    values = np.atleast_1d(np.asarray(array[...]))
+    chunks = array.chunks or (1,)
+    if values.dtype.kind in "OUT":
+        values = values.astype(object)
+        filters: list[dict[str, Any]] | None = (
+            [{"id": "vlen-utf8"}] if strings == "vlen-utf8" else [{"id": "pickle", "protocol": 5}]
+        )
+    elif values.dtype.kind in "biuf":
+        filters = None
+    else:
+        raise MetadataError(
+            f"The array {path!r} holds {values.dtype}; only numbers and strings can be rewritten as Zarr 2."
+        )
+    compressor = numcodecs.get_codec(COMPRESSOR)
+    grid = [-(-length // step) for length, step in zip(values.shape, chunks, strict=True)]
+    for index in product(*map(range, grid)):
+        corner = tuple(slice(i * step, (i + 1) * step) for i, step in zip(index, chunks, strict=True))
+        # Zarr stores every chunk whole: what lies beyond the array's edge is fill.
+        chunk = np.zeros(chunks, values.dtype)
+        part = values[corner]
+        chunk[tuple(slice(length) for length in part.shape)] = part
+        encoded = chunk if filters is None else _encoded_strings(chunk, strings)
+        _write(folder / separator.join(map(str, index)), bytes(compressor.encode(encoded)))
+    return {
+        "zarr_format": 2,
+        "shape": list(values.shape),
+        "chunks": list(chunks),
+        "dtype": values.dtype.str,
+        "compressor": COMPRESSOR,
+        "fill_value": False if values.dtype.kind == "b" else 0,
+        "order": "C",
+        "filters": filters,
+        "dimension_separator": separator,
+    }
+
+
+def _encoded_strings(chunk: np.ndarray[Any, Any], strings: Strings) -> bytes:
+    if strings == "pickle":
+        return pickle.dumps(chunk, protocol=5)
+    chunk[chunk == 0] = ""
+    return bytes(numcodecs.VLenUTF8().encode(chunk))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

@@ -1,0 +1,148 @@
+"""The Intake 2 data type and reader."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import dask
+import intake
+import pytest
+import xarray as xr
+from intake.readers import datatypes, readers
+from intake.readers.entry import Catalog
+
+from intake_nwbzarr.catalog.masking import MASK
+from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
+from intake_nwbzarr.errors import CredentialsError
+from tests.servers.s3_server import S3Server
+
+CANARIES = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
+
+
+@pytest.fixture
+def session(corpus_dir: Callable[[str, str], Path]) -> Path:
+    return corpus_dir("ophys", "0.8.0")
+
+
+@pytest.fixture
+def reader(session: Path) -> NWBZarrReader:
+    return NWBZarrReader(NWBZarr(str(session)), group="processing/behavior/BehavioralTimeSeries/lick")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/sub-1/a.nwb.zarr",
+        "https://host/a.nwb.zarr/",
+        "/data/A.NWB.ZARR",
+        "s3://bucket/a.nwb.zarr.zip",
+    ],
+)
+def test_the_type_is_recommended_for_its_urls(url: str) -> None:
+    assert datatypes.recommend(url=url, head=False)[0] is NWBZarr
+
+
+def test_the_type_is_recommended_for_a_local_folder(session: Path) -> None:
+    assert NWBZarr in datatypes.recommend(url=str(session))
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.zarr", "s3://bucket/a.nwb", "s3://bucket/nwb.zarr.txt"])
+def test_the_type_is_not_recommended_for_others(url: str) -> None:
+    assert NWBZarr not in datatypes.recommend(url=url, head=False)
+
+
+def test_the_reader_is_the_first_recommended_for_the_type(session: Path) -> None:
+    assert readers.recommend(NWBZarr)["importable"][0] is NWBZarrReader
+    assert isinstance(NWBZarr(str(session)).to_reader(), NWBZarrReader)
+    assert isinstance(NWBZarr(str(session)).to_reader("xarray"), NWBZarrReader)
+
+
+def test_reading_gives_dask_arrays(reader: NWBZarrReader, session: Path) -> None:
+    expected = xr.open_dataset(
+        session, engine="nwbzarr", group="processing/behavior/BehavioralTimeSeries/lick"
+    )
+    for dataset in (reader.read(), reader.to_dask()):
+        assert dask.is_dask_collection(dataset["data"].data)
+        xr.testing.assert_identical(dataset.compute(), expected.compute())
+
+
+def test_the_reader_takes_a_url_too(session: Path) -> None:
+    assert "TwoPhotonSeries" in NWBZarrReader(str(session)).read()
+
+
+def test_arguments_of_read_take_the_place_of_the_reader_s(reader: NWBZarrReader) -> None:
+    assert "TwoPhotonSeries" in reader.read(group=None, chunks={"TwoPhotonSeries_time": 10})
+    assert reader.discover(group=None)["shape"]["TwoPhotonSeries"] == (60, 16, 16)
+
+
+def test_discover_and_to_nwb_do_as_the_source_s(reader: NWBZarrReader) -> None:
+    assert reader.discover()["shape"]["data"] == (60,)
+    with reader.to_nwb() as nwbfile:
+        assert nwbfile.identifier == "corpus-ophys"
+
+
+def test_a_catalog_that_is_written_lists_and_reads(reader: NWBZarrReader, tmp_path: Path) -> None:
+    catalog = Catalog()
+    catalog.give_name(catalog.add_entry(reader), "lick")
+    path = str(tmp_path / "catalog.yaml")
+    catalog.to_yaml_file(path)
+    again = intake.open_catalog(path)
+    assert list(again) == ["lick"]
+    xr.testing.assert_identical(again.lick.read().compute(), reader.read().compute())
+    assert again.lick.token == intake.open_catalog(path).lick.token
+
+
+def test_pipelines_continue_from_the_dataset(reader: NWBZarrReader) -> None:
+    assert reader.mean().read()["data"].ndim == 0
+
+
+def test_a_pickled_reader_is_the_same_reader(reader: NWBZarrReader) -> None:
+    again = pickle.loads(pickle.dumps(reader))
+    assert again == reader
+    xr.testing.assert_identical(again.read().compute(), reader.read().compute())
+
+
+def test_secrets_are_nowhere_to_be_seen(tmp_path: Path) -> None:
+    data = NWBZarr("s3://CANARY:CANARY@bucket/a.nwb.zarr", {**CANARIES, "endpoint_url": "http://127.0.0.1:1"})
+    reader = data.to_reader()
+    catalog = Catalog()
+    catalog["it"] = reader
+    catalog.to_yaml_file(str(tmp_path / "catalog.yaml"))
+    for text in (
+        repr(data),
+        repr(reader),
+        repr(data.to_dict()),
+        repr(reader.to_dict()),
+        repr(reader.to_entry()),
+        repr(catalog.data),
+        (tmp_path / "catalog.yaml").read_text(),
+        pickle.dumps(reader, protocol=0).decode("latin1"),
+    ):
+        assert "CANARY" not in text
+    assert MASK in repr(data)
+    assert reader.token == NWBZarr("s3://x:y@bucket/a.nwb.zarr", {**data.storage_options}).to_reader().token
+    with pytest.raises(CredentialsError, match="took a secret's place"):
+        catalog["it"].read()
+
+
+def test_a_variable_that_is_not_set_is_an_error_and_not_another_identity(tmp_path: Path) -> None:
+    catalog = Catalog()
+    catalog["it"] = NWBZarr(
+        "s3://bucket/a", {"key": "{env(NOT_SET)}", "secret": "{env(NOT_SET)}"}
+    ).to_reader()
+    with pytest.raises(CredentialsError, match="'key' of the entry for s3://bucket/a is empty"):
+        catalog["it"].read()
+
+
+def test_variables_that_are_set_open_the_bucket(
+    session: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = s3_server.upload(s3_server.private_bucket, "reader/a.nwb.zarr", session)
+    monkeypatch.setenv("MY_KEY", s3_server.key)
+    monkeypatch.setenv("MY_SECRET", s3_server.secret)
+    options = {"key": "{env(MY_KEY)}", "secret": "{env(MY_SECRET)}", "endpoint_url": s3_server.endpoint_url}
+    catalog = Catalog()
+    catalog["it"] = NWBZarr(url, options).to_reader()
+    assert "TwoPhotonSeries" in catalog["it"].read()

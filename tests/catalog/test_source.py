@@ -1,0 +1,227 @@
+"""The Intake 1 source."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import intake
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from intake_nwbzarr.catalog.masking import MASK
+from intake_nwbzarr.catalog.source import NWBZarrSource
+from intake_nwbzarr.errors import CredentialsError, LocationNotFoundError
+from intake_nwbzarr.transport.log import track_requests
+from tests.servers.s3_server import S3Server
+
+CANARIES = {"key": "CANARYKEY", "secret": "CANARYSECRET", "token": "CANARYTOKEN"}
+
+# Intake 2.0.9 warns about shell commands whenever a parameter has a text for a default.
+string_parameters = pytest.mark.filterwarnings("ignore:Shell command not executed:UserWarning")
+
+
+@pytest.fixture
+def session(corpus_dir: Callable[[str, str], Path]) -> Path:
+    return corpus_dir("ecephys", "0.14.0")
+
+
+@pytest.fixture
+def write_catalog(tmp_path: Path) -> Callable[..., Any]:
+    def write(name: str = "catalog.yaml", **sources: Any) -> Any:
+        (tmp_path / name).write_text(yaml.safe_dump({"sources": sources}))
+        return intake.open_catalog(str(tmp_path / name))
+
+    return write
+
+
+def entry(urlpath: object, **rest: Any) -> dict[str, Any]:
+    parameters = rest.pop("parameters", {})
+    return {"driver": "nwbzarr", "args": {"urlpath": str(urlpath), **rest}, "parameters": parameters}
+
+
+@pytest.mark.parametrize("method", ["read", "to_dask"])
+def test_both_ways_to_read_give_dask_arrays(session: Path, method: str) -> None:
+    dataset = getattr(intake.open_nwbzarr(session), method)()
+    assert dask.is_dask_collection(dataset["ElectricalSeriesAP"].data)
+    expected = xr.open_dataset(session, engine="nwbzarr")
+    xr.testing.assert_identical(dataset.compute(), expected.compute())
+
+
+def test_a_group_and_the_backend_s_keywords_are_passed_on(session: Path) -> None:
+    source = intake.open_nwbzarr(
+        session, group="acquisition/ElectricalSeriesAP", chunks={"time": 500}, mask_and_scale=False
+    )
+    dataset = source.read()
+    assert dataset["data"].dtype == np.int16
+    assert dataset["data"].chunks[0][0] == 500
+
+
+def test_to_nwb_gives_the_raw_object(session: Path) -> None:
+    with intake.open_nwbzarr(session).to_nwb() as nwbfile:
+        assert nwbfile.identifier == "corpus-ecephys"
+
+
+def test_discover_tells_shapes_types_and_metadata_without_reading_data(session: Path) -> None:
+    source = intake.open_nwbzarr(session, metadata={"dandiset": "000719"})
+    with track_requests() as log:
+        found = source.discover()
+        opening = log.requests
+        xr.open_dataset(session, engine="nwbzarr")
+    assert log.requests - opening == opening
+    assert found["shape"]["ElectricalSeriesAP"] == (3000, 8)
+    assert found["dtype"]["ElectricalSeriesAP"] == "float64"
+    assert found["variables"]["ElectricalSeriesAP"]["nbytes"] == 3000 * 8 * 8
+    assert found["dims"]["trials"] == 10
+    assert found["attrs"]["subject_id"] == "R6"
+    assert found["metadata"] == {"dandiset": "000719"}
+    assert (source.dtype, source.shape) == (found["dtype"], found["shape"])
+
+
+def test_the_whole_is_the_only_partition(session: Path) -> None:
+    source = intake.open_nwbzarr(session, group="units")
+    assert source.partition_access is False
+    assert source.discover()["npartitions"] == 1
+    xr.testing.assert_identical(source.read_partition(0).compute(), source.read().compute())
+    source.close()
+    assert source.read().sizes["unit"] == 6
+
+
+def test_a_session_that_is_not_there_is_named_when_it_is_read(tmp_path: Path) -> None:
+    source = intake.open_nwbzarr(tmp_path / "nothing.nwb.zarr")
+    with pytest.raises(LocationNotFoundError, match=r"nothing\.nwb\.zarr"):
+        source.read()
+
+
+class TestTemplates:
+    """What catalogs may leave to whoever opens them."""
+
+    @string_parameters
+    def test_user_parameters(self, session: Path, write_catalog: Callable[..., Any]) -> None:
+        release = {"type": "str", "description": "which", "default": "units"}
+        catalog = write_catalog(it=entry(session, group="{{ what }}", parameters={"what": release}))
+        assert "spike_times" in catalog.it.read()
+        assert "start_time" in catalog.it(what="intervals/trials").read()
+
+    def test_environment_variables(
+        self, session: Path, write_catalog: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SESSIONS", str(session.parent))
+        catalog = write_catalog(it=entry(f"{{{{ env(SESSIONS) }}}}/{session.name}"))
+        assert "ElectricalSeriesAP" in catalog.it.read()
+
+    def test_the_catalog_s_own_folder(
+        self, session: Path, write_catalog: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        (tmp_path / session.name).symlink_to(session)
+        catalog = write_catalog(it=entry(f"{{{{ CATALOG_DIR }}}}/{session.name}"))
+        assert "ElectricalSeriesAP" in catalog.it.read()
+
+    def test_catalogs_in_catalogs(
+        self, session: Path, write_catalog: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        write_catalog("inner.yaml", it=entry(session))
+        outer = write_catalog(
+            inner={"driver": "yaml_file_cat", "args": {"path": "{{ CATALOG_DIR }}/inner.yaml"}}
+        )
+        assert "ElectricalSeriesAP" in outer.inner.it.read()
+        assert "inner.it" in outer.walk(depth=2)
+
+    def test_arguments_given_on_opening(self, session: Path, write_catalog: Callable[..., Any]) -> None:
+        catalog = write_catalog(it=entry(session))
+        assert set(catalog.it(group="units").read().sizes) >= {"unit"}
+        assert set(catalog.it.configure_new(group="units").read().sizes) >= {"unit"}
+
+    @pytest.mark.parametrize("option", ["key", "secret", "token", "profile"])
+    @pytest.mark.parametrize("value", ["{{ env(NOT_SET_ANYWHERE) }}", "None", None])
+    def test_an_empty_credential_is_an_error_and_not_another_identity(
+        self, option: str, value: str | None, write_catalog: Callable[..., Any]
+    ) -> None:
+        catalog = write_catalog(it=entry("s3://bucket/a.nwb.zarr", storage_options={option: value}))
+        named = "NOT_SET_ANYWHERE, which it comes from," if value and "env" in value else "it comes from"
+        with pytest.raises(CredentialsError, match=f"'{option}' of the entry for s3://bucket.* {named}"):
+            catalog.it.read()
+
+
+class TestSecrets:
+    """No representation shows what opens a private bucket."""
+
+    @pytest.fixture
+    def source(self, write_catalog: Callable[..., Any]) -> NWBZarrSource:
+        options = {**CANARIES, "client_kwargs": {"endpoint_url": "http://127.0.0.1:1"}}
+        catalog = write_catalog(it=entry("s3://bucket/a.nwb.zarr", storage_options=options))
+        source: NWBZarrSource = catalog.it
+        return source
+
+    def shown(self, source: NWBZarrSource) -> Iterator[str]:
+        yield repr(source)
+        yield str(source)
+        yield source.yaml()
+        yield repr(source._yaml())
+        yield repr(source.describe())
+        yield repr(source.location)
+        yield pickle.dumps(source, protocol=0).decode("latin1")
+        yield dask.base.tokenize(source)
+
+    def test_they_are_nowhere_to_be_seen(self, source: NWBZarrSource) -> None:
+        for text in self.shown(source):
+            assert "CANARY" not in text
+        assert f"key: '{MASK}'" in source.yaml()
+
+    def test_names_passwords_and_signatures_in_urls_are_not_either(self) -> None:
+        for url in ("s3://CANARY:CANARY@bucket/a", "https://me:CANARY@host/a?X-Amz-Signature=CANARY"):
+            for text in (repr(intake.open_nwbzarr(url)), repr(pickle.dumps(intake.open_nwbzarr(url)))):
+                assert "CANARY" not in text
+
+    def test_a_saved_entry_has_none_and_says_so_when_it_is_read(
+        self, source: NWBZarrSource, tmp_path: Path
+    ) -> None:
+        (tmp_path / "saved.yaml").write_text(source.yaml())
+        assert "CANARY" not in (tmp_path / "saved.yaml").read_text()
+        with pytest.raises(CredentialsError, match="took a secret's place when the entry was saved"):
+            intake.open_catalog(str(tmp_path / "saved.yaml")).it.read()
+
+    def test_they_open_the_bucket_all_the_same(self, session: Path, s3_server: S3Server) -> None:
+        url = s3_server.upload(s3_server.private_bucket, "source/a.nwb.zarr", session)
+        source = intake.open_nwbzarr(url, storage_options=s3_server.signed_options)
+        assert "ElectricalSeriesAP" in source.read()
+        # In the process that was given them, and in a pickle that was told to take them along.
+        assert "ElectricalSeriesAP" in pickle.loads(pickle.dumps(source)).read()
+        shipped = intake.open_nwbzarr(
+            url, storage_options={**s3_server.signed_options, "ship_credentials": True}
+        )
+        assert s3_server.secret in pickle.dumps(shipped, protocol=0).decode("latin1")
+        assert s3_server.secret not in repr(shipped)
+
+
+def test_a_pickled_source_is_the_same_source(session: Path, write_catalog: Callable[..., Any]) -> None:
+    source = write_catalog(it=entry(session, group="units", chunks={"spike_times_value": 10})).it
+    again = pickle.loads(pickle.dumps(source))
+    assert (again.name, again.group, again.chunks) == ("it", "units", {"spike_times_value": 10})
+    assert dask.base.tokenize(again) == dask.base.tokenize(source)
+    xr.testing.assert_identical(again.read().compute(), source.read().compute())
+
+
+def test_dask_keys_are_stable_and_distinct_per_group(session: Path) -> None:
+    def keys(**options: Any) -> set[str]:
+        dataset = intake.open_nwbzarr(session, **options).read()
+        return {variable.data.name for variable in dataset.variables.values() if variable.chunks}
+
+    assert keys() == keys()
+    assert keys(group="units").isdisjoint(keys(group="units", names="path") - keys(group="units"))
+    assert keys(group="acquisition/ElectricalSeriesAP").isdisjoint(
+        keys(group="processing/ecephys/LFP/ElectricalSeriesLFP")
+    )
+
+
+def test_the_source_s_yaml_opens_the_same_session(session: Path, tmp_path: Path) -> None:
+    source = intake.open_nwbzarr(session, group="units", metadata={"lab": "mine"})
+    (tmp_path / "saved.yaml").write_text(source.yaml())
+    again = intake.open_catalog(str(tmp_path / "saved.yaml")).nwbzarr
+    assert again.metadata["lab"] == "mine"
+    xr.testing.assert_identical(again.read().compute(), source.read().compute())

@@ -1,0 +1,114 @@
+"""Small replicas of two public DANDI assets: their names, types and chunking, made-up data.
+
+`tests/data/*.layout.tsv` list every array of the real assets with its chunks. The replicas hold the same
+arrays, in Zarr 2 as the archive has them, and several chunks where the asset has several.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from hdmf_zarr.utils import ZarrDataIO
+from pynwb import NWBFile
+from pynwb.ecephys import ElectricalSeries
+from pynwb.file import Subject
+
+from intake_nwbzarr.demo.imaging import imaging_session
+from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+
+LAYOUTS = Path(__file__).parent / "data"
+IMAGING = "zarr/c8c6b848-fbc6-4f58-85ff-e3f2618ee983"
+ECEPHYS = "zarr/ef6b21c6-4617-453f-b1e2-d046df7b8c9a"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array of the real asset: how many chunks it has, and the name of the last one."""
+
+    chunks: int
+    last_key: str
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each axis."""
+        return tuple(int(index) + 1 for index in self.last_key.replace("/", ".").split("."))
+
+
+def layout(name: str) -> dict[str, Stored]:
+    """The arrays of a real asset, by path."""
+    with (LAYOUTS / f"{name}.layout.tsv").open(newline="") as file:
+        rows = csv.reader((line for line in file if not line.startswith("#")), delimiter="\t")
+        return {path: Stored(int(chunks), last) for path, chunks, _, _, last in rows}
+
+
+def write_replicas(root: Path) -> None:
+    """Write both assets under the paths that the archive serves them at."""
+    with tempfile.TemporaryDirectory() as scratch:
+        imaging, ecephys = Path(scratch, "imaging"), Path(scratch, "ecephys")
+        write_zarr3(imaging_session(frames=240, rois=6, pixels=16), imaging)
+        write_zarr2(imaging, root / IMAGING)
+        write_zarr3(_ecephys_session(), ecephys)
+        write_zarr2(ecephys, root / ECEPHYS, separator="/", strings="pickle")
+    _drop(root / ECEPHYS, "general/extracellular_ephys", "general/devices")
+
+
+def _ecephys_session() -> NWBFile:
+    """Two units and five trials of a recording whose electrodes' table will be dropped."""
+    random = np.random.default_rng(23)
+    nwbfile = NWBFile(
+        session_description="behavior and ecephys",
+        identifier="replica-ecephys",
+        session_start_time=dt.datetime(2022, 3, 4, 10, 0, tzinfo=dt.UTC),
+        experiment_description="visual task",
+        institution="Institute of Examples",
+        lab="Demonstration Lab",
+        subject=Subject(subject_id="mouse-1", species="Mus musculus"),
+    )
+    group = nwbfile.create_electrode_group(
+        "probe", description="probe", location="V1", device=nwbfile.create_device(name="probe")
+    )
+    for _ in range(6):
+        nwbfile.add_electrode(location="V1", group=group)
+    nwbfile.add_acquisition(
+        ElectricalSeries(
+            name="ElectricalSeries",
+            data=ZarrDataIO(random.integers(-500, 500, (400, 6), dtype="i2"), chunks=(100, 2)),
+            electrodes=nwbfile.create_electrode_table_region(list(range(6)), "every channel"),
+            starting_time=0.0,
+            rate=30000.0,
+            conversion=1e-6,
+        )
+    )
+    for name in ("reward", "running_wheel_gain", "visual_contrast"):
+        nwbfile.add_trial_column(name, name.replace("_", " "))
+    for trial in range(5):
+        nwbfile.add_trial(
+            start_time=2.0 * trial,
+            stop_time=2.0 * trial + 1.5,
+            reward=trial % 2,
+            running_wheel_gain=1.0,
+            visual_contrast=trial / 4,
+        )
+    for _ in range(2):
+        nwbfile.add_unit(spike_times=np.sort(random.uniform(0, 10, 40)))
+    spike_times = nwbfile.units["spike_times"].target
+    spike_times.set_data_io(ZarrDataIO, {"chunks": (20,)})
+    return nwbfile
+
+
+def _drop(folder: Path, *paths: str) -> None:
+    """Take groups out of a store and its consolidated metadata, as if they had never been written."""
+    document = json.loads((folder / ".zmetadata").read_text())
+    for path in paths:
+        shutil.rmtree(folder / path)
+        document["metadata"] = {
+            key: value for key, value in document["metadata"].items() if not key.startswith(f"{path}/")
+        }
+    (folder / ".zmetadata").write_text(json.dumps(document))

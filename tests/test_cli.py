@@ -1,0 +1,115 @@
+"""The `nwbzarr` command, run as users run it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import intake_nwbzarr
+from intake_nwbzarr.cli import main
+from intake_nwbzarr.errors import LocationNotFoundError
+from tests.servers.s3_server import S3Server
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+type Command = Callable[..., Result]
+
+
+@pytest.fixture
+def nwbzarr(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["nwbzarr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Result(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).with_name("nwbzarr")
+    result = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout) == (0, f"intake-nwbzarr {intake_nwbzarr.__version__}\n")
+
+
+def test_without_a_command_there_is_help(nwbzarr: Command) -> None:
+    assert "consolidate" in nwbzarr().out
+
+
+def test_info_prints_the_dataset_and_what_it_took(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path]
+) -> None:
+    result = nwbzarr("info", corpus_dir("ecephys", "0.8.0"))
+    assert result.status == 0, result.err
+    assert "<xarray.Dataset>" in result.out
+    assert "ElectricalSeriesAP" in result.out
+    assert "requests" in result.out
+
+
+def test_info_of_one_object_on_a_server(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/a.nwb.zarr", corpus_dir("ecephys", "0.14.0"))
+    result = nwbzarr("info", url, "--group", "units", "--anon", "--endpoint-url", s3_server.endpoint_url)
+    assert result.status == 0, result.err
+    assert "spike_times" in result.out
+    assert "ElectricalSeriesAP" not in result.out
+
+
+def test_an_error_is_one_line_and_status_1(nwbzarr: Command, tmp_path: Path) -> None:
+    result = nwbzarr("info", tmp_path / "nothing.nwb.zarr")
+    assert result.status == 1
+    assert result.out == ""
+    assert result.err.startswith("Error: ")
+    assert "nothing.nwb.zarr" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["nwbzarr", "--debug", "info", str(tmp_path / "nothing.nwb.zarr")])
+    with pytest.raises(LocationNotFoundError):
+        main()
+
+
+def test_consolidate_says_what_it_would_do_then_does_it(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    session = tmp_path / "a.nwb.zarr"
+    shutil.copytree(corpus_dir("ophys", "0.2.0"), session)
+    planned = nwbzarr("consolidate", session, "--dry-run")
+    assert planned.status == 0, planned.err
+    assert "would be written" in planned.out
+    assert "+ acquisition/TwoPhotonSeries/data" in planned.out
+    assert not (session / ".zmetadata").exists()
+    done = nwbzarr("consolidate", session)
+    assert done.status == 0, done.err
+    assert (session / ".zmetadata").exists()
+    assert "up to date" in nwbzarr("consolidate", session).out
+    assert nwbzarr("info", session).err == ""
+
+
+@pytest.mark.filterwarnings("default::intake_nwbzarr.errors.UnconsolidatedWarning")
+def test_a_warning_is_one_line_too(nwbzarr: Command, corpus_dir: Callable[[str, str], Path]) -> None:
+    result = nwbzarr("info", corpus_dir("ophys", "0.2.0"))
+    assert result.status == 0, result.err
+    assert result.err.startswith("Warning: ")
+    assert "nwbzarr consolidate" in result.err
+    assert len(result.err.splitlines()) == 1
