@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from intake_nwbzarr.accessor import RegisteringText
-from intake_nwbzarr.hierarchy.load import open_hierarchy
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.session import open_object, open_session
+from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
 
 _ENDINGS = (".nwb.zarr", ".nwb.zarr.zip")
 
@@ -52,10 +50,10 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         decode_timedelta: Any = None,  # noqa: ARG002
         group: str | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        names: Literal["short", "path", "safe"] = "short",
-        dtype: Literal["float32", "float64"] | None = None,
+        names: Names = "short",
+        dtype: Scaled | None = None,
         share_time: bool = False,
-        image_axes: Literal["xy", "yx"] = "xy",
+        image_axes: ImageAxes = "xy",
     ) -> xr.Dataset:
         """Open a session, or one object of it.
 
@@ -89,9 +87,16 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         ------
         NodeNotFoundError
             When there is no such group.
+        OptionError
+            When a keyword has a value that means nothing.
         NWBZarrError
             As `intake_nwbzarr.open_hierarchy`.
         """
+        # Zarr takes longer to import than all else: not before a session is opened, for xarray imports every
+        # engine when it guesses which one a file is for.
+        from intake_nwbzarr.hierarchy.load import open_hierarchy
+        from intake_nwbzarr.neurodata.session import open_object, open_session
+
         options = MappingOptions(
             # xarray turns every decoder off with False, and passes mappings of variables to some.
             mask_and_scale=bool(mask_and_scale),

@@ -24,6 +24,8 @@ Every error derives from `NWBZarrError` and from the built-in that a caller woul
     ├── ChunkError (OSError)                      stored bytes that cannot be read as the array they belong to
     │   └── LegacyObjectError                     a pickled chunk that holds anything but inert values
     ├── BoundsError (IndexError)                  a position outside of an array
+    ├── OptionError (ValueError)                  a keyword has a value that means nothing
+    ├── ClosedError (ValueError)                  a file that was closed, or is only open for reading
     ├── SelectionError (KeyError, ValueError)     a selection that has no exact answer
     ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset that does not say where it came from
     └── DemoUnavailableError (ImportError)        `nwbzarr demo` without the package that it needs
@@ -131,6 +133,14 @@ class LegacyObjectError(ChunkError):
 
 class BoundsError(NWBZarrError, IndexError):
     """A position, or a number of axes, outside of an array's shape."""
+
+
+class OptionError(NWBZarrError, ValueError):
+    """A keyword has a value that means nothing."""
+
+
+class ClosedError(NWBZarrError, ValueError):
+    """A file that was closed is read, or one that is only open for reading is written."""
 
 
 class SelectionError(NWBZarrError, KeyError, ValueError):

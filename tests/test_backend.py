@@ -18,7 +18,7 @@ from dask.base import tokenize
 from pynwb import TimeSeries
 
 from intake_nwbzarr.backend import NWBZarrBackendEntrypoint
-from intake_nwbzarr.errors import ChunkError, MappingWarning, MetadataError, NodeNotFoundError
+from intake_nwbzarr.errors import ChunkError, MappingWarning, MetadataError, NodeNotFoundError, OptionError
 from intake_nwbzarr.location import locate
 from intake_nwbzarr.transport.log import track_requests
 from tests.neurodata.small_files import consolidate, empty_session, write
@@ -70,7 +70,7 @@ def test_the_engine_is_found_by_name_and_by_guess(ecephys: Path) -> None:
 def test_importing_the_engine_imports_nothing_heavy() -> None:
     code = (
         "import sys, intake_nwbzarr.backend\n"
-        "names = {'pynwb', 'hdmf', 'hdmf_zarr', 'intake', 'matplotlib', 'dask', 'distributed'}\n"
+        "names = {'pynwb', 'hdmf', 'hdmf_zarr', 'intake', 'matplotlib', 'dask', 'distributed', 'zarr'}\n"
         "heavy = names & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -169,7 +169,17 @@ def test_objects_of_one_name_are_all_qualified(ophys: Path) -> None:
     assert "RoiResponseSeries" not in opened(ophys)
 
 
-def test_path_names_do_not_depend_on_the_file(ophys: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [{"dtype": "int16"}, {"names": "Path"}, {"image_axes": "zz"}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_keyword_that_means_nothing_is_an_error(ophys: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="one of"):
+        opened(ophys, **wrong)
+
+
+def test_path_names_are_whole_paths(ophys: Path) -> None:
     dataset = opened(ophys, names="path")
     assert "processing_behavior_BehavioralTimeSeries_lick" in dataset
     assert "processing_ophys_Fluorescence_RoiResponseSeries" in dataset

@@ -17,7 +17,7 @@ from pynwb.misc import Units
 from pynwb.testing import TestCase
 
 from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
-from intake_nwbzarr.errors import LocationError, MetadataError, UnconsolidatedWarning
+from intake_nwbzarr.errors import ClosedError, MetadataError, UnconsolidatedWarning
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import KINDS, RELEASES
@@ -97,7 +97,7 @@ def test_after_the_with_block_reading_raises(corpus_dir: Corpus) -> None:
         assert isinstance(nwbfile, NWBFile)
         series = nwbfile.acquisition["TwoPhotonSeries"]
         assert series.data[0].shape == (16, 16)
-    with pytest.raises(LocationError, match="was closed"):
+    with pytest.raises(ClosedError, match="was closed"):
         series.data[0]
 
 

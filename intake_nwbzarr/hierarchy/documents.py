@@ -149,7 +149,7 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
     """
     location = transport.location
     nodes: dict[str, dict[str, msgspec.Raw]] = {}
-    requests = 3
+    requests = 2 if zarr_format == 3 else 3
     names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zarray", ".zattrs")
 
     async def visit(folder: str) -> None:

@@ -16,7 +16,7 @@ from zarr.abc.store import (
 )
 from zarr.buffer import default_buffer_prototype
 
-from intake_nwbzarr.errors import LocationError
+from intake_nwbzarr.errors import ClosedError
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.requests import on_loop
@@ -65,7 +65,7 @@ class HierarchyStore(Store):
     ) -> Buffer | None:
         """A metadata document or a chunk, None where there is none."""
         if self._closed:
-            raise LocationError(
+            raise ClosedError(
                 f"The file {self} was closed; read its data before the end of the `with` block, or reopen it."
             )
         buffers = prototype or default_buffer_prototype()
@@ -106,11 +106,11 @@ class HierarchyStore(Store):
 
     async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002 (the interface's)
         """Refuse: the store is read-only."""
-        raise LocationError(f"{self} is opened for reading; {key!r} cannot be written.")
+        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be written.")
 
     async def delete(self, key: str) -> None:
         """Refuse: the store is read-only."""
-        raise LocationError(f"{self} is opened for reading; {key!r} cannot be deleted.")
+        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be deleted.")
 
     async def list(self) -> AsyncIterator[str]:
         """The keys of all metadata documents."""

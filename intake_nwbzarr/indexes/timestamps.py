@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.errors import SelectionError
+from intake_nwbzarr.errors import BoundsError, SelectionError
 
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
@@ -64,7 +64,8 @@ class TimestampView:
         """Read the timestamps at positions of this view; negative ones count from its end."""
         wanted = np.asarray(positions, dtype=np.int64)
         if wanted.size and (wanted.min() < -len(self) or wanted.max() >= len(self)):
-            raise IndexError(f"position {wanted.max()} is out of bounds for {len(self)} timestamps")
+            outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
+            raise BoundsError(f"Position {outside.flat[0]} is outside of {len(self)} timestamps.")
         counted = np.where(wanted < 0, wanted + len(self), wanted)
         return self.timestamps.at(self.samples.start + self.samples.step * counted)
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from intake_nwbzarr.errors import OptionError
+
+type Names = Literal["short", "path", "safe"]
+type Scaled = Literal["float32", "float64"]
+type ImageAxes = Literal["xy", "yx"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,29 @@ class MappingOptions:
         Names of variables, as they come out, that are left out.
     image_axes
         ``xy`` is the schema's order, (time, width, height); ``yx`` relabels files that hold rows first.
+
+    Raises
+    ------
+    OptionError
+        When a choice is none of these.
     """
 
     mask_and_scale: bool = True
     decode_times: bool | None = None
-    dtype: Literal["float32", "float64"] | None = None
-    names: Literal["short", "path", "safe"] = "short"
+    dtype: Scaled | None = None
+    names: Names = "short"
     share_time: bool = False
     drop_variables: frozenset[str] = frozenset()
-    image_axes: Literal["xy", "yx"] = "xy"
+    image_axes: ImageAxes = "xy"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("dtype", (None, *get_args(Scaled.__value__))),
+            ("names", get_args(Names.__value__)),
+            ("image_axes", get_args(ImageAxes.__value__)),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise OptionError(
+                    f"{name}={value!r} means nothing here; it is one of {', '.join(map(repr, allowed))}."
+                )

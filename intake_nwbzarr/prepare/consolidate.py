@@ -16,7 +16,7 @@ from zarr.buffer import cpu
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from intake_nwbzarr.errors import LocationError, ObjectChangedError
+from intake_nwbzarr.errors import ObjectChangedError
 from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.location import Location, locate
@@ -124,7 +124,7 @@ def consolidate(
 async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
     """What consolidating would change, the new document, and the ETag of the one it would replace."""
     before = await load_documents(transport)
-    stored = await list_documents(transport, before.zarr_format)
+    stored = await list_documents(transport, before.zarr_format) if before.consolidated else before
     name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
     current = await transport.get(name)
     known = before.nodes if before.consolidated else {}
@@ -188,7 +188,7 @@ def _verify(transport: Transport, plan: Consolidation) -> None:
     hierarchy = Hierarchy(transport.location, transport, documents)
     nodes = [hierarchy[path] for path in hierarchy]
     if not documents.consolidated or len(nodes) != plan.nodes:
-        raise LocationError(
+        raise ObjectChangedError(
             f"{plan.document} of {plan.location} was written, but reading it back gives {len(nodes)} groups "
             f"and arrays instead of {plan.nodes}. Something else writes to this file; run this again."
         )

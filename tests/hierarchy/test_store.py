@@ -8,7 +8,7 @@ import pytest
 import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
-from intake_nwbzarr.errors import LocationError
+from intake_nwbzarr.errors import ClosedError
 from intake_nwbzarr.hierarchy.store import HierarchyStore
 
 Corpus = Callable[[str, str], Path]
@@ -47,5 +47,5 @@ def test_a_closed_store_says_so(corpus_dir: Corpus) -> None:
     store = HierarchyStore(open_hierarchy(corpus_dir("icephys", "0.14.0")))
     group = zarr.open_group(store, mode="r")
     store.close()
-    with pytest.raises(LocationError, match="was closed"):
+    with pytest.raises(ClosedError, match="was closed"):
         group["acquisition/response0/data"][:]

@@ -216,8 +216,6 @@ OPERATIONS: dict[str, Operation] = {
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_gives_what_it_gives_with_timestamps_in_memory(name: str, kind: str) -> None:
-    if name.startswith("interp") and name != "interpolate_na":
-        pytest.importorskip("scipy")
     assert_same(MAKERS[kind](), OPERATIONS[name])
 
 
