@@ -130,8 +130,7 @@ def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
     }
     missing = used - set(types.namespace_catalog.namespaces)
     if missing and hierarchy.load_specifications():
-        folder = str(hierarchy[""].attributes[".specloc"]).strip("/")
-        unknown = set(hierarchy.children(folder)) - set(types.namespace_catalog.namespaces)
+        unknown = set(hierarchy.children(hierarchy.specifications)) - set(types.namespace_catalog.namespaces)
         NWBZarrIO.load_namespaces(namespace_catalog=types, path=store, namespaces=sorted(unknown))
     still_missing = sorted(used - set(types.namespace_catalog.namespaces))
     if still_missing:

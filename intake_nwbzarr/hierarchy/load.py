@@ -125,6 +125,11 @@ class Hierarchy(Mapping[str, Node]):
         """The consolidated document's ETag, None where the store has none."""
         return self._documents.etag
 
+    @property
+    def specifications(self) -> str:
+        """The path of the group that schemas are cached in; see `load_specifications`."""
+        return str(self[""].attributes.get(".specloc") or "specifications").strip("/")
+
     def __repr__(self) -> str:
         return (
             f"<Hierarchy {self.location}: {len(self)} groups and arrays, Zarr {self.zarr_format}, "
@@ -220,7 +225,7 @@ class Hierarchy(Mapping[str, Node]):
         bool
             Whether the file holds any, and they could be listed.
         """
-        folder = str(self[""].attributes.get(".specloc") or "specifications").strip("/")
+        folder = self.specifications
         if folder not in self:
             try:
                 found = run(list_documents(self.transport, self.zarr_format, folder))

@@ -15,7 +15,6 @@ from intake_nwbzarr.neurodata.types import is_a
 
 # Groups whose arrays are the session's own metadata, and the schemas.
 _METADATA = frozenset({"", "general", SUBJECT})
-_SCHEMAS = "specifications"
 
 # Groups that are parts of a series or a table: its mapper has them.
 _OWN_PARTS = frozenset({"bands", "reference_images"})
@@ -70,11 +69,10 @@ def find_objects(hierarchy: Hierarchy, root: str = "") -> Objects:
 def _walk(
     hierarchy: Hierarchy, path: str, found: Objects, seen: set[tuple[str, str]], *, soft_links: bool
 ) -> None:
-    schemas = str(hierarchy[""].attributes.get(".specloc") or _SCHEMAS).strip("/")
     for name in sorted(hierarchy.children(path), key=_counting):
         child = f"{path}/{name}" if path else name
         node = hierarchy[child]
-        if child == schemas or _place(hierarchy, Target(hierarchy, child), found, seen):
+        if child == hierarchy.specifications or _place(hierarchy, Target(hierarchy, child), found, seen):
             continue
         if isinstance(node, ArrayNode):
             if node.neurodata_type is not None or path not in _METADATA:

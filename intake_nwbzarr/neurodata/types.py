@@ -118,7 +118,7 @@ def _extension_types(hierarchy: Hierarchy) -> Mapping[str, TypeDefinition]:
 def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
     # specifications/<namespace>/<version>/<file>: JSON text in a scalar.
     hierarchy.load_specifications()
-    folder = str(hierarchy[""].attributes.get(".specloc") or "specifications").strip("/")
+    folder = hierarchy.specifications
     documents = [
         StoredArray(hierarchy.location, node)
         for namespace in hierarchy.children(folder)
