@@ -10,6 +10,7 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from intake_nwbzarr.accessor import RegisteringText
+from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
 
@@ -64,7 +65,8 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         mask_and_scale
             Values in units (default) or as stored.
         decode_times
-            True: UTC ``datetime64[ns]``. Otherwise seconds, as stored.
+            True: time coordinates in UTC ``datetime64[ns]``; columns of tables stay in seconds. Otherwise
+            seconds, as stored.
         concat_characters, decode_coords, use_cftime, decode_timedelta
             Accepted, since xarray passes them; they decode conventions that NWB does not use.
         drop_variables
@@ -97,9 +99,11 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         from intake_nwbzarr.hierarchy.load import open_hierarchy
         from intake_nwbzarr.neurodata.session import open_object, open_session
 
+        for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
+            if not isinstance(decoder, bool | None):
+                raise OptionError(f"{name}={decoder!r} means nothing here; it is True, False or None.")
         options = MappingOptions(
-            # xarray turns every decoder off with False, and passes mappings of variables to some.
-            mask_and_scale=bool(mask_and_scale),
+            mask_and_scale=mask_and_scale is not False,
             decode_times=bool(decode_times),
             dtype=dtype,
             names=names,

@@ -37,6 +37,7 @@ import warnings
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
 
 class NWBZarrError(Exception):
@@ -57,6 +58,10 @@ class LocationError(NWBZarrError, ValueError):
 
 class LocationNotFoundError(LocationError, FileNotFoundError):
     """Nothing is stored at the location."""
+
+    def __new__(cls, *arguments: object) -> Self:
+        """Make one, also where a worker's error is rebuilt: ValueError, which comes first, cannot."""
+        return OSError.__new__(cls, *arguments)
 
 
 class NotZarrError(LocationError):

@@ -14,7 +14,7 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile, get_type_map
 from zarr.abc.store import Store
 
-from intake_nwbzarr.errors import LinkError, MetadataError
+from intake_nwbzarr.errors import LinkError, MetadataError, NodeNotFoundError
 from intake_nwbzarr.hierarchy.links import parse_reference
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.store import HierarchyStore
@@ -61,6 +61,9 @@ def open_nwb(
     return nwbfile
 
 
+_NAMES = ("__doc__", "__module__", "__qualname__")
+
+
 class ClosesItself:
     """For an NWBFile: closes what it was read from at the end of a ``with`` block."""
 
@@ -77,11 +80,15 @@ class ClosesItself:
     ) -> None:
         self.read_io.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens it there, with credentials of its own.
+        return open_nwb, (self.read_io.location,)
+
 
 @cache
 def closing(kind: Any) -> Any:
     """An NWBFile's class, which an extension may have derived, made a context manager."""
-    return type(kind)(kind.__name__, (ClosesItself, kind), {"__doc__": kind.__doc__})
+    return type(kind)(kind.__name__, (ClosesItself, kind), {name: getattr(kind, name) for name in _NAMES})
 
 
 class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
@@ -92,6 +99,16 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
         self._store = HierarchyStore(hierarchy)
         self._other_files: dict[int, zarr.Group] = {}
         super().__init__(path=self._store, mode="r", manager=BuildManager(_type_map(hierarchy, self._store)))
+
+    @property
+    def location(self) -> Location:
+        """Where the file is."""
+        return self._hierarchy.location
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._store.closed
 
     def close(self) -> None:
         """Close the file: data not yet read can no longer be."""
@@ -106,7 +123,14 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
         """
         value = zarr_ref.item() if hasattr(zarr_ref, "item") else zarr_ref
         reference = parse_reference(value, where=f"A reference in {self._hierarchy.location}")
-        target = self._hierarchy.reference(reference)
+        try:
+            target = self._hierarchy.reference(reference)
+        except NodeNotFoundError as error:
+            raise LinkError(
+                f"{self._hierarchy.location} is incomplete: it refers to {reference.path!r}, which is not "
+                "stored, and pynwb cannot read a file with such a reference. What is there can be read with "
+                'xarray.open_dataset(..., engine="nwbzarr").'
+            ) from error
         if target.hierarchy is self._hierarchy:
             name, found = super().resolve_ref({"source": ".", "path": f"/{target.path}"})
             return name, found

@@ -91,3 +91,10 @@ def test_another_process_that_imported_nothing_can_use_it(path: Path) -> None:
             [sys.executable, "-c", ELSEWHERE], input=pickle.dumps(datasets), capture_output=True, check=True
         )
         assert done.stdout.split() == [b"corpus-ecephys"] * len(datasets)
+
+
+def test_a_raw_object_that_was_closed_is_opened_again(corpus_dir: Callable[[str, str], Path]) -> None:
+    dataset = xr.open_dataset(corpus_dir("ecephys", "0.14.0"), engine="nwbzarr")
+    with dataset.nwb.nwbfile as nwbfile:
+        nwbfile.acquisition["sync"].data[:2]
+    assert len(dataset.nwb.nwbfile.acquisition["sync"].data[:2]) == 2

@@ -157,3 +157,30 @@ def test_a_private_bucket_refuses_strangers_and_is_not_asked_twice(
 
 def test_a_host_that_does_not_exist() -> None:
     assert type(_refusal("https://no-such-host.invalid/a.nwb.zarr")) is HostNotFoundError
+
+
+def test_a_bucket_that_may_not_be_listed_is_read_all_the_same(
+    corpus_dir: Corpus, s3_server: S3Server
+) -> None:
+    """It answers 403 for the one of the two metadata documents that is not there."""
+    folder = corpus_dir("icephys", "0.8.0")
+    url = s3_server.upload(s3_server.unlisted_bucket, "a.nwb.zarr", folder)
+    for options in (s3_server.anonymous_options, s3_server.signed_options):
+        xr.testing.assert_identical(_load(url, options), _load(folder))
+        assert open_nwb(url, options).identifier == "corpus-icephys"
+    error = _refusal(f"s3://{s3_server.unlisted_bucket}/missing.nwb.zarr", s3_server.anonymous_options)
+    assert isinstance(error, AccessError)
+    assert "denies listing" in str(error)
+
+
+def test_a_chunk_that_such_a_bucket_does_not_have_is_an_error_for_it_may_be_hidden(
+    corpus_dir: Corpus, s3_server: S3Server
+) -> None:
+    """zarr-python 3 writes no chunks of nothing but zeros; 404 would say so, 403 does not."""
+    folder = corpus_dir("icephys", "0.14.0")
+    assert not (folder / "acquisition/response0/starting_time/c").exists()
+    url = s3_server.upload(s3_server.unlisted_bucket, "zeros.nwb.zarr", folder)
+    options = s3_server.anonymous_options
+    assert len(open_hierarchy(url, options)) == len(open_hierarchy(folder))
+    with pytest.raises(AccessError, match=r"response0/starting_time.*denies listing"):
+        xr.open_dataset(url, engine="nwbzarr", storage_options=options, group="acquisition/response0")

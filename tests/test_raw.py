@@ -1,6 +1,7 @@
 """The raw object: what NWBZarrIO gives for any release equals what it gives for the current one."""
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pynwb.misc import Units
 from pynwb.testing import TestCase
 
 from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
-from intake_nwbzarr.errors import ClosedError, MetadataError, UnconsolidatedWarning
+from intake_nwbzarr.errors import ClosedError, LinkError, MetadataError, UnconsolidatedWarning
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import KINDS, RELEASES
@@ -159,4 +160,25 @@ def test_an_extension_without_its_schema_says_what_to_do(
     _leave_the_schemas_out(store)
     shutil.rmtree(store / "specifications")
     with pytest.raises(MetadataError, match=r"ndx-colour.*Import the Python package"):
+        open_nwb(store)
+
+
+def test_it_travels_to_another_process_as_its_location(corpus_dir: Corpus) -> None:
+    nwbfile = open_nwb(corpus_dir("icephys", "0.14.0"))
+    again = pickle.loads(pickle.dumps(nwbfile))
+    assert again is not nwbfile
+    np.testing.assert_array_equal(
+        again.acquisition["response0"].data[:], nwbfile.acquisition["response0"].data[:]
+    )
+    assert repr(type(nwbfile)) == repr(NWBFile)
+
+
+def test_a_reference_to_what_is_not_stored_says_so(corpus_dir: Corpus, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "incomplete.nwb.zarr"))
+    document = json.loads((store / "zarr.json").read_text())
+    nodes = document["consolidated_metadata"]["metadata"]
+    for path in [path for path in nodes if path.startswith("general/extracellular_ephys/electrodes")]:
+        del nodes[path]
+    (store / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(LinkError, match=r"is incomplete: .*electrodes.*open_dataset"):
         open_nwb(store)

@@ -45,7 +45,7 @@ class NWBAccessor:
         Raises
         ------
         AccessorError
-            When the Dataset's attributes were dropped, as arithmetic does by default.
+            When the Dataset's attributes were dropped.
         """
         return _location(self._dataset.attrs)
 
@@ -56,12 +56,12 @@ class NWBAccessor:
         Raises
         ------
         AccessorError
-            When the Dataset's attributes were dropped, as arithmetic does by default.
+            When the Dataset's attributes were dropped.
         NWBZarrError
             As `intake_nwbzarr.open_nwb`.
         """
         location = self.location
-        if self._nwbfile is None:
+        if self._nwbfile is None or self._nwbfile.read_io.closed:
             # pynwb takes most of a second to import, which only the raw object needs.
             from intake_nwbzarr.raw import open_nwb
 
@@ -81,8 +81,8 @@ def _location(attributes: Mapping[Any, Any]) -> Location:
     if "nwb_location" not in attributes:
         raise AccessorError(
             "This Dataset does not say which file it came from: its attribute 'nwb_location' is missing. "
-            "Arithmetic and reductions drop attributes unless told to keep them: compute under "
-            "`xr.set_options(keep_attrs=True)`, or restore them with `ds.attrs.update(opened.attrs)`. For a "
+            "Where operations drop attributes, compute under `xr.set_options(keep_attrs=True)`; give what is "
+            "made of single variables or of a DataFrame its own with `ds.attrs.update(opened.attrs)`. For a "
             'Dataset from elsewhere, open the session with engine="nwbzarr".'
         )
     return Location.from_attributes(attributes)

@@ -11,6 +11,8 @@ from typing import Any, Literal, cast
 import msgspec
 
 from intake_nwbzarr.errors import (
+    AccessError,
+    CredentialsError,
     HDF5FileError,
     LimitError,
     ListingError,
@@ -85,17 +87,29 @@ async def load_documents(transport: Transport) -> Documents:
         When the store is not consolidated and cannot be listed.
     """
     newer, older = await asyncio.gather(
-        transport.get("zarr.json", limit=MAXIMUM_DOCUMENT_BYTES),
-        transport.get(".zmetadata", limit=MAXIMUM_DOCUMENT_BYTES),
+        _unless_denied(transport, "zarr.json"), _unless_denied(transport, ".zmetadata")
     )
-    if newer is not None:
+    # A bucket that denies listing answers 403 for the one that is not there: the other one decides.
+    if isinstance(newer, Fetched):
         documents = _consolidated_zarr_3(transport.location, newer)
         return documents or await list_documents(transport, 3)
-    if older is not None:
+    if isinstance(older, Fetched):
         return _consolidated_zarr_2(transport.location, older)
+    for denied in (newer, older):
+        if isinstance(denied, AccessError):
+            raise denied
     if await transport.get(".zgroup") is not None:
         return await list_documents(transport, 2)
     raise await _what_else_is_there(transport)
+
+
+async def _unless_denied(transport: Transport, key: str) -> Fetched | AccessError | None:
+    try:
+        return await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
+    except CredentialsError:
+        raise
+    except AccessError as error:
+        return error
 
 
 class _Consolidated(msgspec.Struct):
@@ -176,8 +190,8 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
         await visit(root)
     except ListingError as error:
         raise ListingError(
-            f"{location} has no consolidated metadata, and cannot be listed to find its objects one by one "
-            f"({error}) Whoever owns it can repair that with: nwbzarr consolidate {location}"
+            f"{location} has no consolidated metadata, so that its objects would have to be found by listing "
+            f"it. {error}"
         ) from error
     if zarr_format == 2:
         _check_zarr_2(nodes, location)

@@ -79,8 +79,8 @@ def open_hierarchy(
         )
     if not documents.consolidated:
         warn_caller(
-            f"{where} has no consolidated metadata: opening it took {documents.requests} requests instead of "
-            f"2. Whoever owns it can repair that with: nwbzarr consolidate {where}",
+            f"{where} has no consolidated metadata: they took {documents.requests} requests instead of 2. "
+            f"Whoever owns it can repair that with: nwbzarr consolidate {where}",
             UnconsolidatedWarning,
         )
     return hierarchy

@@ -37,8 +37,7 @@ class HierarchyStore(Store):
     def __init__(self, hierarchy: Hierarchy) -> None:
         super().__init__(read_only=True)
         self.hierarchy = hierarchy
-        self._is_open = True
-        self._closed = False
+        self.closed = False
 
     def __str__(self) -> str:
         return str(self.hierarchy.location)
@@ -54,7 +53,7 @@ class HierarchyStore(Store):
 
     def close(self) -> None:
         """Refuse all further reading."""
-        self._closed = True
+        self.closed = True
         super().close()
 
     async def get(
@@ -64,7 +63,7 @@ class HierarchyStore(Store):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         """A metadata document or a chunk, None where there is none."""
-        if self._closed:
+        if self.closed:
             raise ClosedError(
                 f"The file {self} was closed; read its data before the end of the `with` block, or reopen it."
             )

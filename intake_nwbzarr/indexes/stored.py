@@ -228,7 +228,7 @@ class StoredTimestamps(Timestamps):
             position = number * self.block + int(missing[0])
             raise SelectionError(
                 f"The timestamps of {self.source} cannot be searched: position {position} holds NaN. Select "
-                "by position with isel, or leave such samples out: ds.isel(time=ds.time.notnull().values)."
+                "by position with isel, and so leave samples without a time out."
             )
         falls = np.flatnonzero(values[1:] < values[:-1])
         if falls.size:
@@ -249,7 +249,7 @@ class StoredTimestamps(Timestamps):
         raise SelectionError(
             f"The timestamps of {self.source} do not ascend, so they cannot be searched: position {position} "
             f"holds {time!r} s and position {later} holds {earlier_time!r} s. Select by position with isel, "
-            "or sort in memory: ds.sortby('time')."
+            "or sort by them, in memory, with sortby."
         )
 
     def __eq__(self, other: object) -> bool:

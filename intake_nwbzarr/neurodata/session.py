@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from intake_nwbzarr.errors import MetadataError, NodeNotFoundError, warn_caller
+from intake_nwbzarr.errors import MetadataError, NodeNotFoundError, OptionError, warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -62,10 +62,16 @@ def open_object(hierarchy: Hierarchy, group: str, options: MappingOptions) -> xr
         When there is no such group; the closest are named.
     LinkError
         When a link on the way leads nowhere, or not where allowed.
+    OptionError
+        When the group is no text.
     """
+    if not isinstance(group, str):
+        raise OptionError(f"group={group!r} means nothing here; it is the path of an object in the file.")
     path = group.strip("/")
     if not path:
         return open_session(hierarchy, options)
+    if not {"", ".", ".."}.isdisjoint(path.split("/")):
+        raise hierarchy.not_found(path)
     target = hierarchy.resolve(path)
     if isinstance(target.node, ArrayNode):
         raise NodeNotFoundError(
@@ -80,6 +86,12 @@ def open_object(hierarchy: Hierarchy, group: str, options: MappingOptions) -> xr
     reference = _reference(target.hierarchy, session, options)
     if alone:
         return dataset_of_one(pieces[0], options, reference, attributes)
+    if not (pieces or found.unmapped):
+        attributes["nwb_unmapped"] = [target.path]
+        warn_caller(
+            f"{path!r} in {hierarchy.location} holds no series and no table: the Dataset has its attributes "
+            "only. What it holds is in the raw object, ds.nwb.nwbfile."
+        )
     own = object_attributes(target.hierarchy, target.path)
     return dataset_of_many(pieces, options, reference, own | attributes, target.path)
 

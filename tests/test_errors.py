@@ -1,0 +1,27 @@
+"""Errors: derived from what callers catch, readable, and whole after a journey between processes."""
+
+import inspect
+import pickle
+
+import pytest
+
+from intake_nwbzarr import errors
+
+ERRORS = [
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.NWBZarrError)
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+def test_an_error_reads_as_its_sentence_and_survives_pickling(kind: type[Exception]) -> None:
+    error = kind("Nothing is stored at s3://bucket/a.nwb.zarr.")
+    assert str(error) == "Nothing is stored at s3://bucket/a.nwb.zarr."
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    # As distributed rebuilds the errors of its workers.
+    assert isinstance(kind.__new__(kind), kind)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    assert errors.__doc__ is not None
+    for kind in ERRORS:
+        assert kind.__name__ in errors.__doc__
