@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from intake_nwbzarr.errors import CredentialsError
-from intake_nwbzarr.options import check_endpoint
+from intake_nwbzarr.storage_options import check_endpoint
 
 logger = logging.getLogger("intake_nwbzarr")
 

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from intake_nwbzarr.credentials import Secrets, ambient_identity
 from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError
-from intake_nwbzarr.options import FROM_DATA, OWN, canonical, split_options
+from intake_nwbzarr.storage_options import FROM_DATA, OWN, canonical, split_options
 from intake_nwbzarr.urls import (
     BUCKET,
     CHAINED,
@@ -202,8 +202,8 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
     storage_options
         In s3fs' vocabulary: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
         ``client_kwargs`` (``endpoint_url``, ``region_name``), ``requester_pays``; ``headers`` for https; and
-        ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``revalidate``,
-        ``timeouts`` (see `intake_nwbzarr.options.Timeouts`).
+        ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``timeouts``
+        (see `intake_nwbzarr.storage_options.Timeouts`).
 
     Raises
     ------
@@ -219,6 +219,11 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
     >>> str(locate("https://me:password@example.org/a%20b.nwb.zarr/?signature=0123"))
     'https://example.org/a%20b.nwb.zarr'
     """
+    if not isinstance(storage_options, Mapping | None):
+        raise LocationError(
+            "storage_options are a dictionary, such as {'anon': True}; found a "
+            f"{type(storage_options).__name__}."
+        )
     options = dict(storage_options or {})
     if isinstance(location, Location):
         if options:

@@ -11,7 +11,7 @@ import zarr.storage
 
 from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError
 from intake_nwbzarr.location import Location, locate
-from intake_nwbzarr.options import Timeouts, timeouts
+from intake_nwbzarr.storage_options import Timeouts, timeouts
 
 
 @pytest.mark.parametrize(
@@ -301,3 +301,19 @@ class TestSiblings:
         (tmp_path / "inside" / "raw.nwb.zarr").symlink_to(tmp_path / "outside")
         with pytest.raises(LinkError):
             locate(tmp_path / "inside" / "a.nwb.zarr").sibling("../raw.nwb.zarr")
+
+
+@pytest.mark.parametrize("value", [True, "true", "True"])
+def test_switches_may_be_text_as_catalogs_templates_give_them(value: object) -> None:
+    assert locate("s3://bucket/a", {"anon": value}).option("anon") is True
+    assert locate("s3://bucket/a", {"anon": "false"}).option("anon") is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"anon": "maybe"}, {"requester_pays": "no"}, {"addressing_style": "virtuall"}, {"use_ssl": False}, "anon"],
+    ids=str,
+)
+def test_a_value_that_means_nothing_is_an_error(options: Any) -> None:
+    with pytest.raises(LocationError):
+        locate("s3://bucket/a", options)

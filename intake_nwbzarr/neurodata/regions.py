@@ -13,10 +13,10 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
+from intake_nwbzarr.neurodata.derived import Lookup
 from intake_nwbzarr.neurodata.metadata import identity
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, Labels, Mapper, Part, Region, values_of
-from intake_nwbzarr.neurodata.ragged import Lookup
 from intake_nwbzarr.neurodata.table_columns import column_parts
 from intake_nwbzarr.neurodata.table_layout import (
     ELECTRODES,

@@ -13,10 +13,10 @@ from intake_nwbzarr.arrays import Readable, StoredArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.neurodata.derived import Elementwise, Lookup, RaggedBounds
 from intake_nwbzarr.neurodata.metadata import object_attributes
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, Part
-from intake_nwbzarr.neurodata.ragged import Elementwise, Lookup, RaggedBounds
 from intake_nwbzarr.neurodata.table_layout import Column, Table, array_node, place, reference_of, stored_at
 from intake_nwbzarr.neurodata.texts import as_text, path_text, short_name, valid_path
 from intake_nwbzarr.neurodata.types import is_a

@@ -14,10 +14,10 @@ from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
+from intake_nwbzarr.neurodata.derived import Elementwise
 from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, stored, values_of
-from intake_nwbzarr.neurodata.ragged import Elementwise
 from intake_nwbzarr.neurodata.table_columns import column_parts
 from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, table_layout
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays import Readable
 from intake_nwbzarr.errors import LinkError
 from intake_nwbzarr.hierarchy.links import parse_reference
+from intake_nwbzarr.neurodata.derived import Elementwise
 from intake_nwbzarr.neurodata.metadata import linked
-from intake_nwbzarr.neurodata.ragged import Elementwise
 
 _STRINGS = np.dtype(object)
 

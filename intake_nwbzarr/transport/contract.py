@@ -20,7 +20,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.options import timeouts
+from intake_nwbzarr.storage_options import timeouts
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import readable_size, record
 from intake_nwbzarr.transport.loop import on_loop, own_loop

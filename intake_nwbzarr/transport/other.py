@@ -16,7 +16,7 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.options import OWN
+from intake_nwbzarr.storage_options import OWN
 from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
 from intake_nwbzarr.transport.log import record
 

@@ -22,7 +22,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from intake_nwbzarr.errors import HostNotFoundError, ResponseError, TransportError
-from intake_nwbzarr.options import Timeouts
+from intake_nwbzarr.storage_options import Timeouts
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.contract import Failure, Part, too_large
 from intake_nwbzarr.transport.log import record

@@ -38,11 +38,14 @@ class Timeouts:
 
 
 # Options of ours, meaningful for every location.
-OWN = frozenset({"allow_external", "revalidate", "ship_credentials", "timeouts"})
+OWN = frozenset({"allow_external", "ship_credentials", "timeouts"})
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
 )
 S3_SECRET = frozenset({"key", "secret", "token"})
+_SWITCHES = frozenset({"anon", "requester_pays", "instance_role", "allow_external", "ship_credentials"})
+_AS_TEXT = {"true": True, "false": False}
+_STYLES = ("auto", "path", "virtual")
 # What a Dataset's attributes, which are data, may decide when the process knows nothing else of a location.
 # A profile, an endpoint for signed requests and who pays are the user's to choose.
 FROM_DATA = frozenset({"anon", "region", "addressing_style"})
@@ -59,8 +62,7 @@ _TUNING = frozenset(
     {
         "asynchronous", "batch_size", "block_size", "cache_regions", "cache_type", "default_block_size",
         "default_cache_type", "default_fill_cache", "fill_cache", "listings_expiry_time", "loop",
-        "max_concurrency", "max_paths", "skip_instance_cache", "use_listings_cache", "use_ssl",
-        "version_aware",
+        "max_concurrency", "max_paths", "skip_instance_cache", "use_listings_cache",
     }
 )  # fmt: skip
 # Leaves of any other filesystem's options that say nothing worth hiding.
@@ -89,7 +91,9 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
     CredentialsError
         For half a pair of keys.
     """
-    own = {name: value for name, value in options.items() if name in OWN and value is not None}
+    own = _switches(
+        {name: value for name, value in options.items() if name in OWN and value is not None}, url
+    )
     _check_timeouts(own.get("timeouts"), url)
     rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
     match scheme:
@@ -125,7 +129,13 @@ def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dic
     flat = {_S3_ALIASES.get(name, name): value for name, value in flat.items()}
     known = S3_PUBLIC | S3_SECRET
     _refuse_unknown(set(flat) - known - _TUNING, known | OWN, "S3", url)
+    flat = _switches(flat, url)
     public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False}
+    if public.get("addressing_style", "auto") not in _STYLES:
+        raise LocationError(
+            f"addressing_style={public['addressing_style']!r} for {url} means nothing; it is one of "
+            f"{', '.join(_STYLES)}."
+        )
     secret = {name: str(flat[name]) for name in S3_SECRET & set(flat) if flat[name] != ""}
     if "endpoint_url" in public:
         public["endpoint_url"] = check_endpoint(str(public["endpoint_url"]))
@@ -141,6 +151,19 @@ def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dic
             "give one of them."
         )
     return public, secret
+
+
+def _switches(options: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """The options, those that are true or false as such: a catalog's template gives them as text."""
+    switched = dict(options)
+    for name in _SWITCHES & set(options):
+        value = _AS_TEXT.get(str(options[name]).lower())
+        if value is None:
+            raise LocationError(
+                f"The storage option {name}={options[name]!r} for {url} is neither true nor false."
+            )
+        switched[name] = value
+    return switched
 
 
 def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
