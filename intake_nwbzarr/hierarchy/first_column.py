@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-# Registering an encoding is public, the base class of encodings is not (zarr 3.4).
-from zarr.core.chunk_key_encodings import ChunkKeyEncoding
 from zarr.registry import register_chunk_key_encoding
+
+from intake_nwbzarr.zarr_internals import ChunkKeyEncoding
 
 FIRST_COLUMN: Final = "nwbzarr.first_column"
 

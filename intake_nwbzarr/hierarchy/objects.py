@@ -27,9 +27,6 @@ from numcodecs import VLenUTF8
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.codec import BytesBytesCodec
 
-# The interface of codecs is public, the class of one of its arguments is not (zarr 3.4).
-from zarr.core.array_spec import ArraySpec
-
 from intake_nwbzarr.errors import LegacyObjectError, LimitError
 from intake_nwbzarr.hierarchy.decompress import decompress
 from intake_nwbzarr.hierarchy.elements import (
@@ -41,6 +38,7 @@ from intake_nwbzarr.hierarchy.elements import (
     repeated_columns,
     strings,
 )
+from intake_nwbzarr.zarr_internals import ArraySpec
 
 CODEC_NAME: Final = "nwbzarr.legacy_objects"
 

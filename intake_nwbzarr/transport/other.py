@@ -137,7 +137,7 @@ class StoreTransport(Transport):
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-        from zarr.core.buffer import default_buffer_prototype
+        from zarr.buffer import default_buffer_prototype
 
         wanted: Any = None
         if part is not None and part.suffix is not None:

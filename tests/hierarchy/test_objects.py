@@ -231,8 +231,8 @@ def test_a_large_chunk_leaves_the_event_loop_free():
     """While 200,000 strings are decoded, the loop that asked for them keeps turning."""
     import asyncio
 
+    from zarr.buffer import default_buffer_prototype
     from zarr.core.array_spec import ArrayConfig, ArraySpec
-    from zarr.core.buffer import default_buffer_prototype
     from zarr.core.dtype import VariableLengthUTF8
 
     count = 200_000

@@ -92,7 +92,7 @@ def test_open_stores(kind: str, memory: Any, tmp_path: Path) -> None:
     store: Any
     if kind == "memory":
         store = zarr.storage.MemoryStore()
-        buffer = zarr.core.buffer.default_buffer_prototype().buffer
+        buffer = zarr.buffer.default_buffer_prototype().buffer
         asyncio.run(store.set("group/lick rate/c/0", buffer.from_bytes(DATA)))
         asyncio.run(store.set("zarr.json", buffer.from_bytes(b"{}")))
     elif kind == "fsspec":
