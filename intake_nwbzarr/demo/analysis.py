@@ -21,11 +21,11 @@ def corrected_fluorescence(session: xr.Dataset) -> xr.DataArray:
     return (fluorescence - mean) / mean
 
 
-def lick_bouts(session: xr.Dataset, *, pause: float = 1.0) -> Floats:
-    """Times in seconds of the licks that follow a pause."""
+def lick_bouts(session: xr.Dataset) -> Floats:
+    """Times in seconds of the licks that follow a pause of more than a second."""
     lick = session["lick"]
     times = lick[lick.dims[0]].values[lick.values > 0]
-    return np.asarray(times[np.diff(times, prepend=-np.inf) > pause], dtype=np.float64)
+    return np.asarray(times[np.diff(times, prepend=-np.inf) > 1.0], dtype=np.float64)
 
 
 def around(series: xr.DataArray, events: Floats, window: tuple[float, float]) -> xr.DataArray:
@@ -53,12 +53,12 @@ def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list
     ]
 
 
-def most_responsive_unit(spikes: list[list[Floats]], window: float = 0.3) -> int:
-    """The position of the unit whose rate rises most after a trial's start."""
+def most_responsive_unit(spikes: list[list[Floats]]) -> int:
+    """The position of the unit whose rate rises most in the 0.3 s after a trial's start."""
 
     def rise(unit: int) -> int:
         lags = np.concatenate(spikes[unit])
-        return int(_between(lags, 0.0, window).size - _between(lags, -window, 0.0).size)
+        return int(_between(lags, 0.0, 0.3).size - _between(lags, -0.3, 0.0).size)
 
     return max(range(len(spikes)), key=rise)
 

@@ -29,7 +29,7 @@ NEUROPIL_SHARE = 0.7
 type Floats = npt.NDArray[np.float64]
 
 
-def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32, seed: int = 719) -> NWBFile:
+def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> NWBFile:
     """A mouse that licks while it is imaged, with every array that dandiset 000719's sub-R6 session has.
 
     Parameters
@@ -38,16 +38,14 @@ def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32, see
         Size of the fluorescence arrays, (time, roi).
     pixels
         Width and height of the movie, a multiple of four.
-    seed
-        Of the random numbers: equal arguments give equal sessions.
 
     Returns
     -------
     pynwb.NWBFile
         Licking raises the fluorescence of two thirds of the cells, a quarter of a second later, on top of a
-        neuropil signal that they all share.
+        neuropil signal that they all share. Equal arguments give equal sessions.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(719)
     duration = frames / FRAME_RATE
     bouts = np.arange(3.0, duration - 2.0, 6.0)
     bouts += random.uniform(-1.0, 1.0, bouts.size)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from intake_nwbzarr.errors import DemoUnavailableError
 
 PUBLIC_BUCKET = "public-sessions"
 PRIVATE_BUCKET = "private-sessions"
-_ACCESS = {PUBLIC_BUCKET: "public-read", PRIVATE_BUCKET: "private"}
 
 
 @dataclass(frozen=True)
@@ -37,39 +35,22 @@ class S3Server:
     key: str
     secret: str = field(repr=False)
 
-    def make_buckets(self) -> None:
-        """Create both buckets."""
-        client = self._client()
-        for bucket, access in _ACCESS.items():
-            client.create_bucket(Bucket=bucket, ACL=access)
-        client.close()
-
     def upload(self, folder: Path, bucket: str, prefix: str) -> int:
         """Upload a folder; how many objects that made."""
-        client = self._client()
+        from intake_nwbzarr.location import locate
+        from intake_nwbzarr.transport.requests import open_transport, run
+
+        options = {"endpoint_url": self.endpoint_url, "key": self.key, "secret": self.secret}
+        transport = open_transport(locate(f"s3://{bucket}/{prefix}", options))
         files = [path for path in folder.rglob("*") if path.is_file()]
 
-        def put(path: Path) -> None:
-            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
-            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ACL=_ACCESS[bucket])
+        async def put_all() -> None:
+            await asyncio.gather(
+                *(transport.put(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files)
+            )
 
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(put, files))
-        client.close()
+        run(put_all())
         return len(files)
-
-    def _client(self) -> Any:
-        import botocore.session
-        from botocore.config import Config
-
-        return botocore.session.Session().create_client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            region_name="us-east-1",
-            aws_access_key_id=self.key,
-            aws_secret_access_key=self.secret,
-            config=Config(max_pool_connections=8, s3={"addressing_style": "path"}),
-        )
 
 
 @contextmanager
@@ -95,7 +76,7 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
                 'pip install "intake-nwbzarr[demo]".'
             )
     key, secret = f"DEMO{secrets.token_hex(8).upper()}", secrets.token_urlsafe(24)
-    command = [sys.executable, "-m", "intake_nwbzarr.demo.s3_process"]
+    command = [sys.executable, "-m", "intake_nwbzarr.demo.s3_process", PUBLIC_BUCKET, PRIVATE_BUCKET]
     with (
         _environment({"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}),
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,  # noqa: S603
@@ -105,9 +86,7 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
             port = process.stdout.readline().strip() if process.stdout else ""
             if not port:
                 raise DemoUnavailableError("The demo's S3 server did not start.")
-            server = S3Server(f"http://127.0.0.1:{port}", key, secret)
-            server.make_buckets()
-            return server
+            return S3Server(f"http://127.0.0.1:{port}", key, secret)
 
         try:
             yield running

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -20,19 +19,17 @@ from intake_nwbzarr.errors import MetadataError
 
 COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
 
-type Strings = Literal["vlen-utf8", "pickle"]
-
 
 def write_zarr3(nwbfile: NWBFile, folder: Path) -> None:
-    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated."""
+    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated, without copies of the schemas."""
     with warnings.catch_warnings():
         # pynwb and zarr comment on what they write; whoever runs the demo could not act on it.
         warnings.simplefilter("ignore")
         with NWBZarrIO(str(folder), mode="w") as io:
-            io.write(nwbfile)
+            io.write(nwbfile, cache_spec=False)
 
 
-def write_zarr2(source: Path, folder: Path, *, separator: str = ".", strings: Strings = "vlen-utf8") -> None:
+def write_zarr2(source: Path, folder: Path) -> None:
     """Rewrite a Zarr 3 session as hdmf-zarr 0.8 would have written it: what public archives hold.
 
     The installed zarr and hdmf-zarr no longer write this, so the documents are written by hand: ``.zgroup``,
@@ -41,14 +38,9 @@ def write_zarr2(source: Path, folder: Path, *, separator: str = ".", strings: St
     Parameters
     ----------
     source
-        A Zarr 3 session of plain numbers and strings. Its cached specifications are left out, as archives
-        that know the schema do.
+        A Zarr 3 session of plain numbers and strings.
     folder
         Where the Zarr 2 session goes; must not exist.
-    separator
-        Between the numbers in a chunk's name, ``"."`` or ``"/"``.
-    strings
-        How strings are stored: ``"vlen-utf8"`` as 0.8 does for most, or ``"pickle"``.
 
     Raises
     ------
@@ -59,12 +51,10 @@ def write_zarr2(source: Path, folder: Path, *, separator: str = ".", strings: St
     identity = root.attrs.get("object_id")
     documents: dict[str, Any] = {}
     for path, node in [("", root), *sorted(root.members(max_depth=None))]:
-        if path.split("/")[0] == "specifications":
-            continue
         prefix = f"{path}/" if path else ""
         attributes = dict(_attributes(node.attrs.asdict(), identity))
         if isinstance(node, zarr.Array):
-            documents[f"{prefix}.zarray"] = _write_array(node, path, folder / path, separator, strings)
+            documents[f"{prefix}.zarray"] = _write_array(node, path, folder / path)
             attributes["zarr_dtype"] = "scalar" if node.ndim == 0 else attributes["zarr_dtype"]
         else:
             documents[f"{prefix}.zgroup"] = {"zarr_format": 2}
@@ -93,17 +83,13 @@ def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tup
                 yield name, value
 
 
-def _write_array(
-    array: zarr.Array[Any], path: str, folder: Path, separator: str, strings: Strings
-) -> dict[str, Any]:
+def _write_array(array: zarr.Array[Any], path: str, folder: Path) -> dict[str, Any]:
     """Write an array's chunks; its ``.zarray`` document."""
     values = np.atleast_1d(np.asarray(array[...]))
     chunks = array.chunks or (1,)
     if values.dtype.kind in "OUT":
         values = values.astype(object)
-        filters: list[dict[str, Any]] | None = (
-            [{"id": "vlen-utf8"}] if strings == "vlen-utf8" else [{"id": "pickle", "protocol": 5}]
-        )
+        filters: list[dict[str, Any]] | None = [{"id": "vlen-utf8"}]
     elif values.dtype.kind in "biuf":
         filters = None
     else:
@@ -118,8 +104,8 @@ def _write_array(
         chunk = np.zeros(chunks, values.dtype)
         part = values[corner]
         chunk[tuple(slice(length) for length in part.shape)] = part
-        encoded = chunk if filters is None else _encoded_strings(chunk, strings)
-        _write(folder / separator.join(map(str, index)), bytes(compressor.encode(encoded)))
+        encoded = chunk if filters is None else _encoded_strings(chunk)
+        _write(folder / ".".join(map(str, index)), bytes(compressor.encode(encoded)))
     return {
         "zarr_format": 2,
         "shape": list(values.shape),
@@ -129,13 +115,11 @@ def _write_array(
         "fill_value": False if values.dtype.kind == "b" else 0,
         "order": "C",
         "filters": filters,
-        "dimension_separator": separator,
+        "dimension_separator": ".",
     }
 
 
-def _encoded_strings(chunk: np.ndarray[Any, Any], strings: Strings) -> bytes:
-    if strings == "pickle":
-        return pickle.dumps(chunk, protocol=5)
+def _encoded_strings(chunk: np.ndarray[Any, Any]) -> bytes:
     chunk[chunk == 0] = ""
     return bytes(numcodecs.VLenUTF8().encode(chunk))
 

@@ -13,8 +13,12 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_many
+from intake_nwbzarr.errors import LimitError
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+
+# Ids and regions, of which real sessions have thousands.
+LARGEST_AT_OPEN = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -153,15 +157,32 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
     -------
     list
         One result for each mapper, in order.
+
+    Raises
+    ------
+    LimitError
+        When what opening needs to know declares more than 2 GiB.
     """
     everything = together(mappers)
     try:
         wanted = next(everything)
         while True:
+            _check_size(wanted)
             wanted = everything.send(read_many(wanted) if wanted else [])
     except StopIteration as stop:
         results: list[T] = stop.value
         return results
+
+
+def _check_size(arrays: Sequence[StoredArray]) -> None:
+    # A shape is written in a few bytes, and memory for it is taken before anything is read.
+    for array in arrays:
+        if array.size * max(array.dtype.itemsize, 1) > LARGEST_AT_OPEN:
+            raise LimitError(
+                f"{array.node.path!r} in {array.location} declares {array.size:,} elements, which opening "
+                f"would read at once: more than {LARGEST_AT_OPEN:,} bytes. The file is damaged or hostile; "
+                "open other objects of it with group=."
+            )
 
 
 def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:

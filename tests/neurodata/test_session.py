@@ -12,7 +12,7 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.behavior import Position, SpatialSeries
 from pynwb.ophys import Fluorescence
 
-from intake_nwbzarr.errors import MappingWarning, MetadataError
+from intake_nwbzarr.errors import LimitError, MappingWarning, MetadataError
 from tests.neurodata.small_files import edit, empty_session, write
 
 
@@ -157,3 +157,12 @@ def test_numbered_objects_come_in_the_order_of_their_numbers(tmp_path: Path) -> 
         )
         nwbfile.add_acquisition(series)
     assert list(opened(write(tmp_path, nwbfile)).data_vars) == ["sweep 1", "sweep 2", "sweep 10"]
+
+
+def test_a_table_that_declares_an_absurd_number_of_rows_is_refused(corpus_dir: Any, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "absurd.nwb.zarr"))
+    document = json.loads((store / "zarr.json").read_text())
+    document["consolidated_metadata"]["metadata"]["units/id"]["shape"] = [10**12]
+    (store / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(LimitError, match=r"'units/id'.*1,000,000,000,000 elements"):
+        xr.open_dataset(store, engine="nwbzarr", group="units")
