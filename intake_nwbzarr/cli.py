@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +43,17 @@ def main() -> None:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            app(obj=settings)
+            app(_options_first(sys.argv[1:]), obj=settings)
         except Exception as error:
             if settings.debug:
                 raise
             _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
             raise SystemExit(1) from None
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """``--debug`` before the command, where it belongs, although it was asked for after it."""
+    return sorted(arguments, key=lambda argument: argument != "--debug")
 
 
 def _show_version(asked: bool) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import pickle
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numcodecs
 import numpy as np
 from hdmf_zarr.utils import ZarrDataIO
 from pynwb import NWBFile
@@ -55,7 +58,8 @@ def write_replicas(root: Path) -> None:
         write_zarr3(imaging_session(frames=240, rois=6, pixels=16), imaging)
         write_zarr2(imaging, root / IMAGING)
         write_zarr3(_ecephys_session(), ecephys)
-        write_zarr2(ecephys, root / ECEPHYS, separator="/", strings="pickle")
+        write_zarr2(ecephys, root / ECEPHYS)
+    store_as_before(root / ECEPHYS)
     _drop(root / ECEPHYS, "general/extracellular_ephys", "general/devices")
 
 
@@ -101,6 +105,36 @@ def _ecephys_session() -> NWBFile:
     spike_times = nwbfile.units["spike_times"].target
     spike_times.set_data_io(ZarrDataIO, {"chunks": (20,)})
     return nwbfile
+
+
+def store_as_before(folder: Path) -> None:
+    """Change what `write_zarr2` wrote to what older releases did: nested chunk keys, and pickled strings."""
+    consolidated = json.loads((folder / ".zmetadata").read_text())
+    for key, document in consolidated["metadata"].items():
+        if not key.endswith(".zarray"):
+            continue
+        array = (folder / key).parent
+        for chunk in [path for path in array.iterdir() if not path.name.startswith(".")]:
+            data = chunk.read_bytes()
+            chunk.unlink()
+            if document["filters"]:
+                data = _pickled(data, document)
+            nested = array.joinpath(*chunk.name.split("."))
+            nested.parent.mkdir(parents=True, exist_ok=True)
+            nested.write_bytes(data)
+        document["dimension_separator"] = "/"
+        if document["filters"]:
+            document["filters"] = [{"id": "pickle", "protocol": 5}]
+        (folder / key).write_text(json.dumps(document))
+    (folder / ".zmetadata").write_text(json.dumps(consolidated))
+
+
+def _pickled(data: bytes, document: dict[str, Any]) -> bytes:
+    """A chunk of strings, encoded as vlen-utf8, encoded as a pickle instead."""
+    compressor = numcodecs.get_codec(document["compressor"])
+    strings = numcodecs.VLenUTF8().decode(compressor.decode(data))
+    pickled = pickle.dumps(strings.reshape(document["chunks"]), protocol=5)
+    return bytes(compressor.encode(pickled))
 
 
 def _drop(folder: Path, *paths: str) -> None:

@@ -18,6 +18,7 @@ from matplotlib.image import imread
 
 from intake_nwbzarr.demo.imaging import imaging_session
 from intake_nwbzarr.demo.server import PRIVATE_BUCKET, PUBLIC_BUCKET, s3_server
+from intake_nwbzarr.demo.spiking import spiking_session
 from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
 from intake_nwbzarr.errors import DemoUnavailableError, MetadataError
 
@@ -86,12 +87,22 @@ def test_the_server_guards_the_private_bucket_and_stops(tmp_path: Path) -> None:
 def test_a_session_rewritten_as_zarr_2_is_the_same_dataset(tmp_path: Path) -> None:
     current, legacy = tmp_path / "current.nwb.zarr", tmp_path / "legacy.nwb.zarr"
     write_zarr3(imaging_session(frames=60, rois=3, pixels=8), current)
-    write_zarr2(current, legacy, separator="/", strings="pickle")
+    write_zarr2(current, legacy)
     assert not (legacy / "zarr.json").exists()
     datasets = [xr.open_dataset(folder, engine="nwbzarr").load() for folder in (current, legacy)]
     xr.testing.assert_equal(*datasets)
     for name in ("session_start_time", "subject_genotype", "general_virus"):
         assert datasets[0].attrs.get(name) == datasets[1].attrs.get(name)
+
+
+def test_the_demo_s_sessions_are_the_same_every_time() -> None:
+    first, second = (spiking_session().units["spike_times"].data[:] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_what_the_demo_writes_has_no_copies_of_the_schemas(tmp_path: Path) -> None:
+    write_zarr3(imaging_session(frames=60, rois=3, pixels=8), tmp_path / "a.nwb.zarr")
+    assert not (tmp_path / "a.nwb.zarr" / "specifications").exists()
 
 
 def test_what_cannot_be_rewritten_as_zarr_2_is_named(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from intake_nwbzarr.catalog.masking import MASK, masked_url
-from intake_nwbzarr.errors import CredentialsError
+from intake_nwbzarr.errors import CredentialsError, LocationError
 
 if TYPE_CHECKING:
     import pynwb
-    import xarray as xr
 
     from intake_nwbzarr.location import Location, Place
 
@@ -21,6 +21,8 @@ _NEVER_EMPTY = frozenset(
     | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
 )
 _INSTEAD = "to use the AWS_* variables or a profile"
+# `{{ env(NAME) }}`, of which Intake makes nothing when the variable is not set.
+_WITHOUT_DEFAULT = re.compile(r"\{\{\s*env\(\s*['\"]?([^'\"),\s]+)['\"]?\s*\)\s*\}\}")
 _VARIABLE = re.compile(r"env\(\s*['\"]?([^'\"),\s]+)")
 
 
@@ -34,18 +36,58 @@ def entry_location(
     urlpath, storage_options
         As the catalog gives them.
     templates
-        The storage options before Intake filled in their templates, where they are known, so that an error
-        can name the variable.
+        Both by name, before Intake filled in their templates, where they are known, so that an error can name
+        the variable.
 
     Raises
     ------
     CredentialsError
         When a credential, profile or endpoint is empty: Intake fills in nothing, or the word None, for an
         environment variable that is not set.
+    LocationError
+        When the URL comes from an environment variable that is not set.
     """
     from intake_nwbzarr.location import locate
 
-    for path, value in _leaves(storage_options or {}):
+    given = templates or {}
+    _check_url(urlpath, given.get("urlpath"))
+    _check_credentials(urlpath, storage_options or {}, given.get("storage_options"))
+    return locate(urlpath, storage_options)
+
+
+def _check_url(urlpath: Place, template: object) -> None:
+    if not isinstance(urlpath, str):
+        return
+    variable = _unset_variable(template, urlpath) if isinstance(template, str) else None
+    if variable is not None:
+        raise LocationError(
+            f"The environment variable {variable}, which the urlpath {masked_url(template)!r} is made of, is "
+            f"not set. Set it, or give a default: env({variable!r}, '...')."
+        )
+    if re.match(r"\w+://None(/|$)", urlpath):
+        raise LocationError(
+            f"{masked_url(urlpath)} begins with the word None, which Intake puts for an environment variable that is not "
+            "set. Set the one that the catalog names."
+        )
+
+
+def _unset_variable(template: str, filled: str) -> str | None:
+    """The variable for which Intake filled in nothing, if that is how the template became what it is."""
+    unset = []
+
+    def pattern(part: str) -> str:
+        variable = _WITHOUT_DEFAULT.fullmatch(part)
+        if variable and variable[1] not in os.environ:
+            unset.append(variable[1])
+            return ""
+        return ".*" if part.startswith("{{") else re.escape(part)
+
+    made = "".join(pattern(part) for part in re.split(r"(\{\{.*?\}\})", template))
+    return unset[0] if unset and re.fullmatch(made, filled) else None
+
+
+def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templates: object) -> None:
+    for path, value in _leaves(storage_options):
         if path[-1] not in _NEVER_EMPTY or value not in (None, "", "None", MASK):
             continue
         where = f"The storage option {'.'.join(path)!r} of the entry for {masked_url(urlpath)}"
@@ -55,51 +97,14 @@ def entry_location(
                 "environment variable, {{ env(NAME) }} in Intake 1 and {env(NAME)} in Intake 2, or leave it "
                 f"out {_INSTEAD}."
             )
-        variable = _VARIABLE.search(str(dict(_leaves(templates or {})).get(path, "")))
+        known = dict(_leaves(templates)) if isinstance(templates, Mapping) else {}
+        variable = _VARIABLE.search(str(known.get(path, "")))
         cause = (
             f"the environment variable {variable[1]}, which it comes from, is not set"
             if variable
             else "the environment variable it comes from is probably not set"
         )
         raise CredentialsError(f"{where} is empty: {cause}. Set it, or leave the option out {_INSTEAD}.")
-    return locate(urlpath, storage_options)
-
-
-def open_dask(location: Location, group: str | None, chunks: Any, keywords: Mapping[str, Any]) -> xr.Dataset:
-    """The session, or one of its objects, as a Dataset of dask arrays.
-
-    What `xarray.open_dataset` does with ``chunks``, except that coordinates with an index stay as they are (a
-    time index computes or bisects its times, which tasks could only slow down), that smaller chunks than the
-    preferred ones are no reason for a warning (those are multiples of the stored chunks), and that the names
-    of tasks are the same wherever and whenever the session is opened.
-
-    Parameters
-    ----------
-    location, group, keywords
-        What to open, and how.
-    chunks
-        By dimension, or one size for all; dimensions not named get whole multiples of the stored chunks, and
-        so do all with ``{}`` and ``"auto"``.
-    """
-    import xarray as xr
-    from dask.base import tokenize
-
-    dataset = xr.open_dataset(location, engine="nwbzarr", cache=False, group=group, **keywords)  # type: ignore[arg-type]
-    opened = tokenize(location, dataset.encoding.get("etag"), group, dict(keywords))
-    chunked = {}
-    for name, variable in dataset.variables.items():
-        preferred = variable.encoding.get("preferred_chunks")
-        if preferred is None or variable.ndim == 0 or name in dataset.xindexes:
-            continue
-        match chunks:
-            case Mapping():
-                sizes = preferred | {dim: chunks[dim] for dim in variable.dims if dim in chunks}
-            case None | "auto":
-                sizes = preferred
-            case _:
-                sizes = dict.fromkeys(variable.dims, chunks)
-        chunked[name] = variable.chunk(sizes, name=f"{name}-{tokenize(opened, name, str(sizes))}")
-    return dataset.assign(chunked)
 
 
 def open_raw(location: Location) -> pynwb.NWBFile:

@@ -81,7 +81,8 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     group
         The path of one object, such as ``units``; without it, the whole session.
     chunks
-        As in `xarray.open_dataset`: ``{}``, whole multiples of the stored chunks, unless given.
+        As in `xarray.open_dataset`, see `intake_nwbzarr.catalog.chunking.open_dask`: ``{}``, whole multiples of
+        the stored chunks, unless given.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``, ...
 
@@ -106,7 +107,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     def _read(
         self, data: NWBZarr, *, group: str | None = None, chunks: Any = None, **keywords: Any
     ) -> xr.Dataset:
-        from intake_nwbzarr.catalog.opening import open_dask
+        from intake_nwbzarr.catalog.chunking import open_dask
 
         return open_dask(data.location, group, chunks, keywords)
 

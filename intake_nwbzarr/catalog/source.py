@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from intake.source.base import DataSource, NoEntry, Schema
 
+from intake_nwbzarr.catalog.chunking import open_dask
 from intake_nwbzarr.catalog.masking import masked_options, masked_url
-from intake_nwbzarr.catalog.opening import entry_location, open_dask, open_raw, summary
+from intake_nwbzarr.catalog.opening import entry_location, open_raw, summary
 
 if TYPE_CHECKING:
     import pynwb
@@ -31,7 +32,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     group
         The path of one object, such as ``units``; without it, the whole session.
     chunks
-        As in `xarray.open_dataset`: ``{}``, whole multiples of the stored chunks, unless given.
+        As in `xarray.open_dataset`, see `intake_nwbzarr.catalog.chunking.open_dask`: ``{}``, whole multiples of
+        the stored chunks, unless given.
     metadata
         The catalog's.
     **keywords
@@ -76,7 +78,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         CredentialsError
             When a credential comes from an environment variable that is not set.
         LocationError
-            When the path or an option makes no sense.
+            When the path or an option makes no sense, or comes from an environment variable that is not set.
         """
         if self._location is None:
             self._location = entry_location(self.urlpath, self.storage_options, self._templates())
@@ -153,10 +155,10 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 
     def _templates(self) -> Mapping[str, Any]:
         try:
-            options = self.entry.describe()["args"].get("storage_options")
+            templates: Mapping[str, Any] = self.entry.describe()["args"]
         except NoEntry:
             return {}
-        return options if isinstance(options, Mapping) else {}
+        return templates
 
     def __getstate__(self) -> OrderedDict[str, Any]:
         # Intake pickles the constructor's arguments; a Location takes the place of those that hold secrets.

@@ -128,15 +128,15 @@ def _publish(running: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
 
 def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
     """What a user does with a catalog."""
-    import dask
+    import dask.threaded
     import intake
     from dask.diagnostics import ProgressBar  # type: ignore[attr-defined]
 
     from intake_nwbzarr import track_requests
     from intake_nwbzarr.demo import analysis
 
-    # Finding out by itself which scheduler to use, dask imports distributed: a second that a demo can save.
-    with track_requests() as log, dask.config.set(scheduler="threads"):
+    # To find out by itself which scheduler to use, dask imports distributed, which takes a second.
+    with track_requests() as log, dask.config.set(scheduler=dask.threaded.get):
         tell.heading("A catalog names them")
         tell.code(f'catalog = intake.open_catalog("{catalog_path}")')
         catalog = intake.open_catalog(str(catalog_path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
+from math import prod
 from typing import Any, TypedDict
 
 import msgspec
@@ -17,9 +18,10 @@ from zarr.abc.store import (
 from zarr.buffer import default_buffer_prototype
 
 from intake_nwbzarr.errors import ClosedError
+from intake_nwbzarr.hierarchy.decompress import check_expansion
+from intake_nwbzarr.hierarchy.elements import OBJECT_BYTES
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.transport.requests import on_loop
 
 
 class HierarchyStore(Store):
@@ -73,8 +75,12 @@ class HierarchyStore(Store):
             return buffers.buffer.from_bytes(document)
         if key.rpartition("/")[2] in {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}:
             return None
-        fetched = await on_loop(self.hierarchy.transport.get(key, **_range(byte_range)))
-        return None if fetched is None else buffers.buffer.from_bytes(fetched.data)
+        fetched = await self.hierarchy.transport.get(key, **_range(byte_range))
+        if fetched is None:
+            return None
+        if byte_range is None:
+            self._check(key, fetched.data)
+        return buffers.buffer.from_bytes(fetched.data)
 
     async def get_partial_values(
         self,
@@ -129,6 +135,19 @@ class HierarchyStore(Store):
             yield "zarr.json"
         for name in self.hierarchy.children(path):
             yield name
+
+    def _check(self, key: str, data: bytes) -> None:
+        """Refuse a chunk that would expand far beyond its array's chunks: zarr's codecs know no limit."""
+        path = key
+        while path and path not in self.hierarchy:
+            path = path.rpartition("/")[0]
+        node = self.hierarchy.get(path)
+        if isinstance(node, ArrayNode):
+            # Filters may widen what they decode; objects have no size of their own.
+            plain = prod(node.chunks) * node.dtype.itemsize * 16 + 2**20
+            limit = OBJECT_BYTES if node.dtype.kind == "O" else plain
+            where = f"{key!r} in {self.hierarchy.location}"
+            check_expansion(node.metadata["codecs"][-1], data, limit, where=where)
 
     def _document(self, key: str) -> bytes | None:
         path, _, name = key.rpartition("/")

@@ -106,6 +106,9 @@ def consolidate(
         Otherwise as `intake_nwbzarr.open_hierarchy`.
     """
     transport = open_transport(locate(location, storage_options))
+    # Said at once: a plan that can never be carried out helps nobody.
+    if not transport.writable:
+        raise transport.unwritable()
     for last_try in (False, True):
         plan, data, etag = run(_plan(transport))
         if dry_run or plan.up_to_date:

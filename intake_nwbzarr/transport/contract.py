@@ -127,6 +127,8 @@ class Transport(ABC):
 
     # Whether attempts take one of the requests in flight; what costs none of its own must not wait for one.
     budgeted = True
+    # Whether `put` can store anything at all.
+    writable = False
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -269,6 +271,10 @@ class Transport(ABC):
         """
         return await _on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
+    def unwritable(self) -> LocationError:
+        """What to raise instead of writing where `writable` is false."""
+        return LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
+
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         """One attempt; it counts its requests and the bytes it received."""
@@ -285,7 +291,7 @@ class Transport(ABC):
         )
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:  # noqa: ARG002
-        raise LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
+        raise self.unwritable()
 
     async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
         """Repeat what may succeed if repeated, within the attempts and the time that are allowed."""

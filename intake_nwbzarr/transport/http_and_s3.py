@@ -191,6 +191,8 @@ class HttpTransport(Transport):
 class S3Transport(HttpTransport):
     """A prefix of an S3 bucket, on Amazon or any server that speaks its protocol."""
 
+    writable = True
+
     def __init__(self, location: Location) -> None:
         Transport.__init__(self, location)
         access = s3_access(location.public, location.secrets, location.url)

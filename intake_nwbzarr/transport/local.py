@@ -30,6 +30,7 @@ class LocalTransport(Transport):
     """The files of a folder; symbolic links are followed as long as they stay inside."""
 
     budgeted = False
+    writable = True
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import xarray as xr
 
-from tests.replica import ECEPHYS, IMAGING, layout
+from intake_nwbzarr.demo.imaging import imaging_session
+from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+from tests.replica import ECEPHYS, IMAGING, layout, store_as_before
 from tests.servers.http_server import StaticServer
 
 
@@ -26,3 +30,17 @@ def test_a_replica_has_the_arrays_and_the_chunking_of_its_asset(
         separator = array["dimension_separator"]
         last = separator.join(str(count - 1) for count in grid)
         assert (archive.root / place / path / last).is_file()
+
+
+def test_what_older_releases_stored_is_the_same_dataset(tmp_path: Path) -> None:
+    folders = [tmp_path / f"{name}.nwb.zarr" for name in ("current", "legacy", "older")]
+    write_zarr3(imaging_session(frames=60, rois=3, pixels=8), folders[0])
+    for folder in folders[1:]:
+        write_zarr2(folders[0], folder)
+    store_as_before(folders[2])
+    metadata = json.loads((folders[2] / ".zmetadata").read_text())["metadata"]
+    assert metadata["general/institution/.zarray"]["filters"] == [{"id": "pickle", "protocol": 5}]
+    datasets = [xr.open_dataset(folder, engine="nwbzarr").load() for folder in folders]
+    for dataset in datasets[1:]:
+        xr.testing.assert_equal(dataset, datasets[0])
+        assert dataset.attrs["institution"] == datasets[0].attrs["institution"] == "Institute of Examples"

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
-from intake_nwbzarr.errors import ClosedError
+from intake_nwbzarr.errors import ClosedError, LimitError
 from intake_nwbzarr.hierarchy.store import HierarchyStore
+from tests.hierarchy.stores import array, write_store
 
 Corpus = Callable[[str, str], Path]
 
@@ -49,3 +51,26 @@ def test_a_closed_store_says_so(corpus_dir: Corpus) -> None:
     store.close()
     with pytest.raises(ClosedError, match="was closed"):
         group["acquisition/response0/data"][:]
+
+
+BOMBS = {
+    "zstd": (numcodecs.Zstd(), {"level": 1, "checksum": False}),
+    "gzip": (numcodecs.GZip(9), {"level": 1}),
+    "blosc": (
+        numcodecs.Blosc("lz4"),
+        {"cname": "lz4", "clevel": 5, "shuffle": "noshuffle", "blocksize": 0, "typesize": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("compressor", BOMBS)
+def test_a_bomb_is_refused_before_zarr_decodes_it(compressor: str, tmp_path: Path) -> None:
+    codec, configuration = BOMBS[compressor]
+    node = array((10,))
+    node["codecs"].append({"name": compressor, "configuration": configuration})
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": node})
+    (store / "x/c").mkdir()
+    (store / "x/c/0").write_bytes(codec.encode(np.zeros(100 * 2**20, "u1")))
+    group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
+    with pytest.raises(LimitError, match=r"'x/c/0' in .* expands to"):
+        group["x"][:]
