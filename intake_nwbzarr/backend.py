@@ -117,7 +117,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         dataset = (
             open_session(hierarchy, options) if group is None else open_object(hierarchy, group, options)
         )
-        dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"])
+        dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"], hierarchy.location)
         dataset.encoding |= {"source": str(hierarchy.location), "etag": hierarchy.etag}
         return dataset
 

@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import secrets as randomness
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,30 @@ from intake_nwbzarr.errors import CredentialsError
 from intake_nwbzarr.storage_options import check_endpoint
 
 logger = logging.getLogger("intake_nwbzarr")
+
+_unlogged: ContextVar[bool] = ContextVar("unlogged", default=False)
+
+
+class _Discretion(logging.Filter):
+    """Drops what botocore says at DEBUG level of requests and answers with credentials, if made for us."""
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        return not _unlogged.get()
+
+
+for _name in ("auth", "endpoint", "hooks", "httpsession", "parsers"):
+    logging.getLogger(f"botocore.{_name}").addFilter(_Discretion())
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Have botocore log nothing that holds credentials; what other users of it do is logged as ever."""
+    before = _unlogged.set(True)
+    try:
+        yield
+    finally:
+        _unlogged.reset(before)
+
 
 _KEY = randomness.token_bytes(32)
 _GIVEN: dict[str, Mapping[str, Any]] = {}
@@ -116,7 +142,8 @@ class AWSCredentials:
         """Frozen botocore credentials that are valid now."""
         refresh_needed = getattr(self._source, "refresh_needed", None)
         if refresh_needed is not None and refresh_needed():
-            return await asyncio.to_thread(self._source.get_frozen_credentials)
+            with unlogged():
+                return await asyncio.to_thread(self._source.get_frozen_credentials)
         return self._source.get_frozen_credentials()
 
     async def refresh(self, expired: Any) -> bool:
@@ -253,7 +280,8 @@ def _resolve(session: Any, instance_role: bool, url: str) -> Any:
         resolver.remove("iam-role")
     problem = ""
     try:
-        return resolver.load_credentials()
+        with unlogged():
+            return resolver.load_credentials()
     except (BotoCoreError, ClientError, OSError, ValueError) as error:
         # Their messages may quote the files they read.
         problem = type(error).__name__

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets as randomness
+from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
 
 from intake_nwbzarr.credentials import Secrets, ambient_identity
-from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError
-from intake_nwbzarr.storage_options import FROM_DATA, OWN, canonical, split_options
+from intake_nwbzarr.errors import LinkError, LocationError
+from intake_nwbzarr.storage_options import OWN, canonical, split_options
 from intake_nwbzarr.urls import (
     BUCKET,
     CHAINED,
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
 type Place = str | os.PathLike[str] | Location | Store
 
-# What a Dataset's attributes may name when nothing else in this process vouches for them.
-_SCHEMES_FROM_DATA = frozenset({"file", "http", "https", "s3"})
+_LINKED_SCHEMES = frozenset({"file", "http", "https", "s3"})
 
-_KNOWN: dict[tuple[str, str, str | None], Location] = {}
+# What this process' user, or a pickle of theirs, has named: only that is opened for a Dataset's attributes.
+MOST_KNOWN = 10_000
+_KNOWN: OrderedDict[tuple[str, str, str | None], Location] = OrderedDict()
 _STORES: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
@@ -120,16 +122,14 @@ class Location:
     def from_attributes(cls, attrs: Mapping[Any, Any]) -> Location:
         """The inverse of `attributes`.
 
-        Attributes are data, and may come from somebody else's file: options that choose an identity or
-        where signed requests go count only in a process that was given this very location by its user, or
-        by a pickle of it. Elsewhere the environment and profiles decide.
+        Attributes are data, and may come from somebody else's file, which must not choose what is opened
+        here, or with which credentials. They lead back only in a process that was given this very location,
+        with these options, by its user or by a pickle.
 
         Raises
         ------
         LocationError
-            When the attributes name no location.
-        CredentialsError
-            When the location needs options that this process does not vouch for.
+            When the attributes name no location, or none that this process was given.
         """
         url, text = attrs.get("nwb_location"), attrs.get("nwb_storage_options", "{}")
         options: Any = None
@@ -141,10 +141,17 @@ class Location:
         if not isinstance(url, str) or not isinstance(options, dict):
             raise LocationError("The attributes name no NWB file: nwb_location is missing or damaged.")
         handle = options.pop("credentials", None)
-        known = _KNOWN.get((url, canonical(options), handle))
-        if known is None and (store := _STORES.get(url)) is not None:
+        known = _KNOWN.get((url, canonical(options), handle)) if isinstance(handle, str | None) else None
+        if known is not None:
+            return _remember(known)
+        if (store := _STORES.get(url)) is not None:
             return locate(store, options)
-        return known if known is not None else _from_data(url, options, handle)
+        raise LocationError(
+            f"This Dataset says that it comes from {redact(url)}, which was not opened in this process; a "
+            "Dataset's attributes alone choose neither files nor credentials. If you trust them, open it "
+            f"with intake_nwbzarr.open_nwb({redact(url)!r}), or xarray.open_dataset(..., engine='nwbzarr'), "
+            "and the storage_options that it needs."
+        )
 
     def sibling(self, source: str) -> Location:
         """Another file, named relative to this one, as external links do.
@@ -219,6 +226,10 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
     >>> str(locate("https://me:password@example.org/a%20b.nwb.zarr/?signature=0123"))
     'https://example.org/a%20b.nwb.zarr'
     """
+    return _remember(_locate(location, storage_options))
+
+
+def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
     if not isinstance(storage_options, Mapping | None):
         raise LocationError(
             "storage_options are a dictionary, such as {'anon': True}; found a "
@@ -313,16 +324,18 @@ def _make(
     public, secret = split_options(scheme, options, url)
     values = secret | dict(hidden or {})
     kept = Secrets.keep(values, ships=bool(public.get("ship_credentials"))) if values else None
-    location = Location(url, canonical(public), kept)
-    return location if scheme == "store" else _remember(location)
+    return Location(url, canonical(public), kept)
 
 
 def _remember(location: Location) -> Location:
-    """Note that this process' user, or a pickle of theirs, chose these options."""
-    vouched = location.secrets is not None or bool(set(location.public) - FROM_DATA)
-    if (vouched or location.scheme not in _SCHEMES_FROM_DATA) and location.store is None:
+    """Note that this process' user, or a pickle of theirs, named this location and chose its options."""
+    if location.store is None:
         handle = location.secrets.handle if location.secrets is not None else None
-        _KNOWN[location.url, location.options, handle] = location
+        key = location.url, location.options, handle
+        _KNOWN[key] = location
+        _KNOWN.move_to_end(key)
+        if len(_KNOWN) > MOST_KNOWN:
+            _KNOWN.popitem(last=False)
     return location
 
 
@@ -330,26 +343,6 @@ def _restore(url: str, options: str, secrets: Secrets | None, store: Any) -> Loc
     if store is not None:
         _STORES[url] = store
     return _remember(Location(url, options, secrets, store))
-
-
-def _from_data(url: str, options: dict[str, Any], handle: object) -> Location:
-    scheme = url.partition("://")[0]
-    if "::" in url or scheme not in _SCHEMES_FROM_DATA:
-        raise LocationError(
-            f"{redact(url)} can only be opened again by giving it to open_nwb or open_dataset."
-        )
-    if options.get("endpoint_url") and not options.get("anon"):
-        # Only the user decides where signed requests go; their environment may have decided already.
-        configured = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        if configured.rstrip("/") != options["endpoint_url"]:
-            raise CredentialsError(
-                f"{redact(url)} was opened with an endpoint_url that this process was not given; set "
-                "AWS_ENDPOINT_URL_S3 here, or open it with storage_options={'endpoint_url': ...}."
-            )
-    allowed = FROM_DATA | ({"endpoint_url"} if options.get("anon") else set())
-    location = locate(redact(url), {name: value for name, value in options.items() if name in allowed})
-    # Its values, should this process know them, were given for another location.
-    return replace(location, secrets=Secrets(f"elsewhere {handle}")) if handle is not None else location
 
 
 def _without_own(public: dict[str, Any]) -> dict[str, Any]:
@@ -365,9 +358,9 @@ def _resolve_source(
         return None, None
     if SCHEME.match(source):
         scheme = source.partition("://")[0].lower()
-        if scheme not in _SCHEMES_FROM_DATA or (scheme == "file" and location.scheme != "file"):
+        if scheme not in _LINKED_SCHEMES or (scheme == "file" and location.scheme != "file"):
             return None, None
-        base, parts = split_url(locate(redact(source)).url)
+        base, parts = split_url(_locate(redact(source)).url)
         return base, normalise(parts)
     if source.startswith("/"):
         # An absolute path is one on the machine that wrote the file: it means something on a local disk only.

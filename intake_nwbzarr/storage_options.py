@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.urls import redact
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,6 @@ S3_SECRET = frozenset({"key", "secret", "token"})
 _SWITCHES = frozenset({"anon", "requester_pays", "instance_role", "allow_external", "ship_credentials"})
 _AS_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")
-# What a Dataset's attributes, which are data, may decide when the process knows nothing else of a location.
-# A profile, an endpoint for signed requests and who pays are the user's to choose.
-FROM_DATA = frozenset({"anon", "region", "addressing_style"})
 _S3_ALIASES = {
     "username": "key",
     "password": "secret",
@@ -197,9 +195,14 @@ def _public_leaves(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             if inner := _public_leaves(value):
                 public[name] = inner
-        elif name in _FSSPEC_PUBLIC and isinstance(value, bool | int | str) and "@" not in str(value):
+        elif name in _FSSPEC_PUBLIC and isinstance(value, bool | int | str) and _shows_nothing(str(value)):
             public[name] = value
     return public
+
+
+def _shows_nothing(value: str) -> bool:
+    # `fo` is a URL, which may be a signed one.
+    return "@" not in value and redact(value) == value
 
 
 def _check_timeouts(given: object, url: str) -> None:

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xarray as xr
+import zarr.storage
 
 from intake_nwbzarr.accessor import NWBAccessor
 from intake_nwbzarr.errors import AccessorError
@@ -98,3 +100,28 @@ def test_a_raw_object_that_was_closed_is_opened_again(corpus_dir: Callable[[str,
     with dataset.nwb.nwbfile as nwbfile:
         nwbfile.acquisition["sync"].data[:2]
     assert len(dataset.nwb.nwbfile.acquisition["sync"].data[:2]) == 2
+
+
+def test_a_dataset_from_a_file_leads_back_only_where_its_session_was_opened(
+    dataset: xr.Dataset, tmp_path: Path, path: Path
+) -> None:
+    dataset[["trials_stim"]].to_netcdf(tmp_path / "saved.nc")
+    with xr.open_dataset(tmp_path / "saved.nc") as saved:
+        assert saved.nwb.location == locate(path)
+    code = (
+        "import sys, xarray, intake_nwbzarr\n"
+        "try: print(xarray.open_dataset(sys.argv[1]).nwb.nwbfile)\n"
+        "except intake_nwbzarr.errors.LocationError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "saved.nc"], capture_output=True, check=True, text=True
+    )
+    assert f"intake_nwbzarr.open_nwb('file://{path}')" in done.stdout
+
+
+def test_a_dataset_of_an_open_store_still_pickles_once_it_is_loaded(path: Path) -> None:
+    store: Any = zarr.storage.WrapperStore(zarr.storage.LocalStore(path))
+    loaded = xr.open_dataset(store, engine="nwbzarr", group="acquisition/sync").load()
+    assert loaded.nwb.location.store is store
+    again = pickle.loads(pickle.dumps(loaded.drop_vars(loaded.coords)))
+    assert again.attrs["nwb_location"] == loaded.attrs["nwb_location"]

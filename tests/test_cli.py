@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 import intake_nwbzarr
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
+from tests.conftest import CORPUS
+from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
 
@@ -50,6 +53,12 @@ def test_the_command_is_installed() -> None:
     assert (result.returncode, result.stdout) == (0, f"intake-nwbzarr {intake_nwbzarr.__version__}\n")
 
 
+def test_the_package_runs_as_the_command() -> None:
+    command = [sys.executable, "-m", "intake_nwbzarr", "--version"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (result.returncode, result.stdout) == (0, f"intake-nwbzarr {intake_nwbzarr.__version__}\n")
+
+
 def test_without_a_command_there_is_help(nwbzarr: Command) -> None:
     assert "consolidate" in nwbzarr().out
 
@@ -83,8 +92,13 @@ def test_an_error_is_one_line_and_status_1(nwbzarr: Command, tmp_path: Path) -> 
     assert len(result.err.splitlines()) == 1
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["nwbzarr", "--debug", "info", str(tmp_path / "nothing.nwb.zarr")])
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_debug_shows_the_traceback_wherever_it_stands(
+    place: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ["nwbzarr", "info", str(tmp_path / "nothing.nwb.zarr")]
+    arguments.insert(place, "--debug")
+    monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(LocationNotFoundError):
         main()
 
@@ -104,6 +118,39 @@ def test_consolidate_says_what_it_would_do_then_does_it(
     assert (session / ".zmetadata").exists()
     assert "up to date" in nwbzarr("consolidate", session).out
     assert nwbzarr("info", session).err == ""
+
+
+@pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.UnconsolidatedWarning")
+def test_the_examples_print_what_the_documentation_shows(
+    nwbzarr: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copy(CORPUS / "ecephys_hdmf-zarr-0.8.0.nwb.zarr.zip", tmp_path / "ecephys.nwb.zarr.zip")
+    shutil.unpack_archive(CORPUS / "ophys_hdmf-zarr-0.2.0.nwb.zarr.zip", tmp_path / "session.nwb.zarr")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
+    assert len(examples) == 4
+    for example in examples:
+        command, _, expected = example.partition("\n")
+        printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")
+        assert len(printed.splitlines()) >= len(expected.splitlines()) > 0
+        # How long the table of requests is, and the attributes' lines, depends on the length of the path.
+        for shown, line in zip(expected.splitlines(), printed.splitlines(), strict=False):
+            if shown == "...":
+                break
+            if not shown.startswith(("location", "file:///data/ecephys", "    nwb_location")):
+                assert line == shown
+
+
+def test_what_cannot_be_written_is_not_planned_either(nwbzarr: Command, http_server: StaticServer) -> None:
+    archive = CORPUS / "ophys_hdmf-zarr-0.8.0.nwb.zarr.zip"
+    for place in (archive, f"{http_server.url}/a.nwb.zarr", "memory://a.nwb.zarr"):
+        for options in ([], ["--dry-run"]):
+            result = nwbzarr("consolidate", place, *options)
+            assert (result.status, result.out) == (1, "")
+            assert "cannot be written" in result.err
+    assert http_server.count() == 0
 
 
 @pytest.mark.filterwarnings("default::intake_nwbzarr.errors.UnconsolidatedWarning")

@@ -15,11 +15,15 @@ from typing import Any
 
 import dask.base
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from intake_nwbzarr.credentials import Secrets, Shipment, s3_access
 from intake_nwbzarr.errors import CredentialsError, NWBZarrError
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.requests import open_transport, run, track_requests
+from intake_nwbzarr.transport.wire import Request
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -231,3 +235,22 @@ def test_a_public_bucket_costs_no_import_of_botocore() -> None:
         "open_transport(locate('s3://bucket/a', {'anon': True})); assert 'botocore' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_signing_is_not_logged_and_what_others_sign_is(
+    s3_server: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = {"key": CANARY, "secret": CANARY, "token": CANARY, "endpoint_url": s3_server.endpoint_url}
+    transport = open_transport(locate(f"s3://{s3_server.private_bucket}/logged", keys))
+    with caplog.at_level(logging.DEBUG):
+        with contextlib.suppress(NWBZarrError):
+            run(transport.get("k"))
+        assert s3_server.count("logged") > 0
+        assert CANARY not in caplog.text
+        request = AWSRequest("GET", "http://host/", {})
+        S3SigV4Auth(Credentials("other", "other", "others-token"), "s3", "us-east-1").add_auth(request)
+    assert "others-token" in caplog.text
+
+
+def test_a_request_shows_no_headers() -> None:
+    assert CANARY not in repr(Request("GET", "http://host/", {"Authorization": CANARY}, ("", "get")))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -179,39 +180,46 @@ class TestAttributes:
     @pytest.mark.parametrize(
         "options",
         [
+            None,
             '{"profile": "admin"}',
-            '{"requester_pays": true}',
-            '{"allow_external": true}',
-            '{"instance_role": true}',
-            '{"ship_credentials": true}',
+            '{"anon": true, "endpoint_url": "http://127.0.0.1:1"}',
+            '{"credentials": "0123"}',
+            '{"credentials": []}',
         ],
     )
-    def test_data_chooses_no_identity_and_no_payer(self, options: str) -> None:
-        attributes = {"nwb_location": "s3://data-bucket/from-a-file", "nwb_storage_options": options}
-        assert Location.from_attributes(attributes).public == {}
-
-    def test_data_chooses_no_endpoint_for_signed_requests(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        attributes = {
-            "nwb_location": "s3://data-bucket/from-a-file",
-            "nwb_storage_options": '{"endpoint_url": "http://evil.example"}',
-        }
-        with pytest.raises(CredentialsError, match="endpoint_url that this process was not given"):
+    @pytest.mark.parametrize("url", ["s3://of-data/a", "https://of-data/a?canary", "file:///of-data/a"])
+    def test_data_alone_opens_nothing(self, url: str, options: str | None) -> None:
+        attributes = {"nwb_location": url} | ({"nwb_storage_options": options} if options else {})
+        with pytest.raises(LocationError, match=r"intake_nwbzarr\.open_nwb\('(s3|https|file)://") as caught:
             Location.from_attributes(attributes)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://evil.example/")
-        assert Location.from_attributes(attributes).public == {}
+        assert "canary" not in str(caught.value)
 
-    def test_a_handle_of_another_process_reveals_nothing(self) -> None:
-        attributes = {"nwb_location": "s3://bucket/a", "nwb_storage_options": '{"credentials": "0123"}'}
-        location = Location.from_attributes(attributes)
-        assert location.secrets is not None
-        assert location.secrets.reveal() is None
+    def test_a_known_location_vouches_for_no_other_options(self) -> None:
+        attributes = locate("s3://known/a").attributes()
+        with pytest.raises(LocationError, match="not opened in this process"):
+            Location.from_attributes(attributes | {"nwb_storage_options": '{"requester_pays": true}'})
 
     def test_a_handle_does_not_open_another_location(self) -> None:
         handle = locate("s3://mine/a", {"key": "k", "secret": "s"}).attributes()["nwb_storage_options"]
-        stolen = Location.from_attributes(
-            {"nwb_location": "https://evil.example/a", "nwb_storage_options": handle}
-        )
-        assert stolen.secrets is None or stolen.secrets.reveal() is None
+        stolen = {"nwb_location": "https://evil.example/a", "nwb_storage_options": handle}
+        with pytest.raises(LocationError, match="not opened in this process"):
+            Location.from_attributes(stolen)
+
+    def test_what_a_file_links_to_without_permission_stays_unknown(self) -> None:
+        with pytest.raises(LinkError):
+            locate("s3://bucket/day/a.nwb.zarr").sibling("s3://linked-by-a-file/raw")
+        with pytest.raises(LocationError, match="not opened in this process"):
+            Location.from_attributes({"nwb_location": "s3://linked-by-a-file/raw"})
+
+    def test_a_bounded_number_of_locations_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("intake_nwbzarr.location._KNOWN", OrderedDict())
+        monkeypatch.setattr("intake_nwbzarr.location.MOST_KNOWN", 2)
+        first, second = locate("s3://bucket/1"), locate("s3://bucket/2")
+        assert Location.from_attributes(first.attributes()) == first
+        locate("s3://bucket/3")
+        assert Location.from_attributes(first.attributes()) == first
+        with pytest.raises(LocationError, match="not opened in this process"):
+            Location.from_attributes(second.attributes())
 
     @pytest.mark.parametrize(
         "attributes",
@@ -317,3 +325,10 @@ def test_switches_may_be_text_as_catalogs_templates_give_them(value: object) -> 
 def test_a_value_that_means_nothing_is_an_error(options: Any) -> None:
     with pytest.raises(LocationError):
         locate("s3://bucket/a", options)
+
+
+def test_a_nested_url_with_a_query_is_a_secret() -> None:
+    signed = locate("zip://", {"fo": "https://host/a.zip?X-Amz-Signature=canary"})
+    assert "canary" not in f"{signed!r}{signed.attributes()}{pickle.dumps(signed)!r}"
+    assert signed.secrets is not None
+    assert locate("zip://", {"fo": "https://host/a.zip"}).option("fo") == "https://host/a.zip"

@@ -18,10 +18,29 @@ class RegisteringText(str):
     """Text that, unpickled in another process, registers `ds.nwb` there.
 
     A Dataset that was read into memory is made of xarray's and NumPy's own classes: nothing in it would make
-    a worker import this package. Its ``nwb_location`` does.
+    a worker import this package. Its ``nwb_location`` does, and takes the location along: a text alone is
+    data, which is not followed.
+
+    Parameters
+    ----------
+    text
+        The location's URL.
+    location
+        What a pickle takes along; an open zarr Store stays in its process.
     """
 
-    __slots__ = ()
+    __slots__ = ("_location",)
+
+    _location: Location | None
+
+    def __new__(cls, text: str, location: Location | None = None) -> RegisteringText:
+        """Make one."""
+        self = super().__new__(cls, text)
+        self._location = location if location is not None and location.store is None else None
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RegisteringText, (str(self), self._location)
 
 
 @xr.register_dataset_accessor("nwb")  # type: ignore[no-untyped-call]

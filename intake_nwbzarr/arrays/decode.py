@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
@@ -11,33 +10,23 @@ from typing import Any, Final, Literal, NamedTuple
 import numcodecs
 import numpy as np
 import zarr
-from numcodecs import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 from zarr.buffer.cpu import Buffer as ZarrBuffer
 from zarr.storage import MemoryStore, StorePath
 
-from intake_nwbzarr.errors import ChunkError, LimitError
-from intake_nwbzarr.hierarchy.decompress import COMPRESSORS, decompress
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
+from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, undo_bytes
+from intake_nwbzarr.hierarchy.legacy_codecs import ARRAY_FILTERS
 from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
 from intake_nwbzarr.hierarchy.objects import decode_legacy_objects
+from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, decode_items, text_limit
+from intake_nwbzarr.hierarchy.zarr3 import named
+from intake_nwbzarr.transport.contract import LARGEST_OBJECT
 
-CHUNK_LIMIT: Final = 2**31
+CHUNK_LIMIT: Final = LARGEST_OBJECT
 """The most bytes that a chunk may have, stored or decoded."""
 
-CHECKSUMS: Final = {
-    "crc32c": "crc32c",
-    "numcodecs.crc32c": "crc32c",
-    "numcodecs.crc32": "crc32",
-    "numcodecs.adler32": "adler32",
-    "numcodecs.fletcher32": "fletcher32",
-    "numcodecs.jenkins_lookup3": "jenkins_lookup3",
-}
-"""Codecs that append or prepend four bytes, by what numcodecs calls them."""
-
-FILTERS: Final = frozenset(
-    f"numcodecs.{name}"
-    for name in ("astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize")
-) | {"transpose"}
+FILTERS: Final = frozenset(f"numcodecs.{name}" for name in ARRAY_FILTERS) | {"transpose"}
 """Array-to-array codecs undone here."""
 
 
@@ -104,11 +93,13 @@ def chain(
     field
         The one field of a compound that is wanted.
     """
-    codecs = [
-        (entry, {}) if isinstance(entry, str) else (entry["name"], entry.get("configuration") or {})
-        for entry in document["codecs"]
-    ]
-    result = Chain(shape, dtype, tuple(_stages(codecs, shape, dtype)), document, path, field)
+    try:
+        stages = tuple(_stages([named(entry) for entry in document["codecs"]], shape, dtype))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise MetadataError(
+            f"The array {path!r} has codecs that cannot be understood: {error}. Its metadata are damaged."
+        ) from error
+    result = Chain(shape, dtype, stages, document, path, field)
     if result.nbytes > CHUNK_LIMIT and not _is_legacy(result):
         raise LimitError(
             f"The array {path!r} has chunks of {result.nbytes} bytes; {CHUNK_LIMIT} are allowed. "
@@ -125,11 +116,14 @@ def _is_legacy(made: Chain) -> bool:
 def _stages(
     codecs: Sequence[tuple[str, Mapping[str, Any]]], shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> list[Stage]:
-    stages = []
+    stages: list[Stage] = []
     nbytes = prod(shape) * dtype.itemsize
     for name, configuration in codecs:
+        nbytes = min(nbytes, CHUNK_LIMIT)
         stages.append(Stage(name, configuration, shape, dtype, nbytes))
         if name == "transpose":
+            if sorted(configuration["order"]) != list(range(len(shape))):
+                raise ValueError(f"{configuration['order']!r:.80} is no order of {len(shape)} axes")
             shape = tuple(shape[axis] for axis in configuration["order"])
         elif (
             name == "numcodecs.packbits"
@@ -139,8 +133,8 @@ def _stages(
         elif name in FILTERS:
             dtype = _filtered_dtype(name, configuration, dtype)
             nbytes = prod(shape) * dtype.itemsize
-        elif name in {"vlen-utf8", "vlen-bytes"}:
-            nbytes = CHUNK_LIMIT  # known only from the data
+        elif name in VARIABLE_LENGTH:
+            nbytes = text_limit(shape)  # known only from the data
         elif name in CHECKSUMS:
             nbytes += 4
         elif name in COMPRESSORS:
@@ -150,7 +144,12 @@ def _stages(
 
 def _filtered_dtype(name: str, configuration: Mapping[str, Any], dtype: np.dtype[Any]) -> np.dtype[Any]:
     encoded = configuration.get("encode_dtype" if name == "numcodecs.astype" else "astype")
-    return dtype if encoded is None else np.dtype(encoded)
+    if encoded is None:
+        return dtype
+    found: np.dtype[Any] = np.dtype(encoded)
+    if found.kind not in "biufc":  # text of any width would allow chunks of any size
+        raise ValueError(f"{name} makes {encoded!r:.80} of numbers")
+    return found
 
 
 def _is_known(made: Chain) -> bool:
@@ -159,7 +158,7 @@ def _is_known(made: Chain) -> bool:
     if names in (["vlen-utf8", LEGACY_OBJECTS], ["bytes", LEGACY_OBJECTS]):
         # A whole compound with fixed-width fields is what the codec itself makes, for zarr.
         return made.dtype.names is None or made.field is not None
-    serializers = {"vlen-utf8", "vlen-bytes"} if made.dtype.kind == "O" else {"bytes"}
+    serializers = VARIABLE_LENGTH if made.dtype.kind == "O" else {"bytes"}
     position = next((at for at, name in enumerate(names) if name in serializers), None)
     return (
         position is not None
@@ -224,17 +223,13 @@ def _legacy(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
 
 def _undo(stage: Stage, content: Any, where: str) -> Any:
     name, configuration = stage.name, stage.configuration
-    if name in COMPRESSORS:
-        return decompress({"name": name, "configuration": configuration}, content, stage.nbytes, where=where)
-    if name in CHECKSUMS:
-        return memoryview(numcodecs.get_codec({**configuration, "id": CHECKSUMS[name]}).decode(content)).cast(
-            "B"
-        )
+    if name in COMPRESSORS or name in CHECKSUMS:
+        return undo_bytes({"name": name, "configuration": configuration}, content, stage.nbytes, where=where)
     match name:
         case "bytes":
             return _from_bytes(stage, content, where)
         case "vlen-utf8" | "vlen-bytes":
-            return _variable_length(stage, content, where)
+            return _variable_length(stage, name, content, where)
         case "transpose":
             return content.transpose(np.argsort(configuration["order"]))
         case "numcodecs.shuffle":
@@ -255,14 +250,13 @@ def _from_bytes(stage: Stage, content: Any, where: str) -> NDArray[Any]:
     return np.frombuffer(content, stage.dtype.newbyteorder(order)).reshape(stage.shape)
 
 
-def _variable_length(stage: Stage, content: Any, where: str) -> NDArray[Any]:
-    # The count is checked first: the library reserves a reference for each item the data claim to hold.
-    count = struct.unpack_from("<I", content)[0]
-    if count != prod(stage.shape):
-        raise ChunkError(f"{where} holds {count} items; {prod(stage.shape)} were expected.")
-    codec = VLenUTF8() if stage.name == "vlen-utf8" else VLenBytes()
-    items: NDArray[Any] = codec.decode(content)
-    return items.reshape(stage.shape)
+def _variable_length(
+    stage: Stage, name: Literal["vlen-utf8", "vlen-bytes"], content: Any, where: str
+) -> NDArray[Any]:
+    found, count, limit = memoryview(content).nbytes, prod(stage.shape), text_limit(stage.shape)
+    if found > limit:
+        raise LimitError(f"{where} holds {found} bytes; {limit} are allowed for {count} strings.")
+    return decode_items(name, content, count).reshape(stage.shape)
 
 
 def _unshuffle(stage: Stage, content: Any) -> Any:

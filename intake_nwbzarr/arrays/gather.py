@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -16,13 +17,16 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import CHUNK_LIMIT, decode
 from intake_nwbzarr.arrays.layout import Layout
-from intake_nwbzarr.arrays.selection import Index, Selection, outer, pieces
+from intake_nwbzarr.arrays.selection import Index, Selection, most_cells, outer, pieces
 from intake_nwbzarr.arrays.shards import Sharding, Span, locate_chunks, parse_index, spans
-from intake_nwbzarr.errors import ChunkError, ObjectChangedError
+from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
 from intake_nwbzarr.transport.requests import Transport
 
 UNDECODED: Final = 512 * 2**20
 """Decoded bytes of the chunks that may be on their way, or wait to be decoded, at a time."""
+
+MOST_CHUNKS: Final = 10**7
+"""Chunks that one gather may touch; each takes about a kilobyte to keep account of."""
 
 INLINE: Final = 16 * 2**10
 """Decoded bytes below which a chunk is not worth handing to a thread."""
@@ -113,7 +117,21 @@ async def gather(readings: Sequence[Reading]) -> list[NDArray[Any]]:
     return [reading.result for reading in readings]
 
 
-def _objects(readings: Iterable[Reading]) -> list[_Stored]:
+def _check_number(readings: Sequence[Reading]) -> None:
+    """Refuse more chunks than can be kept account of, before they are listed."""
+    total = 0
+    for reading in readings:
+        axes = zip(reading.selection.axes, reading.layout.chain.shape, strict=True)
+        total += prod(most_cells(positions, width) for positions, width in axes)
+        if total > MOST_CHUNKS:
+            raise LimitError(
+                f"A selection from the array {reading.layout.path!r} in {reading.transport.location} touches "
+                f"{total:,} chunks; {MOST_CHUNKS:,} are read at once. Select less of it at a time."
+            )
+
+
+def _objects(readings: Sequence[Reading]) -> list[_Stored]:
+    _check_number(readings)
     found: dict[tuple[Transport, str], _Stored] = {}
     for reading in readings:
         layout = reading.layout

@@ -107,6 +107,16 @@ def _positions(entry: Any, axis: int, length: int) -> range | NDArray[np.intp]:
     return np.where(positions < 0, positions + length, positions) if smallest < 0 else positions
 
 
+def most_cells(positions: range | NDArray[np.intp], width: int) -> int:
+    """How many cells of `width` one axis's selection touches at most, without looking at each."""
+    if not len(positions):
+        return 0
+    ends = (
+        (positions[0], positions[-1]) if isinstance(positions, range) else (positions.min(), positions.max())
+    )
+    return min(len(positions), int(max(ends)) // width - int(min(ends)) // width + 1)
+
+
 def pieces(positions: range | NDArray[np.intp], width: int) -> Iterator[Piece]:
     """Cut one axis's selection by the cells of `width` that it touches, each cell once.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import ChunkError
+from intake_nwbzarr.hierarchy.zarr3 import named
 
 GAP: Final = 64 * 2**10
 """Bytes that are rather fetched for nothing than skipped with a request of their own."""
@@ -71,10 +72,7 @@ def sharding(
     configuration: Mapping[str, Any], shard_shape: tuple[int, ...], chunk_bytes: int
 ) -> Sharding | None:
     """Understand the configuration of ``sharding_indexed``; None if its index is encoded unusually."""
-    codecs = [
-        (entry, {}) if isinstance(entry, str) else (entry["name"], entry.get("configuration") or {})
-        for entry in configuration.get("index_codecs", ())
-    ]
+    codecs = [named(entry) for entry in configuration.get("index_codecs", ())]
     if [name for name, _ in codecs] not in (["bytes"], ["bytes", "crc32c"]):
         return None
     counts = tuple(

@@ -79,7 +79,7 @@ def _checked_one(size: Any) -> Any:
             return size
         case list() | tuple() if size and all(isinstance(part, int) and part > 0 for part in size):
             return tuple(size)
-        case str():
+        case str() if size.strip():
             try:
                 parsed = float(parse_bytes(size))
             except ValueError:
@@ -100,15 +100,14 @@ def _sizes(variable: xr.Variable, wanted: Any) -> dict[Hashable, Any]:
     cut = [dim for dim, size in asked.items() if isinstance(size, float)]
     if cut and variable.dtype.kind != "O":
         dim, lengths = cut[0], variable.sizes
-        others = prod(_length(sizes[other], lengths[other]) for other in variable.dims if other != dim)
-        width = int(asked[dim] / max(1, others * variable.dtype.itemsize))
+        others = [_longest(sizes[other], lengths[other]) for other in variable.dims if other != dim]
+        width = int(asked[dim] / max(1, prod(others) * variable.dtype.itemsize))
         if width > preferred[dim]:
             width -= width % preferred[dim]
         sizes[dim] = max(1, min(width, lengths[dim]))
     return sizes
 
 
-def _length(size: Any, length: int) -> int:
-    if isinstance(size, tuple):
-        return max(size)
-    return length if size == -1 else min(size, length)
+def _longest(size: int | tuple[int, ...], length: int) -> int:
+    longest = max(size) if isinstance(size, tuple) else size
+    return length if longest == -1 else min(longest, length)

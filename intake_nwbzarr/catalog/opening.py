@@ -66,8 +66,8 @@ def _check_url(urlpath: Place, template: object) -> None:
         )
     if re.match(r"\w+://None(/|$)", urlpath):
         raise LocationError(
-            f"{masked_url(urlpath)} begins with the word None, which Intake puts for an environment variable that is not "
-            "set. Set the one that the catalog names."
+            f"{masked_url(urlpath)} begins with the word None, which Intake puts for an environment variable "
+            "that is not set. Set the one that the catalog names."
         )
 
 

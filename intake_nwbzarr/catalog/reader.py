@@ -81,8 +81,8 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     group
         The path of one object, such as ``units``; without it, the whole session.
     chunks
-        As in `xarray.open_dataset`, see `intake_nwbzarr.catalog.chunking.open_dask`: ``{}``, whole multiples of
-        the stored chunks, unless given.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
+        of the stored chunks, unless given.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``, ...
 

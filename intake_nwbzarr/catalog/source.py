@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from intake.source.base import DataSource, NoEntry, Schema
@@ -11,6 +12,7 @@ from intake.source.base import DataSource, NoEntry, Schema
 from intake_nwbzarr.catalog.chunking import open_dask
 from intake_nwbzarr.catalog.masking import masked_options, masked_url
 from intake_nwbzarr.catalog.opening import entry_location, open_raw, summary
+from intake_nwbzarr.errors import CredentialsError, LocationError
 
 if TYPE_CHECKING:
     import pynwb
@@ -32,8 +34,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     group
         The path of one object, such as ``units``; without it, the whole session.
     chunks
-        As in `xarray.open_dataset`, see `intake_nwbzarr.catalog.chunking.open_dask`: ``{}``, whole multiples of
-        the stored chunks, unless given.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
+        of the stored chunks, unless given.
     metadata
         The catalog's.
     **keywords
@@ -81,7 +83,13 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
             When the path or an option makes no sense, or comes from an environment variable that is not set.
         """
         if self._location is None:
-            self._location = entry_location(self.urlpath, self.storage_options, self._templates())
+            try:
+                self._location = entry_location(self.urlpath, self.storage_options, self._templates())
+            except (CredentialsError, LocationError):
+                # The entry keeps its source: once variables are set, it has to make another.
+                with suppress(NoEntry, AttributeError):
+                    self.entry.clear_cached_default_source()
+                raise
         return self._location
 
     def read(self) -> xr.Dataset:

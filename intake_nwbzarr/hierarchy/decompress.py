@@ -14,10 +14,22 @@ import zlib
 from collections.abc import Buffer, Callable, Mapping
 from typing import Any, Final, Protocol
 
+import numcodecs
 import numpy as np
 from numcodecs import blosc, lz4, zstd
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
+from intake_nwbzarr.hierarchy.zarr3 import named
+
+CHECKSUMS: Final = {
+    "crc32c": "crc32c",
+    "numcodecs.crc32c": "crc32c",
+    "numcodecs.crc32": "crc32",
+    "numcodecs.adler32": "adler32",
+    "numcodecs.fletcher32": "fletcher32",
+    "numcodecs.jenkins_lookup3": "jenkins_lookup3",
+}
+"""Codecs that append or prepend four bytes, by what numcodecs calls them."""
 
 LZMA_MEMORY: Final = 256 * 2**20
 """What an LZMA dictionary may take; the strongest preset needs 65 MiB."""
@@ -52,9 +64,7 @@ def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, wher
     MetadataError
         When the codec is not a compressor known here.
     """
-    name, configuration = (
-        (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
-    )
+    name, configuration = named(codec)
     decoder = _DECODERS.get(name)
     if decoder is None:
         raise MetadataError(
@@ -72,7 +82,22 @@ def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, wher
         ) from error
 
 
-def check_expansion(codec: Mapping[str, Any], data: Buffer, limit: int, *, where: str) -> None:
+def undo_bytes(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str) -> memoryview:
+    """Undo one compressor, or one checksum: see `decompress`."""
+    name, configuration = named(codec)
+    if name not in CHECKSUMS:
+        return decompress(codec, data, limit, where=where)
+    try:
+        content = numcodecs.get_codec({**configuration, "id": CHECKSUMS[name]}).decode(data)
+    except Exception as error:  # whatever the library makes of too few bytes
+        raise ChunkError(
+            f"{where} does not fit its checksum {name!r}: {error}. The chunk is damaged; compare it with the "
+            "original file."
+        ) from error
+    return memoryview(content).cast("B")
+
+
+def check_expansion(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str) -> None:
     """Refuse bytes that would expand beyond a limit, before a decoder that knows of none gets them.
 
     What declares its size is not decompressed for that.
@@ -89,7 +114,7 @@ def check_expansion(codec: Mapping[str, Any], data: Buffer, limit: int, *, where
     ChunkError
         When they are truncated or damaged.
     """
-    name, view = codec["name"], memoryview(data).cast("B")
+    (name, _), view = named(codec), memoryview(data).cast("B")
     if name not in COMPRESSORS:
         return
     declared: int | None = None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import struct
+import re
 from collections.abc import Buffer, Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
 import numpy as np
-from numcodecs import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import LimitError
 from intake_nwbzarr.hierarchy.nodes import numpy_dtype
 from intake_nwbzarr.hierarchy.pickles import interpret
 from intake_nwbzarr.hierarchy.records import ArrayRecord, DtypeRecord, ReferenceRecord, element_dtype
+from intake_nwbzarr.hierarchy.variable_length import decode_items
 
 OBJECT_BYTES: Final = 2**30
 """What a chunk of objects may take, stored, decompressed or encoded anew: no metadata declare its size."""
@@ -49,17 +49,26 @@ def object_items(
             record = interpret(data, maximum_opcodes=allowed, where=where)
             return _array_items(record, count, fields)
         case "json2":
+            _check_json(data, 1000 + count * (16 + 48 * (len(fields) if fields else 1)))
             *items, _, shape = json.loads(data)
             return _flat(items[0] if not shape else items, _checked_shape(shape, count))
         case "vlen-utf8" | "vlen-bytes" as name:
-            (found,) = struct.unpack_from("<I", data)
-            if found != count:  # before the library makes room for them
-                raise ValueError(f"it holds {found} elements where {count} are declared")
-            decoded = (VLenUTF8() if name == "vlen-utf8" else VLenBytes()).decode(data)
+            decoded = decode_items(name, data, count)
             # These were written in the order of memory.
-            return decoded.reshape(configuration["shape"], order=configuration["order"]).ravel().tolist()  # type: ignore[no-any-return]
+            return decoded.reshape(configuration["shape"], order=configuration["order"]).ravel().tolist()
         case name:
             raise ValueError(f"it is encoded by {name!r}")
+
+
+_JSON_TEXT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+
+
+def _check_json(data: bytes, allowed: int) -> None:
+    """Refuse JSON of more values than can be meant: three bytes of it become a list of 56."""
+    structure = _JSON_TEXT.sub(b"", data)
+    found = structure.count(b",") + structure.count(b"[") + structure.count(b"{")
+    if found > allowed:
+        raise ValueError(f"it holds {found} JSON values where at most {allowed} can be meant")
 
 
 def repeated_columns(data: Buffer, configuration: Mapping[str, Any], count: int) -> dict[str, Column]:

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from intake_nwbzarr.errors import LinkError
+from intake_nwbzarr.errors import (
+    AccessError,
+    LimitError,
+    LinkError,
+    ListingError,
+    LocationError,
+    MetadataError,
+    NodeNotFoundError,
+    TransportError,
+)
 from intake_nwbzarr.hierarchy.nodes import GroupNode, Node, safe_path
 
 if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.load import Hierarchy
 
 MAXIMUM_HOPS = 32
+
+UNREACHABLE: Final = (
+    NodeNotFoundError,
+    LocationError,
+    AccessError,
+    TransportError,
+    ListingError,
+    MetadataError,
+    LimitError,
+)
+"""Why a link or reference may lead nowhere: another file may be missing, refused, out of reach or damaged."""
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from zarr.abc.store import Store
 
 from intake_nwbzarr.errors import (
     ListingError,
+    MetadataError,
     NodeNotFoundError,
     NotNWBError,
     UnconsolidatedWarning,
@@ -22,8 +24,12 @@ from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_d
 from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.requests import Transport, open_transport, run
+
+MOST_COMPARED: Final = 2000
+"""How many names the closest to a missing one are looked for among."""
 
 
 def open_hierarchy(
@@ -239,21 +245,37 @@ class Hierarchy(Mapping[str, Node]):
 
     def not_found(self, path: str) -> NodeNotFoundError:
         """The error for a path that is not there, naming the closest that are."""
-        everything = list(self._documents.nodes)
-        name = path.rpartition("/")[2]
-        close = [known for known in everything if known and known.rpartition("/")[2] == name]
-        close += [known for known in difflib.get_close_matches(path, everything, n=3) if known not in close]
+        parent, _, name = path.rpartition("/")
+        close = [known for known in self._documents.nodes if known and known.rpartition("/")[2] == name]
+        if not close:
+            # Comparing texts is slow, and damaged files name many things that are not there.
+            beside = [f"{parent}/{child}".lstrip("/") for child in self.children(parent)]
+            names = islice(beside or self._documents.nodes, MOST_COMPARED)
+            close = difflib.get_close_matches(path, names, n=3)
         hint = f"; the closest are {', '.join(map(repr, close[:3]))}" if close else ""
         return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.")
 
     def _decode(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
         documents = {name: self._documents.decode(path, name, value) for name, value in raw.items()}
+        where = f"{path!r} in {self.location}"
         if self.zarr_format == 3:
             document = documents["zarr.json"]
-            if document.get("node_type") == "array":
-                return ArrayNode(path, document)
-            return GroupNode(path, document.get("attributes") or {})
+            match document.get("node_type"):
+                case "array":
+                    check_array(document, where=where)
+                    return ArrayNode(path, document)
+                case "group":
+                    check_group(document, where=where)
+                    return GroupNode(path, document.get("attributes") or {})
+                case other:
+                    raise MetadataError(
+                        f"The metadata of {where} describe a {other!r:.80}; 'group' or 'array' was expected."
+                    )
         attributes = documents.get(".zattrs", {})
         if ".zarray" in documents:
-            return translate_array(path, documents[".zarray"], attributes)
-        return translate_group(path, attributes)
+            array = translate_array(path, documents[".zarray"], attributes)
+            check_array(array.metadata, where=where)
+            return array
+        group = translate_group(path, attributes)
+        check_group({"attributes": group.attributes}, where=where)
+        return group

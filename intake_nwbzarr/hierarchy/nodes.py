@@ -66,7 +66,7 @@ class ArrayNode:
     @property
     def attributes(self) -> Mapping[str, Any]:
         """Attributes in canonical form (``_DTYPE``, ``_REFERENCE_FIELDS``, …, as hdmf-zarr 0.14)."""
-        value: Mapping[str, Any] = self.metadata.get("attributes", {})
+        value: Mapping[str, Any] = self.metadata.get("attributes") or {}
         return value
 
     @property

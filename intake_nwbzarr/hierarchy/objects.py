@@ -38,6 +38,7 @@ from intake_nwbzarr.hierarchy.elements import (
     repeated_columns,
     strings,
 )
+from intake_nwbzarr.hierarchy.variable_length import text_limit
 from intake_nwbzarr.zarr_internals import ArraySpec
 
 CODEC_NAME: Final = "nwbzarr.legacy_objects"
@@ -84,11 +85,14 @@ def decode_legacy_objects(
     try:
         content, count = configuration["content"], prod(configuration["shape"])
         stored = memoryview(data).cast("B")
+        fields = content if isinstance(content, list) else None
+        limit = min(OBJECT_BYTES, text_limit(tuple(configuration["shape"]), len(fields or [0])))
         for compressor in reversed(configuration["compressors"]):
-            stored = decompress(compressor, stored, OBJECT_BYTES, where=where)
+            stored = decompress(compressor, stored, limit, where=where)
+        if len(stored) > limit:
+            raise LimitError(f"{where} holds {len(stored)} bytes; {limit} are allowed for {count} objects.")
         if configuration["object_codec"] == REPEATED_RECORDS:
             return repeated_columns(stored, configuration, count)
-        fields = content if isinstance(content, list) else None
         items = object_items(bytes(stored), configuration, count, fields, where)
         if len(items) != count:
             raise ValueError(f"it holds {len(items)} elements where {count} are declared")

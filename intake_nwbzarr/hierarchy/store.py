@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Buffer, Iterable, Sequence
 from math import prod
 from typing import Any, TypedDict
 
 import msgspec
-from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.buffer import Buffer as ZarrBuffer
+from zarr.abc.buffer import BufferPrototype
 from zarr.abc.store import (
     ByteRequest,
     OffsetByteRequest,
@@ -17,11 +18,14 @@ from zarr.abc.store import (
 )
 from zarr.buffer import default_buffer_prototype
 
-from intake_nwbzarr.errors import ClosedError
-from intake_nwbzarr.hierarchy.decompress import check_expansion
-from intake_nwbzarr.hierarchy.elements import OBJECT_BYTES
+from intake_nwbzarr.errors import ChunkError, ClosedError
+from intake_nwbzarr.hierarchy.decompress import check_expansion, undo_bytes
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
+from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, check_count, text_limit
+from intake_nwbzarr.hierarchy.zarr3 import Codec, named
+from intake_nwbzarr.transport.contract import LARGEST_OBJECT
 
 
 class HierarchyStore(Store):
@@ -63,7 +67,7 @@ class HierarchyStore(Store):
         key: str,
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
+    ) -> ZarrBuffer | None:
         """A metadata document or a chunk, None where there is none."""
         if self.closed:
             raise ClosedError(
@@ -86,7 +90,7 @@ class HierarchyStore(Store):
         self,
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
-    ) -> list[Buffer | None]:
+    ) -> list[ZarrBuffer | None]:
         """Parts of chunks, one for each key and range."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
@@ -109,7 +113,7 @@ class HierarchyStore(Store):
         """Groups and arrays can be listed; chunks cannot."""
         return True
 
-    async def set(self, key: str, value: Buffer) -> None:  # noqa: ARG002 (the interface's)
+    async def set(self, key: str, value: ZarrBuffer) -> None:  # noqa: ARG002 (the interface's)
         """Refuse: the store is read-only."""
         raise ClosedError(f"{self} is opened for reading; {key!r} cannot be written.")
 
@@ -143,11 +147,14 @@ class HierarchyStore(Store):
             path = path.rpartition("/")[0]
         node = self.hierarchy.get(path)
         if isinstance(node, ArrayNode):
-            # Filters may widen what they decode; objects have no size of their own.
-            plain = prod(node.chunks) * node.dtype.itemsize * 16 + 2**20
-            limit = OBJECT_BYTES if node.dtype.kind == "O" else plain
             where = f"{key!r} in {self.hierarchy.location}"
-            check_expansion(node.metadata["codecs"][-1], data, limit, where=where)
+            codecs = [named(codec) for codec in node.metadata["codecs"]]
+            if codecs[0][0] in VARIABLE_LENGTH:
+                _check_items(node, codecs[1:], data, where)
+            else:
+                # Filters may widen what they decode.
+                limit = min(prod(node.chunks) * node.dtype.itemsize * 16 + 2**20, LARGEST_OBJECT)
+                check_expansion(node.metadata["codecs"][-1], data, limit, where=where)
 
     def _document(self, key: str) -> bytes | None:
         path, _, name = key.rpartition("/")
@@ -167,6 +174,22 @@ class HierarchyStore(Store):
         if isinstance(node, ArrayNode):
             return dict(node.metadata)
         return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
+
+
+def _check_items(node: ArrayNode, codecs: Sequence[Codec], data: bytes, where: str) -> None:
+    """Refuse strings that are more, or longer, than the metadata of their array allow."""
+    if any(name == LEGACY_OBJECTS for name, _ in codecs):
+        return  # the codec has limits of its own
+    content: Buffer = data
+    for name, configuration in reversed(codecs):
+        codec = {"name": name, "configuration": configuration}
+        content = undo_bytes(codec, content, text_limit(node.chunks), where=where)
+    try:
+        check_count(content, prod(node.chunks))
+    except ValueError as error:
+        raise ChunkError(
+            f"{where} cannot be decoded: {error}. The chunk is damaged, or does not belong to this array."
+        ) from error
 
 
 class _Range(TypedDict, total=False):

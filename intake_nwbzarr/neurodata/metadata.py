@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hierarchy.links import Reference
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
@@ -72,11 +74,17 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
 
 def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:
     for name in hierarchy.children(""):
-        yield name, hierarchy[name]
+        yield from _whole(hierarchy, name, name)
     for name in hierarchy.children("general"):
-        yield name, hierarchy[f"general/{name}"]
+        yield from _whole(hierarchy, name, f"general/{name}")
     for name in hierarchy.children(SUBJECT):
-        yield f"subject_{name.removeprefix('subject_')}", hierarchy[f"{SUBJECT}/{name}"]
+        yield from _whole(hierarchy, f"subject_{name.removeprefix('subject_')}", f"{SUBJECT}/{name}")
+
+
+def _whole(hierarchy: Hierarchy, name: str, path: str) -> Iterator[tuple[str, Node]]:
+    """A node that can be understood; of others, a warning is given where the session's objects are found."""
+    with suppress(MetadataError):
+        yield name, hierarchy[path]
 
 
 def _describes(node: ArrayNode) -> bool:
@@ -167,13 +175,33 @@ def _storable_value(value: Any) -> str | int | float | list[Any] | None:
         case list() | tuple() if not value:
             return None
         case list() | tuple():
-            return _storable_list([_storable_value(item) for item in value])
+            return _storable_list(value)
         case _:
-            return json.dumps(value, default=str)
+            return json.dumps(_plain(value), default=str)
 
 
-def _storable_list(items: list[Any]) -> list[Any] | str:
-    kinds = {type(item) for item in items}
-    if kinds == {str} or kinds <= {int, float}:
-        return items
+def _storable_list(value: list[Any] | tuple[Any, ...]) -> list[Any] | str:
+    items = [_plain(item) for item in value]
+    if not any(isinstance(item, list | dict) for item in items):
+        items = [_storable_value(item) for item in items]
+        kinds = {type(item) for item in items}
+        if kinds == {str} or kinds <= {int, float}:
+            return items
     return json.dumps(items, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """A nested value before it becomes JSON, once and as a whole: references as paths, no NumPy types."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    match value:
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case {"_REFERENCE": {"path": str()}}:
+            return _storable_value(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case _:
+            return value

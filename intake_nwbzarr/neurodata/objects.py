@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from intake_nwbzarr.errors import LocationError, NodeNotFoundError
-from intake_nwbzarr.hierarchy.links import Target
+from intake_nwbzarr.errors import LinkError, MetadataError, warn_caller
+from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
 from intake_nwbzarr.neurodata.metadata import SUBJECT
@@ -71,26 +71,40 @@ def _walk(
 ) -> None:
     for name in sorted(hierarchy.children(path), key=_counting):
         child = f"{path}/{name}" if path else name
-        node = hierarchy[child]
-        if child == hierarchy.specifications or _place(hierarchy, Target(hierarchy, child), found, seen):
-            continue
-        if isinstance(node, ArrayNode):
-            if node.neurodata_type is not None or path not in _METADATA:
-                found.unmapped.append(child)
-        elif node.neurodata_type is not None and not _is_container(hierarchy, node):
-            found.unmapped.append(child)
-        else:
-            _walk(hierarchy, child, found, seen, soft_links=soft_links)
+        try:
+            _visit(hierarchy, child, found, seen, soft_links=soft_links)
+        except (MetadataError, LinkError) as error:
+            _leave_out(hierarchy, child, found, error)
     for name, reference in hierarchy.links(path).items():
         if not soft_links and reference.source == ".":
             continue
         child = f"{path}/{name}" if path else name
         try:
             target = hierarchy.resolve(child)
-        except (NodeNotFoundError, LocationError):
+            _place(target.hierarchy, target, found, seen)
+        except UNREACHABLE as error:
+            _leave_out(hierarchy, child, found, error)
+
+
+def _visit(
+    hierarchy: Hierarchy, child: str, found: Objects, seen: set[tuple[str, str]], *, soft_links: bool
+) -> None:
+    node = hierarchy[child]
+    if child == hierarchy.specifications or _place(hierarchy, Target(hierarchy, child), found, seen):
+        return
+    if isinstance(node, ArrayNode):
+        if node.neurodata_type is not None or child.rpartition("/")[0] not in _METADATA:
             found.unmapped.append(child)
-            continue
-        _place(target.hierarchy, target, found, seen)
+    elif node.neurodata_type is not None and not _is_container(hierarchy, node):
+        found.unmapped.append(child)
+    else:
+        _walk(hierarchy, child, found, seen, soft_links=soft_links)
+
+
+def _leave_out(hierarchy: Hierarchy, path: str, found: Objects, error: Exception) -> None:
+    """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
+    found.unmapped.append(path)
+    warn_caller(f"{path!r} in {hierarchy.location} is left out. {error}")
 
 
 def _counting(name: str) -> list[tuple[str, int]]:
@@ -115,10 +129,13 @@ def _place_inner(target: Target, found: Objects, seen: set[tuple[str, str]]) -> 
     own = set(as_names(target.node.attributes.get("categories"))) | _OWN_PARTS
     for name in target.hierarchy.children(target.path):
         inner = Target(target.hierarchy, f"{target.path}/{name}")
-        if name in own or not isinstance(inner.node, GroupNode):
-            continue
-        if not _place(target.hierarchy, inner, found, seen):
-            found.unmapped.append(inner.path)
+        try:
+            if name in own or not isinstance(inner.node, GroupNode):
+                continue
+            if not _place(target.hierarchy, inner, found, seen):
+                found.unmapped.append(inner.path)
+        except (MetadataError, LinkError) as error:
+            _leave_out(target.hierarchy, inner.path, found, error)
 
 
 def _is_container(hierarchy: Hierarchy, node: GroupNode) -> bool:

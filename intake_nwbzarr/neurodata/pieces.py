@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +20,10 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 
 # Ids and regions, of which real sessions have thousands.
 LARGEST_AT_OPEN = 2 * 2**30
+MOST_CHUNKS_AT_OPEN = 10**6
+
+# What a short string takes.
+STRING_AT_OPEN = 64
 
 
 @dataclass(frozen=True)
@@ -176,12 +181,17 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
 
 def _check_size(arrays: Sequence[StoredArray]) -> None:
     # A shape is written in a few bytes, and memory for it is taken before anything is read.
+    taken = chunks = 0
     for array in arrays:
-        if array.size * max(array.dtype.itemsize, 1) > LARGEST_AT_OPEN:
+        taken += array.size * (STRING_AT_OPEN if array.dtype.kind == "O" else max(array.dtype.itemsize, 1))
+        pairs = zip(array.shape, array.chunks, strict=True)
+        chunks += prod(-(-length // max(width, 1)) for length, width in pairs)
+        if taken > LARGEST_AT_OPEN or chunks > MOST_CHUNKS_AT_OPEN:
             raise LimitError(
-                f"{array.node.path!r} in {array.location} declares {array.size:,} elements, which opening "
-                f"would read at once: more than {LARGEST_AT_OPEN:,} bytes. The file is damaged or hostile; "
-                "open other objects of it with group=."
+                f"{array.node.path!r} in {array.location} declares {array.size:,} elements in chunks of "
+                f"{array.chunks}. Opening would read {taken:,} bytes in {chunks:,} chunks at once, where "
+                f"{LARGEST_AT_OPEN:,} bytes in {MOST_CHUNKS_AT_OPEN:,} are allowed. The file is damaged or "
+                "hostile; open other objects of it with group=."
             )
 
 

@@ -80,7 +80,7 @@ def map_region(
     rows = np.atleast_1d(values[0]).astype(np.int64)
     if table is None or (rows.size and (rows.min() < 0 or rows.max() >= table.rows.size)):
         return _without_table(region, table, rows, name, owner)
-    whole = np.array_equal(rows, np.arange(table.rows.size))
+    whole = rows.size == table.rows.size and np.array_equal(rows, np.arange(table.rows.size))
     dimension = _dimension(table, None if whole else rows, name, owner)
     labels = None
     if table.ids is not None:

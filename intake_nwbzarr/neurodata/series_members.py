@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import LocationError, NodeNotFoundError, warn_caller
-from intake_nwbzarr.hierarchy.links import Target
+from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.neurodata.axes import Axes
@@ -127,12 +127,15 @@ def series_members(hierarchy: Hierarchy, path: str) -> SeriesMembers:
             continue
         try:
             target = hierarchy.resolve(f"{path}/{name}")
-        except (NodeNotFoundError, LocationError) as error:
+            node = target.node
+        except UNREACHABLE as error:
+            if name not in hierarchy.links(path):
+                raise  # the series' own array is damaged
             found.links[name] = linked(hierarchy.links(path)[name])
             warn_caller(f"{found.where} is shown without its {name!r}: {error}")
             continue
-        if isinstance(target.node, ArrayNode):
-            _sort(found, name, target, stored(target.hierarchy, target.node))
+        if isinstance(node, ArrayNode):
+            _sort(found, name, target, stored(target.hierarchy, node))
         elif name in hierarchy.links(path):
             found.links[name] = linked(hierarchy.links(path)[name])
         elif name == "bands":

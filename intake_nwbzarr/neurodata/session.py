@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from intake_nwbzarr.errors import MetadataError, NodeNotFoundError, OptionError, warn_caller
+from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, OptionError, warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -127,7 +127,7 @@ def _or_unmapped(target: Target, mapper: Mapper[Piece], found: Objects) -> Mappe
     """One object of many: damaged metadata cost that object, not the session."""
     try:
         return (yield from mapper)
-    except (MetadataError, NodeNotFoundError) as error:
+    except (MetadataError, NodeNotFoundError, LimitError) as error:
         found.unmapped.append(target.path)
         warn_caller(f"{target.path!r} in {target.hierarchy.location} is left out. {error}")
         return None

@@ -52,6 +52,9 @@ _UNITS_OF_UNITS = {
     "waveform_sd": "volts",
     "waveforms": "volts",
 }
+# Samples of one waveform; real ones have a few hundred.
+_LONGEST_WAVEFORM = 10**6
+
 _UNITS_OF_BANDS = {"band_limits": "Hz", "band_mean": "Hz", "band_stdev": "Hz"}
 
 _BOUNDS: Final[tuple[tuple[Literal["start", "count"], str], ...]] = (
@@ -181,6 +184,12 @@ def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
     if column.name not in _UNITS_OF_UNITS or len(plain.dimensions) < 2 or not rate or before is None:
         return
     sample = plain.dimensions[1]
+    if sample.size > _LONGEST_WAVEFORM:
+        warn_caller(
+            f"The column {column.name!r} of {plain.attributes['nwb_path']!r} declares waveforms of "
+            f"{sample.size:,} samples: they get no times."
+        )
+        return
     time = np.arange(sample.size) / float(rate) - float(before) / 1000
     attributes = {
         "units": SECONDS,

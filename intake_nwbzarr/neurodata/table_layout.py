@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import NodeNotFoundError, warn_caller
-from intake_nwbzarr.hierarchy.links import Target
+from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.neurodata.pieces import Dimension, stored
@@ -142,7 +142,7 @@ def category_layouts(table: Table) -> Iterator[Table]:
         path = f"{table.path}/{name}"
         try:
             target = table.hierarchy.resolve(path)
-        except NodeNotFoundError:
+        except UNREACHABLE:
             warn_caller(
                 f"The table {table.path!r} in {table.hierarchy.location} lists a category {name!r} that is "
                 "not in the file; it is left out."
@@ -187,7 +187,7 @@ def reference_of(target: Target, attribute: str) -> Target | None:
         return None
     try:
         return target.hierarchy.reference(value)
-    except NodeNotFoundError:
+    except UNREACHABLE:
         return None
 
 
@@ -209,7 +209,7 @@ def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, Target]]:
     for name in hierarchy.members(path):
         try:
             target = hierarchy.resolve(f"{path}/{name}")
-        except NodeNotFoundError:
+        except UNREACHABLE:
             # A link that leads nowhere, or not where allowed, is a missing column: `_columns` says so.
             continue
         if isinstance(target.node, ArrayNode):

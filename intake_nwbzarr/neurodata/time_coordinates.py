@@ -12,9 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.indexes import PandasIndex
 
-from intake_nwbzarr.errors import MetadataError, warn_caller
+from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from intake_nwbzarr.neurodata.pieces import IrregularTime, RegularTime
+from intake_nwbzarr.neurodata.pieces import LARGEST_AT_OPEN, IrregularTime, RegularTime
 from intake_nwbzarr.neurodata.series_time import warn_of_epoch
 
 # Decoded times are held in memory: 80 MB of them at most for one series.
@@ -107,6 +107,11 @@ def time_coordinates(
 def _decoded(
     time: RegularTime | IrregularTime, dimension: str, name: str, reference: ReferenceTime
 ) -> xr.Coordinates:
+    if time.dimension.size > LARGEST_AT_OPEN // 8:
+        raise LimitError(
+            f"{time.attributes.get('nwb_path', name)!r} has {time.dimension.size:,} times, too many to "
+            "decode at once. Open it with decode_times=False."
+        )
     if isinstance(time, RegularTime):
         seconds = time.starting_time + np.arange(time.dimension.size) / time.rate
     else:

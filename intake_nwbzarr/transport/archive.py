@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from intake_nwbzarr.errors import LimitError, NotZarrError, ResponseError
+from intake_nwbzarr.errors import LimitError, NotZarrError, ObjectChangedError, ResponseError
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
 
@@ -26,6 +26,7 @@ _LOCAL_HEADER = 30
 class _Directory:
     members: dict[str, zipfile.ZipInfo]
     etag: str | None
+    size: int
 
     @cached_property
     def folders(self) -> dict[str, Folder]:
@@ -123,18 +124,30 @@ class ZipTransport(Transport):
         return await asyncio.to_thread(_unpack, body, member)
 
     async def _bytes(self, start: int, stop: int, directory: _Directory) -> bytes:
-        end = min(stop, self._size)
+        end = min(stop, directory.size)
         if start >= end:
             raise NotZarrError(f"{self.location} is a damaged zip file: its directory points outside of it.")
-        fetched = await self._inner.fetch(self._name, Part(start, end), end - start)
+        try:
+            fetched = await self._inner.fetch(self._name, Part(start, end), end - start)
+        except ResponseError:
+            # It may have become shorter.
+            self._opening = None
+            raise
         if fetched is None or fetched.etag != directory.etag:
-            raise NotZarrError(f"{self.location} was replaced while it was being read; open it again.")
+            self._opening = None
+            raise ObjectChangedError(
+                f"{self.location} was replaced, or removed, while it was being read; open it again."
+            )
         return fetched.data
 
+    async def _is_gone(self) -> bool:
+        return await self._directory() is None
+
     async def _directory(self) -> _Directory | None:
-        # Many readers at once share one reading; a failed one is not remembered.
+        # Many readers at once share one reading; one that failed, or found nothing, is not remembered.
         if self._opening is None or (
-            self._opening.done() and (self._opening.cancelled() or self._opening.exception())
+            self._opening.done()
+            and (self._opening.cancelled() or self._opening.exception() or self._opening.result() is None)
         ):
             self._opening = asyncio.create_task(self._read_directory())
         return await asyncio.shield(self._opening)
@@ -145,8 +158,8 @@ class ZipTransport(Transport):
             fetched = await self._inner.fetch(self._name, Part(suffix=wanted), LARGEST_DIRECTORY)
             if fetched is None:
                 return None
-            self._size = fetched.size if fetched.size is not None else len(fetched.data)
-            tail = _Tail(fetched.data, self._size)
+            size = fetched.size if fetched.size is not None else len(fetched.data)
+            tail = _Tail(fetched.data, size)
             try:
                 with zipfile.ZipFile(tail) as archive:
                     members = archive.infolist()
@@ -160,6 +173,7 @@ class ZipTransport(Transport):
         return _Directory(
             _under_one_folder({member.filename: member for member in members if not member.is_dir()}),
             fetched.etag,
+            size,
         )
 
 

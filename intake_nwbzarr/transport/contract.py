@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,13 @@ from intake_nwbzarr.location import Location
 from intake_nwbzarr.storage_options import timeouts
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import readable_size, record
-from intake_nwbzarr.transport.loop import on_loop, own_loop
+from intake_nwbzarr.transport.loop import on_loop
 
 # No object of a session is larger than this unless a caller says so.
 LARGEST_OBJECT = 2 * 2**30
 LONGEST_BACKOFF = 10.0
+# What is asked for to learn whether there is a store at all; the key "" is the location itself.
+_DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"})
 
 
 @dataclass(frozen=True)
@@ -183,11 +185,17 @@ class Transport(ABC):
         ObjectChangedError
             When the object has another ETag by now.
         TransportError
-            When it cannot be had; names the cause and the attempts.
+            When it cannot be had, names the cause and the attempts; or when nothing is left of a whole local
+            folder or an archive, whose chunks would otherwise be taken for fill values.
         """
         part = _part(start, stop, suffix)
         fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit)
         if fetched is None:
+            if key.rpartition("/")[2] not in _DOCUMENTS and await on_loop(self._is_gone()):
+                raise TransportError(
+                    f"Cannot read {self.location}/{key}: {self.location} is not there any more, or not "
+                    "mounted. Bring it back, or open it where it is now."
+                )
             return None
         if etag is not None and fetched.etag != etag:
             raise ObjectChangedError(
@@ -200,7 +208,7 @@ class Transport(ABC):
     async def fetch(self, key: str, part: Part | None, limit: int) -> Fetched | None:
         """As `get`, for another transport that makes something of the bytes."""
         safe = self._safe(key)
-        return await _on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+        return await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
 
     async def list(self, prefix: str = "") -> list[Listed]:
         """Every object whose key is under `prefix`, a folder relative to the location; sorted by key.
@@ -212,7 +220,7 @@ class Transport(ABC):
         UnsafePathError
             When it names a key that could lead out of the file.
         """
-        listed = await _on_loop(self._list(self._safe(prefix)))
+        listed = await on_loop(self._list(self._safe(prefix)))
         for entry in listed:
             if self._safe(entry.key) != entry.key:
                 raise UnsafePathError(
@@ -233,7 +241,7 @@ class Transport(ABC):
         UnsafePathError
             When it names something that could lead out of the file.
         """
-        found = await _on_loop(self._list_folder(self._safe(folder)))
+        found = await on_loop(self._list_folder(self._safe(folder)))
         for name in (*found.names, *found.folders):
             # Two slashes in a row, in a bucket, make a folder without a name: the last part shows it.
             self._safe(f"{folder or '-'}/{name}/-")
@@ -269,7 +277,7 @@ class Transport(ABC):
         LocationError
             When nothing can be written there at all.
         """
-        return await _on_loop(self._put(self._safe(key), data, if_match, if_none_match))
+        return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
     def unwritable(self) -> LocationError:
         """What to raise instead of writing where `writable` is false."""
@@ -278,6 +286,10 @@ class Transport(ABC):
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         """One attempt; it counts its requests and the bytes it received."""
+
+    async def _is_gone(self) -> bool:
+        """Whether there is nothing at the location at all, where that is known without a request."""
+        return False
 
     @abstractmethod
     async def _list(self, prefix: str) -> Sequence[Listed]: ...
@@ -330,16 +342,6 @@ class Transport(ABC):
 
     def _safe(self, key: str) -> str:
         return safe_path(key, where=str(self.location))
-
-
-async def _on_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    # Checked first: a forked child inherits the transport, but not the loop's thread.
-    try:
-        here = asyncio.get_running_loop() is own_loop()
-    except BaseException:
-        coroutine.close()
-        raise
-    return await (coroutine if here else on_loop(coroutine))
 
 
 def too_large(size: int | None, limit: int) -> Failure:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-from intake_nwbzarr.credentials import missing_here, s3_access
+from intake_nwbzarr.credentials import missing_here, s3_access, unlogged
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
+    HostNotFoundError,
     ListingError,
     LocationNotFoundError,
     ObjectChangedError,
@@ -31,7 +32,7 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
-from intake_nwbzarr.transport.wire import Answer, Request, exchange, reach
+from intake_nwbzarr.transport.wire import Answer, Request, exchange, proxy_of, reach
 
 MOST_REDIRECTS = 3
 LARGEST_PAGE = 32 * 2**20
@@ -142,6 +143,10 @@ class HttpTransport(Transport):
                 AccessError, f"the server redirects from https to {shown}, which anyone may read along"
             )
         before, after = await reach(origin.hostname or ""), await reach(host)
+        if after is None and proxy_of(target) is None:
+            return Failure(
+                HostNotFoundError, f"the server redirects to {shown}, a name that does not resolve"
+            )
         if after is not None and after < (2 if before is None else before):
             return Failure(
                 AccessError,
@@ -319,7 +324,8 @@ class S3Transport(HttpTransport):
         from botocore.awsrequest import AWSRequest
 
         request = AWSRequest(method, url, headers, body or b"")
-        S3SigV4Auth(keys, "s3", region).add_auth(request)
+        with unlogged():
+            S3SigV4Auth(keys, "s3", region).add_auth(request)
         return dict(request.headers.items())
 
 

@@ -58,7 +58,7 @@ class LocalTransport(Transport):
                     return too_large(stop - start, limit)
                 data = _read_exactly(file.fileno(), start, stop)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return _DANGLING if os.path.islink(f"{self._root}/{key}") else None  # noqa: PTH114 (a string)
+            return _DANGLING if self._dangles(key) else None
         except OSError as error:
             return _failure(error)
         record(self.counted, "get", received=len(data))
@@ -67,6 +67,22 @@ class LocalTransport(Transport):
                 ResponseError, f"the file was cut short to {start + len(data)} bytes while it was read"
             )
         return Fetched(data, tag, size)
+
+    def _dangles(self, key: str) -> bool:
+        """Whether the file, or a folder on the way to it, is a link to nothing."""
+        trail = (Path(self._root, part) for part in (key, *map(str, Path(key).parents)))
+        return any(path.is_symlink() and not path.exists() for path in trail)
+
+    async def _is_gone(self) -> bool:
+        return await asyncio.to_thread(self._holds_nothing)
+
+    def _holds_nothing(self) -> bool:
+        # The folder that a disk is mounted on stays, empty, when it is not.
+        try:
+            with os.scandir(self._root) as entries:
+                return next(entries, None) is None
+        except (FileNotFoundError, NotADirectoryError):
+            return True
 
     async def _list(self, prefix: str) -> list[Listed]:
         async def attempt() -> list[Listed] | Failure:
@@ -89,7 +105,7 @@ class LocalTransport(Transport):
                 for entry in entries:
                     (folders if entry.is_dir() else names).append(entry.name)
         except (FileNotFoundError, NotADirectoryError):
-            return Folder((), ())
+            return _DANGLING if self._dangles(folder) else Folder((), ())
         except OSError as error:
             return _failure(error)
         return Folder(tuple(sorted(names)), tuple(sorted(folders)))

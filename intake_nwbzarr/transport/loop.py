@@ -65,11 +65,6 @@ async def on_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, running.loop))
 
 
-def own_loop() -> asyncio.AbstractEventLoop:
-    """The package's event loop, started when it is first asked for."""
-    return _start().loop
-
-
 def when_closing(closer: Callable[[], Awaitable[None]]) -> None:
     """Have something closed, on the loop, before the interpreter exits."""
     _start().closers.append(closer)

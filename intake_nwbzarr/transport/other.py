@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from intake_nwbzarr.credentials import missing_here
@@ -15,11 +16,12 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.location import Location
+from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.storage_options import OWN
 from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
 from intake_nwbzarr.transport.log import record
 
+_CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
 # What no repetition changes; OSErrors of another kind, and whatever HTTP libraries raise, may pass.
 _FINAL = (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError)
 
@@ -39,9 +41,19 @@ class FsspecTransport(Transport):
             url, options = _revealed(location)
             self._filesystem, self._root = _open_filesystem(url, options, location)
         self._sizes: dict[str, int] = {}
+        self._origin = _origin(location)
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        return await asyncio.to_thread(self._read, key, part, limit)
+        outcome = await asyncio.to_thread(self._read, key, part, limit)
+        if outcome is not None or self._origin is None or not key:
+            return outcome
+        # One attempt, within the request that is already counted in the budget.
+        asked = await self._origin._get(key, Part(0, 1), 1)
+        if isinstance(asked, Fetched):
+            return Failure(
+                TransportError, "the filesystem says that it is not there, and it is", attempts=None
+            )
+        return asked
 
     def _read(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         path = self._path(key)
@@ -189,6 +201,27 @@ def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
     return given.get("url", location.url), dict(options)
 
 
+def _origin(location: Location) -> Transport | None:
+    """What a cache keeps copies of, for a second opinion: fsspec's caches call every failure "not found"."""
+    if location.store is not None or location.scheme != "fsspec":
+        return None
+    url, options = _revealed(location)
+    *caches, last = url.split("::")
+    protocol = last.partition("://")[0].lower()
+    if not caches or protocol not in {"http", "https", "s3"}:
+        return None
+    if not all(cache.partition("://")[0] in _CACHES for cache in caches):
+        return None
+    inner = dict(options.get(protocol, {}))
+    if (given := location.option("timeouts")) is not None:
+        inner["timeouts"] = given
+    from intake_nwbzarr.transport.http_and_s3 import HttpTransport, S3Transport
+
+    origin = (S3Transport if protocol == "s3" else HttpTransport)(locate(last, inner))
+    origin.counted = location.url
+    return origin
+
+
 def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
@@ -223,7 +256,10 @@ def _failure(error: Exception) -> Failure | None:
     name = type(error).__name__
     match error:
         case FileNotFoundError() | IsADirectoryError() | NotADirectoryError():
-            return None
+            cause = error.__cause__
+            if cause is None or _is_absence(cause):
+                return None
+            return Failure(TransportError, f"the filesystem failed ({type(cause).__name__})", attempts=None)
         case PermissionError():
             return Failure(
                 AccessError,
@@ -240,3 +276,17 @@ def _failure(error: Exception) -> Failure | None:
             return Failure(CredentialsError, f"the credentials cannot be used ({name})")
         case _:
             return Failure(TransportError, f"the filesystem failed ({name})", attempts=None)
+
+
+def _is_absence(cause: BaseException) -> bool:
+    """Whether what led to a FileNotFoundError means just that: fsspec's HTTP gives it for any failure."""
+    if isinstance(cause, OSError | LookupError):
+        return isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | LookupError)
+    # Of aiohttp, Azure, Google and botocore, in this order.
+    status = next(
+        (getattr(cause, name) for name in ("status", "status_code", "code") if hasattr(cause, name)), None
+    )
+    response = getattr(cause, "response", None)
+    if isinstance(response, Mapping):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
+    return str(status) in {"404", "410"}

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from time import monotonic
 from urllib.parse import urlsplit
@@ -31,6 +31,8 @@ from intake_nwbzarr.transport.loop import when_closing
 # An error document is read this far, for the code in it.
 LARGEST_ERROR = 64 * 2**10
 _HOST_REMEMBERED = 60.0
+# Mapped, compatible, and NAT64: an IPv4 address in the last 32 bits.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -56,7 +58,7 @@ class Request:
 
     method: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     counted: tuple[str, str]
     part: Part | None = None
     limit: int = LARGEST_ERROR
@@ -75,7 +77,7 @@ async def exchange(request: Request, timeouts: Timeouts) -> Answer | Failure:
             data=request.body,
             allow_redirects=False,
             timeout=timeout,
-            proxy=_proxy(request.url),
+            proxy=proxy_of(request.url),
             ssl=_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
             if request.url.startswith("https:")
             else True,
@@ -306,7 +308,8 @@ def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG00
     return ssl.create_default_context()
 
 
-def _proxy(url: str) -> str | None:
+def proxy_of(url: str) -> str | None:
+    """The proxy that the environment wants requests to a URL to take; names resolve there, not here."""
     # Not aiohttp's trust_env, which would also send passwords from ~/.netrc.
     if not any(name.lower().endswith("_proxy") for name in os.environ) and sys.platform == "linux":
         return None
@@ -335,7 +338,20 @@ async def reach(host: str) -> int | None:
 
 
 def _reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    if mapped.is_link_local:
+    if isinstance(address, ipaddress.IPv6Address):
+        if (inner := _embedded(address)) is not None:
+            return _reach(inner)
+        if address.is_site_local:
+            return 1
+    if address.is_link_local:
         return 0
-    return 2 if mapped.is_global else 1
+    return 2 if address.is_global else 1
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to an IPv6 address end up at."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if any(address in network for network in _EMBEDDING):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

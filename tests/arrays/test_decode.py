@@ -10,7 +10,7 @@ import pytest
 import zarr
 from zarr.codecs import numcodecs as wrapped
 
-from intake_nwbzarr.errors import ChunkError, LimitError
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
 from tests.arrays.stored_arrays import stored_array, write, write_raw
 
 NUMBERS = np.arange(60, dtype="int32").reshape(12, 5)
@@ -190,3 +190,30 @@ def test_damaged_strings_are_an_error(tmp_path, chunk):
     )
     with pytest.raises(ChunkError, match="data/c/0"):
         stored.read()
+
+
+@pytest.mark.parametrize(
+    ("codec", "message"),
+    [
+        ({"name": "transpose", "configuration": {"order": [0, 0]}}, "no order of 2 axes"),
+        ({"name": "transpose", "configuration": {}}, "order"),
+        ({"name": "numcodecs.astype", "configuration": {"encode_dtype": "S1000000000"}}, "of numbers"),
+    ],
+)
+def test_filters_that_make_no_sense_are_named(tmp_path, codec, message):
+    document = {"shape": [2, 2], "data_type": "int32", "codecs": [codec, "bytes"]}
+    with pytest.raises(MetadataError, match=f"'data' has codecs that cannot be understood.*{message}"):
+        write_raw(tmp_path, document, {"c/0/0": b""}).read()
+
+
+def test_a_selection_of_too_many_chunks_is_refused_before_they_are_listed(tmp_path):
+    document = {
+        "shape": [10**9],
+        "data_type": "int8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+    }
+    stored = write_raw(tmp_path, document, {})
+    with pytest.raises(LimitError, match=r"'data' in .* touches 1,000,000,000 chunks"):
+        stored.read()
+    assert stored.read(slice(0, 10**9, 10**8)).shape == (10,)
+    assert stored.read(np.array([10**9 - 1, 0])).shape == (2,)

@@ -6,7 +6,7 @@ import zarr
 
 from intake_nwbzarr.arrays import shards
 from intake_nwbzarr.arrays.shards import GAP, RANGE, spans
-from intake_nwbzarr.errors import ChunkError
+from intake_nwbzarr.errors import ChunkError, MetadataError
 from intake_nwbzarr.transport.log import track_requests
 from tests.arrays.stored_arrays import stored_array
 
@@ -52,10 +52,10 @@ def test_a_shard_is_read_whatever_its_index_is_like(tmp_path, location, index_co
     np.testing.assert_array_equal(stored.read(), VALUES)
 
 
-def test_shards_of_shards_are_read(tmp_path):
+def test_shards_of_shards_are_refused(tmp_path):
     inner = zarr.codecs.ShardingCodec(chunk_shape=(2, 5))
     outer = zarr.codecs.ShardingCodec(chunk_shape=(4, 10), codecs=[inner])
-    written = zarr.create_array(
+    zarr.create_array(
         str(tmp_path),
         name="data",
         shape=(9, 20),
@@ -64,10 +64,8 @@ def test_shards_of_shards_are_read(tmp_path):
         serializer=outer,
         compressors=None,
     )
-    written[...] = VALUES[:9, :20]
-    np.testing.assert_array_equal(
-        stored_array(tmp_path).read((slice(1, 9), slice(None, None, -3))), VALUES[1:9, 19::-3]
-    )
+    with pytest.raises(MetadataError, match="'data' has shards in its shards"):
+        stored_array(tmp_path).read()
 
 
 def test_one_chunk_of_a_shard_takes_the_index_and_its_own_range(tmp_path):

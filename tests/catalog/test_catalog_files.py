@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from intake_nwbzarr.errors import CredentialsError, MappingWarning
+from intake_nwbzarr.errors import CredentialsError, LocationError, MappingWarning
 from tests.catalog.conftest import CATALOGS
 from tests.replica import ECEPHYS, IMAGING
 from tests.servers.http_server import StaticServer
@@ -153,6 +153,15 @@ class TestPrivate:
         monkeypatch.setenv("LAB_S3_ENDPOINT", s3_server.endpoint_url)
         with pytest.raises(CredentialsError, match="LAB_S3_SECRET, which it comes from, is not set"):
             self.open().from_variables.read()
+        assert s3_server.count() == 0
+
+    @pytest.mark.parametrize("entry", ["from_environment", "from_profile", "from_variables"])
+    def test_a_bucket_that_is_not_set_is_named_too(
+        self, entry: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("LAB_BUCKET")
+        with pytest.raises(LocationError, match="LAB_BUCKET"):
+            self.open()[entry].read()
         assert s3_server.count() == 0
 
     def test_the_catalog_lists_whatever_variables_are_set(self) -> None:

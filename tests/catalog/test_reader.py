@@ -15,7 +15,7 @@ from intake.readers.entry import Catalog
 
 from intake_nwbzarr.catalog.masking import MASK
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
-from intake_nwbzarr.errors import CredentialsError
+from intake_nwbzarr.errors import CredentialsError, LocationError
 from tests.servers.s3_server import S3Server
 
 CANARIES = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
@@ -134,6 +134,9 @@ def test_a_variable_that_is_not_set_is_an_error_and_not_another_identity(tmp_pat
     ).to_reader()
     with pytest.raises(CredentialsError, match="'key' of the entry for s3://bucket/a is empty"):
         catalog["it"].read()
+    catalog["bucket"] = NWBZarr("s3://{env(NOT_SET)}/a").to_reader()
+    with pytest.raises(LocationError, match="s3://None/a begins with the word None"):
+        catalog["bucket"].read()
 
 
 def test_variables_that_are_set_open_the_bucket(

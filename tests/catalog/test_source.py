@@ -16,10 +16,11 @@ import yaml
 
 from intake_nwbzarr.catalog.masking import MASK
 from intake_nwbzarr.catalog.source import NWBZarrSource
-from intake_nwbzarr.errors import CredentialsError, LocationNotFoundError
+from intake_nwbzarr.errors import CredentialsError, LocationError, LocationNotFoundError
 from intake_nwbzarr.transport.log import track_requests
 from tests.servers.s3_server import S3Server
 
+SERIES = "ElectricalSeriesAP"
 CANARIES = {"key": "CANARYKEY", "secret": "CANARYSECRET", "token": "CANARYTOKEN"}
 
 # Intake 2.0.9 warns about shell commands whenever a parameter has a text for a default.
@@ -147,6 +148,23 @@ class TestTemplates:
         with pytest.raises(CredentialsError, match=f"'{option}' of the entry for s3://bucket.* {named}"):
             catalog.it.read()
 
+    def test_a_variable_of_the_url_that_is_not_set_is_named(
+        self, session: Path, write_catalog: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        catalog = write_catalog(
+            s3=entry("s3://{{ env(NOT_SET_1) }}/a.nwb.zarr"),
+            local=entry("{{ env('NOT_SET_2') }}{{ CATALOG_DIR }}/a.nwb.zarr"),
+            default=entry(f"{{{{ env('NOT_SET', '{session.parent}') }}}}/{session.name}"),
+        )
+        for name, variable in (("s3", "NOT_SET_1"), ("local", "NOT_SET_2")):
+            with pytest.raises(LocationError, match=f"environment variable {variable}.*is not set"):
+                catalog[name].read()
+        monkeypatch.setenv("NOT_SET_1", "elsewhere")
+        assert str(catalog.s3.location) == "s3://elsewhere/a.nwb.zarr"
+        # With a default, or where another URL is given, nothing is missing.
+        assert SERIES in catalog.default.read()
+        assert SERIES in catalog.local(urlpath=str(session)).read()
+
 
 class TestSecrets:
     """No representation shows what opens a private bucket."""
@@ -172,6 +190,13 @@ class TestSecrets:
         for text in self.shown(source):
             assert "CANARY" not in text
         assert f"key: '{MASK}'" in source.yaml()
+
+    def test_intake_s_own_view_of_the_file_is_as_the_file(self, source: NWBZarrSource) -> None:
+        # As docs/catalogs.md says: no driver has a say in these.
+        catalog = source.catalog_object
+        assert "CANARY" in repr(catalog.walk()["it"])
+        assert "CANARY" in repr(source.entry.describe())
+        assert "CANARY" in catalog.serialize()
 
     def test_names_passwords_and_signatures_in_urls_are_not_either(self) -> None:
         for url in ("s3://CANARY:CANARY@bucket/a", "https://me:CANARY@host/a?X-Amz-Signature=CANARY"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -198,3 +199,14 @@ def test_a_document_larger_than_allowed_is_an_error(tmp_path: Path, monkeypatch:
     store = write_store(tmp_path / "a.nwb.zarr", {f"g{number}": group() for number in range(50)})
     with pytest.raises(LimitError):
         open_hierarchy(store)
+
+
+def test_two_hundred_missing_names_are_told_quickly_in_a_large_file(tmp_path: Path) -> None:
+    nodes = {"many": group()} | {f"many/object{number}": group() for number in range(3000)}
+    hierarchy = open_hierarchy(write_store(tmp_path / "a.nwb.zarr", nodes))
+    assert "the closest are 'many/object77'" in str(hierarchy.not_found("other/object77"))
+    assert "the closest are 'many/object" in str(hierarchy.not_found("many/objekt1"))
+    begin = time.perf_counter()
+    for number in range(200):
+        hierarchy.not_found(f"elsewhere/object{number}")
+    assert time.perf_counter() - begin < 2

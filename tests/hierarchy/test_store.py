@@ -1,5 +1,6 @@
 """The store: zarr-python reads any release's file through it, and writes nothing."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
-from intake_nwbzarr.errors import ClosedError, LimitError
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import ChunkError, ClosedError, LimitError
 from intake_nwbzarr.hierarchy.store import HierarchyStore
 from tests.hierarchy.stores import array, write_store
 
@@ -74,3 +76,36 @@ def test_a_bomb_is_refused_before_zarr_decodes_it(compressor: str, tmp_path: Pat
     group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
     with pytest.raises(LimitError, match=r"'x/c/0' in .* expands to"):
         group["x"][:]
+
+
+STRINGS = {
+    "plain": (struct.pack("<I", 2**31), [], ChunkError, "2147483648 elements where 10"),
+    "compressed": (
+        numcodecs.GZip(1).encode(struct.pack("<I", 2**31)),
+        [{"name": "gzip", "configuration": {"level": 1}}],
+        ChunkError,
+        "2147483648 elements where 10",
+    ),
+    "long": (
+        numcodecs.Zstd().encode(np.zeros(20 * 2**20, "u1")),
+        [{"name": "zstd", "configuration": {"level": 1, "checksum": False}}],
+        LimitError,
+        "expands to",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRINGS)
+def test_strings_that_claim_too_much_are_refused_before_zarr_makes_room(case: str, tmp_path: Path) -> None:
+    data, compressors, error, message = STRINGS[case]
+    node = array((10,)) | {"data_type": "string", "fill_value": ""}
+    node["codecs"] = [{"name": "vlen-utf8", "configuration": {}}, *compressors]
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": node})
+    (store / "x/c").mkdir()
+    (store / "x/c/0").write_bytes(data)
+    hierarchy = open_hierarchy(store)
+    group = zarr.open_group(HierarchyStore(hierarchy), mode="r")
+    with pytest.raises(error, match=message):
+        group["x"][:]
+    with pytest.raises(error, match=message):
+        StoredArray(hierarchy.location, hierarchy["x"]).read()

@@ -33,6 +33,8 @@ values = st.recursive(
         ([True, False], [1, 0]),
         ([1, "a"], '[1, "a"]'),
         ([[1, 2], [3, 4]], "[[1, 2], [3, 4]]"),
+        ([[["a"]], b"b"], '[[["a"]], "b"]'),
+        ([{"link": {"_REFERENCE": {"source": ".", "path": "/a"}}}], '[{"link": "a"}]'),
         ({"low": 1}, '{"low": 1}'),
         ({"_REFERENCE": {"source": ".", "path": "/general/devices/probe"}}, "general/devices/probe"),
         ({"_REFERENCE": {"source": "../raw.nwb.zarr", "path": "/a"}}, "../raw.nwb.zarr/a"),

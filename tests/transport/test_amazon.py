@@ -89,7 +89,9 @@ def test_a_certificate_that_is_not_trusted_is_an_error_at_once(
     ("host", "expected"),
     [("8.8.8.8", 2), ("2001:4860:4860::8888", 2), ("10.1.2.3", 1), ("127.0.0.1", 1), ("localhost", 1),
      ("::1", 1), ("::ffff:10.0.0.1", 1), ("100.64.0.1", 1), ("0.0.0.0", 1), ("169.254.169.254", 0),
-     ("::ffff:169.254.169.254", 0), ("fe80::1", 0), ("no-such-host.invalid", None)],
+     ("::ffff:169.254.169.254", 0), ("fe80::1", 0), ("64:ff9b::10.0.0.1", 1),
+     ("64:ff9b::169.254.169.254", 0), ("64:ff9b::8.8.8.8", 2), ("2002:a00:1::", 1), ("2002:808:808::", 2),
+     ("::7f00:1", 1), ("::8.8.8.8", 2), ("fec0::1", 1), ("no-such-host.invalid", None)],
 )  # fmt: skip
 def test_hosts_are_told_apart_by_their_least_public_address(host: str, expected: int | None) -> None:
     assert run(reach(host)) == expected

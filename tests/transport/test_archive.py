@@ -7,7 +7,14 @@ from typing import Any
 import fsspec
 import pytest
 
-from intake_nwbzarr.errors import LimitError, NotZarrError, ResponseError, UnsafePathError
+from intake_nwbzarr.errors import (
+    LimitError,
+    NotZarrError,
+    ObjectChangedError,
+    ResponseError,
+    TransportError,
+    UnsafePathError,
+)
 from intake_nwbzarr.location import locate
 from intake_nwbzarr.transport.contract import Folder
 from intake_nwbzarr.transport.requests import Transport, fetch_many, open_transport, run, track_requests
@@ -81,6 +88,10 @@ def test_a_missing_archive_holds_nothing(tmp_path: Path) -> None:
     transport = open_transport(locate(tmp_path / "a.zip"))
     assert run(transport.get("zarr.json")) is None
     assert run(transport.list()) == []
+    with pytest.raises(TransportError, match=r"a\.zip is not there any more"):
+        run(transport.get("x/c/0"))
+    pack(tmp_path / "a.zip", FILES)
+    check(transport)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x05\x06" + b"\xff" * 18])
@@ -128,5 +139,24 @@ def test_an_archive_that_is_replaced_meanwhile_is_an_error(tmp_path: Path) -> No
     transport = open_transport(locate(path))
     run(transport.get("zarr.json"))
     pack(path, {"zarr.json": b"other"})
-    with pytest.raises(NotZarrError, match="replaced"):
+    with pytest.raises(ObjectChangedError, match="replaced"):
         run(transport.get("zarr.json"))
+    fetched = run(transport.get("zarr.json"))
+    assert fetched is not None
+    assert fetched.data == b"other"
+    run(transport.get("zarr.json"))
+    path.unlink()
+    with pytest.raises(ObjectChangedError, match="removed"):
+        run(transport.get("zarr.json"))
+    with pytest.raises(TransportError, match="not there any more"):
+        run(transport.get("c/0"))
+
+
+def test_an_archive_that_became_shorter_is_read_anew(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", FILES)
+    transport = open_transport(locate(path))
+    run(transport.get("empty"))
+    pack(path, {"empty": b""})
+    with pytest.raises(ResponseError):
+        run(transport.get("empty"))
+    assert run(transport.get("empty")) is not None

@@ -203,6 +203,12 @@ def test_no_redirect_leads_to_a_link_local_host(http_server: StaticServer, targe
         run(source(http_server).get("chunk"))
 
 
+def test_a_redirect_to_an_unknown_name_is_an_error(http_server: StaticServer) -> None:
+    http_server.fault("redirect", status=302, to="http://no-such-host.invalid/x")
+    with pytest.raises(HostNotFoundError, match=r"redirects to http://no-such-host\.invalid"):
+        run(source(http_server).get("chunk"))
+
+
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:canary@127.0.0.1/", ""]
 )

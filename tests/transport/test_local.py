@@ -157,3 +157,26 @@ def test_parts_without_bytes_make_no_sense(transport: Transport) -> None:
 def test_other_places_cannot_be_written() -> None:
     with pytest.raises(LocationError, match="cannot be written"):
         run(open_transport(locate("memory://a")).put("x", b""))
+
+
+def test_chunks_of_a_folder_that_was_moved_away_are_no_fill_values(root: Path, transport: Transport) -> None:
+    assert run(transport.get("-0/missing")) is None
+    moved = root.rename(root.parent / "moved")
+    assert run(transport.get("zarr.json")) is None
+    for _ in range(2):
+        with pytest.raises(TransportError, match="not there any more, or not mounted"):
+            run(transport.get("processing/lick rate/data/c/0"))
+        # As the folder that a disk was mounted on.
+        root.mkdir(exist_ok=True)
+    root.rmdir()
+    moved.rename(root)
+    assert run(transport.get("processing/lick rate/data/c/0")) is not None
+
+
+def test_a_folder_that_is_a_link_to_nothing_is_an_error(root: Path, transport: Transport) -> None:
+    (root / "annexed").symlink_to(root / "nowhere")
+    for call in (transport.get("annexed/c/0"), transport.get("annexed/zarr.json")):
+        with pytest.raises(TransportError, match="git annex get"):
+            run(call)
+    with pytest.raises(TransportError, match="git annex get"):
+        run(transport.list_folder("annexed"))

@@ -1,6 +1,7 @@
 """Filesystems of fsspec and open zarr Stores."""
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import fsspec
 import numpy as np
 import pytest
 import zarr
+import zarr.buffer
 import zarr.storage
+from botocore.exceptions import ClientError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from intake_nwbzarr.errors import (
@@ -27,6 +30,7 @@ from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
 DATA = bytes(range(200))
+QUICK = {"timeouts": {"backoff": 0.01, "attempts": 3}}
 
 
 @pytest.fixture
@@ -114,6 +118,31 @@ def test_a_remote_open_store_works_beside_zarr_itself(http_server: StaticServer)
     assert run(transport.get("x/zarr.json")) is not None
 
 
+@pytest.mark.parametrize(
+    ("cache", "kind", "status"),
+    [("simplecache", "http", 503), ("filecache", "http", 403), ("simplecache", "s3", 403)],
+)
+def test_what_a_cache_calls_not_found_is_asked_for_again(
+    http_server: StaticServer, s3_server: S3Server, tmp_path: Path, cache: str, kind: str, status: int
+) -> None:
+    (http_server.root / "group").mkdir()
+    (http_server.root / "group" / "0").write_bytes(DATA)
+    server: StaticServer | S3Server = http_server if kind == "http" else s3_server
+    url = http_server.url
+    if kind == "s3":
+        url = s3_server.upload(s3_server.private_bucket, "cached", http_server.root)
+    options = {cache: {"cache_storage": str(tmp_path / "cache")}, "s3": s3_server.signed_options} | QUICK
+    transport = open_transport(locate(f"{cache}::{url}", options))
+    assert run(transport.get("group/1")) is None
+    server.fault("status", "group/0", times=math.inf, status=status)
+    with pytest.raises((TransportError, AccessError), match="Cannot read"):
+        run(transport.get("group/0"))
+    server.reset()
+    fetched = run(transport.get("group/0"))
+    assert fetched is not None
+    assert fetched.data == DATA
+
+
 class FailingFileSystem(MemoryFileSystem):
     """Fails as often as told."""
 
@@ -141,9 +170,6 @@ def failing(memory: Any) -> type[FailingFileSystem]:
     return FailingFileSystem
 
 
-QUICK = {"timeouts": {"backoff": 0.01, "attempts": 3}}
-
-
 def test_a_filesystem_that_fails_in_passing_is_asked_again(failing: type[FailingFileSystem]) -> None:
     failing.failures = [OSError("canary"), TimeoutError("canary")]
     with track_requests() as log:
@@ -167,6 +193,28 @@ def test_a_filesystem_that_fails_is_an_error_without_its_message(
         run(open_transport(locate("failing://store", QUICK)).get("zarr.json"))
     assert "canary" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+def caused(cause: Exception) -> FileNotFoundError:
+    error = FileNotFoundError("canary")
+    error.__cause__ = cause
+    return error
+
+
+def test_not_found_for_another_reason_is_an_error(failing: type[FailingFileSystem]) -> None:
+    transport = open_transport(locate("failing://store", QUICK))
+    for status in (404, 500):
+        answer = ClientError({"ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+        failing.failures = [caused(answer)] * 3
+        if status == 404:
+            assert run(transport.get("zarr.json")) is None
+            continue
+        with pytest.raises(TransportError, match="ClientError"):
+            run(transport.get("zarr.json"))
+    failing.failures = [caused(KeyError("x"))]
+    assert run(transport.get("zarr.json")) is None
+    failing.failures = [caused(TimeoutError("x"))]
+    assert run(transport.get("zarr.json")) is not None
 
 
 def test_a_filesystem_that_gives_too_little_is_noticed(failing: type[FailingFileSystem]) -> None:

@@ -1,0 +1,170 @@
+"""Zarr 3 metadata, checked before anything relies on them: any tool may have written, or damaged, them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Final
+
+from intake_nwbzarr.errors import MetadataError
+from intake_nwbzarr.hierarchy.first_column import FIRST_COLUMN
+from intake_nwbzarr.hierarchy.nodes import MAXIMUM_DEPTH, numpy_dtype
+
+LARGEST_LENGTH: Final = 2**63 - 1
+"""The longest axis, and the most elements: what NumPy and xarray can count."""
+
+MAXIMUM_DIMENSIONS: Final = 32
+
+LARGEST_ELEMENT: Final = 2**31 - 1
+"""Bytes of one element of fixed size, as NumPy counts them."""
+
+type Codec = tuple[str, Mapping[str, Any]]
+
+
+def named(entry: Any) -> Codec:
+    """The name and the configuration of a codec, or of anything else that Zarr 3 writes in that form.
+
+    Raises
+    ------
+    ValueError
+        When the entry is neither a name nor a mapping with one.
+    """
+    document = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
+        raise ValueError(f"{entry!r:.80} has no name")
+    configuration = document.get("configuration")
+    if configuration is None:
+        return document["name"], {}
+    if not isinstance(configuration, Mapping):
+        raise ValueError(f"the configuration of {document['name']!r} is {configuration!r:.80}, not an object")
+    return document["name"], configuration
+
+
+def check_group(document: Mapping[str, Any], *, where: str) -> None:
+    """Check the metadata document of a group.
+
+    Parameters
+    ----------
+    document
+        As stored in ``zarr.json``.
+    where
+        The group and its file, for the error.
+
+    Raises
+    ------
+    MetadataError
+        When it is not what Zarr 3 defines.
+    """
+    _run(_check_attributes, document, where)
+
+
+def check_array(document: Mapping[str, Any], *, where: str) -> None:
+    """Check the metadata document of an array: everything that reading relies on.
+
+    Parameters
+    ----------
+    document
+        As stored in ``zarr.json``, or translated from Zarr 2.
+    where
+        The array and its file, for the error.
+
+    Raises
+    ------
+    MetadataError
+        When it is not what Zarr 3 defines, or beyond what can be counted in 64 bits.
+    """
+    for check in (_check_attributes, _check_shape, _check_data_type, _check_codecs, _check_keys):
+        _run(check, document, where)
+
+
+def _run(check: Any, document: Mapping[str, Any], where: str) -> None:
+    try:
+        check(document)
+    except Exception as error:  # NumPy, asked for a type of any description, raises whatever it likes
+        reason = (
+            f"{error}" if isinstance(error, (ValueError, KeyError)) else f"{type(error).__name__}: {error}"
+        )
+        raise MetadataError(
+            f"The metadata of {where} are damaged: {reason}. Compare them with the original file."
+        ) from error
+
+
+def _check_attributes(document: Mapping[str, Any]) -> None:
+    attributes = document.get("attributes")
+    if attributes is None:
+        return
+    if not isinstance(attributes, Mapping):
+        raise ValueError(f"the attributes are {attributes!r:.80}, not an object")
+    if not isinstance(attributes.get("_LINKS") or [], list):
+        raise ValueError(f"the attribute _LINKS is {attributes['_LINKS']!r:.80}, not a list")
+    fields = attributes.get("_REFERENCE_FIELDS", [])
+    if not isinstance(fields, list) or not all(isinstance(field, str) for field in fields):
+        raise ValueError(f"the attribute _REFERENCE_FIELDS is {fields!r:.80}, not a list of names")
+    level: list[Any] = [attributes]
+    for _ in range(MAXIMUM_DEPTH + 1):
+        inner = [(part.values() if isinstance(part, Mapping) else part) for part in level]
+        level = [item for part in inner for item in part if isinstance(item, (Mapping, list, tuple))]
+        if not level:
+            return
+    raise ValueError(f"an attribute is nested deeper than {MAXIMUM_DEPTH} levels")
+
+
+def _lengths(value: Any, least: int, what: str) -> list[int]:
+    if not isinstance(value, list) or not all(
+        type(length) is int and least <= length <= LARGEST_LENGTH for length in value
+    ):
+        raise ValueError(f"the {what} is {value!r:.80}, not a list of integers from {least} to 2**63 - 1")
+    if prod(value) > LARGEST_LENGTH:
+        raise ValueError(f"the {what} {value!r:.80} has more elements than 64 bits count")
+    return value
+
+
+def _check_shape(document: Mapping[str, Any]) -> None:
+    shape = _lengths(document.get("shape"), 0, "shape")
+    # Bounded even where another axis is empty: an axis is looked at by itself.
+    if len(shape) > MAXIMUM_DIMENSIONS or prod(length or 1 for length in shape) > LARGEST_LENGTH:
+        raise ValueError(
+            f"the shape {shape!r:.80} is beyond {MAXIMUM_DIMENSIONS} dimensions of 2**63 - 1 elements"
+        )
+    name, configuration = named(document.get("chunk_grid"))
+    if name != "regular":
+        raise ValueError(f"the chunk grid is {name!r:.80}; only 'regular' can be read")
+    chunks = _lengths(configuration.get("chunk_shape"), 1 if 0 not in shape else 0, "shape of a chunk")
+    if len(chunks) != len(shape) or any(c < 1 <= s for c, s in zip(chunks, shape, strict=True)):
+        raise ValueError(f"chunks of {chunks!r:.80} do not fit the shape {shape!r:.80}")
+
+
+def _check_data_type(document: Mapping[str, Any]) -> None:
+    if "data_type" not in document:
+        raise ValueError("there is no data_type")
+    itemsize = numpy_dtype(document["data_type"]).itemsize
+    if not 0 <= itemsize <= LARGEST_ELEMENT:
+        raise ValueError(f"the data type {document['data_type']!r:.80} has elements of {itemsize} bytes")
+
+
+def _check_codecs(document: Mapping[str, Any]) -> None:
+    codecs = _codecs(document.get("codecs"), "codecs")
+    for name, configuration in codecs:
+        if name != "sharding_indexed":
+            continue
+        _lengths(configuration.get("chunk_shape"), 1, "shape of a chunk in a shard")
+        if "index_codecs" in configuration:
+            _codecs(configuration["index_codecs"], "index_codecs")
+        if any(inner == name for inner, _ in _codecs(configuration.get("codecs"), "codecs of a shard")):
+            raise ValueError("shards are held by shards, which is not read here")
+
+
+def _codecs(entries: Any, what: str) -> list[Codec]:
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"the {what} are {entries!r:.80}, not a list of at least one")
+    return [named(entry) for entry in entries]
+
+
+def _check_keys(document: Mapping[str, Any]) -> None:
+    name, configuration = named(document.get("chunk_key_encoding", "default"))
+    if name not in {"default", "v2", FIRST_COLUMN}:
+        raise ValueError(f"chunks are named by {name!r:.80}; known are 'default' and 'v2'")
+    if configuration.get("separator", "/") not in ("/", "."):
+        raise ValueError(
+            f"chunk coordinates are separated by {configuration['separator']!r:.80}, not by '/' or '.'"
+        )

@@ -1,0 +1,78 @@
+"""Declared sizes: what opening a file may take is bounded, whatever its metadata declare."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from intake_nwbzarr.errors import LimitError, MappingWarning
+from tests.hierarchy.stores import array, group, write_store
+
+TABLE = {"neurodata_type": "DynamicTable", "namespace": "hdmf-common", "description": "d"}
+COLUMN = {"neurodata_type": "VectorData", "namespace": "hdmf-common", "description": "d"}
+IDS = {"neurodata_type": "ElementIdentifiers", "namespace": "hdmf-common"}
+
+
+def _array(shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str, **attributes: Any) -> dict[str, Any]:
+    grid = {"name": "regular", "configuration": {"chunk_shape": list(chunks)}}
+    return array(shape, **attributes) | {"data_type": dtype, "chunk_grid": grid}
+
+
+def _write_ids(folder: Path, dtype: str) -> None:
+    (folder / "c").mkdir()
+    (folder / "c/0").write_bytes(np.arange(2, dtype=dtype).tobytes())
+
+
+def test_more_chunks_than_opening_may_read_are_refused(tmp_path: Path) -> None:
+    nodes = {
+        "acquisition": group(),
+        "acquisition/t": group(**TABLE, colnames=[]),
+        "acquisition/t/id": _array((10**9,), (1,), "int8", **IDS),
+    }
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    with pytest.raises(LimitError, match=r"'acquisition/t/id' in .* 1,000,000,000 chunks"):
+        xr.open_dataset(store, engine="nwbzarr")
+
+
+def test_what_many_arrays_take_together_is_bounded(tmp_path: Path) -> None:
+    nodes: dict[str, dict[str, Any]] = {"acquisition": group()}
+    for number in range(6):
+        nodes[f"acquisition/t{number}"] = group(**TABLE, colnames=[])
+        nodes[f"acquisition/t{number}/id"] = _array((5 * 10**7,), (5 * 10**7,), "int64", **IDS)
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    with pytest.raises(LimitError, match="2,400,000,000 bytes in 6 chunks"):
+        xr.open_dataset(store, engine="nwbzarr")
+
+
+def test_waveforms_of_an_absurd_length_get_no_times(tmp_path: Path) -> None:
+    units = TABLE | {"neurodata_type": "Units", "namespace": "core", "colnames": ["waveform_mean"]}
+    column = COLUMN | {"sampling_rate": 30000.0, "time_before_peak_in_ms": 1.0}
+    nodes = {
+        "units": group(**units),
+        "units/id": _array((2,), (2,), "int64", **IDS),
+        "units/waveform_mean": _array((2, 10**12), (1, 1000), "float32", **column),
+    }
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    _write_ids(store / "units/id", "int64")
+    with pytest.warns(MappingWarning, match="waveforms of 1,000,000,000,000 samples: they get no times"):
+        opened = xr.open_dataset(store, engine="nwbzarr", group="units")
+    assert opened["waveform_mean"].shape == (2, 10**12)
+    assert "waveform_time" not in opened.coords
+
+
+def test_a_damaged_array_costs_its_object_alone(tmp_path: Path) -> None:
+    nodes = {
+        "acquisition": group(),
+        "acquisition/bad": array() | {"shape": "x"},
+        "acquisition/t": group(**TABLE, colnames=["v"]),
+        "acquisition/t/id": array((2,), **IDS),
+        "acquisition/t/v": array((2,), **COLUMN),
+    }
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    _write_ids(store / "acquisition/t/id", "int16")
+    with pytest.warns(MappingWarning, match="'acquisition/bad' in .* is left out. The metadata of"):
+        opened = xr.open_dataset(store, engine="nwbzarr")
+    assert "t_v" in opened
+    assert opened.attrs["nwb_unmapped"] == ["acquisition/bad"]
