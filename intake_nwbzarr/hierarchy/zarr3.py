@@ -85,7 +85,7 @@ def _run(check: Any, document: Mapping[str, Any], where: str) -> None:
             f"{error}" if isinstance(error, (ValueError, KeyError)) else f"{type(error).__name__}: {error}"
         )
         raise MetadataError(
-            f"The metadata of {where} are damaged: {reason}. Compare them with the original file."
+            f"The metadata of {where} are damaged: {reason.rstrip('.')}. Compare them with the original file."
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from intake_nwbzarr.errors import LinkError, MetadataError, warn_caller
+from intake_nwbzarr.errors import LinkError, LocationError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
@@ -82,6 +82,8 @@ def _walk(
         try:
             target = hierarchy.resolve(child)
             _place(target.hierarchy, target, found, seen)
+        except (NodeNotFoundError, LocationError):
+            found.unmapped.append(child)
         except UNREACHABLE as error:
             _leave_out(hierarchy, child, found, error)
 
@@ -134,8 +136,8 @@ def _place_inner(target: Target, found: Objects, seen: set[tuple[str, str]]) -> 
                 continue
             if not _place(target.hierarchy, inner, found, seen):
                 found.unmapped.append(inner.path)
-        except (MetadataError, LinkError) as error:
-            _leave_out(target.hierarchy, inner.path, found, error)
+        except (MetadataError, LinkError):
+            continue  # a part of its owner, whose mapper says so
 
 
 def _is_container(hierarchy: Hierarchy, node: GroupNode) -> bool:
