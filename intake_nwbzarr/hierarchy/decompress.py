@@ -121,7 +121,10 @@ def check_expansion(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *,
     try:
         match name.removeprefix("numcodecs."):
             case "blosc":
-                (declared,) = struct.unpack_from("<I", view, 4)
+                declared, _, encoded = struct.unpack_from("<III", view, 4)
+                if encoded > len(view):
+                    # Decompressing says so, in an error of its own.
+                    declared = None
             case "lz4":
                 (declared,) = struct.unpack_from("<I", view)
             case "zstd":
@@ -225,6 +228,8 @@ def _end_of_blocks(data: memoryview, position: int) -> int:
         last = bool(header & 1)
         run_length = header >> 1 & 3 == 1  # one byte, repeated
         position += 3 + (1 if run_length else header >> 3)
+    if position > len(data):
+        raise ValueError("a Zstandard frame ends in the middle of a block")
     return position
 
 

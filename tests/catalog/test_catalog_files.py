@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from intake_nwbzarr.errors import CredentialsError, LocationError, MappingWarning
+from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError, MappingWarning
 from tests.catalog.conftest import CATALOGS
 from tests.replica import ECEPHYS, IMAGING
 from tests.servers.http_server import StaticServer
@@ -82,6 +82,14 @@ def test_an_entry_gives_the_nwbfile(
     with open_dandi(generation, archive, monkeypatch).session.to_nwb() as nwbfile:
         assert nwbfile.subject.subject_id == "R6"
         assert nwbfile.processing["ophys"]["Fluorescence"]["Neuropil"].data.shape == (240, 6)
+
+
+@both
+def test_the_nwbfile_of_the_asset_without_electrodes_is_one_error_that_says_what_works(
+    generation: int, archive: StaticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LinkError, match=r"is incomplete: .*electrodes.*open_dataset"):
+        open_dandi(generation, archive, monkeypatch).ecephys.to_nwb()
 
 
 @pytest.mark.parametrize(("entry", "place"), [("session", IMAGING), ("ecephys", ECEPHYS)])

@@ -1,5 +1,6 @@
 """The store: zarr-python reads any release's file through it, and writes nothing."""
 
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_a_closed_store_says_so(corpus_dir: Corpus) -> None:
     store.close()
     with pytest.raises(ClosedError, match="was closed"):
         group["acquisition/response0/data"][:]
+
+
+@pytest.mark.parametrize("release", ["0.8.0", "0.14.0"])
+def test_a_chunk_that_was_cut_off_says_so(release: str, corpus_dir: Corpus, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(corpus_dir("ecephys", release), tmp_path / "half.nwb.zarr"))
+    data = store / "acquisition/ElectricalSeriesAP/data"
+    chunk = data / ("0.0" if release == "0.8.0" else "c/0/0")
+    chunk.write_bytes(chunk.read_bytes()[: chunk.stat().st_size // 2])
+    group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
+    with pytest.raises(ChunkError, match=r"ElectricalSeriesAP/data.*truncated"):
+        group["acquisition/ElectricalSeriesAP/data"][:]
 
 
 BOMBS = {
