@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
@@ -14,6 +15,13 @@ from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
 
+if TYPE_CHECKING:
+    from intake_nwbzarr.hierarchy.load import Hierarchy
+    from intake_nwbzarr.neurodata.patterns import Group
+
+# What xarray passes to every engine, for conventions that NWB does not use.
+_OF_OTHER_CONVENTIONS = frozenset({"concat_characters", "decode_coords", "use_cftime", "decode_timedelta"})
+
 _ENDINGS = (".nwb.zarr", ".nwb.zarr.zip")
 
 
@@ -21,6 +29,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
     """Opens NWB Zarr sessions of any hdmf-zarr release as lazy, labelled Datasets."""
 
     description: ClassVar[str] = "NWB Zarr sessions (local, https, s3) as lazy, labelled Datasets"
+    supports_groups: ClassVar[bool] = True
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj",
         "mask_and_scale",
@@ -42,43 +51,28 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         self,
         filename_or_obj: Any,
         *,
-        mask_and_scale: bool = True,
-        decode_times: bool | None = None,
-        concat_characters: bool = True,  # noqa: ARG002 - these decode what NWB files do not have
-        decode_coords: bool | str = True,  # noqa: ARG002
-        drop_variables: str | Iterable[str] | None = None,
-        use_cftime: bool | None = None,  # noqa: ARG002
-        decode_timedelta: Any = None,  # noqa: ARG002
-        group: str | None = None,
+        group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
-        names: Names = "short",
-        dtype: Scaled | None = None,
-        share_time: bool = False,
-        image_axes: ImageAxes = "xy",
+        **keywords: Any,
     ) -> xr.Dataset:
-        """Open a session, or one object of it.
+        """Open a session, one object of it, or several.
 
         Parameters
         ----------
         filename_or_obj
             A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
-        mask_and_scale
-            Values in units (default) or as stored.
-        decode_times
-            True: time coordinates in UTC ``datetime64[ns]``; columns of tables stay in seconds. Otherwise
-            seconds, as stored.
-        concat_characters, decode_coords, use_cftime, decode_timedelta
-            Accepted, since xarray passes them; they decode conventions that NWB does not use.
-        drop_variables
-            Names of variables, as they come out, to leave out.
         group
-            The path of one object (``"acquisition/ElectricalSeries"``) or of a container
-            (``"processing/ophys/Fluorescence"``), to be opened with plain names. None: the whole session,
-            flat.
+            The path of one object (``"acquisition/ElectricalSeries"``), to be opened with plain names; of a
+            container (``"processing/ophys/Fluorescence"``); a pattern (``"acquisition/*"``,
+            ``"**/Position/*"``); or a list of these. None: the whole session, flat.
         storage_options
             Credentials and the like, in the vocabulary of s3fs and fsspec.
-        names, dtype, share_time, image_axes
-            See `intake_nwbzarr.neurodata.options.MappingOptions`.
+        **keywords
+            ``mask_and_scale``, ``decode_times``, ``dtype``, ``names``, ``share_time``, ``image_axes``: see
+            `intake_nwbzarr.neurodata.options.MappingOptions`. ``drop_variables``: names of variables, as they
+            come out, to leave out. ``concat_characters``, ``decode_coords``, ``use_cftime`` and
+            ``decode_timedelta`` are accepted, since xarray passes them; they decode conventions that NWB does
+            not use.
 
         Returns
         -------
@@ -97,29 +91,63 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         # Zarr takes longer to import than all else: not before a session is opened, for xarray imports every
         # engine when it guesses which one a file is for.
         from intake_nwbzarr.hierarchy.load import open_hierarchy
-        from intake_nwbzarr.neurodata.session import open_object, open_session
+        from intake_nwbzarr.neurodata.session import open_group, open_session
 
-        for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
-            if not isinstance(decoder, bool | None):
-                raise OptionError(f"{name}={decoder!r} means nothing here; it is True, False or None.")
-        options = MappingOptions(
-            mask_and_scale=mask_and_scale is not False,
-            decode_times=bool(decode_times),
-            dtype=dtype,
-            names=names,
-            share_time=share_time,
-            drop_variables=frozenset(
-                {drop_variables} if isinstance(drop_variables, str) else (drop_variables or ())
-            ),
-            image_axes=image_axes,
-        )
+        options = _options(**keywords)
         hierarchy = open_hierarchy(filename_or_obj, storage_options)
-        dataset = (
-            open_session(hierarchy, options) if group is None else open_object(hierarchy, group, options)
-        )
-        dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"], hierarchy.location)
-        dataset.encoding |= {"source": str(hierarchy.location), "etag": hierarchy.etag}
-        return dataset
+        dataset = open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
+        return _with_way_back(dataset, hierarchy)
+
+    def open_groups_as_dict(
+        self,
+        filename_or_obj: Any,
+        *,
+        group: Group | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> dict[str, xr.Dataset]:
+        """Open every object of a session, or of a part of it, as a Dataset of its own.
+
+        Parameters
+        ----------
+        filename_or_obj, storage_options, **keywords
+            As in `open_dataset`.
+        group
+            What is opened: a path, which becomes the root; a pattern, or a list of paths and patterns, which
+            choose among the objects. None: everything.
+
+        Returns
+        -------
+        dict
+            Datasets by path, ``/`` first; in one gather, however many they are.
+        """
+        return self._open_groups(filename_or_obj, group, storage_options, keywords)
+
+    def open_datatree(
+        self,
+        filename_or_obj: Any,
+        *,
+        group: Group | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> xr.DataTree:
+        """Open a session as a tree, the file's own hierarchy; see `open_groups_as_dict`."""
+        return xr.DataTree.from_dict(self._open_groups(filename_or_obj, group, storage_options, keywords))
+
+    def _open_groups(
+        self,
+        filename_or_obj: Any,
+        group: Group | None,
+        storage_options: Mapping[str, Any] | None,
+        keywords: Mapping[str, Any],
+    ) -> dict[str, xr.Dataset]:
+        from intake_nwbzarr.hierarchy.load import open_hierarchy
+        from intake_nwbzarr.neurodata.tree import open_tree
+
+        options = _options(**keywords)
+        hierarchy = open_hierarchy(filename_or_obj, storage_options)
+        datasets = open_tree(hierarchy, options, group)
+        return {path: _with_way_back(dataset, hierarchy) for path, dataset in datasets.items()}
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
@@ -131,3 +159,44 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             return False
         # A URL may have a query after its path.
         return isinstance(name, str) and name.partition("?")[0].rstrip("/").endswith(_ENDINGS)
+
+
+def _options(
+    *,
+    mask_and_scale: bool | None = True,
+    decode_times: bool | None = None,
+    drop_variables: str | Iterable[str] | None = None,
+    names: Names = "short",
+    dtype: Scaled | None = None,
+    share_time: bool = False,
+    image_axes: ImageAxes = "xy",
+    **ignored: Any,
+) -> MappingOptions:
+    """The choices among a call's keywords; see `NWBZarrBackendEntrypoint.open_dataset`."""
+    unknown = ignored.keys() - _OF_OTHER_CONVENTIONS
+    if unknown:
+        known = NWBZarrBackendEntrypoint.open_dataset_parameters
+        name = min(unknown)
+        close = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f": it takes {', '.join(known[1:])}."
+        raise OptionError(f'engine="nwbzarr" has no keyword {name!r}{hint}')
+    for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
+        if not isinstance(decoder, bool | None):
+            raise OptionError(f"{name}={decoder!r} means nothing here; it is True, False or None.")
+    dropped = {drop_variables} if isinstance(drop_variables, str) else (drop_variables or ())
+    return MappingOptions(
+        mask_and_scale=mask_and_scale is not False,
+        decode_times=bool(decode_times),
+        dtype=dtype,
+        names=names,
+        share_time=share_time,
+        drop_variables=frozenset(dropped),
+        image_axes=image_axes,
+    )
+
+
+def _with_way_back(dataset: xr.Dataset, hierarchy: Hierarchy) -> xr.Dataset:
+    if "nwb_location" in dataset.attrs:
+        dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"], hierarchy.location)
+    dataset.encoding |= {"source": str(hierarchy.location), "etag": hierarchy.etag}
+    return dataset

@@ -155,7 +155,8 @@ def test_a_container_of_several_times_has_flat_names(ophys: Path) -> None:
         "TwoPhotonSeries_x",
         "TwoPhotonSeries_y",
     )
-    assert dataset.attrs["nwb_unmapped"] == ["acquisition/snapshots"]
+    assert dataset["snapshots_overlay"].dims == ("snapshots_x", "snapshots_y", "snapshots_color")
+    assert "nwb_unmapped" not in dataset.attrs
 
 
 def test_fluorescence_minus_neuropil_is_two_dimensional(ophys: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import xarray as xr
+from dask.base import tokenize
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 
@@ -92,9 +93,33 @@ def lazy_variable(
     """
     preferred = dict(zip(dims, preferred_chunks(array), strict=True))
     data = LazilyIndexedArray(LazyArray(array))
-    return xr.Variable(
+    return LazyVariable(
         dims, data, dict(attributes or {}), {"preferred_chunks": preferred, **(encoding or {})}, fastpath=True
     )
+
+
+class LazyVariable(xr.Variable):
+    """A variable whose dask array is named for what is stored, not only for the call that opened it.
+
+    xarray names it for the file, the call's keywords and the variable: `xarray.open_groups` gives the
+    ``data`` of two groups one name, and dask then computes one in place of the other (xarray 2026.9); of a
+    file that was replaced at the same URL it knows nothing.
+    """
+
+    def chunk(self, chunks: Any = {}, *arguments: Any, **keywords: Any) -> Any:  # noqa: B006 - as xarray's
+        """As `xarray.Variable.chunk`."""
+        given = dict(keywords.get("from_array_kwargs") or {})
+        if str(given.get("name", "")).startswith("open_dataset-"):
+            given["name"] = f"{given['name']}-{tokenize(_innermost(self._data))}"
+            keywords["from_array_kwargs"] = given
+        return super().chunk(chunks, *arguments, **keywords)
+
+
+def _innermost(data: Any) -> Any:
+    """What xarray's wrappers of a variable that has just been opened hold: dask would pickle each of them."""
+    while not isinstance(data, LazyArray) and hasattr(data, "array"):
+        data = data.array
+    return data
 
 
 def preferred_chunks(array: Readable) -> tuple[int, ...]:

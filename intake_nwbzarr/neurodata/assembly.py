@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.indexes import PandasIndex
+from xarray.indexes import Index, PandasIndex
 
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.neurodata.equal_times import have_one_time, limit_times, name_shared_times
 from intake_nwbzarr.neurodata.names import flat_dimension_name, free_name, object_names, safe_name
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Labels, Part, Piece, RegularTime
-from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, time_coordinates
+from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, decoded, time_coordinates
+
+# What every object says of itself: no metadata beside its variables.
+_IDENTITY = {"neurodata_type", "nwb_path"}
 
 
 def dataset_of_one(
@@ -71,17 +75,19 @@ def dataset_of_many(
     MappingWarning
         When there are more than 300 distinct times, which are then left out.
     """
-    pieces = limit_times(name_shared_times(pieces))
+    metadata = _metadata(piece for piece in pieces if piece.path != container)
+    pieces = limit_times(name_shared_times([piece for piece in pieces if piece.parts]))
     dimensions = list(_dimensions(pieces))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
-    view = _View(options, reference)
+    view = _View(options, reference, container)
     view.objects = object_names([*(piece.path for piece in pieces), *owners], options.names, container)
     uses = Counter(dimension.name for dimension in dimensions)
     # A variable that is named for its object never takes the name of a dimension.
     objects = set(view.objects.values())
     one_time = bool(container) and have_one_time(pieces)
     for dimension in dimensions:
-        if one_time and uses[dimension.name] == 1 and dimension.name not in objects:
+        own = bool(container) and dimension.owner == container
+        if (one_time or own) and uses[dimension.name] == 1 and dimension.name not in objects:
             view.plain.add(dimension.identity)
             view.add_dimension(dimension, dimension.name)
         else:
@@ -89,7 +95,20 @@ def dataset_of_many(
     for piece in pieces:
         for part in piece.parts:
             view.add_part(part, view.flat_part(piece, part))
-    return view.dataset(pieces, attributes)
+    # The session's own first, where it came from last.
+    place = {name: value for name, value in attributes.items() if name.startswith("nwb_")}
+    session = {name: value for name, value in attributes.items() if name not in place}
+    return view.dataset(pieces, session | metadata | place)
+
+
+def _metadata(pieces: Iterable[Piece]) -> dict[str, Any]:
+    """What objects without a variable of their own name say of themselves: as JSON, by dotted path."""
+    found: dict[str, Any] = {}
+    for piece in pieces:
+        if not any(part.role == "main" for part in piece.parts) and not piece.attributes.keys() <= _IDENTITY:
+            own = {name: value for name, value in piece.attributes.items() if name != "nwb_path"}
+            found[piece.path.replace("/", ".")] = json.dumps(own, ensure_ascii=False)
+    return found
 
 
 @dataclass
@@ -98,6 +117,7 @@ class _View:
 
     options: MappingOptions
     reference: ReferenceTime | None
+    container: str = ""
     objects: Mapping[str, str] = field(default_factory=dict)
     plain: set[Hashable] = field(default_factory=set)
     dimensions: dict[Hashable, str] = field(default_factory=dict)
@@ -122,6 +142,8 @@ class _View:
         """A part's name among many objects."""
         if part.role == "main":
             return self.objects[piece.path]
+        if piece.path == self.container:
+            return part.name
         owner = piece.path
         if part.role == "coordinate" and part.dimensions:
             along = part.dimensions[0].identity
@@ -145,21 +167,27 @@ class _View:
 
     def dataset(self, pieces: Iterable[Piece], attributes: Mapping[str, Any]) -> xr.Dataset:
         """Everything that has a name, as a Dataset."""
-        indexed = xr.Coordinates()
+        indexed: dict[Hashable, xr.Variable] = {}
+        indexes: dict[Hashable, Index] = {}
         for name, index in self._indexes(pieces):
             if name not in self.options.drop_variables:
-                indexed.update(self._index_coordinates(name, index))
+                # Not `Coordinates.update`, which aligns all that there is with every addition.
+                own = self._index_coordinates(name, index)
+                indexed |= own.variables
+                indexes |= own.xindexes
         variables = {
             name: self._variable(part)
             for name, part in self.parts.items()
             if name not in self.options.drop_variables
         }
         coordinates = {name: variables.pop(name) for name in self.coordinates if name in variables}
-        together = xr.Coordinates({**indexed.variables, **coordinates}, indexed.xindexes)
+        together = xr.Coordinates({**indexed, **coordinates}, indexes)
         return xr.Dataset(variables, together, attributes)
 
     def _variable(self, part: Part) -> xr.Variable:
         dimensions = [self.dimensions[each.identity] for each in part.dimensions]
+        if part.is_time and self.reference is not None:
+            part = decoded(part, self.reference)
         if isinstance(part.array, np.ndarray):
             return xr.Variable(dimensions, part.array, part.attributes)
         return lazy_variable(dimensions, part.array, part.attributes)

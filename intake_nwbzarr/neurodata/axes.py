@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from intake_nwbzarr.neurodata.schema import DimensionNames
 
@@ -21,10 +21,15 @@ _WORDS = {
     "width": "x",
     "height": "y",
     "depth": "z",
+    "number of non-zero values": "nonzero",
+    "number of rows in the matrix + 1": "row_bound",
     "num_DIM2": "dim_1",
     "num_DIM3": "dim_2",
     "num_DIM4": "dim_3",
 }
+
+# Rows and columns of a map (ImagingRetinotopy), where rows alone are those of a table.
+_OF_MAPS = {"num_rows": "y", "num_cols": "x"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Axes:
     schema_order: tuple[str, ...] | None = None
 
 
-def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int]) -> Axes:
+def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int], *, series: bool = True) -> Axes:
     """The schema's names for the axes of an array.
 
     Parameters
@@ -55,6 +60,8 @@ def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int]) ->
         What the type itself allows, then what its ancestors do.
     shape
         The array's.
+    series
+        Whether it is the data of a series, whose first axis is time whatever the schema calls it.
 
     Returns
     -------
@@ -68,7 +75,9 @@ def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int]) ->
     """
     for options in alternatives:
         for option in options:
-            if len(option) == len(shape) and (axes := _fitting(option, options, shape)) is not None:
+            if len(option) != len(shape):
+                continue
+            if (axes := _fitting(option, options, shape, series=series)) is not None:
                 return axes
     shorter = [option for option in alternatives[0] if len(option) < len(shape)]
     longest = max(shorter, key=lambda option: len(option), default=("time",))
@@ -77,14 +86,23 @@ def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int]) ->
     return Axes(names)
 
 
-def _fitting(option: tuple[str, ...], options: DimensionNames, shape: Sequence[int]) -> Axes | None:
+def rows_first(axes: Axes) -> Axes:
+    """The axes of an image whose rows are stored first, which the schema has last."""
+    other = {"x": "y", "y": "x"}
+    return replace(axes, names=tuple(other.get(name, name) for name in axes.names))
+
+
+def _fitting(
+    option: tuple[str, ...], options: DimensionNames, shape: Sequence[int], *, series: bool
+) -> Axes | None:
     names: list[str] = []
     labels: dict[str, tuple[str, ...]] = {}
     for axis, name in enumerate(option):
         # "x,y" lists the axis's labels; so does the "x" that stands in the same place of a sibling option.
         listed = any("," in other[axis] for other in options if len(other) == len(option))
         if not listed:
-            names.append("time" if axis == 0 and name != "num_events" else _word(name))
+            is_time = series and axis == 0 and name != "num_events"
+            names.append("time" if is_time else _OF_MAPS[name] if "num_cols" in option else _word(name))
             continue
         each = tuple(label.strip() for label in name.split(","))
         if len(each) != shape[axis]:

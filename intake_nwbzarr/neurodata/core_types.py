@@ -103,30 +103,129 @@ PARENTS: dict[str, str | None] = {
     "VoltageClampStimulusSeries": "PatchClampSeries",
 }
 
-SERIES_DIMENSIONS: dict[str, DimensionNames] = {
-    "AbstractFeatureSeries": (("num_times",), ("num_times", "num_features")),
-    "AnnotationSeries": (("num_times",),),
-    "DecompositionSeries": (("num_times", "num_channels", "num_bands"),),
-    "ElectricalSeries": (
-        ("num_times",),
-        ("num_times", "num_channels"),
-        ("num_times", "num_channels", "num_samples"),
-    ),
-    "ImageSeries": (("frame", "x", "y"), ("frame", "x", "y", "z")),
-    "IndexSeries": (("num_times",),),
-    "IntervalSeries": (("num_times",),),
-    "OnePhotonSeries": (("time", "width", "height"), ("time", "width", "height", "depth")),
-    "OpticalSeries": (("frame", "x", "y"), ("frame", "x", "y", "r, g, b")),
-    "OptogeneticSeries": (("num_times",), ("num_times", "num_rois")),
-    "PatchClampSeries": (("num_times",),),
-    "RoiResponseSeries": (("num_times",), ("num_times", "num_ROIs")),
-    "SpatialSeries": (("num_times",), ("num_times", "x"), ("num_times", "x,y"), ("num_times", "x,y,z")),
-    "SpikeEventSeries": (("num_events", "num_samples"), ("num_events", "num_channels", "num_samples")),
-    "TimeSeries": (
-        ("num_times",),
-        ("num_times", "num_DIM2"),
-        ("num_times", "num_DIM2", "num_DIM3"),
-        ("num_times", "num_DIM2", "num_DIM3", "num_DIM4"),
-    ),
-    "TwoPhotonSeries": (("time", "width", "height"), ("time", "width", "height", "depth")),
+DIMENSIONS: dict[str, dict[str, DimensionNames]] = {
+    "AbstractFeatureSeries": {
+        "data": (("num_times",), ("num_times", "num_features")),
+        "feature_units": (("num_features",),),
+        "features": (("num_features",),),
+    },
+    "AnnotationSeries": {"data": (("num_times",),)},
+    "CSRMatrix": {
+        "data": (("number of non-zero values",),),
+        "indices": (("number of non-zero values",),),
+        "indptr": (("number of rows in the matrix + 1",),),
+    },
+    "ClusterWaveforms": {
+        "waveform_mean": (("num_clusters", "num_samples"),),
+        "waveform_sd": (("num_clusters", "num_samples"),),
+    },
+    "Clustering": {
+        "num": (("num_events",),),
+        "peak_over_rms": (("num_clusters",),),
+        "times": (("num_events",),),
+    },
+    "DecompositionSeries": {"data": (("num_times", "num_channels", "num_bands"),)},
+    "DurationVectorData": {"": (("num_times",),)},
+    "DynamicTable": {"id": (("num_rows",),)},
+    "DynamicTableRegion": {"": (("num_rows",),)},
+    "ElectricalSeries": {
+        "channel_conversion": (("num_channels",),),
+        "data": (("num_times",), ("num_times", "num_channels"), ("num_times", "num_channels", "num_samples")),
+    },
+    "ElementIdentifiers": {"": (("num_elements",),)},
+    "EventDetection": {
+        "source_idx": (("num_events",), ("num_events", "time_index, channel_index")),
+        "times": (("num_events",),),
+    },
+    "EventsTable": {"annotation": (("num_times",),)},
+    "FeatureExtraction": {
+        "description": (("num_features",),),
+        "features": (("num_events", "num_channels", "num_features"),),
+        "times": (("num_events",),),
+    },
+    "FrequencyBandsTable": {
+        "band_limits": (("num_bands", "low, high"),),
+        "band_mean": (("num_bands",),),
+        "band_stdev": (("num_bands",),),
+    },
+    "GrayscaleImage": {"": (("x", "y"),)},
+    "HERD": {
+        "entities": (("num_rows",),),
+        "entity_keys": (("num_rows",),),
+        "files": (("num_rows",),),
+        "keys": (("num_rows",),),
+        "object_keys": (("num_rows",),),
+        "objects": (("num_rows",),),
+    },
+    "Image": {"": (("x", "y"), ("x", "y", "r, g, b"), ("x", "y", "r, g, b, a"))},
+    "ImageReferences": {"": (("num_images",),)},
+    "ImageSeries": {
+        "data": (("frame", "x", "y"), ("frame", "x", "y", "z")),
+        "dimension": (("rank",),),
+        "external_file": (("num_files",),),
+    },
+    "ImagingPlane": {
+        "grid_spacing": (("x, y",), ("x, y, z",)),
+        "manifold": (("height", "width", "x, y, z"), ("height", "width", "depth", "x, y, z")),
+        "origin_coords": (("x, y",), ("x, y, z",)),
+    },
+    "ImagingRetinotopy": {
+        "axis_1_phase_map": (("num_rows", "num_cols"),),
+        "axis_1_power_map": (("num_rows", "num_cols"),),
+        "axis_2_phase_map": (("num_rows", "num_cols"),),
+        "axis_2_power_map": (("num_rows", "num_cols"),),
+        "axis_descriptions": (("axis_1, axis_2",),),
+        "focal_depth_image": (("num_rows", "num_cols"),),
+        "sign_map": (("num_rows", "num_cols"),),
+        "vasculature_image": (("num_rows", "num_cols"),),
+    },
+    "IndexSeries": {"data": (("num_times",),)},
+    "IntervalSeries": {"data": (("num_times",),)},
+    "NWBFile": {"file_create_date": (("num_modifications",),)},
+    "OnePhotonSeries": {"data": (("time", "width", "height"), ("time", "width", "height", "depth"))},
+    "OpticalSeries": {
+        "data": (("frame", "x", "y"), ("frame", "x", "y", "r, g, b")),
+        "field_of_view": (("width, height",), ("width, height, depth",)),
+    },
+    "OptogeneticSeries": {"data": (("num_times",), ("num_times", "num_rois"))},
+    "PatchClampSeries": {"data": (("num_times",),)},
+    "PlaneSegmentation": {
+        "image_mask": (("num_roi", "num_x", "num_y"), ("num_roi", "num_x", "num_y", "num_z"))
+    },
+    "RGBAImage": {"": (("x", "y", "r, g, b, a"),)},
+    "RGBImage": {"": (("x", "y", "r, g, b"),)},
+    "RoiResponseSeries": {"data": (("num_times",), ("num_times", "num_ROIs"))},
+    "SpatialSeries": {
+        "data": (("num_times",), ("num_times", "x"), ("num_times", "x,y"), ("num_times", "x,y,z"))
+    },
+    "SpikeEventSeries": {
+        "data": (("num_events", "num_samples"), ("num_events", "num_channels", "num_samples")),
+        "timestamps": (("num_times",),),
+    },
+    "TimeSeries": {
+        "control": (("num_times",),),
+        "control_description": (("num_control_values",),),
+        "data": (
+            ("num_times",),
+            ("num_times", "num_DIM2"),
+            ("num_times", "num_DIM2", "num_DIM3"),
+            ("num_times", "num_DIM2", "num_DIM3", "num_DIM4"),
+        ),
+        "timestamps": (("num_times",),),
+    },
+    "TimestampVectorData": {"": (("num_times",),)},
+    "TwoPhotonSeries": {
+        "data": (("time", "width", "height"), ("time", "width", "height", "depth")),
+        "field_of_view": (("width|height",), ("width|height|depth",)),
+    },
+    "Units": {
+        "obs_intervals": (("num_intervals", "start|end"),),
+        "waveform_mean": (("num_units", "num_samples"), ("num_units", "num_samples", "num_electrodes")),
+        "waveform_sd": (("num_units", "num_samples"), ("num_units", "num_samples", "num_electrodes")),
+        "waveforms": (("num_waveforms", "num_samples"),),
+    },
+    "VectorData": {
+        "": (("dim0",), ("dim0", "dim1"), ("dim0", "dim1", "dim2"), ("dim0", "dim1", "dim2", "dim3"))
+    },
+    "VectorIndex": {"": (("num_rows",),)},
 }

@@ -37,7 +37,7 @@ _INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "
 _RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
 
 # Longer lists are data, not description.
-_LONGEST = 1000
+LONGEST_ATTRIBUTE = 1000
 
 
 def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
@@ -88,7 +88,7 @@ def _whole(hierarchy: Hierarchy, name: str, path: str) -> Iterator[tuple[str, No
 
 
 def _describes(node: ArrayNode) -> bool:
-    return node.neurodata_type is None and node.ndim <= 1 and node.size <= _LONGEST
+    return node.neurodata_type is None and node.ndim <= 2 and node.size <= LONGEST_ATTRIBUTE
 
 
 def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:

@@ -1,23 +1,54 @@
-"""Finding the neurodata objects of a session or a container: series, tables, and what is neither."""
+"""Finding the neurodata objects of a session or a container, and telling what kind of mapper each needs."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 
 from intake_nwbzarr.errors import LinkError, LocationError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
-from intake_nwbzarr.neurodata.metadata import SUBJECT
 from intake_nwbzarr.neurodata.table_layout import as_names
 from intake_nwbzarr.neurodata.types import is_a
 
-# Groups whose arrays are the session's own metadata, and the schemas.
-_METADATA = frozenset({"", "general", SUBJECT})
+# Groups whose arrays are the session's own metadata: `map_session` has them.
+_OF_SESSION = frozenset({"", "general"})
 
-# Groups that are parts of a series or a table: its mapper has them.
-_OWN_PARTS = frozenset({"bands", "reference_images"})
+# The table within a DecompositionSeries, of which its mapper makes coordinates.
+_OWN_TABLE = "bands"
+
+
+class Kind(Enum):
+    """What an object is mapped as."""
+
+    SERIES = "TimeSeries"
+    TABLE = "DynamicTable"
+    IMAGES = "Images"
+    ARRAY = "a dataset with a type of its own"
+    OBJECT = "anything else: devices, containers, groups with arrays"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object.
+
+    Parameters
+    ----------
+    target
+        The object, free of links.
+    kind
+        What it is mapped as.
+    shown_at
+        Its path in the file that is opened: where the link to it is, if another file holds it.
+    """
+
+    target: Target
+    kind: Kind
+    shown_at: str
 
 
 @dataclass
@@ -26,25 +57,28 @@ class Objects:
 
     Parameters
     ----------
-    series, tables
-        Objects that have a mapper.
+    found
+        Objects, each followed by those within it.
     unmapped
-        Paths of objects that have none yet.
+        Paths of what is damaged, or out of reach.
     """
 
-    series: list[Target] = field(default_factory=list)
-    tables: list[Target] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
     unmapped: list[str] = field(default_factory=list)
 
 
-def is_series(hierarchy: Hierarchy, node: Node) -> bool:
-    """Whether an object is a TimeSeries, by inheritance or by shape."""
-    return isinstance(node, GroupNode) and is_a(hierarchy, node, "TimeSeries")
-
-
-def is_table(hierarchy: Hierarchy, node: Node) -> bool:
-    """Whether an object is a DynamicTable, by inheritance or by shape."""
-    return isinstance(node, GroupNode) and is_a(hierarchy, node, "DynamicTable")
+def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
+    """What a node is mapped as; None for a part of something else, and for a group that only holds others."""
+    if isinstance(node, ArrayNode):
+        return None if node.neurodata_type is None else Kind.ARRAY
+    for kind in (Kind.SERIES, Kind.TABLE, Kind.IMAGES):
+        if is_a(hierarchy, node, kind.value):
+            return kind
+    # Datasets without a type, in a group without one, are shown as the group's.
+    own = node.neurodata_type is not None or any(
+        array.neurodata_type is None for array in _arrays(hierarchy, node.path)
+    )
+    return Kind.OBJECT if own else None
 
 
 def find_objects(hierarchy: Hierarchy, root: str = "") -> Objects:
@@ -58,55 +92,71 @@ def find_objects(hierarchy: Hierarchy, root: str = "") -> Objects:
     hierarchy
         The file.
     root
-        The container; the whole session if empty.
+        The container, itself among what is found; the whole session if empty.
     """
-    found = Objects()
-    seen: set[tuple[str, str]] = set()
-    _walk(hierarchy, root, found, seen, soft_links=bool(root))
-    return found
+    walk = _Walk(hierarchy, soft_links=bool(root))
+    walk.visit(Target(hierarchy, root), root)
+    return walk.objects
 
 
-def _walk(
-    hierarchy: Hierarchy, path: str, found: Objects, seen: set[tuple[str, str]], *, soft_links: bool
-) -> None:
-    for name in sorted(hierarchy.children(path), key=_counting):
-        child = f"{path}/{name}" if path else name
-        try:
-            _visit(hierarchy, child, found, seen, soft_links=soft_links)
-        except (MetadataError, LinkError) as error:
-            _leave_out(hierarchy, child, found, error)
-    for name, reference in hierarchy.links(path).items():
-        if not soft_links and reference.source == ".":
-            continue
-        child = f"{path}/{name}" if path else name
-        try:
-            target = hierarchy.resolve(child)
-            _place(target.hierarchy, target, found, seen)
-        except (NodeNotFoundError, LocationError):
-            found.unmapped.append(child)
-        except UNREACHABLE as error:
-            _leave_out(hierarchy, child, found, error)
+@dataclass
+class _Walk:
+    """A walk through a file: what was met, and where."""
+
+    hierarchy: Hierarchy
+    soft_links: bool
+    objects: Objects = field(default_factory=Objects)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def visit(self, target: Target, shown_at: str) -> None:
+        """Take an object up, and then what it holds."""
+        hierarchy, node = target.hierarchy, target.node
+        key = (str(hierarchy.location), target.path)
+        if key in self.seen or target.path == hierarchy.specifications:
+            return
+        self.seen.add(key)
+        kind = kind_of(hierarchy, node) if target.path not in _OF_SESSION else None
+        if kind is not None:
+            self.objects.found.append(Found(target, kind, shown_at))
+        if isinstance(node, GroupNode):
+            self._children(target, shown_at, kind)
+            if _only_holds(hierarchy, node):
+                self._links(target, shown_at)
+
+    def _children(self, target: Target, shown_at: str, kind: Kind | None) -> None:
+        hierarchy, path = target.hierarchy, target.path
+        own = {_OWN_TABLE} if kind is Kind.SERIES else set(as_names(target.node.attributes.get("categories")))
+        # The datasets of an object are parts of it, whatever their own types.
+        datasets = kind is None or target.node.neurodata_type is None
+        for name in sorted(hierarchy.children(path), key=_counting):
+            child = Target(hierarchy, _join(path, name))
+            try:
+                if name not in own and (datasets or isinstance(child.node, GroupNode)):
+                    self.visit(child, _join(shown_at, name))
+            except (MetadataError, LinkError) as error:
+                # What is damaged within an object is its mapper's to tell.
+                if datasets:
+                    self._leave_out(_join(shown_at, name), error)
+
+    def _links(self, target: Target, shown_at: str) -> None:
+        for name, reference in target.hierarchy.links(target.path).items():
+            if not self.soft_links and reference.source == ".":
+                continue
+            try:
+                self.visit(target.hierarchy.resolve(_join(target.path, name)), _join(shown_at, name))
+            except (NodeNotFoundError, LocationError):
+                self.objects.unmapped.append(_join(shown_at, name))
+            except UNREACHABLE as error:
+                self._leave_out(_join(shown_at, name), error)
+
+    def _leave_out(self, path: str, error: Exception) -> None:
+        """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
+        self.objects.unmapped.append(path)
+        warn_caller(f"{path!r} in {self.hierarchy.location} is left out. {error}")
 
 
-def _visit(
-    hierarchy: Hierarchy, child: str, found: Objects, seen: set[tuple[str, str]], *, soft_links: bool
-) -> None:
-    node = hierarchy[child]
-    if child == hierarchy.specifications or _place(hierarchy, Target(hierarchy, child), found, seen):
-        return
-    if isinstance(node, ArrayNode):
-        if node.neurodata_type is not None or child.rpartition("/")[0] not in _METADATA:
-            found.unmapped.append(child)
-    elif node.neurodata_type is not None and not _is_container(hierarchy, node):
-        found.unmapped.append(child)
-    else:
-        _walk(hierarchy, child, found, seen, soft_links=soft_links)
-
-
-def _leave_out(hierarchy: Hierarchy, path: str, found: Objects, error: Exception) -> None:
-    """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
-    found.unmapped.append(path)
-    warn_caller(f"{path!r} in {hierarchy.location} is left out. {error}")
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
 
 
 def _counting(name: str) -> list[tuple[str, int]]:
@@ -114,39 +164,23 @@ def _counting(name: str) -> list[tuple[str, int]]:
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
-def _place(hierarchy: Hierarchy, target: Target, found: Objects, seen: set[tuple[str, str]]) -> bool:
-    """Take an object up if it has a mapper."""
-    node = target.node
-    known = is_series(hierarchy, node), is_table(hierarchy, node)
-    key = (str(hierarchy.location), target.path)
-    if any(known) and key not in seen:
-        seen.add(key)
-        (found.series if known[0] else found.tables).append(target)
-        _place_inner(target, found, seen)
-    return any(known)
+def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[ArrayNode]:
+    """The datasets in a group, but for damaged ones."""
+    for name in hierarchy.children(path):
+        with suppress(MetadataError):
+            node = hierarchy[_join(path, name)]
+            if isinstance(node, ArrayNode):
+                yield node
 
 
-def _place_inner(target: Target, found: Objects, seen: set[tuple[str, str]]) -> None:
-    """What a series or table holds beyond its own parts: tables of meanings, or an extension's objects."""
-    own = set(as_names(target.node.attributes.get("categories"))) | _OWN_PARTS
-    for name in target.hierarchy.children(target.path):
-        inner = Target(target.hierarchy, f"{target.path}/{name}")
-        try:
-            if name in own or not isinstance(inner.node, GroupNode):
-                continue
-            if not _place(target.hierarchy, inner, found, seen):
-                found.unmapped.append(inner.path)
-        except (MetadataError, LinkError):
-            continue  # a part of its owner, whose mapper says so
+def _only_holds(hierarchy: Hierarchy, node: GroupNode) -> bool:
+    """Whether a group is there for the objects in it: ``acquisition``, ``LFP``, a processing module.
 
-
-def _is_container(hierarchy: Hierarchy, node: GroupNode) -> bool:
-    """Whether an object only holds others: ``LFP``, ``Position``, a processing module, a subject."""
-    if node.path == SUBJECT:
+    What such a group links to belongs to it; the links of a device, a series or a table are references.
+    """
+    if node.neurodata_type is None or node.path == "":
         return True
-    children = [hierarchy[f"{node.path}/{name}"] for name in hierarchy.children(node.path)]
-    if any(isinstance(child, ArrayNode) for child in children):
+    if any(is_a(hierarchy, node, kind) for kind in ("TimeSeries", "DynamicTable")):
         return False
-    if children:
-        return True
-    return any(is_a(hierarchy, node, kind) for kind in ("NWBDataInterface", "ProcessingModule"))
+    holds = any(is_a(hierarchy, node, kind) for kind in ("NWBDataInterface", "ProcessingModule"))
+    return holds and not any(_arrays(hierarchy, node.path))

@@ -71,6 +71,8 @@ class Part:
         ``main`` is named like its object in the flat view, ``variable`` gets the object's name as prefix,
         ``coordinate`` becomes a coordinate; in the flat view it is named for its first dimension's owner,
         so that many series joined to one table share that table's columns.
+    is_time
+        Whether the values are times, in seconds from the session's reference time: these can be decoded.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Part:
     array: Readable | np.ndarray[Any, Any]
     attributes: Mapping[str, Any] = field(default_factory=dict)
     role: Literal["main", "variable", "coordinate"] = "variable"
+    is_time: bool = False
 
 
 @dataclass(frozen=True)

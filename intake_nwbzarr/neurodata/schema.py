@@ -19,7 +19,8 @@ class TypeDefinition:
         The type it extends, None for the roots ``Container`` and ``Data``.
     dimensions
         For each dataset that it (re)defines with named dimensions: the names, one tuple for each number of
-        dimensions allowed, in the schema's order.
+        dimensions allowed, in the schema's order. A type that is itself a dataset, such as ``RGBImage``, has
+        its own dimensions under the empty name.
     """
 
     parent: str | None
@@ -40,10 +41,11 @@ def definitions(document: Mapping[str, Any]) -> Iterator[tuple[str, TypeDefiniti
             name = _either(specification, "neurodata_type_def", "data_type_def")
             if name is not None:
                 parent = _either(specification, "neurodata_type_inc", "data_type_inc")
+                itself = {"name": "", "dims": specification.get("dims")}
                 dimensions = {
                     str(dataset["name"]): names
-                    for dataset in specification.get("datasets") or ()
-                    if dataset.get("name") and (names := _dimension_names(dataset.get("dims")))
+                    for dataset in (itself, *(specification.get("datasets") or ()))
+                    if dataset.get("name") is not None and (names := _dimension_names(dataset.get("dims")))
                 }
                 yield name, TypeDefinition(parent, dimensions)
 

@@ -79,7 +79,7 @@ def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBas
     assert timestamps is not None  # noqa: S101 - for the type checker; the caller looked.
     attributes = _attributes(members, timestamps.node.path)
     if timestamps.ndim == 0:
-        return TimeBase(parts=(Part(name, (), timestamps, attributes, "coordinate"),))
+        return TimeBase(parts=(Part(name, (), timestamps, attributes, "coordinate", is_time=True),))
     # Linked timestamps lie where their owner has them: the dimension is the owner's.
     owner = timestamps.node.path.rpartition("/")[0]
     where = ("timestamps", str(timestamps.location), timestamps.node.path)

@@ -127,7 +127,7 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
         yield replace(plain, array=_enumeration(table, column, array))
     elif plain.attributes.get("units") == SECONDS and node.dtype.kind == "f" and options.mask_and_scale:
         # The schema has float32 for intervals: after two hours, steps of half a millisecond.
-        yield replace(plain, array=_widened(array))
+        yield replace(plain, array=_widened(array), is_time=not _is(column, "DurationVectorData"))
     else:
         yield replace(plain, array=as_text(array))
         yield from _waveform_time(column, plain)
@@ -166,15 +166,21 @@ def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> It
     yield replace(plain, name=table.derived(f"{column.name}_id"), array=labels, attributes=attributes)
 
 
+def enumerated_elements(column: Column) -> StoredArray | None:
+    """What the numbers of an EnumData column stand for; None for other columns, and where it is missing."""
+    elements = reference_of(column.values, "elements") if _is(column, "EnumData") else None
+    return stored_at(elements) if elements is not None and isinstance(elements.node, ArrayNode) else None
+
+
 def _enumeration(table: Table, column: Column, array: StoredArray) -> Readable:
-    elements = reference_of(column.values, "elements")
-    if elements is None or not isinstance(elements.node, ArrayNode):
+    elements = enumerated_elements(column)
+    if elements is None:
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} "
             "enumerates elements that are not in the file: the stored numbers are shown."
         )
         return array
-    return Lookup(as_text(stored_at(elements)), array, column.values.path)
+    return Lookup(as_text(elements), array, column.values.path)
 
 
 def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:

@@ -15,10 +15,11 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.neurodata.derived import Elementwise
-from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes
+from intake_nwbzarr.neurodata.metadata import LONGEST_ATTRIBUTE, identity, linked, object_attributes, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, stored, values_of
-from intake_nwbzarr.neurodata.table_columns import column_parts
+from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, both, stored, values_of
+from intake_nwbzarr.neurodata.pixel_positions import map_grid
+from intake_nwbzarr.neurodata.table_columns import column_parts, enumerated_elements
 from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, table_layout
 
 _SESSION_START = "session_start_time"
@@ -53,18 +54,29 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
     """
     table = table_layout(hierarchy, path)
     wanted = [*([] if table.ids is None else [table.ids]), *_clocks(table)]
-    values = list((yield from values_of(wanted)))
+    layouts = (table, *category_layouts(table))
+    elements = {name: array for layout in layouts for name, array in _elements(layout)}
+    (read, meanings), grid = yield from both(
+        both(values_of(wanted), values_of(list(elements.values()))), map_grid(hierarchy, path)
+    )
+    values = list(read)
     labels = [] if table.ids is None else [_labels(table, table.ids, values.pop(0))]
     parts = [part for column in table.columns for part in column_parts(table, column, options)]
-    for category in category_layouts(table):
+    for category in layouts[1:]:
         parts += _category_parts(category, options)
+    found = dict(zip(elements, meanings, strict=True))
+    parts = [_with_meanings(part, found.get(part.name)) for part in parts]
     if values and options.mask_and_scale:
         offset = _offset(table, values)
         parts = [_shifted(part, offset) for part in parts] if offset else parts
+    if grid is not None:
+        # The masks of a segmentation have the pixels of the plane.
+        dimensions = {dimension: None for part in parts for dimension in part.dimensions}
+        labels.extend(grid.labels(dimensions))
     # Several kinds of waveforms along the same samples say the same time.
     distinct = {(part.name, part.dimensions): part for part in parts}
     kind = hierarchy[path].neurodata_type or "DynamicTable"
-    return Piece(path, kind, tuple(distinct.values()), tuple(labels), _attributes(table))
+    return Piece(path, kind, tuple(distinct.values()), tuple(labels), _attributes(table, layouts[1:]))
 
 
 def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
@@ -112,8 +124,23 @@ def _shifted(part: Part, offset: float) -> Part:
     return replace(part, array=shifted, attributes={**part.attributes, "time_offset": offset})
 
 
-def _attributes(table: Table) -> dict[str, Any]:
-    """The table's own attributes, and where its links lead."""
+def _elements(table: Table) -> Iterator[tuple[str, StoredArray]]:
+    """What the numbers of each EnumData column mean, by the column's name."""
+    for column in table.columns:
+        elements = enumerated_elements(column)
+        if elements is not None and elements.size <= LONGEST_ATTRIBUTE:
+            yield f"{table.prefix}{column.name}", elements
+
+
+def _with_meanings(part: Part, elements: NDArray[Any] | None) -> Part:
+    """A column of an enumeration, with all that it could hold: rows need not use every element."""
+    if elements is None:
+        return part
+    return replace(part, attributes={**part.attributes, **storable({"meanings": elements})})
+
+
+def _attributes(table: Table, categories: Sequence[Table]) -> dict[str, Any]:
+    """The table's own attributes, where its links lead, and what its categories are."""
     hierarchy, path = table.hierarchy, table.path
     columns = {column.name for column in table.columns}
     links: dict[str, Any] = {
@@ -124,4 +151,8 @@ def _attributes(table: Table) -> dict[str, Any]:
         inside = [f"{images}/{name}" for name in hierarchy.children(images)]
         inside += [linked(reference) for reference in hierarchy.links(images).values()]
         links |= {"reference_images": inside} if inside else {}
-    return object_attributes(hierarchy, path) | links
+    described = {
+        f"{category.prefix}description": category.hierarchy[category.path].attributes.get("description")
+        for category in categories
+    }
+    return object_attributes(hierarchy, path) | links | storable(described)

@@ -24,7 +24,7 @@ def as_text(array: Readable) -> Readable:
 
 def path_text(array: Readable) -> Readable:
     """Object references as the paths of what they refer to, without a leading slash; empty where missing."""
-    return Elementwise(_paths, (array,), _STRINGS)
+    return Elementwise(paths_of, (array,), _STRINGS)
 
 
 def short_name(array: Readable) -> Readable:
@@ -48,7 +48,8 @@ def _strings(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(object)
 
 
-def _paths(values: NDArray[Any]) -> NDArray[Any]:
+def paths_of(values: NDArray[Any]) -> NDArray[Any]:
+    """What `path_text` makes of values that have been read."""
     return _each(_path, values)
 
 
@@ -58,7 +59,7 @@ def _names(values: NDArray[Any]) -> NDArray[Any]:
 
 def _valid_paths(paths: NDArray[Any], starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
     recorded = (np.asarray(starts) >= 0) & (np.asarray(counts) >= 0)
-    return np.where(recorded, _paths(paths), "").astype(object)
+    return np.where(recorded, paths_of(paths), "").astype(object)
 
 
 def _translated(pairs: tuple[tuple[str, str], ...], values: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,8 @@ from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from intake_nwbzarr.neurodata.pieces import LARGEST_AT_OPEN, IrregularTime, RegularTime
+from intake_nwbzarr.neurodata.derived import Elementwise
+from intake_nwbzarr.neurodata.pieces import LARGEST_AT_OPEN, IrregularTime, Part, RegularTime
 from intake_nwbzarr.neurodata.series_time import warn_of_epoch
 
 # Decoded times are held in memory: 80 MB of them at most for one series.
@@ -125,6 +126,20 @@ def _decoded(
     index = PandasIndex(variable.values, dimension, coord_dtype=variable.dtype)
     index.index.name = name
     return xr.Coordinates(index.create_variables({name: variable}), {name: index})
+
+
+def decoded(part: Part, reference: ReferenceTime) -> Part:
+    """A part whose values are times, in UTC ``datetime64[ns]``: made when they are read."""
+    attributes = {key: value for key, value in part.attributes.items() if key != "units"}
+    attributes |= {"time_zone": reference.zone} if reference.zone else {}
+    if isinstance(part.array, np.ndarray):
+        return replace(part, array=datetimes(part.array, reference), attributes=attributes)
+    array = Elementwise(_datetimes_from, (part.array,), np.dtype("datetime64[ns]"), (reference,))
+    return replace(part, array=array, attributes=attributes)
+
+
+def _datetimes_from(reference: ReferenceTime, seconds: NDArray[Any]) -> NDArray[np.datetime64]:
+    return datetimes(np.asarray(seconds, np.float64), reference)
 
 
 def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray[np.datetime64]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from math import isfinite
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
+from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.neurodata.axes import Axes, fit_lengths, schema_axes
-from intake_nwbzarr.neurodata.metadata import identity, object_attributes, plain, storable
+from intake_nwbzarr.hierarchy.nodes import Node
+from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
+from intake_nwbzarr.neurodata.axes import Axes, fit_lengths, rows_first, schema_axes
+from intake_nwbzarr.neurodata.image_series import external_files, indexed_images, order_of_images
+from intake_nwbzarr.neurodata.metadata import object_attributes, plain, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import (
     Dimension,
@@ -29,17 +30,23 @@ from intake_nwbzarr.neurodata.pieces import (
     together,
     values_of,
 )
+from intake_nwbzarr.neurodata.pixel_positions import Grid, map_grid
 from intake_nwbzarr.neurodata.regions import map_region
+from intake_nwbzarr.neurodata.series_labels import axis_labels, band_columns, feature_units
 from intake_nwbzarr.neurodata.series_members import SeriesMembers, series_members
 from intake_nwbzarr.neurodata.series_time import TimeBase, time_base
+from intake_nwbzarr.neurodata.series_values import Values, series_values
 from intake_nwbzarr.neurodata.types import definition_of, series_dimensions
-
-# The schema fixes their conversion, or their values are codes.
-_NEVER_SCALED = frozenset({"IndexSeries", "AnnotationSeries", "IntervalSeries"})
 
 # The axis that a region's rows lie along, and what they are called where the data have no such axis.
 _REGION_AXES = {"electrodes": "channel", "source_channels": "channel", "rois": "roi"}
 _REGION_ALONE = {"channel": "electrode"}
+
+# The references of an IndexSeries' images, among the values that are read for it.
+_ORDER = "order_of_images"
+
+# Small values that are coordinates, variables or labels.
+_SHOWN_OTHERWISE = frozenset({"starting_time", "bands", "external_file", _ORDER})
 
 # Attributes of `data` that are shown under another name, or only while values are as stored.
 _OF_VALUES = frozenset({"unit", "conversion", "offset", "resolution"})
@@ -68,11 +75,18 @@ def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     small = dict(members.small)
     if members.starting_time is not None:
         small["starting_time"] = members.starting_time
-    values, regions = yield from both(
-        values_of(list(small.values())),
-        together([_map_region(members, axes, name, options) for name in members.regions]),
+    order = order_of_images(members)
+    if order is not None:
+        small[_ORDER] = order
+    (values, regions), grid = yield from both(
+        both(
+            values_of(list(small.values())),
+            together([_map_region(members, axes, name, options) for name in members.regions]),
+        ),
+        map_grid(hierarchy, path),
     )
-    return _Series(members, axes, dict(zip(small, values, strict=True)), tuple(regions), options).piece()
+    read = dict(zip(small, values, strict=True))
+    return _Series(members, axes, read, tuple(regions), grid, options).piece()
 
 
 def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
@@ -82,8 +96,7 @@ def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
     shape = members.data.shape
     axes = schema_axes(series_dimensions(members.neurodata_type, members.hierarchy), shape)
     if options.image_axes == "yx" and {"x", "y"} <= set(axes.names):
-        rows_first = {"x": "y", "y": "x"}
-        axes = replace(axes, names=tuple(rows_first.get(name, name) for name in axes.names))
+        axes = rows_first(axes)
     lengths = {}
     if members.timestamps is not None and members.timestamps.ndim == 1:
         lengths[_time_axis(axes)] = members.timestamps.size
@@ -133,6 +146,7 @@ class _Series:
     axes: Axes
     values: Mapping[str, NDArray[Any]]
     regions: tuple[tuple[str, Region], ...]
+    grid: Grid | None
     options: MappingOptions
 
     def piece(self) -> Piece:
@@ -144,9 +158,12 @@ class _Series:
         for _, region in self.regions:
             parts.extend(region.parts)
             indexes.extend([] if region.labels is None else [region.labels])
-        indexes.extend(self._own_labels(dimensions))
-        parts.extend(self._features(dimensions))
-        parts.extend(self._bands(dimensions))
+        indexes.extend(axis_labels(self.members, self.axes, self.values, dimensions))
+        indexes.extend([] if self.grid is None else self.grid.labels(dimensions))
+        parts.extend(external_files(self.members, self.values, time))
+        parts.extend(indexed_images(self.members, self.values.get(_ORDER), dimensions))
+        parts.extend(feature_units(self.members, self.values, dimensions))
+        parts.extend(band_columns(self.members, dimensions, self._own_dimension))
         parts.extend(self._further(time))
         return Piece(
             self.members.path,
@@ -155,6 +172,10 @@ class _Series:
             tuple(indexes),
             self._attributes(time),
         )
+
+    @property
+    def _node(self) -> Node:
+        return self.members.hierarchy[self.members.path]
 
     def _time(self) -> TimeBase:
         length = self.members.axis_length(self.axes, _time_axis(self.axes))
@@ -177,8 +198,8 @@ class _Series:
         data = self.members.data
         if data is None:
             return []
-        array, of_values, beside = self._values(data, dimensions)
-        attributes = object_attributes(self.members.hierarchy, self.members.path) | of_values
+        values = series_values(self.members, data, self.axes, self.options)
+        attributes = object_attributes(self.members.hierarchy, self.members.path) | values.attributes
         attributes |= storable(
             {
                 name: value
@@ -189,71 +210,35 @@ class _Series:
         attributes |= self._settings() | storable(time.attributes) | self.members.links
         if self.axes.schema_order is not None:
             attributes["nwb_axis_order"] = ",".join(self.axes.schema_order)
-        return [Part("data", dimensions, array, attributes, "main"), *beside]
+        return [
+            Part("data", dimensions, values.array, attributes, "main"),
+            *self._factors(values, dimensions),
+        ]
 
-    def _values(
-        self, data: StoredArray, dimensions: tuple[Dimension, ...]
-    ) -> tuple[StoredArray | ScaledArray, dict[str, Any], list[Part]]:
-        """The data in units or as stored, the attributes that say which, and factors not applied."""
-        stored_attributes = data.node.attributes
-        unit = stored_attributes.get("unit")
-        conversion = _number(stored_attributes.get("conversion"), 1.0)
-        offset = _number(stored_attributes.get("offset"), 0.0)
-        resolution = _number(stored_attributes.get("resolution"), -1.0)
-        attributes: dict[str, Any] = {}
-        if resolution > 0:
-            attributes["resolution"] = resolution
-        factors = self.members.channel_conversion
-        channel = self._channel_axis(factors, dimensions)
-        beside = []
-        if factors is not None and (channel is None or not self.options.mask_and_scale):
+    def _factors(self, values: Values, dimensions: tuple[Dimension, ...]) -> Iterator[Part]:
+        """Factors of the channels that are not in the values."""
+        if values.factors is not None:
+            size = values.factors.size
             along = (
-                self._own_dimension("channel_conversion", factors.size)
-                if channel is None
-                else dimensions[channel]
+                self._own_dimension("channel_conversion", size)
+                if values.channel is None
+                else dimensions[values.channel]
             )
-            beside = [Part("channel_conversion", (along,), factors, self._of_part(factors))]
-        if not self.options.mask_and_scale:
-            own = {"conversion": conversion, "offset": offset, "target_unit": unit}
-            return data, storable(attributes | own), beside
-        attributes = storable({"units": unit} | attributes)
-        if data.dtype.kind not in "biuf" or not _NEVER_SCALED.isdisjoint(self.members.lineage):
-            return data, attributes, beside
-        array = scaled(
-            data,
-            conversion,
-            offset,
-            None if channel is None else factors,
-            0 if channel is None else channel,
-            self.options.dtype or "float64",
-        )
-        return array, attributes, beside
-
-    def _channel_axis(self, factors: StoredArray | None, dimensions: tuple[Dimension, ...]) -> int | None:
-        """The axis that channel_conversion lies along: the channels', which is axis 1 in the schema."""
-        if factors is None or self.members.data is None:
-            return None
-        names = self.axes.names
-        axis = names.index("channel") if "channel" in names else 1
-        if factors.ndim == 1 and axis < len(dimensions) and dimensions[axis].size == factors.size:
-            return axis
-        warn_caller(
-            f"The channel_conversion of {self.members.where} has the shape {factors.shape}, which fits no "
-            f"channel axis of its data, of shape {self.members.shape}. The values are shown without it, and "
-            "it beside them."
-        )
-        return None
+            attributes = array_attributes(self._node, values.factors)
+            yield Part("channel_conversion", (along,), values.factors, attributes)
 
     def _settings(self) -> dict[str, Any]:
         """Scalars and short lists that are stored as datasets: gain, bias_current, dimension."""
         found: dict[str, Any] = {}
         for name, value in self.values.items():
-            if name in {"starting_time", "bands"}:
+            if name in _SHOWN_OTHERWISE:
                 continue
             found[name] = plain(value)
             for key, more in self.members.small[name].node.attributes.items():
                 if not key.startswith("_") and key not in {"neurodata_type", "namespace", "object_id"}:
                     found[f"{name}_{key}"] = more
+        for name, target in self.members.regions.items():
+            found[f"{name}_description"] = target.node.attributes.get("description")
         return storable(found)
 
     def _control(self, time: TimeBase) -> list[Part]:
@@ -266,56 +251,14 @@ class _Series:
             if fits and time.dimension is not None
             else self._own_dimensions("control", control)
         )
-        return [Part("control", along, control, self._of_part(control))]
-
-    def _own_labels(self, dimensions: tuple[Dimension, ...]) -> list[Labels]:
-        """Labels that the schema gives (x, y), or that are stored as a short list (features, bands)."""
-        labels = {name: np.asarray(each, object) for name, each in self.axes.labels.items()}
-        for stored_name, axis in (("features", "feature"), ("bands", "band")):
-            if stored_name in self.values:
-                labels[axis] = self.values[stored_name]
-        whose = identity(self.members.hierarchy[self.members.path])
-        return [
-            Labels(dimension, labels[dimension.name], whose)
-            for dimension in dimensions
-            if dimension.name in labels and labels[dimension.name].shape == (dimension.size,)
-        ]
-
-    def _features(self, dimensions: tuple[Dimension, ...]) -> list[Part]:
-        units = self.values.get("feature_units")
-        whose = identity(self.members.hierarchy[self.members.path])
-        return [
-            Part("feature_units", (dimension,), units, whose, "coordinate")
-            for dimension in dimensions
-            if dimension.name == "feature" and units is not None and units.shape == (dimension.size,)
-        ]
-
-    def _bands(self, dimensions: tuple[Dimension, ...]) -> list[Part]:
-        """The columns of a table of frequency bands, such as band_limits, ``(band, 2)``."""
-        return [
-            Part(
-                column,
-                (
-                    dimension,
-                    *(
-                        self._own_dimension(f"{column}_{axis}", array.shape[axis])
-                        for axis in range(1, array.ndim)
-                    ),
-                ),
-                array,
-                self._of_part(array),
-                "coordinate",
-            )
-            for dimension in dimensions
-            for column, array in self.members.bands.items()
-            if dimension.name == "band" and array.shape[0] == dimension.size
-        ]
+        return [Part("control", along, control, array_attributes(self._node, control))]
 
     def _further(self, time: TimeBase) -> list[Part]:
         """Arrays that only an extension knows: along time where its schema, or else their length, says so."""
         return [
-            Part(name, self._further_dimensions(name, array, time), array, self._of_part(array))
+            part
             for name, array in self.members.arrays.items()
+            for part in array_parts(self._node, name, array, self._further_dimensions(name, array, time))
         ]
 
     def _further_dimensions(self, name: str, array: StoredArray, time: TimeBase) -> tuple[Dimension, ...]:
@@ -337,23 +280,6 @@ class _Series:
     def _own_dimensions(self, name: str, array: StoredArray) -> tuple[Dimension, ...]:
         return tuple(self._own_dimension(f"{name}_dim_{axis}", size) for axis, size in enumerate(array.shape))
 
-    def _of_part(self, array: StoredArray) -> dict[str, Any]:
-        """Attributes of an array beside the data."""
-        own = {
-            name: value
-            for name, value in array.node.attributes.items()
-            if not name.startswith("_") and name not in {"neurodata_type", "namespace", "object_id", "unit"}
-        }
-        units = {"units": array.node.attributes.get("unit")}
-        return {"neurodata_type": self.members.neurodata_type} | identity(array.node) | storable(units | own)
-
     def _attributes(self, time: TimeBase) -> dict[str, Any]:
         """The object's own attributes, for its own Dataset; and for one that has no data to carry them."""
         return object_attributes(self.members.hierarchy, self.members.path) | storable(time.attributes)
-
-
-def _number(value: Any, default: float) -> float:
-    """A numeric attribute; what is missing, or no number, is the default."""
-    if isinstance(value, int | float) and isfinite(value):
-        return float(value)
-    return default

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
+from functools import cache
 
 import msgspec
 
 from intake_nwbzarr.arrays import StoredArray, read_many
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
-from intake_nwbzarr.neurodata.core_types import PARENTS, SERIES_DIMENSIONS
+from intake_nwbzarr.neurodata.core_types import DIMENSIONS, PARENTS
 from intake_nwbzarr.neurodata.schema import DimensionNames, TypeDefinition, definitions
 
 # The namespaces whose types the generated table holds.
 _KNOWN_NAMESPACES = frozenset({"core", "hdmf-common", "hdmf-experimental"})
 
-_CORE = {
-    name: TypeDefinition(parent, {"data": SERIES_DIMENSIONS[name]} if name in SERIES_DIMENSIONS else {})
-    for name, parent in PARENTS.items()
-}
+_CORE = {name: TypeDefinition(parent, DIMENSIONS.get(name, {})) for name, parent in PARENTS.items()}
 
 # Extensions' types by file. A Hierarchy is a mapping, so not hashable: the key is its id, while it lives.
 _extensions: dict[int, Mapping[str, TypeDefinition]] = {}
@@ -40,6 +38,16 @@ def ancestry(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[s
     >>> ancestry("CurrentClampSeries")[:3]
     ('CurrentClampSeries', 'PatchClampSeries', 'TimeSeries')
     """
+    # Core types extend core types: what holds for one file holds for all.
+    return _of_core(neurodata_type) if neurodata_type in _CORE else _lineage(neurodata_type, hierarchy)
+
+
+@cache
+def _of_core(neurodata_type: str) -> tuple[str, ...]:
+    return _lineage(neurodata_type, None)
+
+
+def _lineage(neurodata_type: str, hierarchy: Hierarchy | None) -> tuple[str, ...]:
     lineage: list[str] = []
     name: str | None = neurodata_type
     while name is not None and name not in lineage:
@@ -81,20 +89,40 @@ def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> Ty
     return definition
 
 
-def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
-    """The schema's names for the dimensions of a series' ``data``: the type's own first, then its ancestors'.
+def dimension_names(
+    neurodata_type: str, dataset: str, hierarchy: Hierarchy | None = None
+) -> tuple[DimensionNames, ...]:
+    """The schema's names for the dimensions of a dataset: the type's own first, then its ancestors'.
+
+    Parameters
+    ----------
+    neurodata_type
+        What holds the dataset, or the dataset's own type.
+    dataset
+        Its name; empty for a type that is itself a dataset.
+    hierarchy
+        The file, for extensions.
 
     Returns
     -------
     tuple
-        For each ancestor that names them: one tuple of names for each number of dimensions it allows.
+        For each type that names them: one tuple of names for each number of dimensions it allows.
+
+    Examples
+    --------
+    >>> dimension_names("RGBImage", "")
+    ((('x', 'y', 'r, g, b'),), (('x', 'y'), ('x', 'y', 'r, g, b'), ('x', 'y', 'r, g, b, a')))
     """
-    found = tuple(
-        definition.dimensions["data"]
+    return tuple(
+        definition.dimensions[dataset]
         for name in ancestry(neurodata_type, hierarchy)
-        if (definition := definition_of(name, hierarchy)) is not None and "data" in definition.dimensions
+        if (definition := definition_of(name, hierarchy)) is not None and dataset in definition.dimensions
     )
-    return found or (SERIES_DIMENSIONS["TimeSeries"],)
+
+
+def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
+    """The schema's names for the dimensions of a series' ``data``; those of any series where it has none."""
+    return dimension_names(neurodata_type, "data", hierarchy) or (DIMENSIONS["TimeSeries"]["data"],)
 
 
 def _type_by_shape(hierarchy: Hierarchy, node: Node) -> str | None:

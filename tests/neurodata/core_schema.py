@@ -1,6 +1,6 @@
 """The core schema as the installed pynwb ships it, and the module generated from it.
 
-``python tests/neurodata/core_schema.py`` rewrites ``intake_nwbzarr/neurodata/core_types.py``.
+``python -m tests.neurodata.core_schema`` rewrites ``intake_nwbzarr/neurodata/core_types.py``.
 """
 
 from pathlib import Path
@@ -34,23 +34,16 @@ def module_text() -> str:
     """What `core_types.py` should hold."""
     version, found = core_definitions()
     parents = {name: definition.parent for name, definition in sorted(found.items())}
-    series = {
-        name: definition.dimensions["data"]
+    dimensions = {
+        name: dict(definition.dimensions)
         for name, definition in sorted(found.items())
-        if "data" in definition.dimensions and is_series(name, parents)
+        if definition.dimensions
     }
     return (
         HEADER.format(version=version)
         + f"\nPARENTS: dict[str, str | None] = {pformat(parents, width=105)}\n"
-        + f"\nSERIES_DIMENSIONS: dict[str, DimensionNames] = {pformat(series, width=105)}\n"
+        + f"\nDIMENSIONS: dict[str, dict[str, DimensionNames]] = {pformat(dimensions, width=105)}\n"
     )
-
-
-def is_series(name: str | None, parents: dict[str, str | None]) -> bool:
-    """Whether a type descends from TimeSeries."""
-    while name is not None and name != "TimeSeries":
-        name = parents.get(name)
-    return name == "TimeSeries"
 
 
 if __name__ == "__main__":

@@ -115,11 +115,13 @@ def test_series_of_another_file_are_part_of_the_session(tmp_path: Path) -> None:
     assert opened(path).attrs["nwb_unmapped"] == ["acquisition/raw"]
 
 
-def test_an_object_of_a_type_nobody_knows_is_listed_and_breaks_nothing(tmp_path: Path) -> None:
+def test_an_object_of_a_type_nobody_knows_is_shown_and_breaks_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, positions(0.0))
     strange = {"neurodata_type": "Strange", "namespace": "ndx-none", "object_id": "0"}
     edit(path, "stimulus/presentation", lambda document: document["attributes"].update(strange))
-    assert opened(path).attrs["nwb_unmapped"] == ["stimulus/presentation"]
+    assert "nwb_unmapped" not in opened(path).attrs
+    tree = xr.open_datatree(path, engine="nwbzarr")
+    assert tree["stimulus/presentation"].attrs["neurodata_type"] == "Strange"
 
 
 def test_an_empty_container_is_not_missing_anything(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dask.base import tokenize
 
 from intake_nwbzarr.hierarchy.load import open_hierarchy
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.session import open_object
+from intake_nwbzarr.neurodata.session import open_group
 
 CorpusDir = Callable[[str, str], Path]
 TABLES = [
@@ -26,7 +26,7 @@ TABLES = [
 
 
 def opened(path: Path, group: str) -> xr.Dataset:
-    return open_object(open_hierarchy(path), group, MappingOptions())
+    return open_group(open_hierarchy(path), group, MappingOptions())
 
 
 def test_any_selection_of_units_keeps_their_spikes(corpus_dir: CorpusDir) -> None:

@@ -225,8 +225,10 @@ def test_one_frame_with_ten_timestamps_opens(session: Path) -> None:
 def test_an_external_movie_has_the_times_of_its_frames(session: Path) -> None:
     dataset = opened(session, "external")
     np.testing.assert_array_equal(dataset["time"].values, TIMES)
-    assert dataset["data"].attrs["external_file"] == ["a.avi", "b.avi"]
-    assert dataset["data"].attrs["external_file_starting_frame"] == [0, 2]
+    assert dataset["external_file"].dims == ("file",)
+    assert list(dataset["external_file"].values) == ["a.avi", "b.avi"]
+    assert list(dataset["starting_frame"].values) == [0, 2]
+    np.testing.assert_array_equal(dataset["external_file_time"].values, TIMES[[0, 2]])
 
 
 def test_events_have_times_by_which_they_are_selected(session: Path) -> None:

@@ -1,22 +1,18 @@
 """Types: the generated table, inheritance, and what an unknown type is taken for."""
 
-from intake_nwbzarr.neurodata.core_types import PARENTS, SERIES_DIMENSIONS
+from intake_nwbzarr.neurodata.core_types import DIMENSIONS, PARENTS
 from intake_nwbzarr.neurodata.schema import definitions
 from intake_nwbzarr.neurodata.types import ancestry, series_dimensions
-from tests.neurodata.core_schema import core_definitions, is_series
+from tests.neurodata.core_schema import core_definitions
 
 
 def test_the_generated_table_is_that_of_the_installed_pynwb() -> None:
     _, found = core_definitions()
     assert {name: definition.parent for name, definition in found.items()} == PARENTS, (
-        "run: python tests/neurodata/core_schema.py"
+        "run: python -m tests.neurodata.core_schema && ruff format"
     )
-    dimensions = {
-        name: definition.dimensions["data"]
-        for name, definition in found.items()
-        if "data" in definition.dimensions and is_series(name, PARENTS)
-    }
-    assert dimensions == SERIES_DIMENSIONS, "run: python tests/neurodata/core_schema.py"
+    dimensions = {name: definition.dimensions for name, definition in found.items() if definition.dimensions}
+    assert dimensions == DIMENSIONS, "run: python -m tests.neurodata.core_schema && ruff format"
 
 
 def test_a_patch_clamp_series_is_a_time_series_because_the_schema_says_so() -> None:

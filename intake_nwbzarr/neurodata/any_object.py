@@ -1,0 +1,230 @@
+"""Any object that is neither a series nor a table: scalars and links as attributes, arrays as variables.
+
+Devices, electrode groups and imaging planes are attributes only; EventDetection, FeatureExtraction,
+Clustering, ClusterWaveforms, ImagingRetinotopy, CSRMatrix, HERD and the types of extensions have arrays, on
+the dimensions that their schema names.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
+from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
+from intake_nwbzarr.neurodata.axes import Axes, schema_axes
+from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes, plain, storable
+from intake_nwbzarr.neurodata.options import MappingOptions
+from intake_nwbzarr.neurodata.pieces import (
+    Dimension,
+    IrregularTime,
+    Labels,
+    Mapper,
+    Part,
+    Piece,
+    Region,
+    both,
+    stored,
+    together,
+    values_of,
+)
+from intake_nwbzarr.neurodata.regions import map_region
+from intake_nwbzarr.neurodata.types import definition_of, dimension_names, is_a
+
+# What an object's events are timed by; both are in seconds.
+_TIMES = ("times", "timestamps")
+
+# Types whose datasets' dimensions have the same names and nothing in common.
+_APART = frozenset({"HERD"})
+
+# The axis that a region's rows lie along.
+_REGION_AXES = {"electrodes": "channel", "rois": "roi"}
+
+
+def map_object(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
+    """Map an object of any type, or a group without one that holds datasets.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds it.
+    path
+        Where, free of links.
+    options
+        How it is shown.
+
+    Returns
+    -------
+    Piece
+        Scalars, links and short vectors of a fixed meaning (``grid_spacing``) as attributes; every other
+        dataset as a variable, on dimensions called as the schema calls them. Events that have ``times`` have
+        a time index.
+    """
+    members = _members(hierarchy, path)
+    values, regions = yield from both(
+        values_of(list(members.small.values())),
+        together([_map_region(members, name, options) for name in members.regions]),
+    )
+    return _Object(members, dict(zip(members.small, values, strict=True)), tuple(regions), options).piece()
+
+
+@dataclass
+class _Members:
+    """What is stored with an object, by what it is for."""
+
+    hierarchy: Hierarchy
+    path: str
+    small: dict[str, StoredArray] = field(default_factory=dict)
+    arrays: dict[str, StoredArray] = field(default_factory=dict)
+    axes: dict[str, Axes] = field(default_factory=dict)
+    regions: dict[str, Target] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def neurodata_type(self) -> str:
+        """The object's type, empty for a group without one."""
+        return self.hierarchy[self.path].neurodata_type or ""
+
+
+def _members(hierarchy: Hierarchy, path: str) -> _Members:
+    found = _Members(hierarchy, path)
+    own_type = found.neurodata_type
+    for name in hierarchy.members(path):
+        link = hierarchy.links(path).get(name)
+        try:
+            target = hierarchy.resolve(f"{path}/{name}")
+            node = target.node
+        except UNREACHABLE as error:
+            if link is None:
+                raise  # the object's own dataset is damaged
+            found.links[name] = linked(link)
+            if link.source != ".":
+                warn_caller(f"{path!r} in {hierarchy.location} is shown without its {name!r}: {error}")
+            continue
+        if link is not None:
+            found.links[name] = linked(link)
+        if isinstance(node, ArrayNode) and (own_type or (node.neurodata_type is None and link is None)):
+            _sort(found, name, target, stored(target.hierarchy, node))
+    return found
+
+
+def _sort(found: _Members, name: str, target: Target, array: StoredArray) -> None:
+    node = array.node
+    names = dimension_names(found.neurodata_type, name, found.hierarchy) if found.neurodata_type else ()
+    if not names and node.neurodata_type is not None:
+        names = dimension_names(node.neurodata_type, "", target.hierarchy)
+    axes = schema_axes(names, array.shape, series=False) if names else Axes(())
+    fixed = any("," in option[0] for options in names for option in options) and array.ndim == 1
+    if node.neurodata_type is not None and is_a(target.hierarchy, node, "DynamicTableRegion"):
+        found.regions[name] = target
+    elif array.ndim == 0 or fixed:
+        found.small[name] = array
+    else:
+        found.arrays[name] = array
+        if len(axes.names) == array.ndim:
+            found.axes[name] = axes
+
+
+def _map_region(members: _Members, name: str, options: MappingOptions) -> Mapper[tuple[str, Region]]:
+    target = members.regions[name]
+    axis = _REGION_AXES.get(name, name.removesuffix("s"))
+    region = yield from map_region(target.hierarchy, target.path, options, name=axis, owner=members.path)
+    return axis, region
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object whose small values have been read."""
+
+    members: _Members
+    values: Mapping[str, NDArray[Any]]
+    regions: tuple[tuple[str, Region], ...]
+    options: MappingOptions
+
+    def piece(self) -> Piece:
+        """Put the parts together."""
+        axes = {name: self._axes(name, array) for name, array in self.members.arrays.items()}
+        sizes: defaultdict[str, set[int]] = defaultdict(set)
+        for name, array in self.members.arrays.items():
+            for word, size in zip(axes[name].names, array.shape, strict=True):
+                sizes[word].add(size)
+        shared = {word for word, lengths in sizes.items() if len(lengths) == 1}
+        if self.members.neurodata_type in _APART:
+            shared = set()
+        parts: list[Part] = []
+        indexes: list[IrregularTime | Labels] = []
+        for name, array in self.members.arrays.items():
+            dimensions = tuple(
+                self._dimension(word, size, shared, name)
+                for word, size in zip(axes[name].names, array.shape, strict=True)
+            )
+            if self._is_time(name):
+                attributes = array_attributes(self._node, array) | {"units": "s"}
+                indexes.append(IrregularTime(dimensions[0], array, attributes))
+            else:
+                parts.extend(array_parts(self._node, name, array, dimensions))
+                indexes.extend(self._labels(axes[name], dimensions))
+        for _, region in self.regions:
+            parts.extend(region.parts)
+            indexes.extend([] if region.labels is None else [region.labels])
+        return Piece(
+            self.members.path, self.members.neurodata_type, tuple(parts), tuple(indexes), self._attributes()
+        )
+
+    @property
+    def _node(self) -> Node:
+        return self.members.hierarchy[self.members.path]
+
+    def _axes(self, name: str, array: StoredArray) -> Axes:
+        if name in self.members.axes:
+            return self.members.axes[name]
+        own = tuple(f"{name}_dim_{axis}" for axis in range(array.ndim))
+        if self._is_time(name):
+            return Axes(("event",))
+        times = [self.members.arrays[time].size for time in _TIMES if self._is_time(time)]
+        known = definition_of(self.members.neurodata_type, self.members.hierarchy) is not None
+        # No schema names its dimensions: its length is all there is to go by.
+        return Axes(("event", *own[1:]) if not known and times == [array.shape[0]] else own)
+
+    def _is_time(self, name: str) -> bool:
+        array = self.members.arrays.get(name)
+        return name in _TIMES and array is not None and array.ndim == 1 and array.dtype.kind in "iuf"
+
+    def _dimension(self, word: str, size: int, shared: set[str], array: str) -> Dimension:
+        for axis, region in self.regions:
+            if axis == word and region.dimension.size == size:
+                return region.dimension
+        name = word if word in shared or word.startswith(f"{array}_") else f"{array}_{word}"
+        # A variable that has a dimension's name would become its coordinate.
+        name = f"{name}_" if name in self.members.arrays else name
+        own_name = self.members.path.rpartition("/")[2]
+        where = (str(self.members.hierarchy.location), self.members.path, name, size)
+        return Dimension(("axis", *where), name, f"{own_name}_{name}", size, self.members.path)
+
+    def _labels(self, axes: Axes, dimensions: tuple[Dimension, ...]) -> Iterator[Labels]:
+        whose = identity(self._node)
+        for word, dimension in zip(axes.names, dimensions, strict=True):
+            if word in axes.labels:
+                yield Labels(dimension, np.asarray(axes.labels[word], object), whose)
+
+    def _attributes(self) -> dict[str, Any]:
+        found = object_attributes(self.members.hierarchy, self.members.path) | self.members.links
+        small: dict[str, Any] = {
+            f"{name}_description": target.node.attributes.get("description")
+            for name, target in self.members.regions.items()
+        }
+        for name, value in self.values.items():
+            small[name] = plain(value)
+            for key, more in self.members.small[name].node.attributes.items():
+                if not key.startswith("_") and key not in {"neurodata_type", "namespace", "object_id"}:
+                    small[f"{name}_{key}"] = more
+        return found | storable(small)

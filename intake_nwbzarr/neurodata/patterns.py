@@ -1,0 +1,84 @@
+"""Groups by pattern: ``acquisition/*``, ``**/Position/*``, or a list of paths and patterns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.neurodata.objects import Objects, find_objects
+
+type Group = str | Sequence[str]
+
+
+def is_pattern(hierarchy: Hierarchy, group: str) -> bool:
+    """Whether a group is a pattern, and not the path of something whose name holds such characters."""
+    return re.search(r"[*?\[]", group) is not None and group.strip("/") not in hierarchy
+
+
+def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
+    """Find the objects that paths and patterns name, and those within them.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    groups
+        Paths, which must exist, and patterns, each of which must match something. In a pattern ``*`` and
+        ``?`` stand for characters of one name, ``[ab]`` for one of some, ``**`` for any number of names.
+
+    Raises
+    ------
+    NodeNotFoundError
+        When one of them names nothing.
+    OptionError
+        When one of them is no text, or there are none.
+    """
+    if not groups:
+        raise OptionError("group=[] names nothing; give paths or patterns, or None for the whole session.")
+    everything = find_objects(hierarchy)
+    wanted = Objects()
+    for group in groups:
+        if not isinstance(group, str):
+            raise OptionError(f"group={group!r} means nothing here; a list holds paths and patterns.")
+        if is_pattern(hierarchy, group):
+            _take(wanted, _matches(everything, group, hierarchy))
+        else:
+            path = group.strip("/")
+            hierarchy.resolve(path)
+            _take(wanted, find_objects(hierarchy, path))
+    return wanted
+
+
+def _take(wanted: Objects, more: Objects) -> None:
+    wanted.found += [each for each in more.found if each not in wanted.found]
+    wanted.unmapped += [path for path in more.unmapped if path not in wanted.unmapped]
+
+
+def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects:
+    parts = pattern.strip("/").split("/")
+
+    def named(path: str) -> bool:
+        names = path.split("/")
+        # What matches, and what is in a container that does.
+        return any(_match(parts, names[:depth]) for depth in range(1, len(names) + 1))
+
+    found = [each for each in everything.found if named(each.shown_at)]
+    unmapped = [path for path in everything.unmapped if named(path)]
+    if not found and not unmapped:
+        raise NodeNotFoundError(
+            f"No object in {hierarchy.location} matches {pattern!r}. A * stands for characters of one name, "
+            "** for any number of names."
+        )
+    return Objects(found, unmapped)
+
+
+def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    first, *rest = pattern
+    if first == "**":
+        return any(_match(rest, names[skipped:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], first) and _match(rest, names[1:])
