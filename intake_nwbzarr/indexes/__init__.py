@@ -1,7 +1,8 @@
-"""Indexes along time that hold no timestamps: exact selection and alignment for sessions of any length.
+"""An index along time that holds no timestamps: exact selection and alignment for sessions of any length.
 
 `RegularTimeIndex` knows a starting time and a rate; `IrregularTimeIndex` reads the few stored timestamps it
-needs. Both are usable without the rest of the package::
+needs. Both make a `LazyTimeIndex`, so that they align with one another, and are usable without the rest of
+the package::
 
     index = RegularTimeIndex.from_rate(starting_time=0.0, rate=30_000.0, size=108_000_000)
     dataset = xr.Dataset({"data": ("time", data)}, coords=index.coordinates())
@@ -9,6 +10,7 @@ needs. Both are usable without the rest of the package::
 """
 
 from intake_nwbzarr.indexes.irregular import IrregularTimeIndex
+from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 from intake_nwbzarr.indexes.regular import RegularTimeIndex
 
-__all__ = ["IrregularTimeIndex", "RegularTimeIndex"]
+__all__ = ["IrregularTimeIndex", "LazyTimeIndex", "RegularTimeIndex"]

@@ -1,8 +1,9 @@
-"""What both time indexes share: an xarray index over timestamps that stay where they are."""
+"""The index of a time coordinate: an xarray index over timestamps that stay where they are."""
+
+from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from functools import reduce
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -10,27 +11,34 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.errors import SelectionError
-from intake_nwbzarr.indexes.timestamps import Positions, TimestampView, as_labels
+from intake_nwbzarr.errors import BoundsError, SelectionError
+from intake_nwbzarr.indexes import combine, presentation
+from intake_nwbzarr.indexes.coordinate import time_variable
+from intake_nwbzarr.indexes.in_memory import IN_MEMORY_LIMIT, bring, cut, in_memory, pick
+from intake_nwbzarr.indexes.interface import Floats, Positions
+from intake_nwbzarr.indexes.labels import as_labels, positions_of_label
+from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps
+from intake_nwbzarr.indexes.timestamps import TimestampView
 from intake_nwbzarr.xarray_internals import IndexSelResult
-
-IN_MEMORY_LIMIT = 10**7
-"""The most timestamps (80 MB of them) that an operation may bring into memory as a pandas index by itself."""
 
 
 class LazyTimeIndex(Index):
-    """An index of one time coordinate, over a view of timestamps that are computed or read when needed.
+    """An index of one time coordinate: over a regular time, stored timestamps, or timestamps in memory.
+
+    `RegularTimeIndex.from_rate` and `IrregularTimeIndex.from_array` make them, and `isinstance` tells these
+    kinds apart. The class is one, because xarray aligns indexes of one class only: whatever was selected from
+    a recording aligns with the whole of it, and with any other recording's time.
 
     Selection by label follows pandas on a sorted index: slices include both ends and every repeated time, a
     scalar that several samples share selects them all. A list of labels, or a method, that meets a repeated
-    time raises. Selecting a slice of positions gives an index of the same kind; selecting single positions,
-    by integers or booleans, gives a `PandasIndex` of those timestamps in memory. Alignment and concatenation
-    stay lazy for pieces of one recording, and go through pandas otherwise, for at most `IN_MEMORY_LIMIT`
-    timestamps.
+    time raises. Selecting a slice of positions gives an index of the same kind, and reads nothing; so do
+    evenly spaced positions of a regular time. Other positions, by integers or booleans, bring their
+    timestamps into memory. Alignment and concatenation stay lazy for pieces of one recording. Those of
+    different recordings give timestamps in memory, at most `IN_MEMORY_LIMIT` of them.
 
-    xarray aligns indexes of one class only: with a `PandasIndex` of other timestamps it raises
-    `AlignmentError`. ``dataset.drop_indexes("time").set_xindex("time")`` brings all timestamps into memory
-    and serves everything.
+    With a `PandasIndex` of other timestamps, such as that of labels given to ``reindex``, xarray raises
+    `AlignmentError`. Give the labels this index (``IrregularTimeIndex.from_array(labels).coordinates()``), or
+    bring all timestamps into memory: ``dataset.drop_indexes("time").set_xindex("time")``.
     """
 
     def __init__(
@@ -51,6 +59,23 @@ class LazyTimeIndex(Index):
         return len(self.view)
 
     @property
+    def starting_time(self) -> float | None:
+        """The seconds at which a regular time's sample 0 is; None where there is no rate."""
+        times = self.view.timestamps
+        return times.starting_time if isinstance(times, RegularTimestamps) else None
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second of a regular recording, whatever stride of it this is; None where irregular."""
+        times = self.view.timestamps
+        return times.rate if isinstance(times, RegularTimestamps) else None
+
+    @property
+    def samples(self) -> range:
+        """The sample numbers that this index holds: of the recording, or of what was picked from it."""
+        return self.view.samples
+
+    @property
     def index(self) -> pd.Index:
         """The timestamps as pandas holds them."""
         # `PandasIndex.concat` asks every piece for `dim`, `index` and `coord_dtype`, whatever class it has.
@@ -61,6 +86,32 @@ class LazyTimeIndex(Index):
         """The type of every timestamp: float64."""
         return np.dtype(np.float64)
 
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
+    ) -> LazyTimeIndex:
+        """Index a coordinate whose values are brought into memory, for `Dataset.set_xindex`.
+
+        Raises
+        ------
+        MetadataError
+            When the coordinate is not one-dimensional, or not of numbers.
+        """
+        from intake_nwbzarr.indexes.irregular import IrregularTimeIndex
+
+        ((name, variable),) = variables.items()
+        (dim,) = variable.dims if variable.ndim == 1 else (str(name),)
+        return IrregularTimeIndex.from_array(variable.values, str(dim), name, variable.attrs, **options)
+
+    def create_variables(
+        self, variables: Mapping[Any, xr.Variable] | None = None
+    ) -> dict[Hashable, xr.Variable]:
+        """Give the time coordinate; its values are computed or read when asked for."""
+        known = None if variables is None else variables.get(self.name)
+        attributes = self.attributes if known is None else known.attrs
+        encoding = {} if known is None else known.encoding
+        return {self.name: time_variable(self.view, self.dim, self.name, attributes, encoding)}
+
     def to_pandas_index(self) -> pd.Index:
         """Bring every timestamp into memory.
 
@@ -69,102 +120,84 @@ class LazyTimeIndex(Index):
         SelectionError
             For more than `IN_MEMORY_LIMIT` timestamps.
         """
-        if self.size > IN_MEMORY_LIMIT:
-            raise SelectionError(
-                f"This needs all {self.size} timestamps of '{self.name}' in memory as a pandas index, more "
-                f"than {IN_MEMORY_LIMIT}: select a slice of time first, or bring them into memory on purpose "
-                f"with ds.drop_indexes({self.name!r}).set_xindex({self.name!r})."
-            )
-        return pd.Index(self.view.values(), name=self.name)
+        return pd.Index(bring(self.view, self.name), name=self.name, copy=False)
 
-    def isel(self, indexers: Mapping[Any, int | slice | np.ndarray[Any, Any] | xr.Variable]) -> Index | None:
-        """Select by position: a slice stays lazy, an array of positions is brought into memory."""
+    def isel(self, indexers: Mapping[Any, int | slice | np.ndarray[Any, Any] | xr.Variable]) -> Self | None:
+        """Select by position: a slice, or an array of positions or of booleans.
+
+        Raises
+        ------
+        BoundsError
+            For a position outside of this time, or booleans that are fewer or more than its samples.
+        """
         indexer = indexers[self.dim]
         if isinstance(indexer, xr.Variable):
             if indexer.dims != (self.dim,):
                 return None
             indexer = indexer.data
         if isinstance(indexer, slice):
-            return self._replace(view=self.view[indexer])
+            return self._replace(view=cut(self.view, indexer))
         positions = np.asarray(indexer)
         if positions.ndim != 1:
             return None
         if positions.dtype.kind == "b":
+            if len(positions) != self.size:
+                raise BoundsError(
+                    f"{len(positions)} booleans cannot select among {self.size} samples along '{self.name}'."
+                )
             positions = np.flatnonzero(positions)
-        return self._pandas(pd.Index(self.view.at(positions), name=self.name))
+        return self._replace(view=pick(self.view, positions))
 
     def sel(
         self, labels: dict[Any, Any], method: str | None = None, tolerance: ArrayLike | None = None
     ) -> IndexSelResult:
-        """Select by time in seconds: a number, an array of any shape, or a slice that includes its ends."""
+        """Select by time in seconds: a number, an array of any shape, or a slice that includes its ends.
+
+        Raises
+        ------
+        SelectionError
+            For a label that is no number of seconds, is not there, or is the time of several samples where it
+            may be of one only; and where stored timestamps that are met do not ascend.
+        """
         (label,) = labels.values()
-        if isinstance(label, slice):
-            if method is not None or tolerance is not None:
-                raise SelectionError(
-                    f"A slice of '{self.name}' includes both ends and takes neither method nor tolerance; "
-                    f"found method={method!r}, tolerance={tolerance!r}."
-                )
-            return IndexSelResult({self.dim: self._positions_of_slice(label)})
-        raw = label.values if isinstance(label, xr.Variable | xr.DataArray) else np.asarray(label)
-        if raw.dtype.kind == "b" and raw.ndim == 1:
-            return IndexSelResult({self.dim: label})  # a mask, as for every index of xarray
-        positions = self._positions(as_labels(raw), method, tolerance)
-        if isinstance(positions, slice):
-            return IndexSelResult({self.dim: positions})
-        if isinstance(label, xr.Variable):
-            return IndexSelResult({self.dim: xr.Variable(label.dims, positions)})
-        if isinstance(label, xr.DataArray):
-            return IndexSelResult({self.dim: xr.DataArray(positions, coords=label.coords, dims=label.dims)})
-        return IndexSelResult({self.dim: positions})
+        return IndexSelResult({self.dim: positions_of_label(self.view, label, self.name, method, tolerance)})
 
     def equals(self, other: Index, *, exclude: frozenset[Hashable] | None = None) -> bool:  # noqa: ARG002
         """Compare exactly: the same dimension, and every timestamp equal."""
         return isinstance(other, LazyTimeIndex) and self.dim == other.dim and self.view.equals(other.view)
 
-    def join(self, other: Index, how: str = "inner") -> Index:  # type: ignore[override]
-        """Combine two indexes: lazily where both are slices of one recording, by pandas otherwise."""
-        # xarray reduces over this function unbound, so `self` may be what an earlier join gave.
-        if isinstance(self, LazyTimeIndex) and isinstance(other, LazyTimeIndex):
-            joined = _joined(self.view, other.view, how)
-            if joined is not None:
-                return self._replace(view=joined)
-        return in_memory(self).join(in_memory(other), how)
+    def join(self, other: Index, how: str = "inner") -> Self:
+        """Combine two indexes, for alignment; see `intake_nwbzarr.indexes.combine.join`."""
+        return self._replace(view=combine.join(self.view, _view_of(other), how, self.name))
 
     def reindex_like(
         self, other: Index, method: str | None = None, tolerance: ArrayLike | None = None
     ) -> dict[Hashable, Positions]:
         """Find another index's timestamps in this one: positions, -1 where absent."""
-        if isinstance(other, LazyTimeIndex) and other.size <= IN_MEMORY_LIMIT and method is tolerance is None:
-            positions = self.view.positions_of(other.view)
+        wanted = _view_of(other)
+        if method is tolerance is None and len(wanted) <= IN_MEMORY_LIMIT:
+            positions = self.view.positions_of(wanted)
             if positions is not None:
                 return {self.dim: positions}
-        wanted = as_labels(in_memory(other).index)
-        return {self.dim: self.view.locate(wanted, method, tolerance)}
+        return {self.dim: self.view.locate(bring(wanted, self.name), method, tolerance)}
 
     @classmethod
-    def concat(  # type: ignore[override]
+    def concat(
         cls, indexes: Sequence[Index], dim: Hashable, positions: Iterable[Iterable[int]] | None = None
-    ) -> Index:
+    ) -> LazyTimeIndex:
         """Put indexes one after the other: lazily where they continue one recording, in memory otherwise."""
-        pieces = [index for index in indexes if isinstance(index, LazyTimeIndex) and index.dim == dim]
-        if len(pieces) == len(indexes) and positions is None:
-            view = reduce(
-                _continued, (piece.view for piece in pieces[1:]), cast("TimestampView | None", pieces[0].view)
-            )
-            if view is not None:
-                return pieces[0]._replace(view=view)
-        total = sum(in_memory_size(index) for index in indexes)
-        if total > IN_MEMORY_LIMIT:
-            raise SelectionError(
-                f"Concatenating {len(indexes)} pieces along '{dim}' that do not continue one recording needs "
-                f"their {total} timestamps in memory, more than {IN_MEMORY_LIMIT}: select slices of time "
-                "first."
-            )
-        return PandasIndex.concat([in_memory(index) for index in indexes], dim, positions)
+        first = next(index for index in indexes if isinstance(index, LazyTimeIndex))
+        if any(getattr(index, "dim", dim) != dim for index in indexes):
+            raise SelectionError(f"Not all of {list(indexes)} are along '{dim}', so they make no one time.")
+        view = combine.concatenate([_view_of(index) for index in indexes], first.name)
+        if positions is not None:
+            order = np.argsort(np.concatenate([np.asarray(list(part)) for part in positions]), kind="stable")
+            view = pick(view, order)
+        return first._replace(view=view)
 
-    def roll(self, shifts: Mapping[Any, int]) -> Index | None:  # type: ignore[override]
+    def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Rotate the timestamps, in memory."""
-        return in_memory(self).roll(shifts)
+        return self._replace(view=in_memory(np.roll(bring(self.view, self.name), shifts[self.dim])))
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
         """Give the coordinate or its dimension another name."""
@@ -182,6 +215,15 @@ class LazyTimeIndex(Index):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self._replace()
 
+    def __repr__(self) -> str:
+        return presentation.in_full(self.view, self.dim)
+
+    def _repr_inline_(self, max_width: int) -> str:
+        return presentation.in_brief(self.view)[:max_width]
+
+    def _repr_html_(self) -> str:
+        return presentation.as_html(self.view, self.dim)
+
     def _replace(
         self, *, view: TimestampView | None = None, dim: str | None = None, name: Hashable | None = None
     ) -> Self:
@@ -192,95 +234,11 @@ class LazyTimeIndex(Index):
             self.attributes,
         )
 
-    def _pandas(self, index: pd.Index) -> PandasIndex:
-        return PandasIndex(index, self.dim, coord_dtype=self.coord_dtype)
 
-    def _positions_of_slice(self, label: slice) -> slice:
-        ends = [None if end is None else as_labels(end) for end in (label.start, label.stop)]
-        if any(end is not None and (end.ndim or np.isnan(end)) for end in ends):
-            raise SelectionError(
-                f"{label!r} is not a slice of '{self.name}': its ends must be single numbers of seconds."
-            )
-        step = label.step
-        if step is not None and (not isinstance(step, int | np.integer) or step == 0):
-            raise SelectionError(
-                f"A slice of '{self.name}' takes every step-th sample: its step must be a whole number other "
-                f"than zero, found {step!r}."
-            )
-        start, stop = (None if end is None else float(end) for end in ends)
-        return self.view.locate_slice(start, stop, None if step is None else int(step))
-
-    def _positions(
-        self, labels: np.ndarray[Any, np.dtype[np.float64]], method: str | None, tolerance: ArrayLike | None
-    ) -> int | slice | Positions:
-        if labels.ndim == 0 and method is None and tolerance is None:
-            position = self.view.locate_one(float(labels))
-            if position is None:
-                raise self._not_found(labels.reshape(1), method, tolerance)
-            return position
-        flat = labels.ravel()
-        found = self.view.locate(flat, method, tolerance)
-        if np.any(found < 0):
-            raise self._not_found(flat[found < 0], method, tolerance)
-        return int(found[0]) if labels.ndim == 0 else found.reshape(labels.shape)
-
-    def _not_found(
-        self, labels: np.ndarray[Any, np.dtype[np.float64]], method: str | None, tolerance: ArrayLike | None
-    ) -> SelectionError:
-        shown = ", ".join(repr(float(label)) for label in labels[:3]) + (", ..." if len(labels) > 3 else "")
-        if not self.size:
-            return SelectionError(f"There is no {shown} s along '{self.name}': it holds no samples.")
-        if method is None:
-            return SelectionError(
-                f"No sample along '{self.name}' is at exactly {shown} s; add method='nearest', or select a "
-                "slice."
-            )
-        limit = "" if tolerance is None else f" within {tolerance} s"
-        return SelectionError(f"method={method!r} finds no sample along '{self.name}' for {shown} s{limit}.")
-
-
-def in_memory(index: Index) -> PandasIndex:
-    """Give an index as pandas holds it, within `IN_MEMORY_LIMIT`."""
-    if isinstance(index, PandasIndex):
-        return index
+def _view_of(index: Index) -> TimestampView:
     if isinstance(index, LazyTimeIndex):
-        return index._pandas(index.to_pandas_index())
+        return index.view
+    if isinstance(index, PandasIndex):
+        labels: Floats = as_labels(index.index)
+        return in_memory(labels)
     raise SelectionError(f"A time index cannot be combined with {index!r}.")
-
-
-def in_memory_size(index: Index) -> int:
-    """Count the samples of an index."""
-    return index.size if isinstance(index, LazyTimeIndex) else len(in_memory(index).index)
-
-
-def _joined(left: TimestampView, right: TimestampView, how: str) -> TimestampView | None:
-    """Intersect or unite two slices of one recording; None where the result is not such a slice."""
-    a, b = left.samples, right.samples
-    if left.timestamps != right.timestamps or not a or not b or a.step != b.step:
-        return None
-    if a.step < 0:
-        # pandas keeps the order of what two descending indexes share, and sorts their union.
-        shared = _joined(left[::-1], right[::-1], how) if how == "inner" else None
-        return None if shared is None else shared[::-1]
-    if (a.start - b.start) % a.step:
-        return None
-    if how == "inner":
-        return TimestampView(left.timestamps, range(max(a[0], b[0]), min(a[-1], b[-1]) + a.step, a.step))
-    if max(a[0], b[0]) > min(a[-1], b[-1]) + a.step:
-        return None
-    return TimestampView(left.timestamps, range(min(a[0], b[0]), max(a[-1], b[-1]) + a.step, a.step))
-
-
-def _continued(left: TimestampView | None, right: TimestampView) -> TimestampView | None:
-    """Join two slices where the second starts one stride after the first ends; None where it does not."""
-    if left is None or left.timestamps != right.timestamps:
-        return None
-    a, b = left.samples, right.samples
-    if not a or not b:
-        return right if not a else left
-    step = b[0] - a[-1]
-    if not step:
-        return None
-    whole = range(a[0], b[-1] + (1 if step > 0 else -1), step)
-    together = len(whole) == len(a) + len(b) and whole[: len(a)] == a and whole[len(a) :] == b
-    return TimestampView(left.timestamps, whole) if together else None

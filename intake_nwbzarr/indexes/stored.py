@@ -3,15 +3,14 @@
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, override, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import SelectionError
-from intake_nwbzarr.indexes.timestamps import Floats, Positions, Timestamps, batches
+from intake_nwbzarr.indexes.interface import Floats, Positions, Timestamps
 
 SMALLEST_BLOCK = 4096
 """Timestamps to read at once at least: of tinier chunks a block takes several, to spend fewer rounds."""
@@ -42,36 +41,6 @@ class ReadableArray(Protocol):
     def read(self, key: tuple[Any, ...], /) -> np.ndarray[Any, Any]:
         """Read a selection, one entry of the key for each dimension."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayInMemory:
-    """A numpy array, read like a stored one."""
-
-    values: np.ndarray[Any, Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The size along each dimension."""
-        shape: tuple[int, ...] = self.values.shape
-        return shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of one element."""
-        dtype: np.dtype[Any] = self.values.dtype
-        return dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """The size of a chunk along each dimension."""
-        shape: tuple[int, ...] = self.values.shape
-        return shape
-
-    def read(self, key: tuple[Any, ...], /) -> np.ndarray[Any, Any]:
-        """Read a selection, one entry of the key for each dimension."""
-        selected: np.ndarray[Any, Any] = self.values[key]
-        return selected
 
 
 class StoredTimestamps(Timestamps):
@@ -145,7 +114,7 @@ class StoredTimestamps(Timestamps):
             guesses = np.clip(low + 1 + (share * (high - low - 1)).astype(np.int64), low + 1, high - 1)
             targets = np.where(inside, low, guesses)[~between]
             pending = pending[~between]
-            for batch in batches(np.unique(targets), max(1, CACHED_TIMESTAMPS // self.block)):
+            for batch in _batches(np.unique(targets), max(1, CACHED_TIMESTAMPS // self.block)):
                 waiting = labels[pending]
                 settled = np.zeros(pending.shape, dtype=bool)
                 for number, values in self._load(batch).items():
@@ -227,8 +196,9 @@ class StoredTimestamps(Timestamps):
         if missing.size:
             position = number * self.block + int(missing[0])
             raise SelectionError(
-                f"The timestamps of {self.source} cannot be searched: position {position} holds NaN. Select "
-                "by position with isel, and so leave samples without a time out."
+                f"The timestamps of {self.source} cannot be searched: position {position} holds NaN. Keep "
+                "the samples that have a time, with isel and a boolean array: "
+                "ds.isel(time=ds.time.notnull().values)."
             )
         falls = np.flatnonzero(values[1:] < values[:-1])
         if falls.size:
@@ -281,3 +251,9 @@ def _offsets(values: Floats, labels: Floats, after: NDArray[np.bool_]) -> tuple[
     within, past = labels[found], after[found]
     left = np.searchsorted(values, within, side="left")
     return np.where(past, np.searchsorted(values, within, side="right"), left), found
+
+
+def _batches(numbers: Positions, count: int) -> Iterator[Positions]:
+    """Cut numbers into pieces of at most `count`."""
+    for start in range(0, len(numbers), count):
+        yield numbers[start : start + count]

@@ -1,40 +1,21 @@
-"""Labels to positions, as pandas finds them, on ascending timestamps that are never all in memory."""
+"""Views of evenly spaced timestamps, and labels to positions along them, as pandas finds them."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from intake_nwbzarr.errors import BoundsError, SelectionError
+from intake_nwbzarr.indexes import unordered
+from intake_nwbzarr.indexes.interface import Floats, Positions, Timestamps
 
-Floats = NDArray[np.float64]
-Positions = NDArray[np.int64]
+__all__ = ["Floats", "Positions", "TimestampView", "Timestamps"]
 
 METHODS = {"nearest": "nearest", "pad": "pad", "ffill": "pad", "backfill": "backfill", "bfill": "backfill"}
 COMPARED_AT_ONCE = 2**20
-
-
-class Timestamps(ABC):
-    """Ascending times in seconds, found by their position. Repeated times are allowed."""
-
-    @abstractmethod
-    def at(self, positions: Positions) -> Floats:
-        """Give the times at some positions, in their order."""
-
-    @abstractmethod
-    def read(self, positions: range) -> Floats:
-        """Give the times at evenly spaced positions, in either direction."""
-
-    @abstractmethod
-    def insertion_points(self, labels: Floats, after: NDArray[np.bool_], within: range) -> Positions:
-        """Count the times that precede each label, and those equal to it where `after` is true.
-
-        Only times at positions between the first and the last of `within`, which ascends, need to be counted
-        right: where a label lies outside of them, any position on the same side will do.
-        """
 
 
 @dataclass(frozen=True)
@@ -53,7 +34,7 @@ class TimestampView:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, selected: slice) -> "TimestampView":
+    def __getitem__(self, selected: slice) -> TimestampView:
         return TimestampView(self.timestamps, self.samples[selected])
 
     def values(self) -> Floats:
@@ -62,14 +43,25 @@ class TimestampView:
 
     def at(self, positions: ArrayLike) -> Floats:
         """Read the timestamps at positions of this view; negative ones count from its end."""
+        return self.timestamps.at(self.samples_at(positions))
+
+    def samples_at(self, positions: ArrayLike) -> Positions:
+        """Give the sample numbers at positions of this view; negative ones count from its end.
+
+        Raises
+        ------
+        BoundsError
+            For a position outside of the view.
+        """
         wanted = np.asarray(positions, dtype=np.int64)
         if wanted.size and (wanted.min() < -len(self) or wanted.max() >= len(self)):
             outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
             raise BoundsError(f"Position {outside.flat[0]} is outside of {len(self)} timestamps.")
         counted = np.where(wanted < 0, wanted + len(self), wanted)
-        return self.timestamps.at(self.samples.start + self.samples.step * counted)
+        samples: Positions = self.samples.start + self.samples.step * counted
+        return samples
 
-    def equals(self, other: "TimestampView") -> bool:
+    def equals(self, other: TimestampView) -> bool:
         """Compare the timestamps exactly, and as few of them as it takes."""
         if len(self) != len(other):
             return False
@@ -84,7 +76,7 @@ class TimestampView:
             np.array_equal(self[part].values(), other[part].values(), equal_nan=True) for part in parts
         )
 
-    def positions_of(self, other: "TimestampView") -> Positions | None:
+    def positions_of(self, other: TimestampView) -> Positions | None:
         """Give the positions of another view's samples, -1 where absent; None for other timestamps."""
         if self.timestamps != other.timestamps:
             return None
@@ -113,7 +105,8 @@ class TimestampView:
         Raises
         ------
         SelectionError
-            When a label is found at a time that several samples share: which one is meant is unknown.
+            When a label is found at a time that several samples share: which one is meant is unknown; for a
+            method where the timestamps, in memory, are in no order.
         """
         if method is not None and (not isinstance(method, str) or method not in METHODS):
             raise SelectionError(f"method={method!r} is not known; use one of {sorted(METHODS)}.")
@@ -123,20 +116,28 @@ class TimestampView:
             )
         if not len(self) or not labels.size:
             return np.full(labels.shape, -1, dtype=np.int64)
+        limits = None if tolerance is None else _tolerances(tolerance, labels)
+        if not self.timestamps.ascending:
+            if method is not None:
+                raise unordered.refuse_method(method)
+            found = unordered.locate_exactly(self.values(), labels)
+            return np.where(np.isnan(labels), -1, found)
         before, through = self._bounds(labels)
         if method is None:
             found, shared = np.where(before < through, before, -1), through - before > 1
         else:
-            found, shared = self._beside(labels, before, before < through, METHODS[method], tolerance)
+            found, shared = self._beside(labels, before, before < through, METHODS[method], limits)
         found = np.where(np.isnan(labels), -1, found)
         if np.any(shared & (found >= 0)):
             self._refuse(int(found[shared & (found >= 0)][0]))
         return found
 
-    def locate_one(self, label: float) -> int | slice | None:
+    def locate_one(self, label: float) -> int | slice | Positions | None:
         """Find the samples at exactly a time: a position, a slice where several share it, or None."""
         if not len(self) or np.isnan(label):
             return None
+        if not self.timestamps.ascending:
+            return unordered.locate_one(self.values(), label)
         before, through = (int(bound[0]) for bound in self._bounds(np.array([label])))
         if before == through:
             return None
@@ -144,6 +145,8 @@ class TimestampView:
 
     def locate_slice(self, start: float | None, stop: float | None, step: int | None) -> slice:
         """Find the positions from one label to another, both included, every `step`-th of them."""
+        if not self.timestamps.ascending:
+            return unordered.locate_slice(self.values(), start, stop, step)
         backwards = step is not None and step < 0
         low, high = (stop, start) if backwards else (start, stop)
         labels = [label for label in (low, high) if label is not None]
@@ -176,7 +179,7 @@ class TimestampView:
         before: Positions,
         exact: NDArray[np.bool_],
         method: str,
-        tolerance: ArrayLike | None,
+        limits: Floats | None,
     ) -> tuple[Positions, NDArray[np.bool_]]:
         """Choose between the samples on either side of each label; tell whether others share the time."""
         # The two samples before each label and the two from it on decide everything, and take one read.
@@ -200,9 +203,9 @@ class TimestampView:
             found = np.where(nearer | (following < 0), previous, following)
 
         at_following = found == before
-        if tolerance is not None:
+        if limits is not None:
             distance = np.where(at_following, distances[:, 2], distances[:, 1])
-            found = np.where(distance <= _tolerances(tolerance, labels), found, -1)
+            found = np.where(distance <= limits, found, -1)
         shared = np.where(at_following, times[:, 2] == times[:, 3], times[:, 0] == times[:, 1])
         return found, shared
 
@@ -217,18 +220,6 @@ class TimestampView:
         )
 
 
-def as_labels(label: Any) -> Floats:
-    """Read labels as float64 seconds, or refuse what is not a number."""
-    values = np.asarray(label)
-    # An empty list is float64 to numpy; everything that is not a number would be guessed at by a cast.
-    if values.dtype.kind not in "iuf":
-        raise SelectionError(
-            f"{label!r} is not a time: labels along this coordinate are numbers of seconds, found "
-            f"{values.dtype}."
-        )
-    return values.astype(np.float64)
-
-
 def _tolerances(tolerance: ArrayLike, labels: Floats) -> Floats:
     values = np.asarray(tolerance)
     if values.dtype.kind not in "iuf" or values.size not in (1, labels.size):
@@ -236,9 +227,3 @@ def _tolerances(tolerance: ArrayLike, labels: Floats) -> Floats:
             f"tolerance={tolerance!r} is not a number of seconds, nor one for each of {labels.size} labels."
         )
     return np.broadcast_to(values.astype(np.float64).ravel(), labels.shape)
-
-
-def batches(numbers: Positions, count: int) -> Iterator[Positions]:
-    """Cut numbers into pieces of at most `count`."""
-    for start in range(0, len(numbers), count):
-        yield numbers[start : start + count]

@@ -10,7 +10,6 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.errors import MetadataError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
@@ -134,11 +133,13 @@ def test_threads_share_one_index(array: RecordingArray) -> None:
     np.testing.assert_array_equal(found, array.values[positions])
 
 
-def test_single_positions_read_only_their_own_timestamps(array: RecordingArray) -> None:
+def test_single_positions_read_only_their_own_timestamps_and_once(array: RecordingArray) -> None:
     part = dataset_of(array).isel(time=[3, 4_000_000])
     assert array.blocks == {0, 400}
-    assert isinstance(part.xindexes["time"], PandasIndex)
+    assert isinstance(part.xindexes["time"], IrregularTimeIndex)
     np.testing.assert_array_equal(part.time, array.values[[3, 4_000_000]])
+    assert part.sel(time=array.values[3]).time.item() == array.values[3]
+    assert array.reads == 1
 
 
 def test_the_coordinate_is_read_when_its_values_are_asked_for(array: RecordingArray) -> None:
@@ -206,6 +207,7 @@ def test_nan_timestamps_are_named_and_can_be_left_out() -> None:
     with pytest.raises(SelectionError, match=r"position 17 holds NaN.*isel"):
         dataset.sel(time=15.0)
     kept = dataset.isel(time=dataset.time.notnull().values)
+    assert kept.isel(time=slice(20)).sel(time=16.2, method="nearest").time.item() == 16
     assert kept.sel(time=slice(16, 18)).time.values.tolist() == [16, 18]
 
 

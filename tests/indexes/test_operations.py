@@ -27,6 +27,11 @@ MAKERS = {
         *(ds.isel(time=slice(None, None, -2)) for ds in vars(regular_twins(0.1, 10.0, 2 * SIZE)).values())
     ),
     "irregular": lambda: irregular_twins(np.cumsum(np.arange(SIZE)) / 8),
+    "picked": lambda: Twins(
+        *(ds.isel(time=np.cumsum([1, 1, 2] * 8)) for ds in vars(regular_twins(0.1, 29.97, 40)).values())
+    ),
+    "one sample": lambda: regular_twins(0.7, 1 / 3, 1),
+    "no sample": lambda: irregular_twins(np.array([], dtype=np.float32)),
 }
 
 Operation = Callable[[xr.Dataset], Any]
@@ -178,6 +183,14 @@ OPERATIONS: dict[str, Operation] = {
     "interp": lambda ds: ds.interp(time=[0.33, 0.5, 1.1]),
     "interp_like": lambda ds: ds.isel(time=slice(0, None, 3)).interp_like(first(ds)),
     "plot": lambda ds: ds["count"].plot()[0].get_xdata(),
+    "plot of several channels": lambda ds: ds.data.plot.line(x="time")[1].get_xdata(),
+    "plot of an image": lambda ds: ds.data.plot.pcolormesh(x="time").get_coordinates(),
+    "resample": lambda ds: ds.resample(time="1s").mean(),
+    "resample by bins": lambda ds: ds.groupby_bins("time", np.arange(0.0, 4.0, 0.5), right=False).mean(),
+    "onto other times": lambda ds: ds.sel(time=[0.2, 0.52, 1.0], method="nearest", tolerance=0.5),
+    "interp, nearest": lambda ds: ds.interp(time=ds.time[1:3] + 0.01, method="nearest"),
+    "weighted": lambda ds: ds.data.weighted(ds["count"] + 1).mean("time"),
+    "cumulative integral": lambda ds: ds.data.cumulative_integrate("time"),
     "shift": lambda ds: ds.shift(time=2),
     "roll": lambda ds: ds.roll(time=3),
     "roll with coordinates": lambda ds: ds.roll(time=3, roll_coords=True),
@@ -187,7 +200,7 @@ OPERATIONS: dict[str, Operation] = {
     "sortby values": lambda ds: ds.sortby(-ds["count"]),
     "differentiate": lambda ds: ds.differentiate("time"),
     "integrate": lambda ds: ds.integrate("time"),
-    "polyfit": lambda ds: ds["count"].polyfit("time", 1),
+    "polyfit": lambda ds: ds["count"].polyfit("time", 1) if ds.sizes["time"] > 1 else ds,
     "interpolate_na": lambda ds: ds.where(ds["count"] != 3).interpolate_na("time"),
     "ffill by hand": lambda ds: ds.where(ds["count"] % 2 == 0).fillna(0.0),
     "quantile": lambda ds: ds.quantile(0.5, "time"),
@@ -213,6 +226,8 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
+# What numpy thinks of statistics of no sample, and matplotlib of one, is the same for both.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:.*identical low and high")
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operation_gives_what_it_gives_with_timestamps_in_memory(name: str, kind: str) -> None:
@@ -249,7 +264,8 @@ def test_tokens_of_equal_coordinates_are_equal_and_of_others_are_not(kind: str) 
     one, other = MAKERS[kind]().lazy.time.variable, MAKERS[kind]().lazy.time.variable
     assert tokenize(one) == tokenize(other)
     assert tokenize(one) == tokenize(pickle.loads(pickle.dumps(one)))
-    assert tokenize(one) != tokenize(MAKERS[kind]().lazy.isel(time=slice(1, None)).time.variable)
+    part = MAKERS[kind]().lazy.isel(time=slice(1, None)).time.variable
+    assert (tokenize(one) == tokenize(part)) == (len(one) == 0)
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -10,10 +10,9 @@ import pytest
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
-from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.errors import MetadataError, SelectionError
-from intake_nwbzarr.indexes import RegularTimeIndex
+from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from tests.indexes.twins import RATES, STARTS, assert_same, irregular, regular_twins, with_index
 
 HOUR = 108_000_000
@@ -87,9 +86,20 @@ def test_slices_of_positions_and_labels_stay_lazy() -> None:
         np.testing.assert_array_equal(part.time[:3], np.array(index.samples[:3]) / 30_000.0)
 
 
-def test_single_positions_become_a_pandas_index_and_one_position_a_scalar() -> None:
+def test_evenly_spaced_positions_stay_regular_and_others_come_into_memory() -> None:
     dataset = hour(0.0)
-    assert isinstance(dataset.isel(time=[5, 7, 9]).xindexes["time"], PandasIndex)
+    for even in ([5, 7, 9], [9, 7, 5], [0, -1], [4], [], np.arange(HOUR - 3, HOUR)):
+        picked = dataset.isel(time=np.array(even, dtype=np.int64))
+        assert isinstance(picked.xindexes["time"], RegularTimeIndex)
+        np.testing.assert_array_equal(picked.time, (np.array(even) % HOUR) / 30_000.0)
+    for uneven in ([5, 7, 8], [5, 5], [9, 5, 7]):
+        picked = dataset.isel(time=uneven)
+        assert isinstance(picked.xindexes["time"], IrregularTimeIndex)
+        np.testing.assert_array_equal(picked.time, np.array(uneven) / 30_000.0)
+
+
+def test_one_position_becomes_a_scalar() -> None:
+    dataset = hour(0.0)
     assert "time" not in dataset.isel(time=-1).xindexes
     assert dataset.isel(time=-1).time.item() == (HOUR - 1) / 30_000.0
 
@@ -125,7 +135,7 @@ def test_pieces_with_a_gap_are_concatenated_in_memory() -> None:
     pair = regular_twins(0.1, 30.0, 100)
     parts = [slice(0, 10), slice(20, 30), slice(5, 8)]
     joined = assert_same(pair, lambda ds: xr.concat([ds.isel(time=part) for part in parts], "time"))
-    assert isinstance(joined.xindexes["time"], PandasIndex)
+    assert isinstance(joined.xindexes["time"], IrregularTimeIndex)
 
 
 def test_operations_that_need_all_timestamps_of_a_long_session_say_so() -> None:
@@ -138,6 +148,8 @@ def test_operations_that_need_all_timestamps_of_a_long_session_say_so() -> None:
     other = RegularTimeIndex.from_rate(0.0, 29_999.9, HOUR)
     with pytest.raises(SelectionError, match="select a slice of time first"):
         index.join(other)
+    with pytest.raises(SelectionError, match="select a slice of time first"):
+        index.join(RegularTimeIndex.from_rate(0.00001, 30_000.0, 3), how="outer")
     with pytest.raises(SelectionError):
         index.reindex_like(index)
 
@@ -162,8 +174,9 @@ def test_a_regular_and_a_stored_time_that_agree_align() -> None:
     pair = regular_twins(0.5, 3.0, 30)
     stored = with_index(irregular(pair.times)[0], 30)
     xr.testing.assert_equal(pair.lazy + stored, pair.plain + pair.plain)
-    with pytest.raises(xr.AlignmentError, match="RegularTimeIndex"):
-        xr.align(pair.lazy, stored.isel(time=slice(1, None)), join="inner")
+    part, late = xr.align(pair.lazy, stored.isel(time=slice(1, None)), join="inner")
+    xr.testing.assert_equal(part, pair.plain.isel(time=slice(1, None)))
+    xr.testing.assert_equal(late, part)
 
 
 @pytest.mark.parametrize(("starting_time", "rate"), [(1.6e9, 1e9), (2.0**60, 1.0), (-1e12, 1e6)])
@@ -194,6 +207,11 @@ def test_a_rate_is_not_guessed_from_timestamps() -> None:
     dataset = xr.Dataset(coords={"when": ("time", [0.0, 1.0])})
     with pytest.raises(MetadataError, match="from_rate"):
         dataset.set_xindex("when", RegularTimeIndex)
+
+
+def test_booleans_that_are_not_one_for_each_sample_are_refused() -> None:
+    with pytest.raises(IndexError, match="2 booleans cannot select among 108000000 samples along 'time'"):
+        hour().isel(time=np.array([True, False]))
 
 
 def test_the_coordinate_and_its_dimension_can_have_other_names() -> None:

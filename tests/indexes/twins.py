@@ -103,6 +103,18 @@ def any_regular_twins(draw: st.DrawFn) -> Twins:
 
 
 @st.composite
+def any_picked_twins(draw: st.DrawFn, *, ordered: bool = False) -> Twins:
+    """Twins of single samples, in memory: in any order, or in either order of time."""
+    pair = draw(any_regular_twins() | any_irregular_twins())
+    size = len(pair.times)
+    positions = draw(st.lists(st.integers(0, size - 1), max_size=8, unique=ordered) if size else st.just([]))
+    if ordered:
+        positions = sorted(positions, reverse=draw(st.booleans()))
+    picked = Twins(*(ds.isel(time=np.array(positions, dtype=int)) for ds in (pair.lazy, pair.plain)))
+    return sliced(picked, draw(slices(len(positions))))
+
+
+@st.composite
 def any_irregular_twins(draw: st.DrawFn, *, repeated: bool = False) -> Twins:
     """Twins of stored timestamps with gaps, or of a slice of them."""
     gaps = st.sampled_from([1e-4, 0.25, 1.0, 1.1, 1000.0] + [0.0] * repeated)

@@ -1,0 +1,123 @@
+"""The values of a time coordinate: computed, read from the file, or in memory, as its timestamps are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.indexes import CoordinateTransform, CoordinateTransformIndex, PandasIndex
+
+from intake_nwbzarr.indexes.in_memory import is_in_memory
+from intake_nwbzarr.indexes.interface import Floats
+from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.xarray_internals import (
+    ExplicitIndexer,
+    IndexingSupport,
+    LazilyIndexedArray,
+    async_explicit_indexing_adapter,
+    explicit_indexing_adapter,
+)
+
+
+def time_variable(
+    view: TimestampView,
+    dim: str,
+    name: Hashable,
+    attributes: Mapping[str, Any],
+    encoding: Mapping[str, Any],
+) -> xr.Variable:
+    """Make the variable of a time coordinate.
+
+    Parameters
+    ----------
+    view
+        Its timestamps.
+    dim, name
+        Of the dimension and of the coordinate.
+    attributes, encoding
+        Of the variable.
+
+    Returns
+    -------
+    xarray.Variable
+        float64 seconds, (time,). Regular times are computed when asked for, stored ones read, and those in
+        memory cannot be changed in place.
+    """
+    variable: xr.Variable
+    if view.timestamps.computed:
+        (made,) = CoordinateTransformIndex(_ViewTransform(view, dim, name)).create_variables().values()
+        variable = _TimeVariable((dim,), made)
+    elif is_in_memory(view):
+        index = PandasIndex(pd.Index(view.values(), name=name, copy=False), dim, np.dtype(np.float64))
+        (variable,) = index.create_variables().values()
+    else:
+        variable = _TimeVariable((dim,), LazilyIndexedArray(_StoredTimes(view)))
+    variable.attrs = dict(attributes)
+    variable.encoding = dict(encoding)
+    return variable
+
+
+class _TimeVariable(xr.Variable):
+    """A lazy time coordinate, which is left alone where everything becomes dask arrays.
+
+    So is every coordinate of a pandas index. As a dask array it would be computed again with each use, and
+    `xarray.open_groups` gives the times of different groups one name in the graph (xarray 2026.9).
+    """
+
+    def chunk(self, chunks: Any = {}, *arguments: Any, **keywords: Any) -> Any:  # noqa: ARG002, B006
+        """As `xarray.IndexVariable.chunk`: itself."""
+        return self.copy(deep=False)
+
+
+class _ViewTransform(CoordinateTransform):
+    """A view of regular timestamps in the form that xarray makes lazy coordinates of."""
+
+    def __init__(self, view: TimestampView, dim: str, name: Hashable) -> None:
+        super().__init__((name,), {dim: len(view)}, dtype=np.dtype(np.float64))
+        self.view = view
+
+    def forward(self, dim_positions: dict[str, Any]) -> dict[Hashable, Any]:
+        (positions,) = dim_positions.values()
+        return {self.coord_names[0]: _unchangeable(self.view.at(positions))}
+
+
+class _StoredTimes(BackendArray):
+    """A view of stored timestamps as xarray reads arrays."""
+
+    def __init__(self, view: TimestampView) -> None:
+        self.view = view
+        self.shape = (len(view),)
+        self.dtype = np.dtype(np.float64)
+
+    def __getitem__(self, key: ExplicitIndexer) -> Floats:
+        result: Floats = explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
+        return result
+
+    async def async_getitem(self, key: ExplicitIndexer) -> Floats:
+        result: Floats = await async_explicit_indexing_adapter(
+            key, self.shape, IndexingSupport.OUTER, self._read_async
+        )
+        return result
+
+    def __dask_tokenize__(self) -> object:
+        return (type(self).__qualname__, self.view.timestamps, self.view.samples)
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        (selected,) = key
+        part = self.view[selected].values() if isinstance(selected, slice) else self.view.at(selected)
+        return _unchangeable(part)
+
+    async def _read_async(self, key: tuple[Any, ...]) -> Any:
+        return await asyncio.to_thread(self._read, key)
+
+
+def _unchangeable(times: Any) -> Any:
+    """Protect times as pandas does: a coordinate that is changed in place would disagree with its index."""
+    if isinstance(times, np.ndarray):
+        times.flags.writeable = False
+    return times
