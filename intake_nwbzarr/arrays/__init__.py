@@ -1,6 +1,6 @@
 """Lazy arrays: the chunks a selection touches, fetched in one gather, decoded on threads, scaled."""
 
-from intake_nwbzarr.arrays.lazy import LazyArray, lazy_variable, preferred_chunks
+from intake_nwbzarr.arrays.lazy import LazyArray, lazy_variable, preferred_chunks, xarray_dtype
 from intake_nwbzarr.arrays.scaled import ScaledArray, scaled
 from intake_nwbzarr.arrays.stored import Readable, StoredArray, read_many
 
@@ -13,4 +13,5 @@ __all__ = [
     "preferred_chunks",
     "read_many",
     "scaled",
+    "xarray_dtype",
 ]

@@ -46,7 +46,7 @@ class LazyArray(BackendArray):
         # Not called `array`: xarray would take an attribute of that name for what is wrapped.
         self.source = array
         self.shape = array.shape
-        self.dtype = _xarray_dtype(array.dtype)
+        self.dtype = xarray_dtype(array.dtype)
 
     def __getitem__(self, key: ExplicitIndexer) -> NDArray[Any]:
         result: NDArray[Any] = explicit_indexing_adapter(
@@ -151,6 +151,7 @@ def _balanced(count: int, ideal: float) -> int:
     return max(1, multiple)
 
 
-def _xarray_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def xarray_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype of what is handed to xarray: Python strings are objects that say so."""
     # Marked as text, as xarray marks it: otherwise writing a dask array of objects loads it to find out.
     return np.dtype("O", metadata={"element_type": str}) if dtype.kind == "O" else dtype

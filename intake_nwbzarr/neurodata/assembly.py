@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.arrays import lazy_variable
+from intake_nwbzarr.arrays import lazy_variable, xarray_dtype
 from intake_nwbzarr.neurodata.equal_times import have_one_time, limit_times, name_shared_times
 from intake_nwbzarr.neurodata.names import flat_dimension_name, free_name, object_names, safe_name
 from intake_nwbzarr.neurodata.options import MappingOptions
@@ -189,7 +189,9 @@ class _View:
         if part.is_time and self.reference is not None:
             part = decoded(part, self.reference)
         if isinstance(part.array, np.ndarray):
-            return xr.Variable(dimensions, part.array, part.attributes)
+            # `astype` keeps what the dtype says of its objects; `numpy.array` does not.
+            values = part.array.astype(xarray_dtype(part.array.dtype))
+            return xr.Variable(dimensions, values, part.attributes)
         return lazy_variable(dimensions, part.array, part.attributes)
 
     def _indexes(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, RegularTime | IrregularTime | Labels]]:

@@ -23,6 +23,7 @@ _WORDS = {
     "depth": "z",
     "number of non-zero values": "nonzero",
     "number of rows in the matrix + 1": "row_bound",
+    "num_images": "image",
     "num_DIM2": "dim_1",
     "num_DIM3": "dim_2",
     "num_DIM4": "dim_3",

@@ -11,10 +11,9 @@ from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.neurodata.array_parts import array_parts
 from intake_nwbzarr.neurodata.axes import Axes, rows_first, schema_axes
-from intake_nwbzarr.neurodata.metadata import object_attributes, storable
+from intake_nwbzarr.neurodata.metadata import object_attributes
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, Labels, Mapper, Part, Piece, stored, values_of
-from intake_nwbzarr.neurodata.texts import paths_of
 from intake_nwbzarr.neurodata.types import dimension_names
 
 ORDER = "order_of_images"
@@ -37,28 +36,23 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     Piece
         One variable for each image, of its name: ``(x, y)`` for grey ones, ``(x, y, color)`` with ``color``
         labelled ``r``, ``g``, ``b`` and ``a`` for coloured ones, the path in a scalar for an ExternalImage.
-        Images of unequal size have dimensions of their own, ``<image>_x``. ``order_of_images`` is an
-        attribute: the images' paths in order.
+        Images of unequal size have dimensions of their own, ``<image>_x``. ``order_of_images``, where the
+        file says it, holds the images' paths in order, on ``image``.
     """
+    yield from values_of([])
     nodes = [hierarchy[f"{path}/{name}"] for name in hierarchy.children(path)]
     arrays = [stored(hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
-    order = [array for array in arrays if array.node.name == ORDER]
-    paths = yield from values_of(order)
-    images = [array for array in arrays if array.node.name != ORDER]
-    sizes = {array.shape[:2] for array in images if array.ndim}
-    attributes = object_attributes(hierarchy, path)
-    for values in paths:
-        attributes[ORDER] = paths_of(values).tolist()
+    sizes = {array.shape[:2] for array in arrays if array.ndim > 1}
     parts: list[Part] = []
     labels: list[Labels] = []
-    for array in images:
-        prefix = "" if len(sizes) <= 1 else f"{array.node.name}_"
+    for array in arrays:
+        prefix = "" if len(sizes) <= 1 or array.ndim <= 1 else f"{array.node.name}_"
         axes = _axes(hierarchy, array, options)
         dimensions = _dimensions(array, axes, prefix, hierarchy[path])
         parts.extend(array_parts(hierarchy[path], array.node.name, array, dimensions))
         labels.extend(_labels(axes, dimensions))
     kind = hierarchy[path].neurodata_type or "Images"
-    return Piece(path, kind, tuple(parts), tuple(labels), storable(attributes))
+    return Piece(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))
 
 
 def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:

@@ -107,10 +107,11 @@ def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
         ``neurodata_type`` and ``nwb_path`` first; links to other objects as paths.
     """
     node = hierarchy[path]
+    first = ("description",) if "description" in node.attributes else ()
     own = {
-        name: value
-        for name, value in node.attributes.items()
-        if not name.startswith("_") and name not in _INTERNAL and value not in _SAYS_NOTHING
+        name: node.attributes[name]
+        for name in dict.fromkeys((*first, *node.attributes))
+        if not name.startswith("_") and name not in _INTERNAL and node.attributes[name] not in _SAYS_NOTHING
     }
     return identity(node) | storable(own)
 
