@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Container, Iterator, Sequence
 
 import numpy as np
 
@@ -36,19 +37,24 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     Piece
         One variable for each image, of its name: ``(x, y)`` for grey ones, ``(x, y, color)`` with ``color``
         labelled ``r``, ``g``, ``b`` and ``a`` for coloured ones, the path in a scalar for an ExternalImage.
-        Images of unequal size have dimensions of their own, ``<image>_x``. ``order_of_images``, where the
-        file says it, holds the images' paths in order, on ``image``.
+        Where images differ in size, each has dimensions of its own, ``<image>_x``. ``order_of_images``, where
+        the file says it, holds the images' paths in order, on ``image``.
     """
     yield from values_of([])
     nodes = [hierarchy[f"{path}/{name}"] for name in hierarchy.children(path)]
     arrays = [stored(hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
-    sizes = {array.shape[:2] for array in arrays if array.ndim > 1}
+    images = [(array, _axes(hierarchy, array, options)) for array in arrays]
+    sizes: defaultdict[str, set[int]] = defaultdict(set)
+    for array, axes in images:
+        for axis, size in zip(axes.names, array.shape, strict=True):
+            sizes[axis].add(size)
+    unequal = {axis for axis, found in sizes.items() if len(found) > 1}
+    # A pixel is a place in both directions: one that differs parts the other.
+    unequal |= {"x", "y"} if unequal & {"x", "y"} else set()
     parts: list[Part] = []
     labels: list[Labels] = []
-    for array in arrays:
-        prefix = "" if len(sizes) <= 1 or array.ndim <= 1 else f"{array.node.name}_"
-        axes = _axes(hierarchy, array, options)
-        dimensions = _dimensions(array, axes, prefix, hierarchy[path])
+    for array, axes in images:
+        dimensions = _dimensions(array, axes, unequal, hierarchy[path])
         parts.extend(array_parts(hierarchy[path], array.node.name, array, dimensions))
         labels.extend(_labels(axes, dimensions))
     kind = hierarchy[path].neurodata_type or "Images"
@@ -77,7 +83,7 @@ def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
     assert isinstance(node, ArrayNode)  # noqa: S101 - for the type checker; objects.py looked.
     array = stored(hierarchy, node)
     axes = _axes(hierarchy, array, options)
-    dimensions = _dimensions(array, axes, "", node)
+    dimensions = _dimensions(array, axes, set(), node)
     parts = tuple(array_parts(node, "data", array, dimensions, "main"))
     labels = tuple(_labels(axes, dimensions))
     return Piece(path, node.neurodata_type or "", parts, labels, object_attributes(hierarchy, path))
@@ -93,18 +99,17 @@ def _axes(hierarchy: Hierarchy, array: StoredArray, options: MappingOptions) -> 
     return rows_first(axes) if options.image_axes == "yx" else axes
 
 
-def _dimensions(array: StoredArray, axes: Axes, prefix: str, owner: Node) -> tuple[Dimension, ...]:
-    where, name = str(array.location), owner.path.rpartition("/")[2]
-    return tuple(
-        Dimension(
-            ("axis", where, owner.path, f"{prefix}{axis}", size),
-            f"{prefix}{axis}",
-            f"{name}_{prefix}{axis}",
-            size,
-            owner.path,
-        )
-        for axis, size in zip(axes.names, array.shape, strict=True)
-    )
+def _dimensions(
+    array: StoredArray, axes: Axes, unequal: Container[str], owner: Node
+) -> tuple[Dimension, ...]:
+    """An image's dimensions: shared with the others of its container where these are of its size."""
+
+    def dimension(axis: str, size: int) -> Dimension:
+        name = f"{array.node.name}_{axis}" if axis in unequal else axis
+        identity = ("axis", str(array.location), owner.path, name, size)
+        return Dimension(identity, name, f"{owner.name}_{name}", size, owner.path)
+
+    return tuple(dimension(axis, size) for axis, size in zip(axes.names, array.shape, strict=True))
 
 
 def _labels(axes: Axes, dimensions: Sequence[Dimension]) -> Iterator[Labels]:

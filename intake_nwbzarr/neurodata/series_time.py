@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
@@ -47,7 +47,11 @@ class TimeBase:
 
 
 def time_base(
-    members: SeriesMembers, starting_time: NDArray[Any] | None, name: str, length: int | None
+    members: SeriesMembers,
+    starting_time: NDArray[Any] | None,
+    name: str,
+    length: int | None,
+    frames: int | None = None,
 ) -> TimeBase:
     """The time base of a series.
 
@@ -61,6 +65,8 @@ def time_base(
         Of the data's time axis: ``time`` or ``event``.
     length
         Of that axis, None where the data have none.
+    frames
+        How many frames an external movie has, where the file says it: its own data are empty.
 
     Warns
     -----
@@ -70,6 +76,9 @@ def time_base(
     if members.timestamps is not None:
         return _irregular(members, name, length)
     if starting_time is not None:
+        if frames is not None and 0 in members.shape:
+            outside = _regular(members, float(starting_time.item()), name, frames)
+            return replace(outside, dimension=None, renamed={name: "frame"})
         return _regular(members, float(starting_time.item()), name, length)
     return TimeBase()
 

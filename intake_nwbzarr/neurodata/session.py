@@ -12,7 +12,7 @@ from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.neurodata.assembly import dataset_of_many, dataset_of_one
 from intake_nwbzarr.neurodata.mapped import map_alone, map_many
-from intake_nwbzarr.neurodata.metadata import SUBJECT, object_attributes
+from intake_nwbzarr.neurodata.metadata import SUBJECT
 from intake_nwbzarr.neurodata.objects import Found, Kind, find_objects, kind_of
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.patterns import Group, is_pattern, matching_objects
@@ -84,7 +84,7 @@ def open_group(hierarchy: Hierarchy, group: Group, options: MappingOptions) -> x
     if not (objects.found or objects.unmapped):
         warn_caller(f"{path!r} in {hierarchy.location} holds nothing: the Dataset has no variables.")
     mapped = map_many(target.hierarchy, objects, options, whole=False)
-    own = object_attributes(target.hierarchy, target.path)
+    own = next((piece.attributes for piece in mapped.pieces if piece.path == target.path), {})
     attributes = {**own, **mapped.attributes, **where}
     return dataset_of_many(mapped.pieces, options, mapped.reference, attributes, target.path)
 

@@ -179,7 +179,14 @@ class _Series:
 
     def _time(self) -> TimeBase:
         length = self.members.axis_length(self.axes, _time_axis(self.axes))
-        return time_base(self.members, self.values.get("starting_time"), _time_axis(self.axes), length)
+        frames = self.values.get("num_samples")
+        return time_base(
+            self.members,
+            self.values.get("starting_time"),
+            _time_axis(self.axes),
+            length,
+            None if frames is None or frames.dtype.kind not in "iu" else int(frames),
+        )
 
     def _dimensions(self, time: TimeBase) -> tuple[Dimension, ...]:
         """One dimension for each axis of the data."""

@@ -10,7 +10,6 @@ import xarray as xr
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.assembly import dataset_of_one
 from intake_nwbzarr.neurodata.mapped import Mapped, map_many
-from intake_nwbzarr.neurodata.metadata import object_attributes
 from intake_nwbzarr.neurodata.objects import find_objects
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.patterns import Group, is_pattern, matching_objects
@@ -52,8 +51,7 @@ def open_tree(
         path = group.strip("/")
         target = find_group(hierarchy, path)
         mapped = map_many(target.hierarchy, find_objects(target.hierarchy, target.path), options, whole=False)
-        own = object_attributes(target.hierarchy, target.path)
-        attributes = {**own, **mapped.attributes, "nwb_group": path}
+        attributes = {**mapped.attributes, "nwb_group": path}
         return _datasets(hierarchy, mapped, target.path, attributes, options)
     groups = [group] if isinstance(group, str) else list(group)
     mapped = map_many(hierarchy, matching_objects(hierarchy, groups), options, whole=False)

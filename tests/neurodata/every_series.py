@@ -43,6 +43,14 @@ def numbers(*shape: int) -> np.ndarray[Any, Any]:
 def every_series(folder: Path) -> Path:
     """Write the session; every series lies in `acquisition`."""
     nwbfile = empty_session()
+    add_every_series(nwbfile)
+    path = write(folder, nwbfile, "every_series.nwb.zarr")
+    lengthen_timestamps(path)
+    return path
+
+
+def add_every_series(nwbfile: NWBFile) -> None:
+    """Put a series of every type into `acquisition`, with the devices, tables and images they need."""
     # pynwb warns of some of the oddities that real files have and these tests are about.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,12 +62,9 @@ def every_series(folder: Path) -> Path:
             *_icephys(nwbfile),
         ):
             nwbfile.add_acquisition(series)
-    path = write(folder, nwbfile, "every_series.nwb.zarr")
-    _lengthen_timestamps(path)
-    return path
 
 
-def _lengthen_timestamps(path: Path) -> None:
+def lengthen_timestamps(path: Path) -> None:
     """Give one frame ten timestamps: today's pynwb refuses to write that, and reads it from older files."""
     frame = zarr.open_group(path, mode="r+", use_consolidated=False)["acquisition/frame"]
     assert isinstance(frame, zarr.Group)
