@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -102,12 +101,13 @@ def dataset_of_many(
 
 
 def _metadata(pieces: Iterable[Piece]) -> dict[str, Any]:
-    """What objects without a variable of their own name say of themselves: as JSON, by dotted path."""
+    """What objects without a variable of their own name say of themselves, by dotted path."""
     found: dict[str, Any] = {}
     for piece in pieces:
-        if not any(part.role == "main" for part in piece.parts) and not piece.attributes.keys() <= _IDENTITY:
-            own = {name: value for name, value in piece.attributes.items() if name != "nwb_path"}
-            found[piece.path.replace("/", ".")] = json.dumps(own, ensure_ascii=False)
+        if any(part.role == "main" for part in piece.parts) or piece.attributes.keys() <= _IDENTITY:
+            continue
+        place = piece.path.replace("/", ".")
+        found |= {f"{place}.{name}": value for name, value in piece.attributes.items() if name != "nwb_path"}
     return found
 
 

@@ -31,8 +31,9 @@ def open_session(hierarchy: Hierarchy, options: MappingOptions) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Every object, lazily; session and subject as attributes, and in JSON the metadata of objects that have
-        no variable of their own name; the paths of what is damaged or out of reach under ``nwb_unmapped``.
+        Every object, lazily; session and subject as attributes; those of objects that have no variable of
+        their own name by dotted path (``general.devices.probe.manufacturer``); the paths of what is damaged
+        or out of reach under ``nwb_unmapped``.
     """
     mapped = map_many(hierarchy, find_objects(hierarchy), options, whole=True)
     # The subject is among the session's own attributes.
