@@ -64,7 +64,7 @@ def test_stored_values_and_what_converts_them_are_given_on_request(
     stored = flat_of(every_type_path, mask_and_scale=False)
     compared = 0
     for name, variable in stored.data_vars.items():
-        if "conversion" not in variable.attrs or variable.dtype.kind not in "iuf":
+        if "target_unit" not in variable.attrs or variable.dtype.kind not in "iuf":
             continue
         factors = stored.get(f"{name}_channel_conversion", xr.DataArray(1.0))
         made = variable * variable.attrs["conversion"] * factors + variable.attrs["offset"]
@@ -131,7 +131,8 @@ def test_nothing_that_is_shown_is_a_wall_of_text(every_type_path: Path, flat: xr
     for view in views:
         for attributes in (view.attrs, *(variable.attrs for variable in view.variables.values())):
             for name, value in attributes.items():
-                assert len(str(value)) < 400, (name, value)
+                # What describes a column is the file's own text, or pynwb's.
+                assert len(str(value)) < 400 or "description" in str(name), (name, value)
     for text in (repr(flat), repr(tree)):
         assert max(map(len, text.splitlines())) < 160
     assert "<html" not in flat._repr_html_()
