@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from intake_nwbzarr.location import Location
+    from intake_nwbzarr.neurodata.patterns import Group
 
 # Values of a coordinate, at most, that are cheaper to read at once than to hand out as tasks.
 SMALL_COORDINATE = 100_000
 
 
-def open_dask(location: Location, group: str | None, chunks: Any, keywords: Mapping[str, Any]) -> xr.Dataset:
-    """The session, or one of its objects, as a Dataset of dask arrays.
+def open_dask(
+    location: Location, group: Group | None, chunks: Any, keywords: Mapping[str, Any]
+) -> xr.Dataset:
+    """The session, or some of its objects, as a Dataset of dask arrays.
 
     What `xarray.open_dataset` does with ``chunks``, with these differences. Coordinates with an index stay as
     they are (a time index computes or bisects its times, which tasks could only slow down), and so do the
@@ -46,6 +49,40 @@ def open_dask(location: Location, group: str | None, chunks: Any, keywords: Mapp
     wanted = _checked(chunks)
     dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
     opened = tokenize(location, dataset.encoding.get("etag"), group, dict(keywords))
+    return _chunked(dataset, wanted, opened)
+
+
+def open_dask_tree(
+    location: Location, group: Group | None, chunks: Any, keywords: Mapping[str, Any]
+) -> xr.DataTree:
+    """The session, or a part of it, as a DataTree of dask arrays.
+
+    Parameters
+    ----------
+    location, group, chunks, keywords
+        As for `open_dask`.
+
+    Raises
+    ------
+    OptionError
+        When `chunks` is none of what `open_dask` takes.
+    """
+    import xarray as xr
+    from dask.base import tokenize
+
+    wanted = _checked(chunks)
+    tree = xr.open_datatree(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
+    opened = tokenize(location, tree.encoding.get("etag"), group, dict(keywords))
+    datasets = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
+    return xr.DataTree.from_dict(
+        {path: _chunked(dataset, wanted, tokenize(opened, path)) for path, dataset in datasets.items()}
+    )
+
+
+def _chunked(dataset: xr.Dataset, wanted: Any, opened: str) -> xr.Dataset:
+    """A Dataset's lazy variables as dask arrays, but for indexes and labels; named for what was opened."""
+    from dask.base import tokenize
+
     chunked = {}
     for name, variable in dataset.variables.items():
         if (

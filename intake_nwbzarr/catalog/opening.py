@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pynwb
 
     from intake_nwbzarr.location import Location, Place
+    from intake_nwbzarr.neurodata.patterns import Group
 
 # Options that, when empty, would silently mean another identity or another server.
 _NEVER_EMPTY = frozenset(
@@ -114,7 +115,7 @@ def open_raw(location: Location) -> pynwb.NWBFile:
     return open_nwb(location)
 
 
-def summary(location: Location, group: str | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def summary(location: Location, group: Group | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Shapes, types and attributes, from metadata alone.
 
     Returns

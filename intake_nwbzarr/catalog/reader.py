@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from intake_nwbzarr.location import Location, Place
+    from intake_nwbzarr.neurodata.patterns import Group
 
 
 class NWBZarr(FileData):  # type: ignore[misc]
@@ -79,7 +80,8 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     data
         An `NWBZarr`, or its URL.
     group
-        The path of one object, such as ``units``; without it, the whole session.
+        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
+        it, the whole session.
     chunks
         As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
         of the stored chunks, unless given.
@@ -105,7 +107,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     output_instance = "xarray:Dataset"
 
     def _read(
-        self, data: NWBZarr, *, group: str | None = None, chunks: Any = None, **keywords: Any
+        self, data: NWBZarr, *, group: Group | None = None, chunks: Any = None, **keywords: Any
     ) -> xr.Dataset:
         from intake_nwbzarr.catalog.chunking import open_dask
 
@@ -115,6 +117,13 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         """The session as a Dataset of dask arrays, the same as ``read()``."""
         dataset: xr.Dataset = self.read()
         return dataset
+
+    def to_datatree(self) -> xr.DataTree:
+        """The session as a tree of dask arrays, a node for each object; of ``group``, where one is given."""
+        from intake_nwbzarr.catalog.chunking import open_dask_tree
+
+        own = {name: value for name, value in self.kwargs.items() if name not in {"data", "args"}}
+        return open_dask_tree(self.data.location, own.pop("group", None), own.pop("chunks", None), own)
 
     def to_nwb(self) -> pynwb.NWBFile:
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""

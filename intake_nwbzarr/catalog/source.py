@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from intake.source.base import DataSource, NoEntry, Schema
 
-from intake_nwbzarr.catalog.chunking import open_dask
+from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
 from intake_nwbzarr.catalog.masking import masked_options, masked_url
 from intake_nwbzarr.catalog.opening import entry_location, open_raw, summary
 from intake_nwbzarr.errors import CredentialsError, LocationError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from intake_nwbzarr.location import Location, Place
+    from intake_nwbzarr.neurodata.patterns import Group
 
 
 class NWBZarrSource(DataSource):  # type: ignore[misc]
@@ -32,7 +33,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         In s3fs' vocabulary. Secrets are shown by no representation, and travel in no pickle unless
         ``ship_credentials`` is true.
     group
-        The path of one object, such as ``units``; without it, the whole session.
+        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
+        it, the whole session.
     chunks
         As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
         of the stored chunks, unless given.
@@ -59,7 +61,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         self,
         urlpath: Place,
         storage_options: Mapping[str, Any] | None = None,
-        group: str | None = None,
+        group: Group | None = None,
         chunks: Any = None,
         metadata: Mapping[str, Any] | None = None,
         **keywords: Any,
@@ -104,6 +106,10 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     def to_dask(self) -> xr.Dataset:
         """The session as a Dataset of dask arrays."""
         return self.read()
+
+    def to_datatree(self) -> xr.DataTree:
+        """The session as a tree of dask arrays, a node for each object; of ``group``, where one is given."""
+        return open_dask_tree(self.location, self.group, self.chunks, self.keywords)
 
     def to_nwb(self) -> pynwb.NWBFile:
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""

@@ -68,6 +68,12 @@ def test_reading_gives_dask_arrays(reader: NWBZarrReader, session: Path) -> None
         xr.testing.assert_identical(dataset.compute(), expected.compute())
 
 
+def test_the_reader_gives_a_tree(reader: NWBZarrReader, session: Path) -> None:
+    data = reader.to_datatree()["data"]
+    assert dask.is_dask_collection(data.data)
+    assert "acquisition" in NWBZarrReader(str(session)).to_datatree().children
+
+
 def test_the_reader_takes_a_url_too(session: Path) -> None:
     assert "TwoPhotonSeries" in NWBZarrReader(str(session)).read()
 

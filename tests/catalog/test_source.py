@@ -54,6 +54,29 @@ def test_both_ways_to_read_give_dask_arrays(session: Path, method: str) -> None:
     xr.testing.assert_identical(dataset.compute(), expected.compute())
 
 
+def test_patterns_and_lists_are_passed_on(session: Path, write_catalog: Callable[..., Any]) -> None:
+    some = write_catalog(session=entry(session, group=["units", "acquisition/s*"])).session
+    assert {"sync", "units_spike_times"} <= set(some.read().data_vars)
+
+
+def test_a_tree_has_a_node_of_dask_arrays_for_each_object(session: Path) -> None:
+    tree = intake.open_nwbzarr(session).to_datatree()
+    data = tree["acquisition/ElectricalSeriesAP/data"]
+    assert dask.is_dask_collection(data.data)
+    assert data.chunks is not None
+    expected = xr.open_datatree(session, engine="nwbzarr")
+    xr.testing.assert_identical(tree.load(), expected.load())
+    part = intake.open_nwbzarr(session, group="acquisition", chunks={"time": 500}).to_datatree()
+    assert part["ElectricalSeriesAP/data"].chunks[0][0] == 500
+
+
+def test_nodes_of_equal_names_are_told_apart_in_graphs(corpus_dir: Callable[[str, str], Path]) -> None:
+    tree = intake.open_nwbzarr(corpus_dir("ophys", "0.8.0")).to_datatree()
+    places = [f"processing/ophys/{kind}/RoiResponseSeries/data" for kind in ("Fluorescence", "Neuropil")]
+    one, other = dask.compute(*(tree[place] for place in places))
+    assert not np.array_equal(one, other)
+
+
 def test_a_group_and_the_backend_s_keywords_are_passed_on(session: Path) -> None:
     source = intake.open_nwbzarr(
         session, group="acquisition/ElectricalSeriesAP", chunks={"time": 500}, mask_and_scale=False
