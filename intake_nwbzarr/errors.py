@@ -28,7 +28,8 @@ Every error derives from `NWBZarrError` and from the built-in that a caller woul
     ├── ClosedError (ValueError)                  a file that was closed, or is only open for reading
     ├── SelectionError (KeyError, ValueError)     a selection that has no exact answer
     ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset that does not say where it came from
-    └── DemoUnavailableError (ImportError)        `nwbzarr demo` without the package that it needs
+    └── MissingPackageError (ImportError)         an optional package that is not installed
+        └── DemoUnavailableError                  `nwbzarr demo` without the package that it needs
 """
 
 from __future__ import annotations
@@ -156,7 +157,11 @@ class AccessorError(NWBZarrError, AttributeError):
     """`ds.nwb` was used on a Dataset that does not say where it came from."""
 
 
-class DemoUnavailableError(NWBZarrError, ImportError):
+class MissingPackageError(NWBZarrError, ImportError):
+    """Something needs an optional package that is not installed."""
+
+
+class DemoUnavailableError(MissingPackageError):
     """The demo needs a package that is not installed."""
 
 

@@ -1,5 +1,6 @@
 """`ds.nwb`: what a session's Dataset can do beside holding values. Importing this registers it."""
 
-from intake_nwbzarr.accessor.core import NWBAccessor, RegisteringText
+from intake_nwbzarr.accessor.core import NWBAccessor
+from intake_nwbzarr.accessor.way_back import RegisteringText
 
 __all__ = ["NWBAccessor", "RegisteringText"]

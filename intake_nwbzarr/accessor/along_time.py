@@ -1,0 +1,265 @@
+"""The calls of `ds.nwb` along time: around events, in bins, between two times, on another's time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from intake_nwbzarr.accessor.peri_event.align import AlignMethod, Events, OnMissing
+    from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
+
+
+class AlongTime:
+    """Calls along time, for `NWBAccessor`."""
+
+    _dataset: xr.Dataset
+
+    def align(
+        self,
+        events: Events,
+        window: tuple[float, float],
+        *,
+        on: str | None = None,
+        bin: float | None = None,  # noqa: A002 - the word that everybody uses
+        rate: float | None = None,
+        method: AlignMethod | None = None,
+        gap: float | None = None,
+        on_missing: OnMissing = "nan",
+    ) -> xr.Dataset:
+        """A series, or the spike counts of units, around events.
+
+        Parameters
+        ----------
+        events
+            A Dataset that has a table (of the table alone, or of a whole session), whose columns without rows
+            of their own become coordinates of the result; a DataArray of times along one dimension; or
+            anything that NumPy makes a one-dimensional array of. Seconds in the session's time, or datetimes.
+        window
+            From when to when around each event, in seconds: half-open, ``[a, b)``.
+        on
+            Which column of the table has the times: ``start_time`` unless given, or ``timestamp`` where there
+            is none. The column's name in the file or in the Dataset.
+        bin
+            Of units: the width of a bin in seconds. Of the window's end, a bin that is not whole is left out.
+        rate
+            Of series: lags per second. Required where samples are irregular; the series' own unless given.
+        method
+            Of series: ``nearest`` takes the nearest sample, of two equally near ones the later; ``ffill`` the
+            last at or before; ``linear`` interpolates between both sides. A regular series is aligned by its
+            nearest samples unless given, an irregular one requires it.
+        gap
+            Of irregular series: the longest time between two neighbouring samples that is bridged, in
+            seconds; ``2 / rate`` unless given. Beyond, ``linear`` and ``ffill`` have no values, and
+            ``nearest`` none that is further than half of it from a sample.
+        on_missing
+            What becomes of events without a time, or whose windows reach over the recording's ends, into a
+            gap or, for units, out of their ``obs_intervals``. ``nan``: what is missing is NaN. ``drop``: the
+            whole event is left out. ``raise``: an error names the first.
+
+        Returns
+        -------
+        xarray.Dataset
+            Lazy, and of dask where the values are. Every variable along time is along (event, ``lag``, ...)
+            instead; of units it is ``spike_counts``, (unit, event, ``lag``), with the units' columns as
+            coordinates. What has no time is left out. The events' dimension is the table's rows, or
+            ``event``.
+
+            `lag` is in seconds from the event. For a regular series at its own rate, these are whole numbers
+            of samples, ``k / rate`` from the sample that stands for the event, and the coordinate
+            ``lag_offset`` of the events is how much later that sample is. Otherwise values are looked up at
+            event + lag. For units, `lag` is the left edge of each bin, ``[lag, lag + bin)``.
+
+            Values that can be missing are floats: integers and booleans become float64, which holds integers
+            up to 2**53, and counts are float64. With ``drop`` or ``raise`` both stay integers. A bin that is
+            observed in part is missing. Without ``obs_intervals`` nothing says when units were not observed,
+            and all time counts as observed.
+
+        Raises
+        ------
+        OptionError
+            When a keyword means nothing for a series or for units, is missing, or a dimension's name clashes.
+        NodeNotFoundError
+            When the events have no such column.
+        SelectionError
+            When the Dataset has several times, or none; several columns could be meant; values were selected
+            along a ragged dimension; the timestamps cannot be searched; or, for ``raise``, something is
+            missing.
+        LimitError
+            For more than 100 million lags.
+
+        Notes
+        -----
+        Nothing of a lazy series is read before the result is: only the event's times, and of units where each
+        one's spikes are. With dask, or with ``drop`` or ``raise``, timestamps of an irregular series are read
+        around the events. A result that is used more than once is better loaded (`load`) first.
+
+        Examples
+        --------
+        >>> file = "tests/data/corpus/ecephys_hdmf-zarr-0.14.0.nwb.zarr.zip"
+        >>> units = xr.open_dataset(file, engine="nwbzarr", group="units")
+        >>> trials = xr.open_dataset(file, engine="nwbzarr", group="intervals/trials")
+        >>> around = units.nwb.align(trials, (-0.5, 1.0), bin=0.1)
+        >>> around.spike_counts.groupby("stim").mean().sizes["lag"]
+        15
+        """
+        from intake_nwbzarr.accessor.peri_event.align import align
+
+        return align(
+            self._dataset,
+            events,
+            window,
+            on=on,
+            bin=bin,
+            rate=rate,
+            method=method,
+            gap=gap,
+            on_missing=on_missing,
+        )
+
+    def bin(self, width: float, *, start: float | None = None, stop: float | None = None) -> xr.DataArray:
+        """Spike counts in bins of equal width.
+
+        Parameters
+        ----------
+        width
+            Of a bin in seconds.
+        start
+            Where the first begins, in seconds; 0 unless given.
+        stop
+            Where the last ends at the latest, in seconds; the last spike of these units unless given. A last
+            bin that is not whole is left out.
+
+        Returns
+        -------
+        xarray.DataArray
+            ``spike_counts``, (unit, time), int64, counted when they are computed. `time` is the left edge of
+            each bin, ``[time, time + width)``, ``start + k / (1 / width)``, with a lazy index. The units'
+            columns are coordinates. Spikes outside of all bins are not counted, and ``obs_intervals`` not
+            looked at: `align` tells what was not observed from what did not fire.
+
+        Raises
+        ------
+        NodeNotFoundError
+            When the Dataset has no spike times, or those of several tables.
+        OptionError
+            When a number makes no sense.
+        SelectionError
+            When spike times were selected along their own dimension.
+
+        Notes
+        -----
+        Without `stop`, the spike times of all units of this Dataset are read, and kept.
+
+        Examples
+        --------
+        >>> file = "tests/data/corpus/ecephys_hdmf-zarr-0.14.0.nwb.zarr.zip"
+        >>> units = xr.open_dataset(file, engine="nwbzarr", group="units")
+        >>> units.nwb.bin(0.5).sel(unit=3).values
+        array([0, 0, 1, 1, 1, 1, 2, 1, 0, 2, 1, 2, 0, 2, 0, 1, 1, 0, 0])
+        """
+        from intake_nwbzarr.accessor.spikes.counts import bin_spikes
+
+        return bin_spikes(self._dataset, width, start=start, stop=stop)
+
+    def restrict(self, start: float, stop: float) -> xr.Dataset:
+        """Keep what the session holds from one time on and before another: the window ``[start, stop)``.
+
+        Series are sliced along their time, lazily: of stored timestamps, only the blocks in which the window
+        begins and ends are read. Of an interval table (any with ``start_time`` and ``stop_time``, which are
+        read), the rows that overlap the window are kept, with their own times, not clipped to it; an
+        interval that has no stop time, or one that is not after its start, counts as the instant at which it
+        starts, and one without a start is left out. Of an events table, the rows whose ``timestamp`` lies
+        within are kept.
+
+        All units are kept. Their ``spike_times_start`` and ``spike_times_count`` are drawn in to the spikes
+        within the window, for which the units' spike times are read; no value moves. So are the bounds of
+        ``obs_intervals``, to those that overlap, and of every other ragged column with one value for each
+        spike of each unit (amplitudes, waveforms): regions and references are never taken for such columns,
+        and columns of other counts stay whole.
+
+        Whatever has no time stays: other tables, images, and stimulus templates, whose times count from the
+        beginning of the stimulus. Numbers of samples, as in references to parts of a series, still count
+        from the series' own beginning.
+
+        Parameters
+        ----------
+        start, stop
+            Seconds from the session's zero of time, also where times are decoded; infinite for an open end.
+
+        Returns
+        -------
+        xarray.Dataset
+            With the same attributes.
+
+        Raises
+        ------
+        OptionError
+            When the times are not numbers, or `start` is not before `stop`.
+        SelectionError
+            When timestamps hold NaN or do not ascend where they are searched, or the spike times of a unit;
+            when a table is here without the columns that say when its rows are; when the times of a series
+            were left out; when nothing here has a time.
+
+        Warns
+        -----
+        MappingWarning
+            When the file gives a series no time: it stays whole.
+
+        Examples
+        --------
+        >>> ds.nwb.restrict(float(ds.trials_start_time[3]), float(ds.trials_stop_time[3]))  # doctest: +SKIP
+        """
+        from intake_nwbzarr.accessor.time.restrict import restrict
+
+        return restrict(self._dataset, start, stop)
+
+    def resample_like(
+        self,
+        other: xr.Dataset | xr.DataArray,
+        method: ResampleMethod,
+        *,
+        tolerance: float | None = None,
+    ) -> xr.Dataset:
+        """Put every series here on another series' time.
+
+        Nothing is read before the result is: a selection from it finds and reads the samples that it takes.
+        What lies along no time, or along this very one, stays as it is, and so do stimulus templates.
+
+        Parameters
+        ----------
+        other
+            What has the time: a series of a flat Dataset (``ds["lick"]``), or the Dataset of one object.
+        method
+            ``nearest``: the nearest sample, of two the later. ``ffill``: the last sample at or before the
+            time. ``linear``: on the straight line between the samples before and after it. ``mean``: the
+            mean of the samples from each time on and before the next one, as recorded: one NaN makes it NaN.
+            The last interval is as long as the sampling interval of a regular time, and unknown, hence NaN,
+            of an irregular one.
+        tolerance
+            Seconds. A sample farther away from a time is not used: ``linear`` needs both near enough.
+
+        Returns
+        -------
+        xarray.Dataset
+            Along `other`'s time, with its index. There is no extrapolation: before the first sample and
+            after the last, values are NaN, with every method; an interval of ``mean`` without samples is NaN
+            too. Hence integers and booleans become float64; other floats keep their type.
+
+        Raises
+        ------
+        OptionError
+            When the method is none of these, or means nothing for a series of text or of booleans; when
+            `other` has no time or several; when times are decoded, for samples are compared in seconds.
+        SelectionError
+            When no series here has a time. Also, once values are read: when timestamps hold NaN or do not
+            ascend, or when several samples have the very time that is asked for, so that none is the one.
+
+        Examples
+        --------
+        >>> behavior = ds[["lick", "speed"]].nwb.resample_like(ds["ophys_series"], "linear")  # doctest: +SKIP
+        """
+        from intake_nwbzarr.accessor.time.resample import resample_like
+
+        return resample_like(self._dataset, other, method, tolerance=tolerance)

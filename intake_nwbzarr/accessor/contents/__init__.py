@@ -1,0 +1,1 @@
+"""What a Dataset shows, read off its attributes: objects, columns, times."""

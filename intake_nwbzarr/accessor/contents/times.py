@@ -1,0 +1,79 @@
+"""The times of a Dataset's series: which coordinates they are, and where they lie along them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import xarray as xr
+from xarray.indexes import Index, PandasIndex
+
+from intake_nwbzarr.accessor.contents.shown import TIMES
+from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+
+# "Time stamps in templates are based on stimulus design and are relative to the beginning of the stimulus":
+# the schema, of NWBFile's group stimulus/templates.
+_TEMPLATES = "stimulus/templates/"
+
+
+@dataclass(frozen=True)
+class SessionTime:
+    """A time coordinate that counts from the session's zero of time.
+
+    Parameters
+    ----------
+    name
+        Of the coordinate.
+    dim
+        Its dimension, which for events has another name.
+    index
+        Lazy as opened; of pandas after single samples were selected, or where times are datetimes.
+    """
+
+    name: str
+    dim: str
+    index: LazyTimeIndex | PandasIndex
+
+
+def session_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
+    """Find the times of series among the indexed coordinates, reading nothing.
+
+    The times of stimulus templates are not among them: by the schema these count from the beginning of the
+    stimulus.
+
+    Parameters
+    ----------
+    data
+        As opened, or selected from that.
+    """
+    return [time for time in indexed_times(data) if not is_template(_path(data, time.name))]
+
+
+def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
+    """Find the times of series, those of stimulus templates included.
+
+    Parameters
+    ----------
+    data
+        As opened, or selected from that.
+    """
+    found = []
+    for name, index in data.xindexes.items():
+        if isinstance(index, LazyTimeIndex):
+            found.append(SessionTime(str(name), index.dim, index))
+        elif isinstance(index, PandasIndex) and _path(data, str(name)).rpartition("/")[2] in TIMES:
+            found.append(SessionTime(str(name), str(index.dim), index))
+    return found
+
+
+def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:
+    return str(data.coords.variables[name].attrs.get("nwb_path", ""))
+
+
+def is_template(path: str) -> bool:
+    """Whether an object is a stimulus template, whose time is not the session's."""
+    return path.startswith(_TEMPLATES)
+
+
+def is_decoded(index: Index) -> bool:
+    """Whether an index holds datetimes, as `decode_times=True` gives, rather than seconds."""
+    return isinstance(index, PandasIndex) and index.index.dtype.kind == "M"

@@ -1,0 +1,1 @@
+"""`ds.nwb.align`: series and spike counts around events."""

@@ -1,0 +1,165 @@
+"""Events to align to: their times, and the columns of their table as coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from intake_nwbzarr.accessor.contents.time_axis import in_seconds
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
+
+type Events = xr.Dataset | xr.DataArray | ArrayLike
+"""A table, times along one dimension, or anything that NumPy makes a one-dimensional array of."""
+
+DIMENSION: Final = "event"
+"""What the dimension of events without a table is called."""
+
+_USUAL = ("start_time", "timestamp")
+
+
+@dataclass(frozen=True)
+class EventTimes:
+    """Events and what is known of them.
+
+    Parameters
+    ----------
+    dimension
+        The table's rows.
+    times
+        In seconds, (event,); NaN where an event has none.
+    columns
+        Everything along the events, as coordinates.
+    """
+
+    dimension: Hashable
+    times: NDArray[np.float64]
+    columns: xr.Dataset
+
+    def take(self, chosen: NDArray[np.integer[Any]]) -> EventTimes:
+        """Some of the events, by position."""
+        return EventTimes(self.dimension, self.times[chosen], self.columns.isel({self.dimension: chosen}))
+
+    def name(self, position: int) -> str:
+        """What an event is called in errors."""
+        label = ""
+        if self.dimension in self.columns.coords:
+            label = f" ({self.dimension} {self.columns[self.dimension].values[position]})"
+        return f"event {position}{label} at {self.times[position]} s"
+
+
+def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -> EventTimes:
+    """Read the times of events.
+
+    Parameters
+    ----------
+    events
+        A Dataset of a table, or one that has a table among others; a DataArray; an array.
+    on
+        The column of the times, by its name in the table or in the Dataset.
+    attributes
+        What datetimes are counted by if the events do not say it themselves.
+
+    Raises
+    ------
+    OptionError
+        When `on` is given for an array, or the events are not one-dimensional.
+    NodeNotFoundError
+        When the table has no such column.
+    SelectionError
+        When it has several, or one that is not of times.
+    """
+    if isinstance(events, xr.Dataset):
+        name = _column(events, on)
+        return _of_table(events, name, {**attributes, **events.attrs})
+    if on is not None:
+        raise OptionError(f"on={on!r} names a column of a table, but the events are {type(events).__name__}.")
+    if isinstance(events, xr.DataArray):
+        return _of_array(events, attributes)
+    values = np.asarray(events)
+    if values.ndim != 1:
+        raise _not_one_dimension(f"the {type(events).__name__} has the shape {values.shape}")
+    times = in_seconds(values, attributes, "the array of events") if values.size else np.empty(0)
+    columns = xr.Dataset(
+        coords={DIMENSION: np.arange(len(times)), "event_time": (DIMENSION, times, _SECONDS)}
+    )
+    return EventTimes(DIMENSION, times, columns)
+
+
+_SECONDS = {"units": "s", "description": "time of the event"}
+
+
+def _of_table(table: xr.Dataset, name: str, attributes: Mapping[Any, Any]) -> EventTimes:
+    column = table.variables[name]
+    if column.ndim != 1:
+        raise _not_one_dimension(f"the column {name!r} has the dimensions {column.dims}")
+    (rows,) = column.dims
+    along = [
+        name
+        for name, variable in table.variables.items()
+        if rows in variable.dims and "ragged_values" not in variable.attrs
+    ]
+    columns = table[along]
+    columns = columns.drop_vars([name for name in columns.coords if rows not in columns[name].dims])
+    columns = columns.set_coords(list(columns.data_vars)).drop_attrs(deep=False)
+    times = in_seconds(column.values, attributes, f"the column {name!r}")
+    return EventTimes(rows, times, columns)
+
+
+def _of_array(events: xr.DataArray, attributes: Mapping[Any, Any]) -> EventTimes:
+    if events.ndim != 1:
+        raise _not_one_dimension(f"the DataArray has the dimensions {events.dims}")
+    (along,) = events.dims
+    times = in_seconds(events.values, attributes, f"the DataArray {events.name!r}")
+    coordinates = events.coords
+    columns = coordinates.to_dataset()
+    columns = columns.drop_vars([name for name in columns.coords if along not in columns[name].dims])
+    name = "event_time" if events.name is None or events.name in coordinates else events.name
+    columns = columns.assign_coords({name: (along, times, {**_SECONDS, **events.attrs, "units": "s"})})
+    if along not in columns.coords:
+        columns = columns.assign_coords({along: np.arange(len(times))})
+    return EventTimes(along, times, columns)
+
+
+def _not_one_dimension(found: str) -> OptionError:
+    return OptionError(
+        f"Events are times along one dimension; {found}. Give a table, a column of one, or a list of times."
+    )
+
+
+def _column(table: xr.Dataset, on: str | None) -> str:
+    """The variable with the times of a table's events."""
+    if on is not None and on in table.variables:
+        return on
+    for wanted in _USUAL if on is None else (on,):
+        found = list(_named(table, wanted))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SelectionError(
+                f"The events have several columns {wanted!r}: {', '.join(map(repr, found))}. Say which with "
+                f"on={found[0]!r}."
+            )
+    wanted = " or ".join(map(repr, _USUAL)) if on is None else repr(on)
+    times = [
+        str(name)
+        for name, variable in table.variables.items()
+        if variable.ndim == 1 and variable.dtype.kind == "f" and "ragged_values" not in variable.attrs
+    ]
+    raise NodeNotFoundError(
+        f"The events have no column {wanted}; name the one with their times with on=. Columns of numbers: "
+        f"{', '.join(times) or 'none'}."
+    )
+
+
+def _named(table: xr.Dataset, wanted: str) -> Iterator[str]:
+    """The variables that are a column of that name in the file, or, where nothing says it, here."""
+    for name, variable in table.variables.items():
+        path = variable.attrs.get("nwb_path")
+        column = str(name) if path is None else str(path).rpartition("/")[2]
+        if column == wanted and "ragged_values" not in variable.attrs:
+            yield str(name)

@@ -1,0 +1,123 @@
+"""Lags: the times around an event that a window has, in samples or in bins."""
+
+from __future__ import annotations
+
+from math import ceil, floor, isfinite
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.errors import LimitError, OptionError
+
+NEAR: Final = 1e-6
+"""The part of a sample or a bin by which the end of a window may miss it: 0.3 * 10 is not quite 3."""
+
+MOST_LAGS: Final = 10**8
+"""Lags of one window, whose numbers alone would take 800 MB."""
+
+PICOSECONDS: Final = 12
+
+
+def checked_window(window: Any) -> tuple[float, float]:
+    """The two ends of a window, in seconds.
+
+    Raises
+    ------
+    OptionError
+        When they are not two finite numbers that ascend.
+    """
+    try:
+        start, stop = (float(end) for end in window)
+    except (TypeError, ValueError):
+        start = stop = float("nan")
+    if not (isfinite(start) and isfinite(stop) and start < stop):
+        raise OptionError(
+            f"window={window!r} is no window: give two numbers of seconds around the event, the first "
+            "smaller, such as (-0.5, 1.0)."
+        )
+    return start, stop
+
+
+def checked_positive(value: Any, keyword: str, meaning: str) -> float:
+    """A keyword's positive finite number.
+
+    Raises
+    ------
+    OptionError
+        When it is none.
+    """
+    number = float(value) if isinstance(value, int | float | np.number) else float("nan")
+    if isinstance(value, bool) or not (isfinite(number) and number > 0):
+        raise OptionError(f"{keyword}={value!r} means nothing here; it is {meaning}, more than zero.")
+    return number
+
+
+def sample_steps(window: tuple[float, float], rate: float) -> NDArray[np.int64]:
+    """The samples of a window, counted from the one at the event: k for which ``a <= k / rate < b``.
+
+    A window's end within a millionth of a sample is on it.
+
+    Raises
+    ------
+    OptionError
+        When no sample is in the window.
+
+    Examples
+    --------
+    >>> len(sample_steps((-0.5, 1.0), 30000.0)), sample_steps((-0.1, 0.3), 10.0)
+    (45000, array([-1,  0,  1,  2]))
+    """
+    first, stop = (_ceiling(end * rate) for end in window)
+    if stop <= first:
+        raise OptionError(
+            f"window={window!r} holds no sample at {rate:g} Hz, where one is at every multiple of "
+            f"{1 / rate:g} s. Widen it."
+        )
+    _check_count(stop - first, window)
+    return np.arange(first, stop, dtype=np.int64)
+
+
+def bin_edges(window: tuple[float, float], width: float) -> NDArray[np.float64]:
+    """The edges of a window's bins, in seconds from the event: a, a + width, ..., of whole bins only.
+
+    Rounded to picoseconds, so that -0.5 + 6 * 0.05 is -0.2.
+
+    Raises
+    ------
+    OptionError
+        When not one bin fits.
+    """
+    start, stop = window
+    count = whole_bins(stop - start, width)
+    if count < 1:
+        raise OptionError(
+            f"bin={width!r} s is wider than the window {window!r}. Widen it, or narrow the bins."
+        )
+    _check_count(count, window)
+    edges: NDArray[np.float64] = np.round(start + np.arange(count + 1) * width, PICOSECONDS)
+    return edges + 0.0  # minus zero is shown as such
+
+
+def whole_bins(duration: float, width: float) -> int:
+    """How many bins fit, the last of which may be short by a millionth.
+
+    Examples
+    --------
+    >>> whole_bins(0.3, 0.1), whole_bins(0.29, 0.1)
+    (3, 2)
+    """
+    count = duration / width
+    return round(count) if abs(count - round(count)) < NEAR else floor(count)
+
+
+def _ceiling(samples: float) -> int:
+    return round(samples) if abs(samples - round(samples)) < NEAR else ceil(samples)
+
+
+def _check_count(count: int, window: tuple[float, float]) -> None:
+    if count > MOST_LAGS:
+        raise LimitError(
+            f"window={window!r} would have {count:,} lags around each event, where {MOST_LAGS:,} are the "
+            "most. It is in seconds; narrow it, or lower the rate."
+        )

@@ -1,0 +1,60 @@
+"""Runs of neighbouring positions, put one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.accessor.ragged.bounds import run_positions
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of positions, apart from each other; made by `of`.
+
+    Parameters
+    ----------
+    starts
+        Where each begins, ascending, (run,).
+    lengths
+        How many positions it has, (run,).
+    """
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Self:
+        """Unite intervals in any order; those that overlap or touch become one run, empty ones none.
+
+        Examples
+        --------
+        >>> Runs.of(np.array([5, 0, 9, 3]), np.array([7, 4, 9, 5]))
+        Runs(starts=array([0]), lengths=array([7]))
+        """
+        starts, stops = starts[starts < stops], stops[starts < stops]
+        if not len(starts):
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+        order = np.argsort(starts, kind="stable")
+        starts, reach = starts[order], np.maximum.accumulate(stops[order])
+        first = np.flatnonzero(np.concatenate([[True], starts[1:] > reach[:-1]]))
+        last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
+        return cls(starts[first], reach[last] - starts[first])
+
+    @property
+    def size(self) -> int:
+        """How many positions there are."""
+        return int(self.lengths.sum())
+
+    def positions(self) -> slice | NDArray[np.int64]:
+        """All of them, ascending."""
+        return run_positions(self.starts, self.lengths)
+
+    def places(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where positions are among all of them; any number for one that is in no run."""
+        run = np.searchsorted(self.starts, positions, side="right") - 1
+        offsets = np.cumsum(self.lengths) - self.lengths
+        return positions + (offsets - self.starts)[run]

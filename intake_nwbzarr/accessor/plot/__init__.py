@@ -1,0 +1,1 @@
+"""`ds.nwb.plot`: first looks."""

@@ -1,0 +1,70 @@
+"""What all pictures share: where to draw, and how labels and units are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import xarray as xr
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK = "#22223b"
+ACCENT = "#d1495b"
+
+# More than these run into each other on an axis of ordinary height.
+_MOST_TICKS = 16
+
+# The schema writes units out.
+_SYMBOLS = {
+    "volts": "V",
+    "volt": "V",
+    "amperes": "A",
+    "ampere": "A",
+    "seconds": "s",
+    "meters": "m",
+    "m": "m",
+    "V": "V",
+    "A": "A",
+    "s": "s",
+}
+
+
+def axes_or_new(ax: Axes | None) -> Axes:
+    """The axes given, or those of a new figure."""
+    if ax is not None:
+        return ax
+    from matplotlib import pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def with_units(name: str, variable: xr.Variable) -> str:
+    """A label with the variable's units, where it has any that say something."""
+    units = str(variable.attrs.get("units", ""))
+    return name if units.lower() in {"", "n/a", "n.a.", "na", "unknown"} else f"{name} [{units}]"
+
+
+def amount(value: float, units: str) -> str:
+    """A number with its units, with a prefix where the unit takes one: ``200 µV``."""
+    symbol = _SYMBOLS.get(units)
+    if symbol is None:
+        return f"{value:g} {units}".rstrip()
+    from matplotlib.ticker import EngFormatter
+
+    return str(EngFormatter(unit=symbol)(value))
+
+
+def label_rows(ax: Axes, positions: Sequence[float], labels: Sequence[object]) -> None:
+    """Label rows of an axis, few enough to be read."""
+    steps = (step * 10**power for power in range(len(str(len(positions))) + 1) for step in (1, 2, 5))
+    every = next(step for step in steps if step * _MOST_TICKS >= len(positions))
+    ax.set_yticks(positions[::every], [str(label) for label in labels[::every]])
+    ax.tick_params(axis="y", length=0)
+
+
+def without_frame(ax: Axes, *sides: str) -> None:
+    """Take away sides of the frame that carry no scale."""
+    for side in ("top", "right", *sides):
+        ax.spines[side].set_visible(False)

@@ -1,0 +1,211 @@
+"""Images: pictures, frames of movies, and masks of ROIs, with x to the right and y downwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
+from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.times import session_times
+from intake_nwbzarr.accessor.plot.axes import axes_or_new, with_units
+from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows
+from intake_nwbzarr.errors import SelectionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLOURS = "color"
+
+# Values of masks read at once.
+_AT_ONCE = 2**23
+
+
+def draw_image(
+    dataset: xr.Dataset, name: str | None, time: float | None, plane: int, roi: int | None, ax: Axes | None
+) -> Axes:
+    """One picture; see `Plots.image`."""
+    pictures = list(_pictures(dataset))
+    shown = [picture.shown for picture in pictures]
+    found = find_object(dataset, name, shown, "images, movies and masks")
+    picture = next(picture for picture in pictures if picture.shown is found)
+    if roi is not None and picture.column is None:
+        raise SelectionError(
+            f"{found.name!r} is no table of masks, so it has no ROI {roi!r}: leave out roi=."
+        )
+    title = found.name
+    if picture.column is not None:
+        values, what = _masks(dataset, picture, plane, roi)
+        title = f"{title}, {what}"
+    else:
+        variable = dataset.variables[picture.variable]
+        if picture.time is not None:
+            position = _frame(dataset, picture, time)
+            variable = variable.isel({picture.time[1]: position})
+            seconds = dataset[picture.time[0]].isel({picture.time[1]: position}).to_numpy()
+            title = f"{title}, {float(seconds):.3f} s" if seconds.dtype.kind == "f" else f"{title}, {seconds}"
+        values = _upright(variable, plane, picture)
+    ax = axes_or_new(ax)
+    coloured = values.ndim == 3
+    drawn = ax.imshow(_colours(values) if coloured else values, cmap=None if coloured else "gray")
+    ax.set_title(title)
+    ax.set(xlabel="x", ylabel="y", aspect="equal")
+    if not coloured:
+        label = with_units("", dataset.variables[picture.variable]).strip()
+        ax.figure.colorbar(drawn, ax=ax, label=label.strip("[]"), shrink=0.8)
+    return ax
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A variable that can be drawn.
+
+    Parameters
+    ----------
+    shown
+        What it is called, and its path.
+    variable
+        Its name.
+    x, y, z, colours
+        The names of its dimensions; None where it has none such.
+    time
+        The coordinate of a movie's time, and its dimension.
+    column
+        Of masks: the column.
+    """
+
+    shown: ShownObject
+    variable: str
+    x: str
+    y: str
+    z: str | None = None
+    colours: str | None = None
+    time: tuple[str, str] | None = None
+    column: ShownColumn | None = None
+
+
+def _pictures(dataset: xr.Dataset) -> Iterator[_Picture]:
+    """Everything in a Dataset that can be drawn as an image."""
+    for found in shown_objects(dataset):
+        if found.kind == "table":
+            for column in shown_columns(dataset, found):
+                yield from _of_column(dataset, found, column)
+            continue
+        for name in found.variables:
+            variable = dataset.variables[name]
+            axes = _axes(variable)
+            others = [str(dim) for dim in variable.dims if dim not in axes.values()]
+            if not {"x", "y"} <= set(axes) or variable.dtype.kind not in "biuf" or len(others) > 1:
+                continue
+            own = dataset[[name]]
+            time = next(((each.name, each.dim) for each in session_times(own) if each.dim in others), None)
+            if others and time is None:
+                time = (others[0], others[0]) if others[0] in dataset.coords else None
+            if others and time is None:
+                continue
+            called = found.name if name == found.main else name
+            shown = ShownObject(
+                f"{variable.attrs.get('nwb_path', name)}", "other", called, None, (name,), name
+            )
+            yield _Picture(shown, name, axes["x"], axes["y"], axes.get("z"), axes.get(_COLOURS), time)
+
+
+def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> Iterator[_Picture]:
+    variable = dataset.variables[column.variable]
+    shown = ShownObject(
+        table.path, "table", table.name, None, (column.variable,), column.variable, table.rows
+    )
+    if column.label == "image_mask" and not column.bounds:
+        axes = _axes(variable)
+        if {"x", "y"} <= set(axes):
+            yield _Picture(shown, column.variable, axes["x"], axes["y"], axes.get("z"), column=column)
+    elif column.label == "pixel_mask_weight" and len(column.bounds) == 1:
+        x, y = (column.variable.removesuffix("weight") + axis for axis in "xy")
+        if x in dataset.variables and y in dataset.variables:
+            yield _Picture(shown, column.variable, x, y, column=column)
+
+
+def _axes(variable: xr.Variable) -> dict[str, str]:
+    """Which dimension is which; in a flat Dataset the object's name comes before it."""
+    words = ("x", "y", "z", _COLOURS)
+    return {
+        word: str(dim)
+        for dim in variable.dims
+        for word in words
+        if str(dim) == word or str(dim).endswith(f"_{word}")
+    }
+
+
+def _frame(dataset: xr.Dataset, picture: _Picture, time: float | None) -> int:
+    assert picture.time is not None  # noqa: S101 - for the type checker; the caller looked.
+    name, dim = picture.time
+    if dataset.sizes[dim] == 0:
+        raise SelectionError(f"{picture.shown.name!r} has no frames.")
+    if time is None:
+        return 0
+    numbered = dataset[[name]].drop_vars([each for each in dataset.coords if each != name], errors="ignore")
+    numbered["frame"] = (dim, np.arange(dataset.sizes[dim]))
+    return int(numbered["frame"].sel({name: time}, method="nearest"))
+
+
+def _upright(variable: xr.Variable, plane: int, picture: _Picture) -> NDArray[Any]:
+    """Values as (y, x), with colours after them; of a volume, one plane."""
+    if picture.z is not None:
+        size = variable.sizes[picture.z]
+        if not -size <= plane < size:
+            raise SelectionError(f"There is no plane {plane} in {picture.shown.name!r}, which has {size}.")
+        variable = variable.isel({picture.z: plane})
+    order = [dim for dim in (picture.y, picture.x, picture.colours) if dim is not None]
+    return variable.transpose(..., *order).to_numpy()
+
+
+def _colours(values: NDArray[Any]) -> NDArray[Any]:
+    """Colours as matplotlib takes them: 8 bits, or floats from 0 to 1."""
+    if values.dtype == np.uint8:
+        return values
+    largest = values.max(initial=0)
+    scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else max(float(largest), 1.0)
+    return np.clip(values / scale, 0, 1)
+
+
+def _masks(dataset: xr.Dataset, picture: _Picture, plane: int, roi: int | None) -> tuple[NDArray[Any], str]:
+    """The masks of all ROIs, or of one, as (y, x)."""
+    rows = picture.shown.rows
+    assert rows is not None  # noqa: S101 - for the type checker; masks are in tables.
+    assert picture.column is not None  # noqa: S101
+    ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
+    chosen = np.arange(len(ids)) if roi is None else np.flatnonzero(ids == roi)
+    if not len(chosen):
+        shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
+        raise SelectionError(f"There is no ROI {roi!r} in {picture.shown.name!r}; the ids are {shown}.")
+    what = f"{len(ids)} ROIs" if roi is None else f"ROI {roi}"
+    if picture.column.bounds:
+        return _from_pixels(dataset, picture, chosen), what
+    variable = dataset.variables[picture.variable]
+    step = max(_AT_ONCE // max(variable.size // max(len(ids), 1), 1), 1)
+    parts = (variable.isel({rows: chosen[first : first + step]}) for first in range(0, len(chosen), step))
+    largest: NDArray[Any] | None = None
+    for part in parts:
+        values = _upright(part, plane, picture).max(axis=0)
+        largest = values if largest is None else np.maximum(largest, values)
+    assert largest is not None  # noqa: S101 - at least one ROI was chosen.
+    return largest, what
+
+
+def _from_pixels(dataset: xr.Dataset, picture: _Picture, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Pixel masks, drawn: as large as the pixels of all ROIs reach."""
+    assert picture.column is not None  # noqa: S101 - for the type checker; the caller looked.
+    bounds, weight = picture.column.bounds[0], picture.variable
+    starts, counts = bounds_of_rows(dataset, bounds, weight)
+    x, y = (dataset.variables[name].to_numpy().astype(np.intp) for name in (picture.x, picture.y))
+    image = np.zeros((int(y.max(initial=0)) + 1, int(x.max(initial=0)) + 1))
+    weights = dataset.variables[weight].to_numpy()
+    of_rois = [np.arange(starts[row], starts[row] + counts[row]) for row in chosen]
+    pixels = np.concatenate(of_rois) if of_rois else np.empty(0, np.intp)
+    np.maximum.at(image, (y[pixels], x[pixels]), weights[pixels])
+    return image

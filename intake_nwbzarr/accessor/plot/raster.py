@@ -1,0 +1,146 @@
+"""Rasters: spikes of many units over time, or of one unit around events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from intake_nwbzarr.accessor.contents.kinds import ShownObject
+from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times
+from intake_nwbzarr.accessor.plot.axes import ACCENT, INK, axes_or_new, label_rows, without_frame
+from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import EventCollection
+
+# Spikes beyond which files of vector graphics get a picture of them.
+_MANY = 20_000
+
+# Spikes in a line beyond which some share a pixel: the more there are, the paler is each.
+_DENSE = 800
+
+
+def draw_raster(
+    dataset: xr.Dataset,
+    units: int | Sequence[int] | None,
+    start: float | None,
+    stop: float | None,
+    name: str | None,
+    ax: Axes | None,
+) -> Axes:
+    """A line of spikes for each unit; see `Plots.raster`."""
+    table = spiking_table(dataset, name)
+    rows, ids = _rows(dataset, table, units)
+    low, high = (-np.inf if start is None else start), (np.inf if stop is None else stop)
+    trains = [train[(train >= low) & (train <= high)] for train in _trains(dataset, table, rows)]
+    ax = axes_or_new(ax)
+    _draw_lines(ax, trains)
+    label_rows(ax, range(len(ids)), ids.tolist())
+    ax.set(xlabel="time [s]", ylabel="unit")
+    if start is not None:
+        ax.set_xlim(left=start)
+    if stop is not None:
+        ax.set_xlim(right=stop)
+    return ax
+
+
+def draw_raster_around(
+    dataset: xr.Dataset,
+    units: int | Sequence[int] | None,
+    events: Events | str | None,
+    window: tuple[float, float] | None,
+    on: str | None,
+    name: str | None,
+    ax: Axes | None,
+) -> Axes:
+    """A line of one unit's spikes for each event; see `Plots.raster`."""
+    if events is None or window is None:
+        raise OptionError(
+            "A raster around events needs both: events=, and window=(before, after) in seconds."
+        )
+    before, after = (float(edge) for edge in window)
+    if not before < after:
+        raise OptionError(
+            f"window={window!r} is empty: it goes from its first number to its second, in seconds."
+        )
+    table = spiking_table(dataset, name)
+    rows, ids = _rows(dataset, table, units)
+    if len(rows) != 1:
+        raise OptionError(
+            f"A raster around events is of one unit, not of {len(rows)}: name one by its id, "
+            "raster(id, events=..., window=...)."
+        )
+    times = _event_times(dataset, events, on)
+    (train,) = (np.sort(each) for each in _trains(dataset, table, rows))
+    first = np.searchsorted(train, times + before)
+    last = np.searchsorted(train, times + after)
+    lags = [train[a:b] - time for a, b, time in zip(first, last, times, strict=True)]
+    ax = axes_or_new(ax)
+    _draw_lines(ax, lags)
+    ax.axvline(0, color=ACCENT, linewidth=1, zorder=0)
+    label_rows(ax, range(len(lags)), range(len(lags)))
+    ax.set(xlabel="time from event [s]", ylabel="event", xlim=(before, after))
+    ax.set_title(f"unit {ids[0]}")
+    return ax
+
+
+def _rows(
+    dataset: xr.Dataset, table: ShownObject, units: int | Sequence[int] | None
+) -> tuple[list[int], NDArray[np.generic]]:
+    """The positions and ids of the units wanted, in the order they are wanted in."""
+    rows = table.rows
+    ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
+    if units is None:
+        return list(range(len(ids))), ids
+    wanted = np.atleast_1d(np.asarray(units))
+    missing = [unit for unit in wanted.tolist() if unit not in ids]
+    if missing:
+        shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
+        raise SelectionError(f"There is no unit {missing[0]!r} in {table.name!r}; the ids are {shown}.")
+    # Of a repeated id every row is drawn.
+    positions = [int(row) for unit in wanted for row in np.flatnonzero(ids == unit)]
+    return positions, ids[positions]
+
+
+def _trains(dataset: xr.Dataset, table: ShownObject, rows: list[int]) -> list[NDArray[np.float64]]:
+    column = spikes_of(dataset, table)
+    assert column is not None  # noqa: S101 - for the type checker; `spiking_table` looked.
+    return rows_of(dataset, column, rows)
+
+
+def _event_times(dataset: xr.Dataset, events: Events | str, on: str | None) -> NDArray[np.float64]:
+    if isinstance(events, str):
+        if events not in dataset.variables:
+            raise NodeNotFoundError(
+                f"There is no variable {events!r} to take events from; give the name of one, such as "
+                "'trials_start_time', or the times themselves."
+            )
+        events = dataset[events]
+    times = event_times(events, on, dataset.attrs).times
+    known = np.isfinite(times)
+    if not known.all():
+        warn_caller(f"{np.count_nonzero(~known)} of {len(times)} events have no time: they are not drawn.")
+    return times[known]
+
+
+def _draw_lines(ax: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
+    many = sum(map(len, lines)) > _MANY
+    if lines:
+        width = 0.5 if many else 0.8
+        alpha = min(1.0, max(0.1, _DENSE / max(map(len, lines)))) if many else 1.0
+        drawn: list[EventCollection] = list(
+            ax.eventplot(  # type: ignore[call-overload]
+                lines, linelengths=0.8, linewidths=width, colors=INK, alpha=alpha
+            )
+        )
+        for line in drawn:
+            line.set_rasterized(many)
+    # The first at the top, as in a table.
+    ax.set_ylim(max(len(lines), 1) - 0.5, -0.5)
+    without_frame(ax, "left")

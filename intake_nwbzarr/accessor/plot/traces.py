@@ -1,0 +1,221 @@
+"""Traces: a series over time, reduced to what the pixels can show, its channels stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
+from intake_nwbzarr.accessor.plot.axes import INK, amount, axes_or_new, label_rows, with_units, without_frame
+from intake_nwbzarr.errors import OptionError, SelectionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Values drawn, unless an end is named; and values read at once.
+_MOST_VALUES = 2**22
+
+_MOST_CHANNELS = 32
+
+# Samples in a pixel from which on its smallest and largest are told apart from them all.
+_SAMPLES_IN_PIXEL = 4
+
+
+def draw_traces(
+    dataset: xr.Dataset,
+    name: str | None,
+    start: float | None,
+    stop: float | None,
+    channels: Sequence[object] | None,
+    spacing: float | None,
+    ax: Axes | None,
+) -> Axes:
+    """A line for each channel; see `Plots.traces`."""
+    if spacing is not None and not spacing > 0:
+        raise OptionError(
+            f"spacing={spacing!r} means nothing here; it is a positive number, in the data's units."
+        )
+    what = "series over time of at most two dimensions"
+    found = find_object(
+        dataset, name, [each for each in shown_objects(dataset) if _fits(dataset, each)], what
+    )
+    assert found.main is not None  # noqa: S101 - for the type checker; `_fits` looked.
+    time = _time_of(dataset, found.main)
+    assert time is not None  # noqa: S101
+    series = dataset[[found.main]]
+    across = [str(dim) for dim in series[found.main].dims if dim != time.dim]
+    labels: list[Any] = []
+    total = 1
+    if across:
+        series, labels, total = _of_channels(series, across[0], channels, found)
+    elif channels is not None:
+        raise SelectionError(f"{found.name!r} has no channels to choose from: leave out channels=.")
+    series = _between(series, time, start, stop, found)
+    ax = axes_or_new(ax)
+    pixels = max(int(ax.get_window_extent().width), 100)
+    lines = _reduced(series, found.main, time, pixels)
+    variable = dataset.variables[found.main]
+    if len(lines) == 1:
+        ax.set_ylabel(with_units(found.name if not labels else f"{found.name} {labels[0]}", variable))
+        ax.plot(*lines[0], color=INK, linewidth=0.6)
+        without_frame(ax)
+    else:
+        _stack(ax, lines, labels, spacing, str(variable.attrs.get("units", "")))
+        shown = f"{across[0].rpartition('_')[2] if across else ''}"
+        ax.set_ylabel(shown if len(labels) == total else f"{shown} ({len(labels)} of {total})")
+        ax.set_title(found.name)
+    ax.set_xlabel(with_units("time", dataset.variables[time.name]))
+    ax.margins(x=0)
+    return ax
+
+
+def _fits(dataset: xr.Dataset, found: ShownObject) -> bool:
+    if found.kind != "series" or found.main is None:
+        return False
+    variable = dataset.variables[found.main]
+    return variable.ndim <= 2 and variable.dtype.kind in "biuf" and _time_of(dataset, found.main) is not None
+
+
+def _time_of(dataset: xr.Dataset, name: str) -> SessionTime | None:
+    return next(iter(session_times(dataset[[name]])), None)
+
+
+def _of_channels(
+    series: xr.Dataset, dim: str, channels: Sequence[object] | None, found: ShownObject
+) -> tuple[xr.Dataset, list[Any], int]:
+    """The channels that are drawn, their labels, and how many there are in all."""
+    size = series.sizes[dim]
+    labels = series[dim].to_numpy() if dim in series.coords else np.arange(size)
+    if channels is None:
+        rows = np.unique(np.linspace(0, size - 1, min(size, _MOST_CHANNELS)).round().astype(int))
+        total = size
+    else:
+        missing = [channel for channel in channels if channel not in labels]
+        if missing or not channels:
+            raise SelectionError(
+                f"There is no channel {missing[0] if missing else channels!r} in {found.name!r}; along "
+                f"{dim!r} are {', '.join(map(str, labels[:10].tolist()))}{', ...' if size > 10 else ''}."
+            )
+        rows = np.array([int(np.flatnonzero(labels == channel)[0]) for channel in channels])
+        total = len(rows)
+    whole = len(rows) == size and np.array_equal(rows, np.arange(size))
+    return series if whole else series.isel({dim: rows}), labels[rows].tolist(), total
+
+
+def _between(
+    series: xr.Dataset, time: SessionTime, start: float | None, stop: float | None, found: ShownObject
+) -> xr.Dataset:
+    if start is not None or stop is not None:
+        series = (
+            series.sel({time.name: slice(start, stop)})
+            if time.name == time.dim
+            else _events_between(series, time, start, stop)
+        )
+    across = max(series[found.main].size // max(series.sizes[time.dim], 1), 1)
+    if stop is None:
+        series = series.isel({time.dim: slice(0, max(_MOST_VALUES // across, 1))})
+    if series.sizes[time.dim] == 0:
+        raise SelectionError(f"{found.name!r} has no samples between start={start!r} and stop={stop!r}.")
+    return series
+
+
+def _events_between(
+    series: xr.Dataset, time: SessionTime, start: float | None, stop: float | None
+) -> xr.Dataset:
+    """The times of events are a coordinate that is named otherwise than its dimension."""
+    seconds = series[time.name].to_numpy()
+    inside = np.ones(len(seconds), bool)
+    if start is not None:
+        inside &= seconds >= start
+    if stop is not None:
+        inside &= seconds <= stop
+    return series.isel({time.dim: np.flatnonzero(inside)})
+
+
+def _reduced(
+    series: xr.Dataset, name: str, time: SessionTime, pixels: int
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Times and values to draw, of each channel."""
+    size = series.sizes[time.dim]
+    bins = pixels if size > _SAMPLES_IN_PIXEL * pixels else 0
+    pieces: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
+    for piece, widths in _pieces(series, name, time.dim, bins):
+        times = piece[time.name].to_numpy()
+        values = piece[name].variable.transpose(time.dim, ...).to_numpy().reshape(len(times), -1)
+        # Booleans are drawn as 0 and 1.
+        columns = values.astype(np.float64).T
+        pieces.append([_extremes(times, column, widths) if bins else (times, column) for column in columns])
+    return [
+        (np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts]))
+        for parts in zip(*pieces, strict=True)
+    ]
+
+
+def _pieces(
+    series: xr.Dataset, name: str, dim: str, bins: int
+) -> Iterator[tuple[xr.Dataset, NDArray[np.intp]]]:
+    """Parts that fit into memory, and the first sample of each pixel's bin in them."""
+    size = series.sizes[dim]
+    edges = np.linspace(0, size, (bins or 1) + 1).astype(np.intp)
+    across = max(series[name].size // size, 1)
+    at_once = max(int(_MOST_VALUES // (across * max(size / (bins or 1), 1))), 1)
+    for first in range(0, len(edges) - 1, at_once):
+        last = min(first + at_once, len(edges) - 1)
+        yield series.isel({dim: slice(int(edges[first]), int(edges[last]))}), edges[first:last] - edges[first]
+
+
+def _extremes(
+    times: NDArray[Any], values: NDArray[np.float64], begins: NDArray[np.intp]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The smallest and largest sample of each bin, in order of time; NaN where a bin has nothing else."""
+    positions: list[int] = []
+    for begin, end in zip(begins, [*begins[1:], len(values)], strict=True):
+        part = values[begin:end]
+        if np.isnan(part).all():
+            positions.append(int(begin))
+            continue
+        positions.extend(sorted({int(begin + np.nanargmin(part)), int(begin + np.nanargmax(part))}))
+    return times[positions], values[positions]
+
+
+def _stack(
+    ax: Axes,
+    lines: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    labels: Sequence[Any],
+    spacing: float | None,
+    units: str,
+) -> None:
+    centred = [(times, values - _finite(np.nanmedian, values)) for times, values in lines]
+    if spacing is None:
+        # Nine tenths of what is drawn, of the channels that move most but for outliers.
+        spreads = [_finite(lambda v: np.subtract(*np.nanpercentile(v, [99, 1])), v) for _, v in centred]
+        spacing = float(np.percentile(spreads, 90)) * 1.2 or 1.0
+    offsets = [-spacing * row for row in range(len(lines))]
+    for offset, (times, values) in zip(offsets, centred, strict=True):
+        ax.plot(times, values + offset, color=INK, linewidth=0.6)
+    label_rows(ax, offsets, labels)
+    ax.set_ylim(offsets[-1] - spacing, spacing)
+    without_frame(ax, "left")
+    _scale_bar(ax, spacing, units)
+
+
+def _finite(function: Any, values: NDArray[np.float64]) -> float:
+    """A statistic of values that may all be missing, or infinite."""
+    known = values[np.isfinite(values)]
+    return float(function(known)) if len(known) else 0.0
+
+
+def _scale_bar(ax: Axes, spacing: float, units: str) -> None:
+    """A bar of a round length, beside the first channel."""
+    exponent = np.floor(np.log10(spacing))
+    length = (
+        max(step for step in (1.0, 2.0, 5.0) if step * 10**exponent <= spacing * 1.0000001) * 10**exponent
+    )
+    beside = ax.get_yaxis_transform()
+    ax.plot([1.01, 1.01], [-length / 2, length / 2], transform=beside, color=INK, linewidth=2, clip_on=False)
+    ax.text(1.02, 0, amount(length, units), transform=beside, va="center", rotation=90, fontsize="small")

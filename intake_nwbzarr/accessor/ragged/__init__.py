@@ -1,0 +1,1 @@
+"""Ragged columns: a row's values, and contiguous ones for files."""

@@ -1,0 +1,1 @@
+"""Spikes of units: trains and counts."""

@@ -1,0 +1,1 @@
+"""`ds.nwb.sweeps`: patch-clamp recordings by sweep."""

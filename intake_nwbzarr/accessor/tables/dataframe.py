@@ -1,0 +1,172 @@
+"""A table or a series as a pandas DataFrame: what pynwb's `to_dataframe` gives, from a Dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from xarray.indexes import PandasIndex
+
+from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
+from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.ragged.column import ragged
+from intake_nwbzarr.accessor.ragged.rows import rows_of_column
+from intake_nwbzarr.errors import SelectionError, warn_caller
+from intake_nwbzarr.neurodata.types import ancestry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_dataframe(dataset: xr.Dataset, name: str | None = None) -> pd.DataFrame:
+    """Give a table or a series as a DataFrame; see `NWBAccessor.to_dataframe`."""
+    shown = [each for each in shown_objects(dataset) if each.kind == "table" or each.main is not None]
+    found = find_object(dataset, name, shown, "tables and series")
+    return table_dataframe(dataset, found) if found.kind == "table" else _series_dataframe(dataset, found)
+
+
+def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:
+    """Give a table as a DataFrame.
+
+    Parameters
+    ----------
+    dataset
+        Flat, or of the table alone; rows may have been selected.
+    table
+        One of its tables.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each of the table's, by ``id``.
+
+    Raises
+    ------
+    SelectionError
+        When one row was selected as a scalar, or the values of a ragged column were selected from.
+
+    Warns
+    -----
+    MappingWarning
+        When a column lies along other dimensions than the rows; it is left out.
+    """
+    import pandas as pd
+
+    if table.rows is None:
+        raise SelectionError(
+            f"One row of {table.path!r} was selected as a scalar: select a list of one row, as isel(...=[3])."
+        )
+    columns = shown_columns(dataset, table)
+    _warn_of_others(dataset, table, columns)
+    series = {
+        column.label: _column(dataset, column)
+        for column in _regions_as_ids(dataset, columns)
+        if column.label != "id"
+    }
+    return pd.DataFrame(series, index=pd.Index(_ids(dataset, table), name="id"))
+
+
+def _warn_of_others(dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn]) -> None:
+    """Name what is no column of the rows: columns of another length, values without bounds."""
+    known = {column.variable for column in columns}
+    others = [
+        name
+        for name in table.variables
+        if name not in known
+        and name not in dataset.coords
+        and "ragged_values" not in dataset.variables[name].attrs
+    ]
+    if others:
+        warn_caller(
+            f"{', '.join(map(repr, others))} of {table.path!r} do not lie along its rows {table.rows!r}, or "
+            "are without the _start and _count that divide them, and are left out of the DataFrame."
+        )
+
+
+def _regions_as_ids(dataset: xr.Dataset, columns: list[ShownColumn]) -> list[ShownColumn]:
+    """Of a region, the ids of the rows it points at, where they are known, in place of their numbers."""
+    ids = {
+        column.column: column
+        for column in columns
+        if column.label == f"{column.column}_id" and _is_region(dataset, column)
+    }
+    found = []
+    for column in columns:
+        if column.column not in ids or not _is_region(dataset, column):
+            found.append(column)
+        elif column.label == column.column or column.column not in {each.label for each in columns}:
+            known = ids[column.column]
+            found.append(ShownColumn(known.column, known.column, known.variable, known.bounds))
+    return found
+
+
+def _is_region(dataset: xr.Dataset, column: ShownColumn) -> bool:
+    kind = str(dataset.variables[column.variable].attrs.get("neurodata_type"))
+    return "DynamicTableRegion" in ancestry(kind)
+
+
+def _ids(dataset: xr.Dataset, table: ShownObject) -> np.ndarray[Any, Any]:
+    """The ids of the rows; their positions where the table has none."""
+    if table.rows in dataset.coords:
+        return np.asarray(dataset.coords[table.rows].values)
+    return np.arange(dataset.sizes[table.rows])
+
+
+def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
+    """A column's values, one for each row: an array of several goes into one cell."""
+    import pandas as pd
+
+    if column.bounds:
+        rows = rows_of_column(ragged(dataset, column.variable))
+    else:
+        values = dataset.variables[column.variable].values
+        if values.ndim == 1:
+            return values
+        rows = list(values)
+    cells = np.empty(len(rows), object)
+    # One by one: pandas and numpy would make one array of rows of equal length.
+    for place, row in enumerate(rows):
+        cells[place] = row
+    return pd.Series(cells, dtype=object).to_numpy()
+
+
+def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
+    """A series as a DataFrame: a row for each sample, a column for each channel."""
+    import pandas as pd
+
+    variable = dataset.variables[str(series.main)]
+    if not 1 <= variable.ndim <= 2:
+        raise SelectionError(
+            f"{series.path!r} has the dimensions {variable.dims}, of which a DataFrame shows one or two: "
+            "select from the others first, as isel(...=0)."
+        )
+    timed = [dim for dim in variable.dims if _time_name(dataset, str(dim)) is not None]
+    rows = str(timed[0] if timed else variable.dims[0])
+    index = _labels(dataset, rows)
+    if variable.ndim == 1:
+        return pd.DataFrame({series.name: variable.values}, index=index)
+    across = str(next(dim for dim in variable.dims if dim != rows))
+    values = variable.transpose(rows, across).values
+    return pd.DataFrame(values, index=index, columns=_labels(dataset, across))
+
+
+def _labels(dataset: xr.Dataset, dim: str) -> pd.Index:
+    """A dimension's labels: times, ids; positions where it has none."""
+    import pandas as pd
+
+    name = _time_name(dataset, dim) or dim
+    values = dataset.coords[name].values if name in dataset.coords else np.arange(dataset.sizes[dim])
+    return pd.Index(values, name=name)
+
+
+def _time_name(dataset: xr.Dataset, dim: str) -> str | None:
+    """The time coordinate along a dimension, which for events has another name than that."""
+    indexes: Mapping[Any, Any] = dataset.xindexes
+    for name in indexes:
+        variable = dataset.coords.variables[name]
+        is_label = isinstance(indexes[name], PandasIndex) and variable.attrs.get("units") != "s"
+        if variable.dims == (dim,) and (not is_label or variable.dtype.kind == "M"):
+            return str(name)
+    return None

@@ -1,0 +1,1 @@
+"""Sessions between two times, and series on another's time."""

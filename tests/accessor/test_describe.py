@@ -1,0 +1,149 @@
+"""`ds.nwb.describe`: what is known of every object, without reading."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from pynwb.base import Images
+from pynwb.ecephys import FeatureExtraction
+from pynwb.image import GrayscaleImage
+
+import intake_nwbzarr
+from intake_nwbzarr.accessor.contents.kinds import shown_objects
+from intake_nwbzarr.errors import MappingWarning
+from intake_nwbzarr.hierarchy.load import open_hierarchy
+from tests.accessor.timed_session import LICK_TIMES, RATE, START, timed_session, written_once
+from tests.conftest import KINDS
+from tests.neurodata.every_series import every_series
+from tests.neurodata.small_files import empty_session, write
+
+CorpusDir = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_once(tmp_path_factory, timed_session)
+
+
+@pytest.fixture(scope="module")
+def dataset(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, engine="nwbzarr")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_object_of_the_corpus_is_described_as_the_file_has_it(corpus_dir: CorpusDir, kind: str) -> None:
+    dataset = xr.open_dataset(corpus_dir(kind, "0.14.0"), engine="nwbzarr")
+    with intake_nwbzarr.track_requests() as log:
+        frame = dataset.nwb.describe()
+    assert log.requests == 0
+    hierarchy = open_hierarchy(dataset.nwb.location)
+    for path, row in frame.iterrows():
+        assert row.type == hierarchy[str(path)].neurodata_type
+        assert set(row.variables) <= set(dataset.variables)
+    shown = {name for names in frame.variables for name in names}
+    # Beside these there are columns joined to a series' own channels, and labels of axes.
+    assert set(dataset.data_vars) <= shown
+
+
+def test_a_series_row_says_what_it_is(dataset: xr.Dataset) -> None:
+    frame = dataset.nwb.describe()
+    assert frame.index.name == "path"
+    voltage = frame.loc["acquisition/voltage"]
+    assert voltage[["type", "name", "units", "rate", "timestamps", "start"]].tolist() == [
+        "TimeSeries",
+        "voltage",
+        "V",
+        50.0,
+        400,
+        0.7,
+    ]
+    assert voltage.duration == pytest.approx(399 / 50)
+    assert (voltage.dims, voltage["shape"]) == (("voltage_time", "voltage_dim_1"), (400, 2))
+    assert voltage["dtype"] == np.float64
+    lick = frame.loc["acquisition/lick"]
+    assert lick.timestamps == 100
+    assert lick[["rate", "start", "duration"]].isna().all()
+    units = frame.loc["units"]
+    assert (units.type, units.dims, units["shape"]) == ("Units", ("units",), (4,))
+    assert units[["rate", "timestamps", "dtype"]].isna().all()
+    assert frame.loc["intervals/trials"].description == "experimental trials"
+
+
+def test_selections_are_described_as_they_are(dataset: xr.Dataset) -> None:
+    part = dataset.isel(voltage_time=slice(10, 20, 2), units=[1], lick_time=[3, 7])
+    frame = part.nwb.describe()
+    voltage = frame.loc["acquisition/voltage"]
+    assert (voltage.rate, voltage.timestamps, voltage.start) == (25.0, 5, START + 10 / RATE)
+    assert frame.loc["units", "shape"] == (1,)
+    # These times were read by the selection, so they are known.
+    assert frame.loc["acquisition/lick", "start"] == LICK_TIMES[3]
+    assert frame.loc["acquisition/lick", "duration"] == LICK_TIMES[7] - LICK_TIMES[3]
+    assert dataset.isel(units=2).nwb.describe().loc["units", "shape"] == ()
+    assert list(dataset[["lick"]].nwb.describe().index) == ["acquisition/lick"]
+    assert dataset[[]].nwb.describe().empty
+
+
+def test_one_object_is_one_row(path: Path) -> None:
+    for group, kind in (
+        ("units", "Units"),
+        ("acquisition/probe data", "ElectricalSeries"),
+        ("general/extracellular_ephys/electrodes", "ElectrodesTable"),
+    ):
+        frame = xr.open_dataset(path, engine="nwbzarr", group=group).nwb.describe()
+        assert frame.index.tolist() == [group]
+        assert frame.type.tolist() == [kind]
+        assert frame.name.tolist() == [group.rpartition("/")[2]]
+
+
+def test_decoded_times_start_at_a_datetime(path: Path) -> None:
+    frame = xr.open_dataset(path, engine="nwbzarr", decode_times=True).nwb.describe()
+    assert frame.loc["acquisition/voltage", "start"] == pd.Timestamp("2024-05-01T12:00:00.7")
+    assert frame.loc["acquisition/voltage", "duration"] == pytest.approx(399 / 50)
+
+
+def test_objects_that_are_neither_series_nor_tables_are_rows_too(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    probe = nwbfile.create_device(name="probe")
+    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
+    nwbfile.add_electrode(group=shank, location="CA1")
+    module = nwbfile.create_processing_module("ecephys", "d")
+    features = FeatureExtraction(
+        name="features",
+        electrodes=nwbfile.create_electrode_table_region([0], "all"),
+        description=["height", "width"],
+        times=[0.1, 0.2, 0.3],
+        features=np.zeros((3, 1, 2)),
+    )
+    module.add(features)
+    nwbfile.add_acquisition(Images(name="pictures", images=[GrayscaleImage(name="dot", data=np.eye(2))]))
+    session = write(tmp_path, nwbfile)
+    frame = xr.open_dataset(session, engine="nwbzarr").nwb.describe()
+    dot, found = frame.loc["acquisition/pictures/dot"], frame.loc["processing/ecephys/features"]
+    assert (dot.type, dot["shape"], dot["dtype"]) == ("GrayscaleImage", (2, 2), np.float64)
+    assert (found.type, found.timestamps) == ("FeatureExtraction", 3)
+    assert sorted(found["shape"]) == [1, 2, 3]
+    alone = xr.open_dataset(session, engine="nwbzarr", group="processing/ecephys/features")
+    assert alone.nwb.describe().index.tolist() == ["processing/ecephys/features"]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written_once(tmp_path_factory, every_series)
+
+
+@pytest.mark.parametrize("names", ["short", "path", "safe"])
+def test_every_kind_of_series_is_an_object_of_its_own(session: Path, names: str) -> None:
+    with pytest.warns(MappingWarning):
+        dataset = xr.open_dataset(session, engine="nwbzarr", names=names)
+    frame = dataset.nwb.describe()
+    assert frame.index.is_unique
+    hierarchy = open_hierarchy(session)
+    for name in hierarchy.children("acquisition"):
+        row = frame.loc[f"acquisition/{name}"]
+        assert row.type == hierarchy[f"acquisition/{name}"].neurodata_type
+        assert dataset[row["name"]].attrs["nwb_path"] == f"acquisition/{name}"
+    tables = [each for each in shown_objects(dataset) if each.kind == "table"]
+    assert {each.path.rpartition("/")[2] for each in tables} == {"electrodes", "cells"}
