@@ -8,6 +8,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `open_hierarchy`              every group and array of a file, as canonical metadata
 `track_requests`              how many requests and bytes a block of code took
 `consolidate`                 write or repair a file's consolidated metadata
+`verify`                      compare what pynwb reads from a file with what xarray shows of it
 `errors`                      the tree of errors and warnings
 ============================  ==========================================================================
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from intake_nwbzarr import errors
     from intake_nwbzarr.hierarchy.load import open_hierarchy
     from intake_nwbzarr.prepare.consolidate import consolidate
+    from intake_nwbzarr.prepare.verify import verify
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.transport.requests import track_requests
 
-__all__ = ["__version__", "consolidate", "errors", "open_hierarchy", "open_nwb", "track_requests"]
+__all__ = ["__version__", "consolidate", "errors", "open_hierarchy", "open_nwb", "track_requests", "verify"]
 
 __version__ = version("intake-nwbzarr")
 
@@ -36,6 +38,7 @@ _HOMES = {
     "open_hierarchy": "intake_nwbzarr.hierarchy.load",
     "open_nwb": "intake_nwbzarr.raw",
     "track_requests": "intake_nwbzarr.transport.requests",
+    "verify": "intake_nwbzarr.prepare.verify",
 }
 
 

@@ -35,10 +35,11 @@ class Settings:
     """What is asked of every command."""
 
     debug: bool = False
+    status_of_errors: int = 1
 
 
 def main() -> None:
-    """Run the command; an error is one red line, and exit status 1."""
+    """Run the command; an error is one red line, and exit status 1, of `verify` 2."""
     settings = Settings()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -48,7 +49,7 @@ def main() -> None:
             if settings.debug:
                 raise
             _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
-            raise SystemExit(1) from None
+            raise SystemExit(settings.status_of_errors) from None
 
 
 def _options_first(arguments: list[str]) -> list[str]:
@@ -129,6 +130,35 @@ def consolidate(
             typer.echo(f"  {sign} {path or '/'}")
 
 
+@app.command()
+def verify(
+    context: typer.Context,
+    location: Location,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Compare all that pynwb reads from a session with what xarray shows of it; reads all of it, twice."""
+    context.obj.status_of_errors = 2
+    from intake_nwbzarr import verify
+
+    found = verify(location, _storage_options(anon, profile, endpoint_url, requester_pays))
+    typer.echo(f"{found}\n")
+    counts = found.by_type()
+    width = max(map(len, counts), default=4)
+    typer.echo(f"{'type':<{width}}  equal  different  not shown")
+    for neurodata_type, (equal, different, unshown) in counts.items():
+        typer.echo(f"{neurodata_type:<{width}}{equal:>7}{different:>11}{unshown:>11}")
+    for difference in found.different:
+        where = _where(difference.path, difference.name)
+        typer.echo(f"\nDiffers: {where}\n  pynwb   {difference.raw}\n  xarray  {difference.shown}")
+    for missing in found.unshown:
+        typer.echo(f"\nNot shown: {_where(missing.path, missing.name)}\n  pynwb   {missing.raw}")
+    if found.different:
+        raise typer.Exit(1)
+
+
 def _storage_options(
     anon: bool, profile: str | None, endpoint_url: str | None, requester_pays: bool
 ) -> dict[str, Any]:
@@ -139,6 +169,10 @@ def _storage_options(
         "requester_pays": requester_pays or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _where(path: str, name: str) -> str:
+    return f"{path or '/'}: {name}" if name else path
 
 
 def _one_line(error: Exception) -> str:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 import intake_nwbzarr
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
+from intake_nwbzarr.prepare.verify import compare
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -130,7 +132,7 @@ def test_the_examples_print_what_the_documentation_shows(
     text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         command, _, expected = example.partition("\n")
         printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")
@@ -141,6 +143,46 @@ def test_the_examples_print_what_the_documentation_shows(
                 break
             if not shown.startswith(("location", "file:///data/ecephys", "    nwb_location")):
                 assert line == shown
+
+
+def test_verify_counts_what_is_equal_by_type(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/b.nwb.zarr", corpus_dir("ophys", "0.14.0"))
+    result = nwbzarr("verify", url, "--anon", "--endpoint-url", s3_server.endpoint_url)
+    assert result.status == 0, result.err
+    first, empty, head, *rows = result.out.splitlines()
+    assert first.endswith(", 0 different, 0 not shown.")
+    assert empty == ""
+    assert head.split() == ["type", "equal", "different", "not", "shown"]
+    counts = {row.split()[0]: [int(each) for each in row.split()[1:]] for row in rows}
+    assert sum(equal for equal, _, _ in counts.values()) == int(first.split(": ")[1].split()[0])
+    assert counts["TwoPhotonSeries"][0] >= 10
+
+
+def test_verify_says_what_differs_and_what_is_not_shown_and_ends_with_1(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [corpus_dir(kind, "0.14.0") for kind in ("ecephys", "ophys")]
+    with intake_nwbzarr.open_nwb(paths[0]) as nwbfile:
+        # What the command prints is what is tested: a comparison with the tree of another file.
+        tree = xr.open_datatree(paths[1], engine="nwbzarr")
+        found = compare(nwbfile, tree, intake_nwbzarr.open_hierarchy(paths[0]))
+    monkeypatch.setattr(intake_nwbzarr, "verify", lambda *_: found, raising=False)
+    result = nwbzarr("verify", paths[0])
+    assert (result.status, result.err) == (1, "")
+    assert "Differs: /: identifier\n  pynwb   'corpus-ecephys'\n  xarray  'corpus-ophys'\n" in result.out
+    assert "Not shown: units\n  pynwb   the whole object\n" in result.out
+    assert result.out.count("Differs: ") == len(found.different)
+    assert result.out.count("Not shown: ") == len(found.unshown)
+
+
+def test_verify_ends_with_2_when_it_could_not_compare(nwbzarr: Command, tmp_path: Path) -> None:
+    result = nwbzarr("verify", tmp_path / "nothing.nwb.zarr")
+    assert (result.status, result.out) == (2, "")
+    assert result.err.startswith("Error: ")
+    assert len(result.err.splitlines()) == 1
+    assert nwbzarr("info", tmp_path / "nothing.nwb.zarr").status == 1
 
 
 def test_what_cannot_be_written_is_not_planned_either(nwbzarr: Command, http_server: StaticServer) -> None:

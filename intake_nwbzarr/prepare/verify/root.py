@@ -1,0 +1,56 @@
+"""The session itself and its subject: attributes of the root, wherever under `general` they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import xarray as xr
+from hdmf.container import AbstractContainer
+from pynwb import NWBFile
+
+from intake_nwbzarr.prepare.verify.fields import Field, fields_of
+from intake_nwbzarr.prepare.verify.findings import Finding
+from intake_nwbzarr.prepare.verify.objects import compare_field, compare_object, holds_objects
+from intake_nwbzarr.prepare.verify.sides import Sides
+
+
+def compare_root(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Iterator[Finding]:
+    """Compare the session's metadata with the attributes of the root.
+
+    Parameters
+    ----------
+    nwbfile
+        As pynwb read it.
+    shown
+        The root's Dataset.
+    sides
+        Both sides.
+    """
+    deep = {}
+    for field in fields_of(nwbfile, "", sides):
+        group = field.dataset.rpartition("/")[0]
+        if group not in {"", "general"} and not holds_objects(field.value):
+            deep[field.name] = field
+    yield from compare_object(nwbfile, "", shown, sides, compared=tuple(deep))
+    for field in deep.values():
+        # What is stored further down is shown by the group that holds it.
+        group, _, name = field.dataset.rpartition("/")
+        there = sides.node(group)
+        where = shown if there is None else there
+        own = Field(field.name, field.value, name, field.attribute)
+        yield from compare_field(nwbfile, "", own, where, sides)
+
+
+def compare_subject(subject: AbstractContainer, sides: Sides) -> Iterator[Finding]:
+    """Compare the subject with the attributes ``subject_<name>`` of the root."""
+    root = sides.node("")
+    if root is None:
+        return
+    named = {
+        str(name).removeprefix("subject_"): value
+        for name, value in root.attrs.items()
+        if str(name).startswith("subject_")
+    }
+    # Its own id is called `subject_id` in the file.
+    attributes = named | ({"subject_id": named["id"]} if "id" in named else {})
+    yield from compare_object(subject, "general/subject", xr.Dataset(attrs=attributes), sides)
