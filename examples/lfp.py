@@ -1,0 +1,24 @@
+"""LFP that gratings evoke: the mean over the trials of each contrast, by depth and as traces."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from sessions import chosen_session, save_picture, trials_session
+
+location = chosen_session(trials_session)
+
+lfp = xr.open_dataset(location, engine="nwbzarr", group="processing/ecephys/LFP/ElectricalSeries")
+trials = xr.open_dataset(location, engine="nwbzarr", group="intervals/trials")
+around = 1e6 * lfp.nwb.align(trials, window=(-0.1, 0.4)).data
+evoked = (around - around.sel(lag=slice(-0.1, 0)).mean("lag")).groupby("contrast").mean()
+channel = int(abs(evoked).max(["contrast", "lag"]).idxmax())
+
+plt.rc("axes.spines", top=False, right=False)
+figure, (depths, traces) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+highest = evoked.isel(contrast=-1)
+highest.plot(x="lag", y="rel_y", cmap="PuOr", yincrease=False, ax=depths, cbar_kwargs={"label": "µV"})
+depths.set(xlabel="time from grating (s)", ylabel="depth (µm)", title=f"Contrast {highest.contrast:.0%}")
+traces.set_prop_cycle(color=plt.get_cmap("viridis_r")(np.linspace(0.2, 1, len(evoked.contrast))))
+evoked.sel(channel=channel).plot.line(x="lag", hue="contrast", ax=traces)
+traces.set(xlabel="time from grating (s)", ylabel="LFP (µV)", title=f"Channel {channel}")
+save_picture(figure)
