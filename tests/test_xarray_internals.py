@@ -18,6 +18,7 @@ from intake_nwbzarr.xarray_internals import (
     IndexingSupport,
     IndexSelResult,
     LazilyIndexedArray,
+    MemoryCachedArray,
     OuterIndexer,
     VectorizedIndexer,
     async_explicit_indexing_adapter,
@@ -157,3 +158,14 @@ def test_no_other_module_imports_private_parts_of_xarray():
             if any(name.startswith(("xarray.core", "xarray.namedarray")) for name in names):
                 offenders.append(path.relative_to(root).as_posix())
     assert set(offenders) <= {"xarray_internals.py"}
+
+
+def test_a_cached_array_is_read_whole_once_and_in_parts_each_time(array: RecordingArray) -> None:
+    variable = xr.Variable(("a", "b"), MemoryCachedArray(LazilyIndexedArray(array)))
+    np.testing.assert_array_equal(variable[1:3].values, VALUES[1:3])
+    assert len(array.keys) == 1
+    for _ in range(2):
+        np.testing.assert_array_equal(variable.values, VALUES)
+    assert len(array.keys) == 2
+    np.testing.assert_array_equal(variable[1:3].values, VALUES[1:3])
+    assert len(array.keys) == 2

@@ -18,6 +18,7 @@ from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
     IndexingSupport,
     LazilyIndexedArray,
+    MemoryCachedArray,
     async_explicit_indexing_adapter,
     explicit_indexing_adapter,
 )
@@ -76,6 +77,8 @@ def lazy_variable(
     array: Readable,
     attributes: Mapping[str, Any] | None = None,
     encoding: Mapping[str, Any] | None = None,
+    *,
+    cache: bool = False,
 ) -> xr.Variable:
     """A variable that reads when it is indexed, computed or loaded.
 
@@ -90,9 +93,12 @@ def lazy_variable(
     encoding
         Added to ours, which is ``preferred_chunks``: what dask's chunks are with ``chunks={}``.
         There is no ``chunks``: it would make `to_zarr` refuse any selection that does not begin at a chunk.
+    cache
+        Keep values that were read whole once, as xarray does for what `xarray.open_dataset` returns.
     """
     preferred = dict(zip(dims, preferred_chunks(array), strict=True))
-    data = LazilyIndexedArray(LazyArray(array))
+    lazy = LazilyIndexedArray(LazyArray(array))
+    data: Any = MemoryCachedArray(lazy) if cache else lazy  # type: ignore[no-untyped-call]
     return LazyVariable(
         dims, data, dict(attributes or {}), {"preferred_chunks": preferred, **(encoding or {})}, fastpath=True
     )

@@ -16,6 +16,7 @@ from intake_nwbzarr.neurodata.equal_times import have_one_time, limit_times, nam
 from intake_nwbzarr.neurodata.names import flat_dimension_name, free_name, object_names, safe_name
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Labels, Part, Piece, RegularTime
+from intake_nwbzarr.neurodata.series_time import TEMPLATES
 from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, decoded, time_coordinates
 
 # What every object says of itself: no metadata beside its variables.
@@ -216,7 +217,8 @@ class _View:
             labels = PandasIndex(index.values, dimension)
             variable = xr.Variable(dimension, index.values, index.attributes)
             return xr.Coordinates(labels.create_variables({dimension: variable}), {dimension: labels})
-        return time_coordinates(index, dimension, name, self.reference)
+        of_template = str(index.attributes.get("nwb_path")).startswith(TEMPLATES)
+        return time_coordinates(index, dimension, name, None if of_template else self.reference)
 
 
 def _identities(part: Part) -> tuple[Hashable, ...]:

@@ -178,8 +178,12 @@ def _only_holds(hierarchy: Hierarchy, node: GroupNode) -> bool:
 
     What such a group links to belongs to it; the links of a device, a series or a table are references.
     """
-    if node.neurodata_type is None or node.path == "":
+    if node.path == "":
         return True
+    if node.neurodata_type is None:
+        # A group within an object, such as the reference images of a segmentation, is a part of that.
+        holder = hierarchy.get(node.path.rpartition("/")[0])
+        return isinstance(holder, GroupNode) and _only_holds(hierarchy, holder)
     if any(is_a(hierarchy, node, kind) for kind in ("TimeSeries", "DynamicTable")):
         return False
     holds = any(is_a(hierarchy, node, kind) for kind in ("NWBDataInterface", "ProcessingModule"))

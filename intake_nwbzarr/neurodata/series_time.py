@@ -13,6 +13,9 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Part, RegularTime
 from intake_nwbzarr.neurodata.series_members import SeriesMembers
 
+TEMPLATES = "stimulus/templates/"
+"""Where series have a time of their own, by the schema: "relative to the beginning of the stimulus"."""
+
 # Seconds since 1970, of 1985: no recording lasts that long, so such timestamps count from another zero.
 _EPOCH_LIKE = 5e8
 

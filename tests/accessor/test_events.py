@@ -63,7 +63,12 @@ def test_a_regular_series_is_aligned_by_its_nearest_samples(voltage: xr.Dataset,
         assert aligned.lag_offset[trial] == START + first / RATE - time
     assert aligned.lag_offset.values[2] == pytest.approx(-0.0004)
     assert aligned.data.attrs == voltage.data.attrs
-    assert aligned.lag.attrs == {"units": "s", "description": "time from the event", "rate": 1000.0}
+    assert aligned.lag.attrs == {
+        "units": "s",
+        "long_name": "time from the event",
+        "description": "time from the event",
+        "rate": 1000.0,
+    }
     assert aligned.attrs == voltage.attrs
 
 
@@ -404,8 +409,12 @@ def test_columns_of_events_that_are_not_there_or_not_times_are_named(
 
 def test_datasets_with_nothing_or_too_much_to_align_say_so(session: Path, trials: xr.Dataset) -> None:
     flat = opened(session, None)
-    with pytest.raises(SelectionError, match=r"Several things.*units with spike times.*ds\[\["):
+    with pytest.raises(SelectionError, match=r"Several things.*units with spike times.*ds\[\[") as told:
         flat.nwb.align(trials, (0, 1))
+    # What the error proposes for units works.
+    proposed = ["units_spike_times_start", "units_spike_times_count", "units_spike_times"]
+    assert str(proposed) in str(told.value)
+    assert flat[proposed].nwb.align(trials, (0, 1), bin=0.1)["units_spike_counts"].ndim == 3
     for dataset in (
         trials,
         opened(session, "units")[["quality"]],
@@ -440,3 +449,13 @@ def test_results_pickle_write_and_lead_back_to_the_file(
         with xr.open_dataset(tmp_path / "aligned.nc") as saved:
             xr.testing.assert_equal(saved.load(), aligned)
         (tmp_path / "aligned.nc").unlink()
+
+
+def test_times_picked_from_a_series_are_events_and_no_time(session: Path) -> None:
+    counter = opened(session, "acquisition/counter")
+    times = counter.time.isel(time=[3, 8, 12])
+    aligned = counter.nwb.align(times, (0.0, 0.002))
+    assert aligned["data"].dims[:2] == ("event", "lag")
+    np.testing.assert_array_equal(aligned["event_time"].values, times.values)
+    expected = counter.nwb.align(times.values, (0.0, 0.002))
+    np.testing.assert_array_equal(aligned["data"].values, expected["data"].values)

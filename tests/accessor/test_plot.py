@@ -87,6 +87,9 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
         )
     assert spikes_on(ax) == {0: [-0.5, 0.0, 0.25], 1: []}
     assert ax.get_title() == "unit 5"
+    # Events keep the ids of their table.
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "2"]
+    assert ax.get_ylabel() == "trials"
     assert ax.get_xlim() == (-0.5, 1.0)
     assert ax.get_xlabel() == "time from event [s]"
 
@@ -99,6 +102,7 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
         ({"events": [1.0], "window": (1, 1)}, OptionError, "empty"),
         ({"events": [1.0], "window": (0, 1)}, OptionError, "one unit, not of 6"),
         ({"units": 1, "events": "nothing", "window": (0, 1)}, NodeNotFoundError, "'nothing'"),
+        ({"units": 1, "events": "start_time", "on": "x", "window": (0, 1)}, OptionError, "give one of them"),
     ],
 )
 def test_a_raster_that_makes_no_sense_says_why(
@@ -106,6 +110,13 @@ def test_a_raster_that_makes_no_sense_says_why(
 ) -> None:
     with pytest.raises(error, match=told):
         ecephys.nwb.plot.raster(**arguments)
+
+
+def test_rows_are_labelled_as_far_as_there_is_room(ecephys: xr.Dataset) -> None:
+    _, ax = plt.subplots(figsize=(4, 1))
+    ecephys.nwb.plot.raster(ax=ax, color="C1")
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "2", "4"]
+    assert mpl.colors.same_color(ax.collections[0].get_color(), "C1")
 
 
 def test_a_session_without_units_says_so(ophys: xr.Dataset) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from pynwb import TimeSeries
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning
+from tests.neurodata.small_files import empty_session, write
 
 REFERENCE = np.datetime64("2024-05-01T20:00:00", "ns")  # 12:00 at -08:00
 
@@ -80,10 +82,12 @@ def test_every_time_is_decoded_on_request(every_type_path: Path, flat: xr.Datase
     compared = 0
     for name, variable in decoded.variables.items():
         if variable.dtype.kind != "M":
-            # What is left in seconds is how long something took, not when it was.
+            # What is left in seconds is how long something took, or when in a stimulus.
             if variable.attrs.get("units") == "s" and variable.dtype.kind == "f":
                 told = f"{name} {variable.attrs}"
-                assert any(word in told for word in ("waveform", "Duration", "sampling")), told
+                assert any(
+                    word in told for word in ("waveform", "Duration", "sampling", "stimulus/templates/")
+                ), told
             continue
         seconds = flat[name].values.astype(np.float64)
         expected = REFERENCE + np.rint(np.nan_to_num(seconds) * 1e9).astype("timedelta64[ns]")
@@ -136,3 +140,18 @@ def test_nothing_that_is_shown_is_a_wall_of_text(every_type_path: Path, flat: xr
     for text in (repr(flat), repr(tree)):
         assert max(map(len, text.splitlines())) < 160
     assert "<html" not in flat._repr_html_()
+
+
+def test_the_time_of_a_template_is_never_one_of_the_session(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_stimulus_template(TimeSeries(name="tone", data=[0.0, 1.0], unit="V", rate=10.0))
+    nwbfile.add_acquisition(TimeSeries(name="answer", data=[0.0, 1.0], unit="V", rate=10.0))
+    decoded = flat_of(write(tmp_path, nwbfile), decode_times=True)
+    assert decoded["answer_time"].dtype.kind == "M"
+    assert list(decoded["tone_time"].values) == [0.0, 0.1]
+
+
+def test_a_segmentation_does_not_hold_the_movie_it_refers_to(corpus_dir: Any) -> None:
+    found = flat_of(corpus_dir("ophys", "0.14.0"), group="processing/ophys/ImageSegmentation")
+    assert "TwoPhotonSeries" not in found
+    assert "PixelMasks_pixel_mask_x" in found

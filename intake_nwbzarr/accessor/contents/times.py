@@ -9,10 +9,7 @@ from xarray.indexes import Index, PandasIndex
 
 from intake_nwbzarr.accessor.contents.shown import TIMES
 from intake_nwbzarr.indexes.lazy import LazyTimeIndex
-
-# "Time stamps in templates are based on stimulus design and are relative to the beginning of the stimulus":
-# the schema, of NWBFile's group stimulus/templates.
-_TEMPLATES = "stimulus/templates/"
+from intake_nwbzarr.neurodata.series_time import TEMPLATES
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:
 
 def is_template(path: str) -> bool:
     """Whether an object is a stimulus template, whose time is not the session's."""
-    return path.startswith(_TEMPLATES)
+    return path.startswith(TEMPLATES)
 
 
 def is_decoded(index: Index) -> bool:

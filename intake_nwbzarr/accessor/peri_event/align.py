@@ -33,6 +33,9 @@ type OnMissing = Literal["nan", "drop", "raise"]
 LAG: Final = "lag"
 LAG_OFFSET: Final = "lag_offset"
 
+# What xarray's plots write on their axes.
+_LAG: Final = "time from the event"
+
 _ON_MISSING = ("nan", "drop", "raise")
 
 
@@ -83,11 +86,24 @@ def _subject(dataset: xr.Dataset) -> TimeAxis | None:
             "selecting variables, keep the '_start' and '_count' of spike times, and the time of a series."
         )
     along = [f"{axis.dimension!r}" for axis in axes] + (["units with spike times"] if spiking else [])
-    first = next(name for name, each in dataset.data_vars.items() if axes[0].dimension in each.dims)
+    first = [str(name) for name, each in dataset.data_vars.items() if axes[0].dimension in each.dims][:1]
+    choices = [f"ds[{first}]"]
+    if spiking:
+        choices.append(f"ds[{_spike_variables(dataset)}]")
     raise SelectionError(
         f"Several things here could be aligned: {', '.join(along)}. Select the variables of one, such as "
-        f"ds[[{first!r}]].nwb.align(...), or open it with group=."
+        f"{' or '.join(choices)}, or open it with group=."
     )
+
+
+def _spike_variables(dataset: xr.Dataset) -> list[str]:
+    """The variables that counting spikes takes."""
+    path = unit_table(dataset).spikes.values.attrs.get("nwb_path")
+    return [
+        str(name)
+        for name, variable in dataset.data_vars.items()
+        if path in {variable.attrs.get("nwb_path"), variable.attrs.get("ragged_values")}
+    ]
 
 
 def _unused(value: Any, keyword: str, why: str) -> None:
@@ -116,7 +132,7 @@ def _align_series(
         )
         for name in aligned
     }
-    described = {"units": "s", "description": "time from the event", "rate": chosen.rate}
+    described = {"units": "s", "long_name": _LAG, "description": _LAG, "rate": chosen.rate}
     lags = xr.Variable(LAG, chosen.lags, described)
     return _assembled(dataset.drop_dims([along]), variables, events, lags, offsets, dataset.coords)
 
@@ -140,6 +156,7 @@ def _align_units(
         edges[:-1],
         {
             "units": "s",
+            "long_name": _LAG,
             "description": "time from the event to the left edge of each bin [lag, lag + bin_width)",
             "bin_width": width,
         },

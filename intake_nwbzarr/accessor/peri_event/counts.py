@@ -130,7 +130,7 @@ def count_variable(
     dtype = np.dtype(np.int64 if whole else np.float64)
     if spikes.values.chunks is not None:
         return xr.Variable(dims, _of_dask(spikes, bins, dtype), attributes)
-    return lazy_variable(dims, PeriEventCounts(spikes, bins, dtype), attributes)
+    return lazy_variable(dims, PeriEventCounts(spikes, bins, dtype), attributes, cache=True)
 
 
 @dataclass(frozen=True, eq=False)

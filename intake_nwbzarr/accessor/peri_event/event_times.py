@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intake_nwbzarr.accessor.contents.time_axis import in_seconds
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.indexes import LazyTimeIndex
 
 type Events = xr.Dataset | xr.DataArray | ArrayLike
 """A table, times along one dimension, or anything that NumPy makes a one-dimensional array of."""
@@ -115,6 +116,11 @@ def _of_array(events: xr.DataArray, attributes: Mapping[Any, Any]) -> EventTimes
         raise _not_one_dimension(f"the DataArray has the dimensions {events.dims}")
     (along,) = events.dims
     times = in_seconds(events.values, attributes, f"the DataArray {events.name!r}")
+    if isinstance(events.xindexes.get(along), LazyTimeIndex):
+        # Their own times are what was selected from; as a dimension they would pass for a series' time.
+        named = "event_time" if events.name == along else events.name
+        events, along = events.rename(named).rename({along: DIMENSION}), DIMENSION
+        events = events.drop_indexes(DIMENSION).reset_coords(DIMENSION, drop=True)
     coordinates = events.coords
     columns = coordinates.to_dataset()
     columns = columns.drop_vars([name for name in columns.coords if along not in columns[name].dims])

@@ -54,7 +54,7 @@ def peri_event_variable(
     names = (*dims, *(dim for dim in source.dims if dim != along))
     if source.chunks is not None:
         return xr.Variable(names, _of_dask(source.transpose(along, ...).data, samples, dtype), source.attrs)
-    return lazy_variable(names, PeriEventArray(source, along, samples, dtype), source.attrs)
+    return lazy_variable(names, PeriEventArray(source, along, samples, dtype), source.attrs, cache=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 INK = "#22223b"
 ACCENT = "#d1495b"
 
-# More than these run into each other on an axis of ordinary height.
-_MOST_TICKS = 16
+# Labels that go below each other without touching, in an inch of an axis.
+_TICKS_PER_INCH = 4
 
 # The schema writes units out.
 _SYMBOLS = {
@@ -58,8 +58,11 @@ def amount(value: float, units: str) -> str:
 
 def label_rows(ax: Axes, positions: Sequence[float], labels: Sequence[object]) -> None:
     """Label rows of an axis, few enough to be read."""
+    figure = ax.get_figure(root=True)
+    inches = ax.get_window_extent().height / (figure.dpi if figure is not None else 100)
+    most = max(1, round(inches * _TICKS_PER_INCH))
     steps = (step * 10**power for power in range(len(str(len(positions))) + 1) for step in (1, 2, 5))
-    every = next(step for step in steps if step * _MOST_TICKS >= len(positions))
+    every = next(step for step in steps if step * most >= len(positions))
     ax.set_yticks(positions[::every], [str(label) for label in labels[::every]])
     ax.tick_params(axis="y", length=0)
 

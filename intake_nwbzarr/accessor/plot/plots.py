@@ -37,6 +37,7 @@ class Plots:
         window: tuple[float, float] | None = None,
         on: str | None = None,
         name: str | None = None,
+        color: str | None = None,
         ax: Axes | None = None,
     ) -> Axes:
         """Draw spikes: a line for each unit, or, around events, a line for each event of one unit.
@@ -48,21 +49,24 @@ class Plots:
         start, stop
             Seconds between which spikes are drawn; None: from the first to the last.
         events
-            What one unit's spikes are drawn around: times in seconds, a variable (``ds.trials_start_time``)
-            or its name, or a table. Events without a time are left out, with a warning.
+            What one unit's spikes are drawn around: times in seconds, a variable (``ds.trials_start_time``),
+            the name of a column of this Dataset, or a table. Events without a time are left out, with a
+            warning.
         window
             Seconds around each event, half-open: ``(-0.5, 1.0)`` is ``-0.5 <= lag < 1.0``.
         on
             The column with the times, of a table of events.
         name
             The table of units, where there are several.
+        color
+            Of the lines, as matplotlib has it.
         ax
             Where to draw; None: new axes.
 
         Returns
         -------
         matplotlib.axes.Axes
-            The first unit or event at the top; lines are at ``0, 1, ...``, labelled by the units' ids.
+            The first unit or event at the top; lines are at ``0, 1, ...``, labelled by their ids.
 
         Raises
         ------
@@ -82,8 +86,8 @@ class Plots:
         from intake_nwbzarr.accessor.plot.raster import draw_raster, draw_raster_around
 
         if events is None and window is None:
-            return draw_raster(self._dataset, units, start, stop, name, ax)
-        return draw_raster_around(self._dataset, units, events, window, on, name, ax)
+            return draw_raster(self._dataset, units, start, stop, name, color, ax)
+        return draw_raster_around(self._dataset, units, events, window, on, name, color, ax)
 
     def traces(
         self,

@@ -13,7 +13,7 @@ from intake_nwbzarr.accessor.contents.kinds import ShownObject
 from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times
 from intake_nwbzarr.accessor.plot.axes import ACCENT, INK, axes_or_new, label_rows, without_frame
 from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
+from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,6 +32,7 @@ def draw_raster(
     start: float | None,
     stop: float | None,
     name: str | None,
+    color: str | None,
     ax: Axes | None,
 ) -> Axes:
     """A line of spikes for each unit; see `Plots.raster`."""
@@ -40,7 +41,7 @@ def draw_raster(
     low, high = (-np.inf if start is None else start), (np.inf if stop is None else stop)
     trains = [train[(train >= low) & (train <= high)] for train in _trains(dataset, table, rows)]
     ax = axes_or_new(ax)
-    _draw_lines(ax, trains)
+    _draw_lines(ax, trains, color)
     label_rows(ax, range(len(ids)), ids.tolist())
     ax.set(xlabel="time [s]", ylabel="unit")
     if start is not None:
@@ -57,6 +58,7 @@ def draw_raster_around(
     window: tuple[float, float] | None,
     on: str | None,
     name: str | None,
+    color: str | None,
     ax: Axes | None,
 ) -> Axes:
     """A line of one unit's spikes for each event; see `Plots.raster`."""
@@ -76,16 +78,16 @@ def draw_raster_around(
             f"A raster around events is of one unit, not of {len(rows)}: name one by its id, "
             "raster(id, events=..., window=...)."
         )
-    times = _event_times(dataset, events, on)
+    times, names = _event_times(dataset, events, on)
     (train,) = (np.sort(each) for each in _trains(dataset, table, rows))
     first = np.searchsorted(train, times + before)
     last = np.searchsorted(train, times + after)
     lags = [train[a:b] - time for a, b, time in zip(first, last, times, strict=True)]
     ax = axes_or_new(ax)
-    _draw_lines(ax, lags)
+    _draw_lines(ax, lags, color)
     ax.axvline(0, color=ACCENT, linewidth=1, zorder=0)
-    label_rows(ax, range(len(lags)), range(len(lags)))
-    ax.set(xlabel="time from event [s]", ylabel="event", xlim=(before, after))
+    label_rows(ax, range(len(lags)), names.values.tolist())
+    ax.set(xlabel="time from event [s]", ylabel=str(names.name), xlim=(before, after))
     ax.set_title(f"unit {ids[0]}")
     return ax
 
@@ -114,29 +116,31 @@ def _trains(dataset: xr.Dataset, table: ShownObject, rows: list[int]) -> list[ND
     return rows_of(dataset, column, rows)
 
 
-def _event_times(dataset: xr.Dataset, events: Events | str, on: str | None) -> NDArray[np.float64]:
+def _event_times(
+    dataset: xr.Dataset, events: Events | str, on: str | None
+) -> tuple[NDArray[np.float64], xr.DataArray]:
+    """When the events were that have a time, and what each is called."""
     if isinstance(events, str):
-        if events not in dataset.variables:
-            raise NodeNotFoundError(
-                f"There is no variable {events!r} to take events from; give the name of one, such as "
-                "'trials_start_time', or the times themselves."
-            )
-        events = dataset[events]
-    times = event_times(events, on, dataset.attrs).times
-    known = np.isfinite(times)
+        if on is not None:
+            raise OptionError(f"events={events!r} names a column, and so does on={on!r}: give one of them.")
+        found = event_times(dataset, events, dataset.attrs)
+    else:
+        found = event_times(events, on, dataset.attrs)
+    known = np.isfinite(found.times)
     if not known.all():
-        warn_caller(f"{np.count_nonzero(~known)} of {len(times)} events have no time: they are not drawn.")
-    return times[known]
+        warn_caller(f"{np.count_nonzero(~known)} of {len(known)} events have no time: they are not drawn.")
+    names = found.columns[found.dimension][known]
+    return found.times[known], names
 
 
-def _draw_lines(ax: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
+def _draw_lines(ax: Axes, lines: Sequence[NDArray[np.float64]], color: str | None) -> None:
     many = sum(map(len, lines)) > _MANY
     if lines:
         width = 0.5 if many else 0.8
         alpha = min(1.0, max(0.1, _DENSE / max(map(len, lines)))) if many else 1.0
         drawn: list[EventCollection] = list(
             ax.eventplot(  # type: ignore[call-overload]
-                lines, linelengths=0.8, linewidths=width, colors=INK, alpha=alpha
+                lines, linelengths=0.8, linewidths=width, colors=color or INK, alpha=alpha
             )
         )
         for line in drawn:

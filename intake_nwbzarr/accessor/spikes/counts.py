@@ -48,6 +48,7 @@ def bin_spikes(
         (units.dimension, TIME),
         SpikeCounts(spikes, index.view),
         units.count_attributes("number of spikes in each bin"),
+        cache=True,
     )
     table = unit_columns(dataset, units)
     table = table.drop_vars([name for name in table.coords if name == TIME])

@@ -215,7 +215,7 @@ def _dataset(
     if shape.rate is None and any(times):
         described = {"units": "s", "description": "when each sample was taken"}
         array = SweepArray(tuple(times), shape.length)
-        variables["timestamps"] = lazy_variable((RECORDING, "time"), array, described)
+        variables["timestamps"] = lazy_variable((RECORDING, "time"), array, described, cache=True)
     numbers = np.array([row.number for row in rows], np.intp)
     labels = xr.Variable(RECORDING, recordings.labels[numbers], recordings.attributes)
     index = PandasIndex(labels.values, RECORDING)
@@ -225,7 +225,11 @@ def _dataset(
         (shape.stimulus_rate, shape.stimulus_length, "stimulus_time"),
     ):
         if rate is not None and length is not None:
-            described = {"units": "s", "description": "time from the first sample of the sweep"}
+            described = {
+                "units": "s",
+                "long_name": "time in the sweep",
+                "description": "time from the first sample of the sweep",
+            }
             coordinates.update(
                 RegularTimeIndex.from_rate(0.0, rate, length, name, name, described).coordinates()
             )
@@ -240,7 +244,8 @@ def _dataset(
 def _samples(sides: Sequence[Side | None], dimension: str, length: int) -> xr.Variable:
     units = next((side.series.unit for side in sides if side and side.series.unit), None)
     array = SweepArray(tuple(side.segment if side else None for side in sides), length)
-    return lazy_variable((RECORDING, dimension), array, {} if units is None else {"units": units})
+    attributes = {} if units is None else {"units": units}
+    return lazy_variable((RECORDING, dimension), array, attributes, cache=True)
 
 
 def _settings(whose: str, sides: Sequence[Side | None]) -> dict[str, xr.Variable]:
@@ -250,7 +255,9 @@ def _settings(whose: str, sides: Sequence[Side | None]) -> dict[str, xr.Variable
     for name in dict.fromkeys(name for settings in stored for name in settings):
         scalars = tuple(settings.get(name) for settings in stored)
         attributes = {"units": _UNITS[name]} if name in _UNITS else {}
-        variables[f"{whose}_{name}"] = lazy_variable((RECORDING,), SettingArray(scalars), attributes)
+        variables[f"{whose}_{name}"] = lazy_variable(
+            (RECORDING,), SettingArray(scalars), attributes, cache=True
+        )
     return variables
 
 

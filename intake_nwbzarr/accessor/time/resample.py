@@ -139,7 +139,7 @@ def _resampled(
         index = index if turned is None else turned
     array = ResampledArray(source, variable.dims.index(time.dim), index, labels, method, tolerance)
     dims = tuple(target.dim if dim == time.dim else dim for dim in variable.dims)
-    made = lazy_variable(dims, array, variable.attrs)
+    made = lazy_variable(dims, array, variable.attrs, cache=True)
     if variable.chunks is None:
         return made
     # Pieces as long as the other time's would be, whole along what was one chunk before.
