@@ -123,7 +123,8 @@ def _sort(found: _Members, name: str, target: Target, array: StoredArray) -> Non
     if not names and node.neurodata_type is not None:
         names = dimension_names(node.neurodata_type, "", target.hierarchy)
     axes = schema_axes(names, array.shape, series=False) if names else Axes(())
-    fixed = any("," in option[0] for options in names for option in options) and array.ndim == 1
+    # As long as the schema says, which is a few: grid_spacing is of x, y and z.
+    fixed = array.ndim == 1 and bool(axes.labels)
     if node.neurodata_type is not None and is_a(target.hierarchy, node, "DynamicTableRegion"):
         found.regions[name] = target
     elif array.ndim == 0 or fixed:
