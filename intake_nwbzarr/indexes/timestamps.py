@@ -152,7 +152,10 @@ class TimestampView:
         labels = [label for label in (low, high) if label is not None]
         first, last = 0, len(self)
         if labels and len(self):
-            before, through = self._bounds(np.array(labels))
+            # Times that are all one ascend as well as they descend, and pandas takes them to ascend.
+            backwards_at_one = self.samples.step < 0 and np.ptp(self.at([0, -1])) == 0
+            view = self[::-1] if backwards_at_one else self
+            before, through = view._bounds(np.array(labels))
             first = int(before[0]) if low is not None else first
             last = int(through[-1]) if high is not None else last
         if not backwards:

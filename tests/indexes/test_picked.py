@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex, RegularTimeIndex
-from tests.indexes.twins import Twins, any_picked_twins, assert_same, labels_near, slices, twins, with_index
+from tests.indexes.twins import (
+    Twins,
+    any_picked_twins,
+    assert_same,
+    irregular_twins,
+    labels_near,
+    sliced,
+    slices,
+    twins,
+    with_index,
+)
 
 QUICK = settings(max_examples=50, deadline=None)
 
@@ -45,6 +55,13 @@ def test_picks_in_any_order_are_selected_as_pandas_does_or_refused(pair: Twins, 
         assert_same(pair, lambda ds: ds.sel(time=labels))
         assert_same(pair, lambda ds: ds.sel(time=xr.DataArray(label)))
         assert_same(pair, lambda ds: ds.sel(time=labels, method="nearest"))
+
+
+def test_one_time_shared_by_all_is_sliced_as_pandas_does() -> None:
+    pair = irregular_twins([0.0, 0.0, 0.0])
+    backwards = sliced(pair, slice(None, None, -1))
+    for span in (slice(None, 0.5), slice(0.5, None), slice(-1, 1), slice(1, -1), slice(0.0, 0.0)):
+        assert_same(backwards, lambda ds, span=span: ds.sel(time=span))
 
 
 @QUICK
