@@ -28,28 +28,18 @@ def lick_bouts(session: xr.Dataset) -> Floats:
     return np.asarray(times[np.diff(times, prepend=-np.inf) > 1.0], dtype=np.float64)
 
 
-def around(series: xr.DataArray, events: Floats, window: tuple[float, float]) -> xr.DataArray:
-    """The samples nearest to a grid of lags around each event: (event, lag, ...)."""
-    time = str(series.dims[0])
-    times = series[time].values
-    step = float(np.median(np.diff(times)))
-    lags = np.arange(window[0], window[1], step)
-    inside = events[(events + window[0] >= times[0]) & (events + window[1] <= times[-1])]
-    wanted = xr.DataArray(
-        inside[:, None] + lags, dims=("event", "lag"), coords={"event": inside, "lag": lags}
-    )
-    return series.sel({time: wanted}, method="nearest").drop_vars(time)
+def around(session: xr.Dataset, dff: xr.DataArray, events: Floats) -> xr.DataArray:
+    """Fluorescence around events that have all of their window in the recording: (event, lag, cell)."""
+    aligned: xr.Dataset = session.assign(dff=dff)[["dff"]].nwb.align(events, LICK_WINDOW, on_missing="drop")
+    return aligned["dff"]
 
 
 def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list[Floats]]:
     """Each unit's spikes around the start of each trial, in seconds from it: by unit, then by trial."""
-    tables = session[
-        ["units_spike_times", "units_spike_times_start", "units_spike_times_count", "trials_start_time"]
-    ].compute()
-    spikes, first, count, starts = (variable.values for variable in tables.data_vars.values())
+    starts = session["trials_start_time"].values
     return [
         [_between(train, start + window[0], start + window[1]) - start for start in starts]
-        for train in (spikes[begin : begin + size] for begin, size in zip(first, count, strict=True))
+        for train in session.nwb.ragged("units_spike_times")
     ]
 
 

@@ -156,7 +156,8 @@ def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
         with ProgressBar():  # type: ignore[no-untyped-call]
             dff = analysis.corrected_fluorescence(imaging).compute()
         bouts = analysis.lick_bouts(imaging)
-        aligned = analysis.around(dff, bouts, analysis.LICK_WINDOW)
+        tell.code("imaging.assign(dff=dff)[['dff']].nwb.align(bouts, (-1.5, 3.0)).dff")
+        aligned = analysis.around(imaging, dff, bouts)
         before, after = (float(aligned.sel(lag=window).mean()) for window in (slice(-1.5, 0), slice(0.25, 1)))
         tell.result(
             f"{bouts.size} bouts of licking: dF/F is {before:.1%} before and {after:.1%} after the first lick"
