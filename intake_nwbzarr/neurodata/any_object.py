@@ -22,7 +22,7 @@ from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
 from intake_nwbzarr.neurodata.axes import Axes, schema_axes
-from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes, plain, storable
+from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes, scalar_attributes, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import (
     Dimension,
@@ -218,14 +218,10 @@ class _Object:
                 yield Labels(dimension, np.asarray(axes.labels[word], object), whose)
 
     def _attributes(self) -> dict[str, Any]:
-        found = object_attributes(self.members.hierarchy, self.members.path) | self.members.links
-        small: dict[str, Any] = {
+        own = object_attributes(self.members.hierarchy, self.members.path)
+        described = {
             f"{name}_description": target.node.attributes.get("description")
             for name, target in self.members.regions.items()
         }
-        for name, value in self.values.items():
-            small[name] = plain(value)
-            for key, more in self.members.small[name].node.attributes.items():
-                if not key.startswith("_") and key not in {"neurodata_type", "namespace", "object_id"}:
-                    small[f"{name}_{key}"] = more
-        return found | storable(small)
+        scalars = scalar_attributes(self.values, self.members.small)
+        return own | self.members.links | storable(described) | scalars

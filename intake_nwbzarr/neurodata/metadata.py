@@ -60,7 +60,9 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
     if not whole:
         wanted = [(name, hierarchy[name]) for name in _ESSENTIAL if name in hierarchy]
     arrays = [(name, node) for name, node in wanted if isinstance(node, ArrayNode) and _describes(node)]
-    values = yield from values_of([StoredArray(hierarchy.location, node) for _, node in arrays])
+    values = yield from values_of(
+        [StoredArray(hierarchy.location, node, hierarchy.etag) for _, node in arrays]
+    )
     found: dict[str, Any] = {}
     for (name, node), value in zip(arrays, values, strict=True):
         found[name] = plain(value)
@@ -135,6 +137,27 @@ def linked(reference: Reference) -> str:
 def plain(value: np.ndarray[Any, Any]) -> Any:
     """A small array's value in Python's own types."""
     return value.item() if value.ndim == 0 else value.tolist()
+
+
+def scalar_attributes(
+    values: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, StoredArray]
+) -> dict[str, Any]:
+    """Scalars and short lists that are stored as datasets, as attributes: ``gain``, ``gain_unit``.
+
+    Parameters
+    ----------
+    values
+        What was read.
+    arrays
+        What it was read from, by the same names.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found[name] = plain(value)
+        for key, more in arrays[name].node.attributes.items():
+            if not key.startswith("_") and key not in _INTERNAL:
+                found[f"{name}_{key}"] = more
+    return storable(found)
 
 
 def storable(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from intake_nwbzarr.hierarchy.nodes import Node
 from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
 from intake_nwbzarr.neurodata.axes import Axes, fit_lengths, rows_first, schema_axes
 from intake_nwbzarr.neurodata.image_series import external_files, indexed_images, order_of_images
-from intake_nwbzarr.neurodata.metadata import object_attributes, plain, storable
+from intake_nwbzarr.neurodata.metadata import object_attributes, scalar_attributes, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import (
     Dimension,
@@ -236,17 +236,12 @@ class _Series:
 
     def _settings(self) -> dict[str, Any]:
         """Scalars and short lists that are stored as datasets: gain, bias_current, dimension."""
-        found: dict[str, Any] = {}
-        for name, value in self.values.items():
-            if name in _SHOWN_OTHERWISE:
-                continue
-            found[name] = plain(value)
-            for key, more in self.members.small[name].node.attributes.items():
-                if not key.startswith("_") and key not in {"neurodata_type", "namespace", "object_id"}:
-                    found[f"{name}_{key}"] = more
-        for name, target in self.members.regions.items():
-            found[f"{name}_description"] = target.node.attributes.get("description")
-        return storable(found)
+        own = {name: value for name, value in self.values.items() if name not in _SHOWN_OTHERWISE}
+        described = {
+            f"{name}_description": target.node.attributes.get("description")
+            for name, target in self.members.regions.items()
+        }
+        return scalar_attributes(own, self.members.small) | storable(described)
 
     def _control(self, time: TimeBase) -> list[Part]:
         control = self.members.control

@@ -148,7 +148,7 @@ def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
     hierarchy.load_specifications()
     folder = hierarchy.specifications
     documents = [
-        StoredArray(hierarchy.location, node)
+        StoredArray(hierarchy.location, node, hierarchy.etag)
         for namespace in hierarchy.children(folder)
         if namespace not in _KNOWN_NAMESPACES
         for version in hierarchy.children(f"{folder}/{namespace}")
