@@ -14,7 +14,7 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile, get_type_map
 from zarr.abc.store import Store
 
-from intake_nwbzarr.errors import LinkError, MetadataError, NodeNotFoundError
+from intake_nwbzarr.errors import LinkError, MetadataError, NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.hierarchy.links import parse_reference
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.store import HierarchyStore
@@ -47,6 +47,8 @@ def open_nwb(
     ------
     NWBZarrError
         As `open_hierarchy`.
+    MetadataError
+        When the file departs from the schema so that pynwb refuses it.
 
     Examples
     --------
@@ -54,8 +56,24 @@ def open_nwb(
     ...     nwbfile.subject.species
     'Mus musculus'
     """
-    io = _HierarchyIO(open_hierarchy(location, storage_options))
-    nwbfile = io.read()
+    hierarchy = open_hierarchy(location, storage_options)
+    io = _HierarchyIO(hierarchy)
+    try:
+        nwbfile = io.read()
+    except Exception as error:
+        # hdmf's ConstructError prints the whole file; what was wrong is the innermost cause.
+        cause: BaseException = error
+        while not isinstance(cause, NWBZarrError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is error and isinstance(error, NWBZarrError):
+            raise
+        if isinstance(cause, NWBZarrError):
+            raise cause from cause.__cause__
+        found = str(cause).partition("\n")[0]
+        raise MetadataError(
+            f"pynwb cannot read {hierarchy.location}: {type(cause).__name__}: {found:.300}. The file departs "
+            'from the schema; xarray.open_dataset(..., engine="nwbzarr") shows what is there.'
+        ) from error
     kind: Any = type(nwbfile)
     nwbfile.__class__ = closing(kind)
     return nwbfile

@@ -22,6 +22,7 @@ from intake_nwbzarr.errors import ClosedError, LinkError, MetadataError, Unconso
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import KINDS, RELEASES
+from tests.neurodata.small_files import edit
 
 Corpus = Callable[[str, str], Path]
 
@@ -182,3 +183,14 @@ def test_a_reference_to_what_is_not_stored_says_so(corpus_dir: Corpus, tmp_path:
     (store / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(LinkError, match=r"is incomplete: .*electrodes.*open_dataset"):
         open_nwb(store)
+
+
+def test_a_file_that_pynwb_refuses_is_one_line_that_says_why(
+    corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "refused.nwb.zarr"))
+    edit(path, "acquisition/sync/data", lambda document: document["attributes"].update(conversion="1e-6"))
+    with pytest.raises(MetadataError, match=r"pynwb cannot read .*refused.*conversion.*xarray") as told:
+        open_nwb(path)
+    assert len(str(told.value)) < 800
+    assert "\n" not in str(told.value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Buffer, Iterable, Sequence
 from math import prod
 from typing import Any, TypedDict
 
-import msgspec
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.buffer import BufferPrototype
 from zarr.abc.store import (
@@ -167,7 +167,8 @@ class HierarchyStore(Store):
                 "must_understand": False,
                 "metadata": {child: self._node_document(child) for child in self.hierarchy if child},
             }
-        return msgspec.json.encode(document)
+        # As zarr-python writes them: NaN and infinity, which attributes may hold, are not null.
+        return json.dumps(document, separators=(",", ":")).encode()
 
     def _node_document(self, path: str) -> dict[str, Any]:
         node = self.hierarchy[path]

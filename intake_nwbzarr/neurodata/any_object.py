@@ -37,8 +37,8 @@ from intake_nwbzarr.neurodata.pieces import (
     together,
     values_of,
 )
-from intake_nwbzarr.neurodata.regions import map_region
-from intake_nwbzarr.neurodata.types import definition_of, dimension_names, is_a
+from intake_nwbzarr.neurodata.regions import is_region, map_region
+from intake_nwbzarr.neurodata.types import definition_of, dimension_names
 
 # What an object's events are timed by; both are in seconds.
 _TIMES = ("times", "timestamps")
@@ -125,7 +125,7 @@ def _sort(found: _Members, name: str, target: Target, array: StoredArray) -> Non
     axes = schema_axes(names, array.shape, series=False) if names else Axes(())
     # As long as the schema says, which is a few: grid_spacing is of x, y and z.
     fixed = array.ndim == 1 and bool(axes.labels)
-    if node.neurodata_type is not None and is_a(target.hierarchy, node, "DynamicTableRegion"):
+    if is_region(target):
         found.regions[name] = target
     elif array.ndim == 0 or fixed:
         found.small[name] = array

@@ -36,6 +36,9 @@ _INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "
 # xarray keeps these for encoding and refuses to write a variable that has them as attributes.
 _RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
 
+# What says where a variable is from, and how it is divided: never the file's own attributes of these names.
+_OURS = frozenset({"nwb_path", "nwb_group", "nwb_location", "nwb_unmapped", "ragged_values", "ragged_length"})
+
 # Longer lists are data, not description.
 LONGEST_ATTRIBUTE = 1000
 
@@ -111,7 +114,7 @@ def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
     node = hierarchy[path]
     first = ("description",) if "description" in node.attributes else ()
     own = {
-        name: node.attributes[name]
+        f"stored_{name}" if name in _OURS else name: node.attributes[name]
         for name in dict.fromkeys((*first, *node.attributes))
         if not name.startswith("_") and name not in _INTERNAL and node.attributes[name] not in _SAYS_NOTHING
     }

@@ -5,12 +5,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.objects import Objects, find_objects
 
 type Group = str | Sequence[str]
+
+
+def checked_group(group: Any) -> str | list[str]:
+    """A group as a caller may give it: the path of an object, a pattern, or a list of these.
+
+    Raises
+    ------
+    OptionError
+        When it is none of them.
+    """
+    if isinstance(group, str):
+        return group
+    if isinstance(group, list | tuple) and all(isinstance(each, str) for each in group):
+        return list(group)
+    raise OptionError(
+        f"group={group!r} means nothing here; it is the path of an object in the file, a pattern "
+        '("acquisition/*"), or a list of these.'
+    )
 
 
 def is_pattern(hierarchy: Hierarchy, group: str) -> bool:
@@ -41,8 +60,6 @@ def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
     everything = find_objects(hierarchy)
     wanted = Objects()
     for group in groups:
-        if not isinstance(group, str):
-            raise OptionError(f"group={group!r} means nothing here; a list holds paths and patterns.")
         if is_pattern(hierarchy, group):
             _take(wanted, _matches(everything, group, hierarchy))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.hierarchy.nodes import GroupNode
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.neurodata.derived import Lookup
 from intake_nwbzarr.neurodata.metadata import identity
 from intake_nwbzarr.neurodata.options import MappingOptions
@@ -77,7 +78,10 @@ def map_region(
     table = None if target is None or not isinstance(target.node, GroupNode) else _layout(target)
     wanted = [stored_at(region)] + ([] if table is None or table.ids is None else [table.ids])
     values = yield from values_of(wanted)
-    rows = np.atleast_1d(values[0]).astype(np.int64)
+    stored_rows = np.atleast_1d(values[0])
+    if stored_rows.dtype.kind not in "iu" and not np.all(np.mod(stored_rows, 1) == 0):
+        return _without_rows(region, stored_rows, name, owner)
+    rows = stored_rows.astype(np.int64)
     if table is None or (rows.size and (rows.min() < 0 or rows.max() >= table.rows.size)):
         return _without_table(region, table, rows, name, owner)
     whole = rows.size == table.rows.size and np.array_equal(rows, np.arange(table.rows.size))
@@ -88,6 +92,26 @@ def map_region(
     return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)))
 
 
+def is_region(target: Target) -> bool:
+    """Whether a dataset is a DynamicTableRegion that can label an axis.
+
+    Warns
+    -----
+    MappingWarning
+        When it is one of more dimensions than one: its rows label nothing, and are shown as they are stored.
+    """
+    node = target.node
+    if node.neurodata_type is None or not is_a(target.hierarchy, node, "DynamicTableRegion"):
+        return False
+    if isinstance(node, ArrayNode) and node.ndim > 1:
+        warn_caller(
+            f"The region {target.path!r} in {target.hierarchy.location} has the shape {node.shape}, where "
+            "one dimension was expected: its rows are shown as they are stored."
+        )
+        return False
+    return True
+
+
 def _layout(target: Target) -> Table | None:
     is_table = is_a(target.hierarchy, target.node, "DynamicTable") or "colnames" in target.node.attributes
     return table_layout(target.hierarchy, target.path) if is_table else None
@@ -96,7 +120,12 @@ def _layout(target: Target) -> Table | None:
 def _without_table(
     region: Target, table: Table | None, rows: NDArray[np.int64], name: str, owner: str
 ) -> Region:
-    found = "is not in the file" if table is None else f"has only {table.rows.size} rows"
+    if table is None:
+        found = "is not in the file"
+    elif rows.min() < 0:
+        found = f"counts from 0, at the row {rows.min()}"
+    else:
+        found = f"has only {table.rows.size} rows"
     warn_caller(
         f"The region {region.path!r} in {region.hierarchy.location} points at rows of a table that {found}: "
         "its row numbers are shown, and no columns are joined."
@@ -105,6 +134,17 @@ def _without_table(
     described = {"description": "row numbers of the missing table"}
     dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", rows.size, owner)
     return Region(dimension, Labels(dimension, rows, identity(region.node) | described))
+
+
+def _without_rows(region: Target, values: NDArray[Any], name: str, owner: str) -> Region:
+    """What labels nothing, for it holds NaN or fractions, where rows of a table were expected."""
+    warn_caller(
+        f"The region {region.path!r} in {region.hierarchy.location} holds NaN or fractions, where numbers of "
+        "rows were expected: nothing is joined by it."
+    )
+    series = owner.rpartition("/")[2]
+    dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", values.size, owner)
+    return Region(dimension, Labels(dimension, values, identity(region.node)))
 
 
 def _dimension(table: Table, rows: NDArray[np.int64] | None, name: str, owner: str) -> Dimension:

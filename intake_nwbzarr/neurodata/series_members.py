@@ -13,7 +13,8 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.neurodata.axes import Axes
 from intake_nwbzarr.neurodata.metadata import linked
 from intake_nwbzarr.neurodata.pieces import stored
-from intake_nwbzarr.neurodata.types import ancestry, is_a
+from intake_nwbzarr.neurodata.regions import is_region
+from intake_nwbzarr.neurodata.types import ancestry
 
 # Short lists that describe a series rather than sample it.
 _DESCRIPTIONS = frozenset(
@@ -148,11 +149,16 @@ def _sort(found: SeriesMembers, name: str, target: Target, array: StoredArray) -
         setattr(found, name, array)
     elif name == "starting_time" and array.size == 1:
         found.starting_time = array
-    elif array.node.neurodata_type is not None and is_a(target.hierarchy, target.node, "DynamicTableRegion"):
+    elif is_region(target):
         found.regions[name] = target
     elif array.ndim == 0 or (name in _DESCRIPTIONS and array.ndim == 1 and array.size <= _LONGEST):
         found.small[name] = array
     else:
+        if name == "timestamps":
+            warn_caller(
+                f"{found.where} has timestamps of {array.dtype} in {array.ndim} dimensions, where numbers "
+                "along one were expected: they are shown as they are, and the data without times."
+            )
         found.arrays[name] = array
 
 

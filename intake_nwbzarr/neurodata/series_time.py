@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from math import isfinite
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import warn_caller
-from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Part, RegularTime
+from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Labels, Part, RegularTime
 from intake_nwbzarr.neurodata.series_members import SeriesMembers
 
 TEMPLATES = "stimulus/templates/"
@@ -39,7 +40,7 @@ class TimeBase:
     """
 
     dimension: Dimension | None = None
-    indexes: tuple[RegularTime | IrregularTime, ...] = ()
+    indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
     parts: tuple[Part, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -117,9 +118,10 @@ def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBas
 
 def _regular(members: SeriesMembers, starting_time: float, name: str, length: int | None) -> TimeBase:
     rate = members.rate
-    known = {"starting_time": starting_time, "rate": rate}
-    if length is None or rate is None or not isfinite(starting_time):
-        return TimeBase(attributes=known)
+    if length is None:
+        return TimeBase(attributes={"starting_time": starting_time, "rate": rate})
+    if rate is None or not isfinite(starting_time):
+        return _without_rate(members, starting_time, name, length)
     warn_of_epoch(starting_time, members.where)
     where = (str(members.hierarchy.location), _home(members))
     dimension = Dimension(
@@ -132,6 +134,25 @@ def _regular(members: SeriesMembers, starting_time: float, name: str, length: in
     assert members.starting_time is not None  # noqa: S101 - it has a rate.
     attributes = _attributes(members, members.starting_time.node.path)
     return TimeBase(dimension, (RegularTime(dimension, starting_time, rate, attributes),))
+
+
+def _without_rate(members: SeriesMembers, starting_time: float, name: str, length: int) -> TimeBase:
+    """Of one sample, the time is known all the same; of more, what is stored is told."""
+    assert members.starting_time is not None  # noqa: S101 - the caller read it.
+    stored_rate = members.starting_time.node.attributes.get("rate")
+    known = {"starting_time": starting_time, "rate": stored_rate}
+    if length == 1 and isfinite(starting_time):
+        where = ("regular", str(members.hierarchy.location), members.path)
+        dimension = Dimension(where, name, f"{members.name}_{name}", 1, members.path)
+        attributes = _attributes(members, members.starting_time.node.path)
+        labels = Labels(dimension, np.array([starting_time]), attributes)
+        return TimeBase(dimension, (labels,), attributes={"rate": stored_rate})
+    if length:
+        warn_caller(
+            f"{members.where} has the starting_time {starting_time!r} and the rate {stored_rate!r}, which "
+            f"give its {length} samples no times. Both are among its attributes."
+        )
+    return TimeBase(attributes=known)
 
 
 def warn_of_epoch(first: float, where: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
@@ -60,9 +60,9 @@ def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options
     """
     own = data.node.attributes
     unit = own.get("unit")
-    conversion = _number(own.get("conversion"), 1.0)
-    offset = _number(own.get("offset"), 0.0)
-    resolution = _number(own.get("resolution"), -1.0)
+    conversion = number(own, "conversion", 1.0, members.where)
+    offset = number(own, "offset", 0.0, members.where)
+    resolution = number(own, "resolution", -1.0, members.where)
     known: dict[str, Any] = {"resolution": resolution} if resolution > 0 else {}
     factors = members.channel_conversion
     channel = _channel_axis(members, factors, axes)
@@ -92,8 +92,29 @@ def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axe
     return None
 
 
-def _number(value: Any, default: float) -> float:
-    """A numeric attribute; what is missing, or no number, is the default."""
-    if isinstance(value, int | float) and isfinite(value):
+def number(attributes: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    """A numeric attribute, NaN and infinity included; the default where it is missing.
+
+    Parameters
+    ----------
+    attributes
+        Of the dataset.
+    name
+        ``conversion``, ``offset`` or ``resolution``.
+    default
+        The schema's.
+    where
+        The series, for the warning.
+
+    Warns
+    -----
+    MappingWarning
+        When it is no number: values are then shown without it.
+    """
+    value = attributes.get(name)
+    if value is None:
+        return default
+    if isinstance(value, int | float):
         return float(value)
+    warn_caller(f"{where} has the {name} {value!r}, which is no number: values are shown without it.")
     return default

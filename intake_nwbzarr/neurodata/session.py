@@ -6,7 +6,7 @@ from typing import Any
 
 import xarray as xr
 
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, warn_caller
+from intake_nwbzarr.errors import NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -15,7 +15,7 @@ from intake_nwbzarr.neurodata.mapped import map_alone, map_many
 from intake_nwbzarr.neurodata.metadata import SUBJECT
 from intake_nwbzarr.neurodata.objects import Found, Kind, find_objects, kind_of
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.patterns import Group, is_pattern, matching_objects
+from intake_nwbzarr.neurodata.patterns import Group, checked_group, is_pattern, matching_objects
 
 
 def open_session(hierarchy: Hierarchy, options: MappingOptions) -> xr.Dataset:
@@ -64,13 +64,9 @@ def open_group(hierarchy: Hierarchy, group: Group, options: MappingOptions) -> x
     OptionError
         When the group is neither text nor a list of texts.
     """
-    if isinstance(group, list | tuple) or (isinstance(group, str) and is_pattern(hierarchy, group)):
-        return _open_several(hierarchy, [group] if isinstance(group, str) else list(group), options)
-    if not isinstance(group, str):
-        raise OptionError(
-            f"group={group!r} means nothing here; it is the path of an object in the file, a pattern "
-            '("acquisition/*"), or a list of these.'
-        )
+    group = checked_group(group)
+    if not isinstance(group, str) or is_pattern(hierarchy, group):
+        return _open_several(hierarchy, [group] if isinstance(group, str) else group, options)
     path = group.strip("/")
     if not path:
         return open_session(hierarchy, options)

@@ -227,7 +227,7 @@ class _Series:
         if values.factors is not None:
             size = values.factors.size
             along = (
-                self._own_dimension("channel_conversion", size)
+                self._own_dimension("channel_conversion_dim_0", size)
                 if values.channel is None
                 else dimensions[values.channel]
             )

@@ -10,9 +10,10 @@ import xarray as xr
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.assembly import dataset_of_one
 from intake_nwbzarr.neurodata.mapped import Mapped, map_many
+from intake_nwbzarr.neurodata.names import free_name, safe_name
 from intake_nwbzarr.neurodata.objects import find_objects
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.patterns import Group, is_pattern, matching_objects
+from intake_nwbzarr.neurodata.patterns import Group, checked_group, is_pattern, matching_objects
 from intake_nwbzarr.neurodata.session import find_group
 
 
@@ -44,6 +45,7 @@ def open_tree(
     NodeNotFoundError
         When there is no such group.
     """
+    group = None if group is None else checked_group(group)
     if group is None or (isinstance(group, str) and not group.strip("/")):
         mapped = map_many(hierarchy, find_objects(hierarchy), options, whole=True)
         return _datasets(hierarchy, mapped, "", mapped.attributes, options)
@@ -53,7 +55,7 @@ def open_tree(
         mapped = map_many(target.hierarchy, find_objects(target.hierarchy, target.path), options, whole=False)
         attributes = {**mapped.attributes, "nwb_group": path}
         return _datasets(hierarchy, mapped, target.path, attributes, options)
-    groups = [group] if isinstance(group, str) else list(group)
+    groups = [group] if isinstance(group, str) else group
     mapped = map_many(hierarchy, matching_objects(hierarchy, groups), options, whole=False)
     return _datasets(hierarchy, mapped, "", {**mapped.attributes, "nwb_group": groups}, options)
 
@@ -71,22 +73,24 @@ def _datasets(
         if path == root:
             known = {**attributes, **known, **where}
         dataset = dataset_of_one(piece, options, mapped.reference, known)
-        place, ancestors = _place(path, places, datasets)
-        datasets[place] = _beside(dataset, path.rpartition("/")[2], ancestors)
+        place, ancestors = _place(path, places, datasets, safe=options.names == "safe")
+        datasets[place] = _beside(dataset, place.rpartition("/")[2], ancestors)
     return datasets
 
 
 def _place(
-    path: str, places: dict[str, str], datasets: Mapping[str, xr.Dataset]
+    path: str, places: dict[str, str], datasets: Mapping[str, xr.Dataset], *, safe: bool
 ) -> tuple[str, list[xr.Dataset]]:
     """Where an object stands in the tree, and what stands above it."""
     if path not in places:
         parent, _, name = path.rpartition("/")
-        above, _ = _place(parent, places, datasets)
-        taken = datasets[above].variables if above in datasets else ()
-        while name in taken:
-            name += "_"
-        places[path] = f"{above.rstrip('/')}/{name}"
+        above, _ = _place(parent, places, datasets, safe=safe)
+        variables = set(map(str, datasets[above].variables)) if above in datasets else set()
+        own = f"{above.rstrip('/')}/"
+        # Names that were made safe may be equal.
+        beside = {each.removeprefix(own) for each in places.values() if safe and each.startswith(own)}
+        name = free_name(safe_name(name) if safe else name, variables | beside)
+        places[path] = f"{own}{name}"
     place = places[path]
     steps = place.split("/")[1:-1]
     holders = ["/", *("/" + "/".join(steps[: depth + 1]) for depth in range(len(steps)))]

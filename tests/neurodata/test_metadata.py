@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.hierarchy.links import Reference
 from intake_nwbzarr.neurodata.metadata import linked, storable
+from tests.neurodata.small_files import edit, empty_session, write
 
 text = st.text("aé€\n", max_size=4)
 values = st.recursive(
@@ -75,3 +76,15 @@ def test_a_dataset_with_them_is_written_and_read_back(tmp_path: Path) -> None:
 def test_a_link_is_the_path_it_leads_to_after_another_files_name() -> None:
     assert linked(Reference(".", "/a/b/")) == "a/b"
     assert linked(Reference("../raw.nwb.zarr", "/a")) == "../raw.nwb.zarr/a"
+
+
+def test_a_files_own_attributes_never_say_where_a_variable_is_from(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_trial(start_time=0.0, stop_time=1.0)
+    path = write(tmp_path, nwbfile)
+    false = {"nwb_path": "units/spike_times", "ragged_values": "units"}
+    edit(path, "intervals/trials/start_time", lambda document: document["attributes"].update(false))
+    attributes = xr.open_dataset(path, engine="nwbzarr")["trials_start_time"].attrs
+    assert attributes["nwb_path"] == "intervals/trials/start_time"
+    assert "ragged_values" not in attributes
+    assert attributes["stored_nwb_path"] == "units/spike_times"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries
@@ -25,6 +26,7 @@ from tests.neurodata.small_files import (
     edit,
     empty_session,
     mapped,
+    rewrite,
     values,
     write,
 )
@@ -211,3 +213,33 @@ def test_rois_are_labelled_without_their_masks(tmp_path: Path) -> None:
     }
     assert values(parts["RoiCentroid"]).tolist() == [[0.0, 1.0], [4.0, 5.0]]
     assert parts["RoiCentroid"].array.read((1, slice(None, None, -1))).tolist() == [5.0, 4.0]
+
+
+def test_a_region_of_two_dimensions_costs_its_labels_and_nothing_else(
+    corpus_dir: CorpusDir, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "square.nwb.zarr"))
+    rewrite(path, f"{WHOLE}/electrodes", np.arange(8).reshape(2, 4))
+    with pytest.warns(MappingWarning, match=r"has the shape \(2, 4\), where one dimension was expected"):
+        dataset = xr.open_dataset(path, engine="nwbzarr")
+    assert dataset["ElectricalSeriesAP"].shape == (3000, 8)
+    assert dataset["ElectricalSeriesAP_electrodes"].values.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([0.0, 1.0, np.nan, 3.0, 4.0, 5.0, 6.0, 7.0], "holds NaN or fractions"),
+        ([0, 1, 2, 3, 4, 5, 6, -1], "counts from 0, at the row -1"),
+        ([0, 1, 2, 3, 4, 5, 6, 8], "has only 8 rows"),
+    ],
+)
+def test_rows_that_are_none_are_told_for_what_they_are(
+    rows: list[float], told: str, corpus_dir: CorpusDir, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "rows.nwb.zarr"))
+    rewrite(path, f"{WHOLE}/electrodes", np.array(rows))
+    with pytest.warns(MappingWarning, match=told):
+        dataset = xr.open_dataset(path, engine="nwbzarr", group=WHOLE)
+    assert "location" not in dataset
+    np.testing.assert_array_equal(dataset["channel"].values, rows)

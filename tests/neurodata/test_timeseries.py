@@ -15,7 +15,7 @@ from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
 from tests.neurodata.every_series import TIMES, every_series
-from tests.neurodata.small_files import consolidate, edit, empty_session, write
+from tests.neurodata.small_files import consolidate, edit, empty_session, rewrite, write
 
 # Series whose shape departs from the schema, and opening says so.
 DEPARTING = {"rois_first", "frame"}
@@ -260,9 +260,50 @@ def test_a_starting_time_without_rate_is_an_attribute(session: Path, tmp_path: P
     path = tmp_path / "rateless.nwb.zarr"
     shutil.copytree(session, path)
     edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].pop("rate"))
-    dataset = opened(path, "regular")
+    with pytest.warns(MappingWarning, match="the rate None, which give its 5 samples no times"):
+        dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
     assert "time" not in dataset.coords
     assert dataset["data"].attrs["starting_time"] == 0.5
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, "30000", float("nan")])
+def test_a_rate_that_is_none_is_told(session: Path, tmp_path: Path, rate: Any) -> None:
+    path = Path(shutil.copytree(session, tmp_path / "rate.nwb.zarr"))
+    edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].update(rate=rate))
+    with pytest.warns(MappingWarning, match="which give its 5 samples no times"):
+        dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
+    np.testing.assert_equal(dataset["data"].attrs["rate"], rate)
+
+
+def test_one_sample_has_its_time_at_any_rate(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_acquisition(TimeSeries(name="one", data=[7.0], unit="V", rate=0.0, starting_time=2.5))
+    dataset = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr", group="acquisition/one")
+    assert list(dataset["time"].values) == [2.5]
+    assert dataset.sel(time=2.5)["data"].item() == 7.0
+
+
+def test_a_conversion_of_nan_makes_nan_and_one_that_is_no_number_is_told(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    series = TimeSeries(name="x", data=[1, 0], unit="V", rate=1.0, conversion=float("nan"), offset=3.0)
+    nwbfile.add_acquisition(series)
+    path = write(tmp_path, nwbfile)
+    dataset = opened(path, "x")
+    assert np.isnan(dataset["data"].values).all()
+    # NaN is no null: pynwb reads the file as well.
+    assert np.isnan(dataset.nwb.nwbfile.acquisition["x"].conversion)
+    assert np.isnan(opened(path, "x", mask_and_scale=False)["data"].attrs["conversion"])
+    edit(path, "acquisition/x/data", lambda document: document["attributes"].update(conversion="1e-6"))
+    with pytest.warns(MappingWarning, match="conversion '1e-6', which is no number"):
+        xr.open_dataset(path, engine="nwbzarr", group="acquisition/x")
+
+
+def test_timestamps_that_are_no_numbers_are_told(session: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(session, tmp_path / "truth.nwb.zarr"))
+    rewrite(path, "acquisition/owner/timestamps", np.array([True] * 5))
+    with pytest.warns(MappingWarning, match="timestamps of bool"):
+        dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/owner")
+    assert "time" not in dataset.coords
 
 
 def test_a_region_longer_than_any_axis_is_shown_beside_the_data(session: Path, tmp_path: Path) -> None:

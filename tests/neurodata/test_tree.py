@@ -193,6 +193,28 @@ def test_a_tree_is_written_and_read_back(ophys: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(written[place]["data"].values, tree[place]["data"].values)
 
 
+def test_groups_have_safe_names_on_request(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for name in ("lick rate", "lick-rate"):
+        nwbfile.add_acquisition(TimeSeries(name=name, data=[1.0], unit="Hz", rate=1.0))
+    tree = tree_of(write(tmp_path, nwbfile), names="safe")
+    assert sorted(tree["acquisition"].children) == ["lick_rate", "lick_rate_"]
+    tree.to_netcdf(tmp_path / "safe.nc")
+
+
+@pytest.mark.parametrize("group", [3, b"units", {"units"}, [1]])
+def test_a_group_that_is_no_path_is_refused_by_every_view(ophys: Path, group: Any) -> None:
+    for open_it in (xr.open_datatree, xr.open_dataset, xr.open_groups):
+        with pytest.raises(OptionError, match="group="):
+            open_it(ophys, engine="nwbzarr", group=group)
+
+
+@pytest.mark.parametrize("wrong", [{"drop_variables": 3}, {"share_time": "a"}])
+def test_a_keyword_of_the_wrong_kind_is_refused(ophys: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="means nothing here"):
+        xr.open_dataset(ophys, engine="nwbzarr", **wrong)
+
+
 @pytest.mark.parametrize("group", ["processing/nothing", ["acquisition", "nothing"], "**/nothing*"])
 def test_a_group_that_is_not_there_is_an_error(ophys: Path, group: Any) -> None:
     for open_it in (xr.open_datatree, xr.open_dataset, xr.open_groups):

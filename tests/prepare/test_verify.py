@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from hdmf.common import DynamicTable, VectorData
 from hdmf.container import AbstractContainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +31,7 @@ from tests.neurodata.event_waveform import NAME as EVENT_WAVEFORM
 from tests.neurodata.event_waveform import TIMES, event_waveform
 from tests.neurodata.every_type import every_type
 from tests.neurodata.extension_files import extension_files, without_schemas
+from tests.neurodata.small_files import empty_session, write
 
 # Both libraries warn of the oddities that are in these files on purpose.
 pytestmark = [
@@ -159,12 +161,24 @@ def test_objects_of_an_unknown_schema_are_mapped_by_their_shape(extensions: dict
 
 def test_a_file_that_pynwb_cannot_read_is_one_clear_error_and_xarray_opens_it(tmp_path: Path) -> None:
     path = event_waveform(tmp_path)
-    with pytest.raises(MetadataError, match=r"pynwb cannot read .*event_waveform.*xarray can still open it"):
+    with pytest.raises(
+        MetadataError, match=r"pynwb cannot read .*event_waveform.*departs from the schema; xarray"
+    ):
         verify(path)
     snippets = xr.open_datatree(path, engine="nwbzarr")[f"{EVENT_WAVEFORM}/snippets"].to_dataset()
     assert snippets.data.dims == ("event", "channel", "sample")
     np.testing.assert_array_equal(snippets.data, np.arange(36).reshape(3, 2, 6))
     np.testing.assert_array_equal(snippets.time, TIMES)
+
+
+def test_a_column_called_data_does_not_stand_for_its_table(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    data = VectorData(name="data", description="of the column", data=[1.0, 2.0])
+    table = DynamicTable(name="t", description="of the table", columns=[data])
+    nwbfile.create_processing_module("behavior", "d").add(table)
+    found = verify(write(tmp_path, nwbfile))
+    assert not found.different
+    assert not found.unshown
 
 
 def test_a_location_without_a_file_is_the_usual_error(tmp_path: Path) -> None:

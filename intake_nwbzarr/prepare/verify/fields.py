@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def _place(spec: Any, name: str) -> tuple[str, str | None]:
 
 def shown_attributes(dataset: xr.Dataset, field: Field) -> Iterator[Any]:
     """The values of the attributes that show a field: the Dataset's, and those of its variables."""
-    main = dataset["data"].attrs if "data" in dataset.variables else {}
+    main = main_attributes(dataset)
     name = field.stored_name
     own = [_attribute_name(name), *(["units"] if name == "unit" else [])]
     if field.attribute is not None and field.dataset:
@@ -99,8 +99,16 @@ def shown_attributes(dataset: xr.Dataset, field: Field) -> Iterator[Any]:
                 attributes = dataset[variable].attrs
                 yield from (attributes[each] for each in own if each in attributes)
         own = [f"{owner}_{name}"]
-    for attributes in (dataset.attrs, main):
-        yield from (attributes[each] for each in own if each in attributes)
+    for shown in (dataset.attrs, main):
+        yield from (shown[each] for each in own if each in shown)
+
+
+def main_attributes(dataset: xr.Dataset) -> Mapping[Any, Any]:
+    """The attributes of the data that stand for their object; a table's column called ``data`` does not."""
+    if "data" not in dataset.variables:
+        return {}
+    attributes = dataset["data"].attrs
+    return attributes if attributes.get("nwb_path") == dataset.attrs.get("nwb_path") else {}
 
 
 def shown_variable(dataset: xr.Dataset, name: str) -> xr.Variable | None:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.prepare.verify.conventions import is_mistaken, is_omitted
-from intake_nwbzarr.prepare.verify.fields import TIMES, Field, fields_of, shown_attributes, shown_variable
+from intake_nwbzarr.prepare.verify.fields import (
+    TIMES,
+    Field,
+    fields_of,
+    main_attributes,
+    shown_attributes,
+    shown_variable,
+)
 from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
 from intake_nwbzarr.prepare.verify.sides import Sides
 from intake_nwbzarr.prepare.verify.values import same, unlike
@@ -172,7 +179,7 @@ def _compare_links(
 
 
 def _attribute_sets(shown: xr.Dataset) -> list[Mapping[Any, Any]]:
-    return [shown.attrs, *([shown["data"].attrs] if "data" in shown.variables else [])]
+    return [shown.attrs, main_attributes(shown)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hdmf.container import AbstractContainer
 from numpy.typing import NDArray
 from pynwb.base import TimeSeriesReferenceVectorData
 
+from intake_nwbzarr.prepare.verify.fields import main_attributes
 from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
 from intake_nwbzarr.prepare.verify.objects import compare_object
 from intake_nwbzarr.prepare.verify.sides import Sides
@@ -70,7 +71,7 @@ def _compare_attributes(
     region: DynamicTableRegion, name: str, path: str, shown: xr.Dataset, dimension: str, sides: Sides
 ) -> Iterator[Finding]:
     """What describes the region, ``<region>_description``; its table is where the labels come from."""
-    main = shown["data"].attrs if "data" in shown.variables else {}
+    main = main_attributes(shown)
     prefix = f"{name}_"
     attributes = {
         str(key).removeprefix(prefix): value

@@ -12,6 +12,7 @@ from hdmf.common import DynamicTableRegion
 from numpy.typing import NDArray
 from pynwb import TimeSeries
 
+from intake_nwbzarr.prepare.verify.fields import main_attributes
 from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
 from intake_nwbzarr.prepare.verify.objects import compare_object
 from intake_nwbzarr.prepare.verify.regions import compare_region
@@ -193,7 +194,7 @@ def _compare_regular(
     start, rate = float(series.starting_time), float(series.rate)
     if name is None:
         for field, value in (("starting_time", start), ("rate", rate)):
-            attributes = {**(shown["data"].attrs if "data" in shown.variables else {}), **shown.attrs}
+            attributes = {**main_attributes(shown), **shown.attrs}
             if field not in attributes:
                 yield Unshown(path, field, kind, shortened(value))
             elif same(value, attributes[field]):
@@ -243,7 +244,7 @@ def _labels(path: str, name: str, kind: str, raw: Any, shown: xr.Dataset, word: 
     if found is not None:
         difference = unlike(raw, shown.variables[found])
         return Equal(path, name, kind) if difference is None else Difference(path, name, kind, *difference)
-    main = shown["data"].attrs if "data" in shown.variables else {}
+    main = main_attributes(shown)
     for attributes in (main, shown.attrs):
         if name in attributes and same(raw, attributes[name]):
             return Equal(path, name, kind)

@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import xarray as xr
-from hdmf.build import ConstructError
 from hdmf.common import AlignedDynamicTable, DynamicTable
 from hdmf.container import AbstractContainer, Container, Data
 from pynwb import NWBFile, TimeSeries
 from pynwb.base import Images
 from zarr.abc.store import Store
 
-from intake_nwbzarr.errors import MetadataError, NWBZarrWarning
+from intake_nwbzarr.errors import NWBZarrWarning
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location import Location
@@ -66,18 +65,7 @@ def verify(
         # The same as of the first time.
         warnings.simplefilter("ignore", NWBZarrWarning)
         as_stored = _open_tree(location, storage_options, mask_and_scale=False)
-    try:
-        nwbfile = open_nwb(location, storage_options)
-    except ConstructError as error:
-        # hdmf's message is the whole file; what was wrong is the innermost cause.
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise MetadataError(
-            f"pynwb cannot read {hierarchy.location}, so that there is nothing to compare with: {cause}. "
-            "xarray can still open it."
-        ) from error
-    with nwbfile:
+    with open_nwb(location, storage_options) as nwbfile:
         return compare(nwbfile, in_units, hierarchy, as_stored=as_stored)
 
 
