@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     import pynwb
 
 
+@xr.register_datatree_accessor("nwb")  # type: ignore[no-untyped-call, untyped-decorator]
+def of_node(node: xr.DataTree) -> NWBAccessor:
+    """What `tree["units"].nwb` gives: the accessor of the node's own Dataset."""
+    return NWBAccessor(node.to_dataset(inherit=False))
+
+
 @xr.register_dataset_accessor("nwb")  # type: ignore[no-untyped-call]
 class NWBAccessor(AlongTime, OfTables, OtherForms):
     """What `ds.nwb` gives, for any Dataset opened with ``engine="nwbzarr"``.

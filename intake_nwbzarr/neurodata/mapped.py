@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, warn_caller
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.any_object import map_object
 from intake_nwbzarr.neurodata.equal_times import share_equal_times
@@ -112,7 +112,7 @@ def _mapper(found: Found, options: MappingOptions) -> Mapper[Piece]:
 def _or_none(found: Found, options: MappingOptions, unmapped: list[str]) -> Mapper[Piece | None]:
     try:
         return (yield from _mapper(found, options))
-    except (MetadataError, NodeNotFoundError, LimitError) as error:
+    except (MetadataError, NodeNotFoundError, LimitError, ChunkError) as error:
         unmapped.append(found.target.path)
         warn_caller(f"{found.target.path!r} in {found.target.hierarchy.location} is left out. {error}")
         return None

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import MetadataError
+from intake_nwbzarr.errors import ChunkError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.links import Reference
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
-from intake_nwbzarr.neurodata.pieces import Mapper, values_of
+from intake_nwbzarr.neurodata.pieces import Mapper, stored, values_of
 
 SUBJECT = "general/subject"
 
@@ -63,11 +63,11 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
     if not whole:
         wanted = [(name, hierarchy[name]) for name in _ESSENTIAL if name in hierarchy]
     arrays = [(name, node) for name, node in wanted if isinstance(node, ArrayNode) and _describes(node)]
-    values = yield from values_of(
-        [StoredArray(hierarchy.location, node, hierarchy.etag) for _, node in arrays]
-    )
+    values = yield from _whatever_is_whole([stored(hierarchy, node) for _, node in arrays])
     found: dict[str, Any] = {}
     for (name, node), value in zip(arrays, values, strict=True):
+        if value is None:
+            continue
         found[name] = plain(value)
         for key, more in node.attributes.items():
             if not key.startswith("_") and key not in _INTERNAL and whole:
@@ -75,6 +75,21 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
     ordered = {name: found.pop(name) for name in _FIRST if name in found} | found
     ordered["nwb_version"] = hierarchy[""].attributes.get("nwb_version")
     return storable(ordered)
+
+
+def _whatever_is_whole(arrays: list[StoredArray]) -> Mapper[list[np.ndarray[Any, Any] | None]]:
+    """The values of some arrays; None, with a warning, for one that is damaged."""
+    try:
+        return list((yield from values_of(arrays)))
+    except ChunkError:
+        found: list[np.ndarray[Any, Any] | None] = []
+        for array in arrays:
+            try:
+                found += yield from values_of([array])
+            except ChunkError as error:
+                warn_caller(f"{array.node.path!r} in {array.location} is left out. {error}")
+                found.append(None)
+        return found
 
 
 def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:

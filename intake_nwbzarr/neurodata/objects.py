@@ -61,10 +61,13 @@ class Objects:
         Objects, each followed by those within it.
     unmapped
         Paths of what is damaged, or out of reach.
+    links
+        Paths of soft links that were not followed, for what they lead to is found where it is stored.
     """
 
     found: list[Found] = field(default_factory=list)
     unmapped: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
 
 def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
@@ -81,7 +84,7 @@ def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
     return Kind.OBJECT if own else None
 
 
-def find_objects(hierarchy: Hierarchy, root: str = "") -> Objects:
+def find_objects(hierarchy: Hierarchy, root: str = "", shown_at: str | None = None) -> Objects:
     """Find the objects in a container, and in the containers within it.
 
     Soft links of the whole session are not followed: what they lead to is found where it is stored. Those of
@@ -93,9 +96,11 @@ def find_objects(hierarchy: Hierarchy, root: str = "") -> Objects:
         The file.
     root
         The container, itself among what is found; the whole session if empty.
+    shown_at
+        The path that led there, where links lie on it.
     """
     walk = _Walk(hierarchy, soft_links=bool(root))
-    walk.visit(Target(hierarchy, root), root)
+    walk.visit(Target(hierarchy, root), root if shown_at is None else shown_at)
     return walk.objects
 
 
@@ -141,6 +146,7 @@ class _Walk:
     def _links(self, target: Target, shown_at: str) -> None:
         for name, reference in target.hierarchy.links(target.path).items():
             if not self.soft_links and reference.source == ".":
+                self.objects.links.append(_join(shown_at, name))
                 continue
             try:
                 self.visit(target.hierarchy.resolve(_join(target.path, name)), _join(shown_at, name))

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
+from intake_nwbzarr.hierarchy.links import UNREACHABLE
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.objects import Objects, find_objects
 
@@ -63,14 +64,21 @@ def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
         if is_pattern(hierarchy, group):
             _take(wanted, _matches(everything, group, hierarchy))
         else:
-            path = group.strip("/")
-            hierarchy.resolve(path)
-            _take(wanted, find_objects(hierarchy, path))
+            _take(wanted, _at(hierarchy, group.strip("/")))
     return wanted
 
 
+def _at(hierarchy: Hierarchy, path: str) -> Objects:
+    target = hierarchy.resolve(path)
+    return find_objects(target.hierarchy, target.path, path)
+
+
 def _take(wanted: Objects, more: Objects) -> None:
-    wanted.found += [each for each in more.found if each not in wanted.found]
+    # One object under several paths is shown once.
+    known = {(id(each.target.hierarchy), each.target.path) for each in wanted.found}
+    wanted.found += [
+        each for each in more.found if (id(each.target.hierarchy), each.target.path) not in known
+    ]
     wanted.unmapped += [path for path in more.unmapped if path not in wanted.unmapped]
 
 
@@ -82,14 +90,21 @@ def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects
         # What matches, and what is in a container that does.
         return any(_match(parts, names[:depth]) for depth in range(1, len(names) + 1))
 
-    found = [each for each in everything.found if named(each.shown_at)]
-    unmapped = [path for path in everything.unmapped if named(path)]
-    if not found and not unmapped:
+    found = Objects(
+        [each for each in everything.found if named(each.shown_at)],
+        [path for path in everything.unmapped if named(path)],
+    )
+    for path in filter(named, everything.links):
+        try:
+            _take(found, _at(hierarchy, path))
+        except UNREACHABLE:
+            found.unmapped.append(path)
+    if not found.found and not found.unmapped:
         raise NodeNotFoundError(
             f"No object in {hierarchy.location} matches {pattern!r}. A * stands for characters of one name, "
             "** for any number of names."
         )
-    return Objects(found, unmapped)
+    return found
 
 
 def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_many
-from intake_nwbzarr.errors import LimitError
+from intake_nwbzarr.errors import ChunkError, LimitError
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 
@@ -170,13 +170,21 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
     ------
     LimitError
         When what opening needs to know declares more than 2 GiB.
+    ChunkError
+        When a chunk is damaged that a mapper cannot do without.
     """
     everything = together(mappers)
     try:
         wanted = next(everything)
         while True:
             _check_size(wanted)
-            wanted = everything.send(read_many(wanted) if wanted else [])
+            try:
+                read = read_many(wanted) if wanted else []
+            except ChunkError as error:
+                # Of many, only those fail whose own chunks are damaged: `together` finds them.
+                wanted = everything.throw(error)
+            else:
+                wanted = everything.send(read)
     except StopIteration as stop:
         results: list[T] = stop.value
         return results
@@ -216,10 +224,51 @@ def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:
             except StopIteration as stop:
                 results[number] = stop.value
                 del running[number]
-        if wanted:
+        if not wanted:
+            continue
+        try:
             read = iter((yield [array for arrays in wanted.values() for array in arrays]))
             values = {number: [next(read) for _ in arrays] for number, arrays in wanted.items()}
+        except ChunkError as error:
+            values = yield from _apart(wanted, running, results, error)
     return [results[number] for number in sorted(results)]
+
+
+def _apart[T](
+    wanted: Mapping[int, Sequence[StoredArray]],
+    running: dict[int, Mapper[T]],
+    results: dict[int, T],
+    error: ChunkError,
+) -> Mapper[dict[int, Sequence[np.ndarray[Any, Any]] | None]]:
+    """One mapper after the other, for something that one of them wants is damaged: that one is told."""
+    values: dict[int, Sequence[np.ndarray[Any, Any]] | None] = {}
+    for number, arrays in wanted.items():
+        own: ChunkError | None = error
+        if len(wanted) > 1:
+            own = None
+            try:
+                values[number] = list((yield arrays))
+            except ChunkError as its_own:
+                own = its_own
+        if own is not None:
+            results[number] = yield from _told(running.pop(number), own)
+    return values
+
+
+def _told[T](mapper: Mapper[T], error: ChunkError) -> Mapper[T]:
+    """Throw an error into a mapper, and serve whatever it wants instead, to its end."""
+    try:
+        wanted = mapper.throw(error)
+        while True:
+            try:
+                read = list((yield wanted))
+            except ChunkError as another:
+                wanted = mapper.throw(another)
+            else:
+                wanted = mapper.send(read)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
 
 
 def both[A, B](first: Mapper[A], second: Mapper[B]) -> Mapper[tuple[A, B]]:

@@ -125,9 +125,10 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
         yield from _region(table, column, plain, array)
     elif _is(column, "EnumData") and options.mask_and_scale:
         yield replace(plain, array=_enumeration(table, column, array))
-    elif plain.attributes.get("units") == SECONDS and node.dtype.kind == "f" and options.mask_and_scale:
+    elif plain.attributes.get("units") == SECONDS and node.dtype.kind in "iuf":
         # The schema has float32 for intervals: after two hours, steps of half a millisecond.
-        yield replace(plain, array=_widened(array), is_time=not _is(column, "DurationVectorData"))
+        widened = _widened(array) if node.dtype.kind == "f" and options.mask_and_scale else array
+        yield replace(plain, array=widened, is_time=not _is(column, "DurationVectorData"))
     else:
         yield replace(plain, array=as_text(array))
         yield from _waveform_time(column, plain)
@@ -223,7 +224,7 @@ def _schema_units(table: Table, column: Column) -> str | None:
         fixed = _UNITS_OF_BANDS
     elif table.is_of("TimeIntervals"):
         # The schema names start_time and stop_time; by NWB's convention further times end in the same word.
-        is_time = column.name.endswith("_time") and array_node(column.values).dtype.kind == "f"
+        is_time = column.name.endswith("_time") and array_node(column.values).dtype.kind in "iuf"
         return SECONDS if is_time else None
     if _is(column, "TimestampVectorData") or _is(column, "DurationVectorData"):
         return SECONDS

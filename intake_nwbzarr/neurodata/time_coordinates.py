@@ -18,6 +18,9 @@ from intake_nwbzarr.neurodata.derived import Elementwise
 from intake_nwbzarr.neurodata.pieces import LARGEST_AT_OPEN, IrregularTime, Part, RegularTime
 from intake_nwbzarr.neurodata.series_time import warn_of_epoch
 
+# Of datetime64[ns], in seconds from 1970, within half a day.
+_EARLIEST, _LATEST = -9_223_300_000.0, 9_223_300_000.0
+
 # Decoded times are held in memory: 80 MB of them at most for one series.
 MOST_DECODED = 10_000_000
 
@@ -143,9 +146,23 @@ def _datetimes_from(reference: ReferenceTime, seconds: NDArray[Any]) -> NDArray[
 
 
 def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray[np.datetime64]:
-    """Seconds after the reference as datetimes, to the nanosecond; NaN becomes NaT."""
+    """Seconds after the reference as datetimes, to the nanosecond; NaN becomes NaT.
+
+    Warns
+    -----
+    MappingWarning
+        When times lie beyond what datetimes reach: they become NaT too.
+    """
     epoch = (reference.instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     missing = ~np.isfinite(seconds)
+    beyond = ~missing & ~((seconds + epoch / 1e6 > _EARLIEST) & (seconds + epoch / 1e6 < _LATEST))
+    if beyond.any():
+        warn_caller(
+            f"{np.count_nonzero(beyond)} times lie beyond the years that datetime64[ns] reaches, 1678 to "
+            f"2261, the first at {float(seconds[beyond][0])!r} s: they are NaT. Open the session with "
+            "decode_times=False to see them."
+        )
+        missing |= beyond
     nanoseconds = np.rint(np.where(missing, 0.0, seconds) * 1e9).astype(np.int64)
     result = (np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
     result[missing] = np.datetime64("NaT", "ns")

@@ -68,8 +68,8 @@ def _datasets(
     places = {root: "/"}
     for found, piece in zip(mapped.found, mapped.pieces, strict=True):
         path = found.shown_at
-        # Every Dataset that holds values knows the way back.
-        known = {"nwb_group": path, **where} if piece.parts else {}
+        # Every object's Dataset knows the way back.
+        known = {"nwb_group": path, **where}
         if path == root:
             known = {**attributes, **known, **where}
         dataset = dataset_of_one(piece, options, mapped.reference, known)

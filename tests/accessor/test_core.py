@@ -38,6 +38,15 @@ def test_the_raw_object_and_the_location_are_at_hand(dataset: xr.Dataset, path: 
     assert repr(dataset.nwb) == f"<ds.nwb of file://{path}>"
 
 
+def test_a_node_of_a_tree_has_the_accessor_of_its_dataset(path: Path) -> None:
+    tree = xr.open_datatree(path, engine="nwbzarr")
+    assert tree["units"].nwb.spike_times(0).tolist() == tree["units"].to_dataset().nwb.spike_times(0).tolist()
+    assert tree.nwb.nwbfile.identifier == "corpus-ecephys"
+    for held in ("general/devices", "processing/ecephys", "general/subject"):
+        node = next(iter(tree[held].children.values()), tree[held])
+        assert node.nwb.location == locate(path)
+
+
 def test_the_raw_object_is_opened_once(dataset: xr.Dataset) -> None:
     assert dataset.nwb.nwbfile is dataset.nwb.nwbfile
 

@@ -10,7 +10,7 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
-from tests.neurodata.small_files import empty_session, write
+from tests.neurodata.small_files import edit, empty_session, write
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def test_a_star_stands_for_one_name(ecephys: Path) -> None:
 
 
 def test_two_stars_stand_for_any_number_of_names(ecephys: Path) -> None:
-    assert "LFP" in opened(ecephys, "**/*LFP*").data_vars or opened(ecephys, "**/*LFP*").data_vars
+    assert set(opened(ecephys, "**/*SeriesLFP").data_vars) == {"ElectricalSeriesLFP"}
+    assert set(opened(ecephys, "**/sync").data_vars) == {"sync"}
 
 
 def test_what_is_in_a_container_that_matches_is_taken(ecephys: Path) -> None:
@@ -90,3 +91,26 @@ def test_patterns_over_sessions_go_together_with_open_mfdataset(
     assert dict(sessions["data"].sizes) == {"session": 2, "time": 100, "channel": 8}
     expected = opened(paths[1], "acquisition/ElectricalSeriesAP")["data"][:100].values
     np.testing.assert_array_equal(sessions["data"][1].values, expected)
+
+
+def test_links_are_followed_by_lists_and_patterns_as_by_a_path(tmp_path: Path) -> None:
+    raw = empty_session()
+    raw.add_acquisition(TimeSeries(name="raw", data=[1.0, 2.0], unit="m", rate=10.0))
+    write(tmp_path, raw, "raw.nwb.zarr")
+    nwbfile = empty_session()
+    nwbfile.add_acquisition(TimeSeries(name="own", data=[3.0], unit="m", rate=10.0))
+    nwbfile.create_processing_module("behavior", "d")
+    path = write(tmp_path, nwbfile, "processed.nwb.zarr")
+    links = [
+        {"name": "outside", "source": "../raw.nwb.zarr", "path": "/acquisition/raw"},
+        {"name": "inside", "source": ".", "path": "/acquisition/own"},
+        {"name": "nowhere", "source": ".", "path": "/acquisition/gone"},
+    ]
+    edit(path, "processing/behavior", lambda document: document["attributes"].update(_LINKS=links))
+    assert list(opened(path, ["processing/behavior/outside"])["raw"].values) == [1.0, 2.0]
+    assert list(opened(path, ["processing/behavior/inside"])["own"].values) == [3.0]
+    some = opened(path, "processing/behavior/*")
+    assert set(some.data_vars) == {"raw", "own"}
+    assert some.attrs["nwb_unmapped"] == ["processing/behavior/nowhere"]
+    # An object that is found under two paths is there once.
+    assert list(opened(path, ["acquisition/own", "processing/*/inside"]).data_vars) == ["own"]

@@ -12,7 +12,7 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.behavior import Position, SpatialSeries
 from pynwb.ophys import Fluorescence
 
-from intake_nwbzarr.errors import LimitError, MappingWarning, MetadataError
+from intake_nwbzarr.errors import ChunkError, LimitError, MappingWarning, MetadataError
 from tests.neurodata.small_files import edit, empty_session, write
 
 
@@ -168,3 +168,45 @@ def test_a_table_that_declares_an_absurd_number_of_rows_is_refused(corpus_dir: A
     (store / "zarr.json").write_text(json.dumps(document))
     with pytest.raises(LimitError, match=r"'units/id'.*1,000,000,000,000 elements"):
         xr.open_dataset(store, engine="nwbzarr", group="units")
+
+
+@pytest.mark.parametrize("damaged", ["units/id", "acquisition/sync/timestamps", "session_description"])
+def test_a_damaged_chunk_costs_its_object_and_not_the_session(
+    corpus_dir: Any, tmp_path: Path, damaged: str
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "damaged.nwb.zarr"))
+    for chunk in (path / damaged / "c", *(path / damaged / "c").rglob("*")):
+        if chunk.is_file():
+            chunk.write_bytes(b"no such codec")
+    if damaged == "acquisition/sync/timestamps":
+        # Times are read when they are used, not at open.
+        dataset = opened(path)
+        with pytest.raises(ChunkError):
+            dataset["sync_time"].load()
+        return
+    for open_it in (xr.open_dataset, xr.open_datatree):
+        with pytest.warns(MappingWarning, match=f"'{damaged.removesuffix('/id')}' in .* is left out"):
+            view = open_it(path, engine="nwbzarr")
+    assert damaged == "session_description" or view.attrs["nwb_unmapped"] == ["units"]
+    assert "session_description" not in view.attrs or damaged != "session_description"
+    assert view["acquisition/ElectricalSeriesAP/data"].shape == (3000, 8)
+    if damaged == "units/id":
+        with pytest.raises(ChunkError):
+            opened(path, group="units")
+    else:
+        assert opened(path, group="acquisition/sync")["data"].size == 20
+
+
+def test_a_damaged_chunk_of_one_series_among_many_is_told_once(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for number in range(1, 6):
+        nwbfile.add_acquisition(
+            TimeSeries(name=f"s{number}", data=[1.0], unit="V", rate=1.0, starting_time=float(number))
+        )
+    path = write(tmp_path, nwbfile)
+    (path / "acquisition/s3/starting_time/c").write_bytes(b"no such codec")
+    with pytest.warns(MappingWarning, match="'acquisition/s3' in .* is left out") as told:
+        dataset = opened(path)
+    assert len([each for each in told if "left out" in str(each.message)]) == 1
+    assert list(dataset.data_vars) == ["s1", "s2", "s4", "s5"]
+    assert [float(dataset[f"s{number}_time"][0]) for number in (1, 2, 4, 5)] == [1.0, 2.0, 4.0, 5.0]

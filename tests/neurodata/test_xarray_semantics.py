@@ -13,8 +13,9 @@ from pynwb import TimeSeries
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning
-from tests.neurodata.small_files import empty_session, write
+from tests.neurodata.small_files import empty_session, rewrite, write
 
+START_OF_SMALL = np.datetime64("2024-05-01T12:00:00", "ns")
 REFERENCE = np.datetime64("2024-05-01T20:00:00", "ns")  # 12:00 at -08:00
 
 
@@ -155,3 +156,24 @@ def test_a_segmentation_does_not_hold_the_movie_it_refers_to(corpus_dir: Any) ->
     found = flat_of(corpus_dir("ophys", "0.14.0"), group="processing/ophys/ImageSegmentation")
     assert "TwoPhotonSeries" not in found
     assert "PixelMasks_pixel_mask_x" in found
+
+
+def test_times_that_datetimes_do_not_reach_are_told(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for start in (0.0, 1.6e12, -1e300):
+        nwbfile.add_trial(start_time=start, stop_time=1.0)
+    dataset = flat_of(write(tmp_path, nwbfile), group="intervals/trials", decode_times=True)
+    with pytest.warns(MappingWarning, match=r"2 times lie beyond .*the first at 1600000000000.0 s"):
+        starts = dataset["start_time"].values
+    assert np.isnat(starts).tolist() == [False, True, True]
+
+
+def test_whole_seconds_and_stored_values_are_decoded_too(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_trial(start_time=1.0, stop_time=2.0)
+    path = write(tmp_path, nwbfile)
+    rewrite(path, "intervals/trials/start_time", np.array([1]))
+    for scaled in (True, False):
+        dataset = flat_of(path, decode_times=True, mask_and_scale=scaled)
+        for name, second in (("trials_start_time", 1), ("trials_stop_time", 2)):
+            assert dataset[name].values == START_OF_SMALL + np.timedelta64(second, "s")
