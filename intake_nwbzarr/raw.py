@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import product
+from math import prod
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,9 +16,11 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile, get_type_map
 from zarr.abc.store import Store
 
+from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.errors import LinkError, MetadataError, NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.hierarchy.links import parse_reference
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.store import HierarchyStore
 from intake_nwbzarr.location import Location
 
@@ -117,6 +121,7 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
         self._store = HierarchyStore(hierarchy)
         self._other_files: dict[int, zarr.Group] = {}
         super().__init__(path=self._store, mode="r", manager=BuildManager(_type_map(hierarchy, self._store)))
+        self._store.prefetch([key for node in _read_at_once(hierarchy) for key in _chunk_keys(node)])
 
     @property
     def location(self) -> Location:
@@ -159,6 +164,38 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
             return target.path.rpartition("/")[2], self._other_files[number][target.path]
         except KeyError as error:
             raise LinkError(f"{reference} leads nowhere in {target.hierarchy.location}.") from error
+
+
+# Of a larger array pynwb may want a part only.
+_SMALL = 10**5
+
+
+def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
+    """What pynwb reads while it makes its objects, one array after the other: scalars, ids, regions, lists.
+
+    Cached schemas are not among them: those that are needed have been read.
+    """
+    schemas = f"{hierarchy.specifications}/"
+    for path, node in hierarchy.items():
+        if not isinstance(node, ArrayNode) or path.startswith(schemas) or node.size > _SMALL:
+            continue
+        listed = node.neurodata_type is None and node.ndim == 1 and path.rpartition("/")[0] in _OF_SESSION
+        if node.ndim == 0 or listed or node.neurodata_type in {"ElementIdentifiers", "DynamicTableRegion"}:
+            yield node
+
+
+def _chunk_keys(node: ArrayNode) -> Iterator[str]:
+    """The names of an array's chunks, if it has few, and whole ones."""
+    counts = [-(-length // max(width, 1)) for length, width in zip(node.shape, node.chunks, strict=True)]
+    found = layout(node)
+    if found.sharding is None and prod(counts) <= _FEW:
+        yield from (found.key(place) for place in product(*(range(count) for count in counts)))
+
+
+# Groups whose lists are the session's own metadata.
+_OF_SESSION = frozenset({"", "general"})
+
+_FEW = 8
 
 
 def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:

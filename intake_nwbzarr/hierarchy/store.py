@@ -26,6 +26,7 @@ from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
 from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, check_count, text_limit
 from intake_nwbzarr.hierarchy.zarr3 import Codec, named
 from intake_nwbzarr.transport.contract import LARGEST_OBJECT
+from intake_nwbzarr.transport.requests import fetch_many
 
 
 class HierarchyStore(Store):
@@ -44,6 +45,7 @@ class HierarchyStore(Store):
         super().__init__(read_only=True)
         self.hierarchy = hierarchy
         self.closed = False
+        self._prefetched: dict[str, bytes | None] = {}
 
     def __str__(self) -> str:
         return str(self.hierarchy.location)
@@ -60,6 +62,7 @@ class HierarchyStore(Store):
     def close(self) -> None:
         """Refuse all further reading."""
         self.closed = True
+        self._prefetched = {}
         super().close()
 
     async def get(
@@ -79,12 +82,23 @@ class HierarchyStore(Store):
             return buffers.buffer.from_bytes(document)
         if key.rpartition("/")[2] in {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}:
             return None
-        fetched = await self.hierarchy.transport.get(key, **_range(byte_range))
-        if fetched is None:
+        if byte_range is None and key in self._prefetched:
+            data = self._prefetched[key]
+        else:
+            fetched = await self.hierarchy.transport.get(key, **_range(byte_range))
+            data = None if fetched is None else fetched.data
+        if data is None:
             return None
         if byte_range is None:
-            self._check(key, fetched.data)
-        return buffers.buffer.from_bytes(fetched.data)
+            self._check(key, data)
+        return buffers.buffer.from_bytes(data)
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Fetch small chunks side by side that will be read one after the other; kept until `close`."""
+        fetched = fetch_many(self.hierarchy.transport, keys)
+        self._prefetched = {
+            key: None if found is None else found.data for key, found in zip(keys, fetched, strict=True)
+        }
 
     async def get_partial_values(
         self,
