@@ -8,7 +8,9 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `open_hierarchy`              every group and array of a file, as canonical metadata
 `track_requests`              how many requests and bytes a block of code took
 `consolidate`                 write or repair a file's consolidated metadata
+`snapshot`                    save what opening sessions reads, to open them without a request
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
+`download`                    a whole session to a local folder, resumable and verified
 `errors`                      the tree of errors and warnings
 ============================  ==========================================================================
 
@@ -25,18 +27,32 @@ if TYPE_CHECKING:
     from intake_nwbzarr import errors
     from intake_nwbzarr.hierarchy.load import open_hierarchy
     from intake_nwbzarr.prepare.consolidate import consolidate
+    from intake_nwbzarr.prepare.download import download
     from intake_nwbzarr.prepare.verify import verify
     from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.snapshots.recording import snapshot
     from intake_nwbzarr.transport.requests import track_requests
 
-__all__ = ["__version__", "consolidate", "errors", "open_hierarchy", "open_nwb", "track_requests", "verify"]
+__all__ = [
+    "__version__",
+    "consolidate",
+    "download",
+    "errors",
+    "open_hierarchy",
+    "open_nwb",
+    "snapshot",
+    "track_requests",
+    "verify",
+]
 
 __version__ = version("intake-nwbzarr")
 
 _HOMES = {
     "consolidate": "intake_nwbzarr.prepare.consolidate",
+    "download": "intake_nwbzarr.prepare.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.load",
     "open_nwb": "intake_nwbzarr.raw",
+    "snapshot": "intake_nwbzarr.snapshots.recording",
     "track_requests": "intake_nwbzarr.transport.requests",
     "verify": "intake_nwbzarr.prepare.verify",
 }

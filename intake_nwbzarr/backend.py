@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,12 +14,15 @@ from xarray.backends import BackendEntrypoint
 
 from intake_nwbzarr.accessor import RegisteringText
 from intake_nwbzarr.errors import OptionError
-from intake_nwbzarr.location import Location
+from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.load import Hierarchy
     from intake_nwbzarr.neurodata.patterns import Group
+    from intake_nwbzarr.snapshots.archive import Snapshots
+    from intake_nwbzarr.snapshots.checking import Verify
+    from intake_nwbzarr.snapshots.opening import Opening
 
 # What xarray passes to every engine, for conventions that NWB does not use.
 _OF_OTHER_CONVENTIONS = frozenset({"concat_characters", "decode_coords", "use_cftime", "decode_timedelta"})
@@ -45,6 +50,8 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         "dtype",
         "share_time",
         "image_axes",
+        "snapshot",
+        "verify",
     )
 
     def open_dataset(
@@ -53,6 +60,8 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        snapshot: str | os.PathLike[str] | Snapshots | None = None,
+        verify: Verify = "metadata",
         **keywords: Any,
     ) -> xr.Dataset:
         """Open a session, one object of it, or several.
@@ -67,6 +76,12 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             ``"**/Position/*"``); or a list of these. None: the whole session, flat.
         storage_options
             Credentials and the like, in the vocabulary of s3fs and fsspec.
+        snapshot
+            A file made by `intake_nwbzarr.snapshot`, to open the session without reading its metadata.
+        verify
+            How a snapshot is compared with what is stored: ``"metadata"``, one conditional GET for each
+            metadata document; ``"all"``, one for each object that it holds; False, not at all, which the
+            attribute ``nwb_snapshot`` says.
         **keywords
             ``mask_and_scale``, ``decode_times``, ``dtype``, ``names``, ``share_time``, ``image_axes``: see
             `intake_nwbzarr.neurodata.options.MappingOptions`. ``drop_variables``: names of variables, as they
@@ -85,18 +100,23 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             When there is no such group.
         OptionError
             When a keyword has a value that means nothing.
+        SnapshotError, StaleSnapshotError, NotInSnapshotError
+            When the snapshot is damaged, older than the session, or of other sessions.
         NWBZarrError
             As `intake_nwbzarr.open_hierarchy`.
         """
         # Zarr takes longer to import than all else: not before a session is opened, for xarray imports every
         # engine when it guesses which one a file is for.
-        from intake_nwbzarr.hierarchy.load import open_hierarchy
         from intake_nwbzarr.neurodata.session import open_group, open_session
 
         options = _options(**keywords)
-        hierarchy = open_hierarchy(filename_or_obj, storage_options)
-        dataset = open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
-        return _with_way_back(dataset, hierarchy)
+        opened = _opening(filename_or_obj, storage_options, snapshot, verify)
+        with opened.reading():
+            hierarchy = opened.hierarchy()
+            dataset = (
+                open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
+            )
+        return _with_way_back(dataset, hierarchy, opened.attributes)
 
     def open_groups_as_dict(
         self,
@@ -104,13 +124,15 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        snapshot: str | os.PathLike[str] | Snapshots | None = None,
+        verify: Verify = "metadata",
         **keywords: Any,
     ) -> dict[str, xr.Dataset]:
         """Open every object of a session, or of a part of it, as a Dataset of its own.
 
         Parameters
         ----------
-        filename_or_obj, storage_options, **keywords
+        filename_or_obj, storage_options, snapshot, verify, **keywords
             As in `open_dataset`.
         group
             What is opened: a path, which becomes the root; a pattern, or a list of paths and patterns, which
@@ -121,7 +143,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         dict
             Datasets by path, ``/`` first; in one gather, however many they are.
         """
-        return self._open_groups(filename_or_obj, group, storage_options, keywords)
+        return self._open_groups(filename_or_obj, group, storage_options, snapshot, verify, keywords)
 
     def open_datatree(
         self,
@@ -129,25 +151,34 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        snapshot: str | os.PathLike[str] | Snapshots | None = None,
+        verify: Verify = "metadata",
         **keywords: Any,
     ) -> xr.DataTree:
         """Open a session as a tree, the file's own hierarchy; see `open_groups_as_dict`."""
-        return xr.DataTree.from_dict(self._open_groups(filename_or_obj, group, storage_options, keywords))
+        return xr.DataTree.from_dict(
+            self._open_groups(filename_or_obj, group, storage_options, snapshot, verify, keywords)
+        )
 
     def _open_groups(
         self,
         filename_or_obj: Any,
         group: Group | None,
         storage_options: Mapping[str, Any] | None,
+        snapshot: str | os.PathLike[str] | Snapshots | None,
+        verify: Verify,
         keywords: Mapping[str, Any],
     ) -> dict[str, xr.Dataset]:
-        from intake_nwbzarr.hierarchy.load import open_hierarchy
         from intake_nwbzarr.neurodata.tree import open_tree
 
         options = _options(**keywords)
-        hierarchy = open_hierarchy(filename_or_obj, storage_options)
-        datasets = open_tree(hierarchy, options, group)
-        return {path: _with_way_back(dataset, hierarchy) for path, dataset in datasets.items()}
+        opened = _opening(filename_or_obj, storage_options, snapshot, verify)
+        with opened.reading():
+            hierarchy = opened.hierarchy()
+            datasets = open_tree(hierarchy, options, group)
+        return {
+            path: _with_way_back(dataset, hierarchy, opened.attributes) for path, dataset in datasets.items()
+        }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
         """Whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
@@ -159,6 +190,40 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             return False
         # A URL may have a query after its path.
         return isinstance(name, str) and name.partition("?")[0].rstrip("/").endswith(_ENDINGS)
+
+
+@dataclass(frozen=True)
+class _FromTheSession:
+    """Opening without a snapshot; the counterpart of `intake_nwbzarr.snapshots.opening.Opening`."""
+
+    place: Any
+    storage_options: Mapping[str, Any] | None
+    attributes: ClassVar[Mapping[str, str]] = {}
+
+    def reading(self) -> AbstractContextManager[None]:
+        from intake_nwbzarr.transport.remembering import remembering
+
+        return remembering()
+
+    def hierarchy(self) -> Hierarchy:
+        from intake_nwbzarr.hierarchy.load import open_hierarchy
+
+        return open_hierarchy(self.place, self.storage_options)
+
+
+def _opening(
+    place: Any,
+    storage_options: Mapping[str, Any] | None,
+    snapshot: str | os.PathLike[str] | Snapshots | None,
+    verify: Verify,
+) -> Opening | _FromTheSession:
+    if snapshot is not None:
+        from intake_nwbzarr.snapshots.opening import opening
+
+        return opening(snapshot, locate(place, storage_options), verify)
+    if verify != "metadata":
+        raise OptionError(f"verify={verify!r} says how a snapshot is used, and none is given: snapshot=None.")
+    return _FromTheSession(place, storage_options)
 
 
 def _options(
@@ -183,6 +248,12 @@ def _options(
     for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
         if not isinstance(decoder, bool | None):
             raise OptionError(f"{name}={decoder!r} means nothing here; it is True, False or None.")
+    if not isinstance(share_time, bool):
+        raise OptionError(f"share_time={share_time!r} means nothing here; it is True or False.")
+    if not isinstance(drop_variables, Iterable | None):
+        raise OptionError(
+            f"drop_variables={drop_variables!r} means nothing here; it is a name or a list of names."
+        )
     dropped = {drop_variables} if isinstance(drop_variables, str) else (drop_variables or ())
     return MappingOptions(
         mask_and_scale=mask_and_scale is not False,
@@ -195,8 +266,9 @@ def _options(
     )
 
 
-def _with_way_back(dataset: xr.Dataset, hierarchy: Hierarchy) -> xr.Dataset:
+def _with_way_back(dataset: xr.Dataset, hierarchy: Hierarchy, attributes: Mapping[str, Any]) -> xr.Dataset:
     if "nwb_location" in dataset.attrs:
+        dataset.attrs |= attributes
         dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"], hierarchy.location)
     dataset.encoding |= {"source": str(hierarchy.location), "etag": hierarchy.etag}
     return dataset

@@ -48,7 +48,7 @@ def main() -> None:
         except Exception as error:
             if settings.debug:
                 raise
-            _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
+            _show_error(error)
             raise SystemExit(settings.status_of_errors) from None
 
 
@@ -131,6 +131,66 @@ def consolidate(
 
 
 @app.command()
+def snapshot(
+    locations: Annotated[
+        list[str], typer.Argument(help="Local paths or URLs (https, s3, ...).", metavar="LOCATION")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file; NAME.snapshot.zip unless given.", metavar="FILE"),
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Keep the file's other sessions.")] = False,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Save what opening sessions reads in one small file, with which they open without a request."""
+    from intake_nwbzarr.errors import NWBZarrError
+    from intake_nwbzarr.location import locate
+    from intake_nwbzarr.snapshots.recording import record_session, snapshot_path
+    from intake_nwbzarr.snapshots.writing import write_snapshots
+
+    options = _storage_options(anon, profile, endpoint_url, requester_pays)
+    located = [locate(location, options) for location in locations]
+    target = snapshot_path(located, output)
+    sessions = []
+    for location in located:
+        try:
+            sessions.append(record_session(location))
+        except NWBZarrError as error:
+            # Of many sessions, one that fails does not cost the others.
+            if len(located) == 1:
+                raise
+            _show_error(error)
+        else:
+            typer.echo(str(sessions[-1]))
+    if sessions:
+        typer.echo(f"\n{write_snapshots(target, sessions, add=add)}")
+    if len(sessions) < len(located):
+        raise typer.Exit(1)
+
+
+@app.command()
+def download(
+    location: Location,
+    folder: Annotated[Path, typer.Argument(help="What the session's folder will be, such as a.nwb.zarr.")],
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Download a whole session; after a failure, or a change of the session, the same command goes on."""
+    from intake_nwbzarr import download
+    from intake_nwbzarr.progress_bar import progress_bar
+
+    options = _storage_options(anon, profile, endpoint_url, requester_pays)
+    with progress_bar(_messages) as show:
+        done = download(location, folder, options, progress=show)
+    typer.echo(str(done))
+
+
+@app.command()
 def verify(
     context: typer.Context,
     location: Location,
@@ -180,6 +240,10 @@ def _one_line(error: Exception) -> str:
 
     text = " ".join(str(error).split())
     return text if isinstance(error, NWBZarrError) else f"{type(error).__name__}: {text}"
+
+
+def _show_error(error: Exception) -> None:
+    _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

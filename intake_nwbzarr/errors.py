@@ -14,6 +14,8 @@ Every error derives from `NWBZarrError` and from the built-in that a caller woul
     │   ├── HostNotFoundError (ConnectionError)
     │   ├── ResponseError                         a response that contradicts its request
     │   └── ObjectChangedError                    replaced while it was being read
+    ├── CacheError (OSError)                      a folder that no chunk cache may be kept in
+    ├── DownloadError (OSError)                   a download that could not be written or completed
     ├── ForkError (RuntimeError)                  connections used in a forked child
     ├── LimitError (ValueError)                   larger, deeper or more than allowed
     ├── MetadataError (ValueError)                a metadata document that cannot be understood
@@ -23,6 +25,9 @@ Every error derives from `NWBZarrError` and from the built-in that a caller woul
     │   └── LinkError                             a link or reference that leads nowhere, or not where allowed
     ├── ChunkError (OSError)                      stored bytes that cannot be read as the array they belong to
     │   └── LegacyObjectError                     a pickled chunk that holds anything but inert values
+    ├── SnapshotError (ValueError)                a snapshot that is damaged, or of a form that is not known
+    │   ├── StaleSnapshotError                    the session has changed since it was made
+    │   └── NotInSnapshotError (KeyError)         it holds other sessions
     ├── BoundsError (IndexError)                  a position outside of an array
     ├── OptionError (ValueError)                  a keyword has a value that means nothing
     ├── ClosedError (ValueError)                  a file that was closed, or is only open for reading
@@ -101,6 +106,14 @@ class ObjectChangedError(TransportError):
     """An object was replaced while it was being read."""
 
 
+class CacheError(NWBZarrError, OSError):
+    """A folder cannot, or must not, hold a chunk cache."""
+
+
+class DownloadError(NWBZarrError, OSError):
+    """A download could not be written or completed; what was there before is as it was."""
+
+
 class ForkError(NWBZarrError, RuntimeError):
     """Connections were opened before this process was forked."""
 
@@ -137,6 +150,18 @@ class LegacyObjectError(ChunkError):
     """A pickled chunk that holds anything but strings, numbers and object references."""
 
 
+class SnapshotError(NWBZarrError, ValueError):
+    """A snapshot is damaged, or has a form that is not known here."""
+
+
+class StaleSnapshotError(SnapshotError):
+    """A session has changed since its snapshot was made."""
+
+
+class NotInSnapshotError(SnapshotError, KeyError):
+    """A snapshot holds other sessions than the one that is opened."""
+
+
 class BoundsError(NWBZarrError, IndexError):
     """A position, or a number of axes, outside of an array's shape."""
 
@@ -171,6 +196,18 @@ class NWBZarrWarning(UserWarning):
 
 class UnconsolidatedWarning(NWBZarrWarning):
     """A store has no consolidated metadata, so opening it takes a request for every object."""
+
+
+class SnapshotWarning(NWBZarrWarning):
+    """A session is opened from a snapshot that cannot be compared with what is stored."""
+
+
+class CacheWarning(NWBZarrWarning):
+    """A chunk cache cannot be written for now; what is read is not kept."""
+
+
+class DownloadWarning(NWBZarrWarning):
+    """A download may lack what could not be found out about."""
 
 
 class MappingWarning(NWBZarrWarning):

@@ -111,6 +111,13 @@ class Location:
         ambient = None if self.scheme in {"file", "http", "https", "store", "memory"} else ambient_identity()
         return self.url, self.options, self.secrets, ambient
 
+    @property
+    def uncached(self) -> Location:
+        """The same, read without a chunk cache: for what must see the present state, or reads everything."""
+        public = self.public
+        kept = {name: value for name, value in public.items() if name not in {"chunk_cache", "revalidate"}}
+        return self if kept == public else replace(self, options=canonical(kept))
+
     def attributes(self) -> dict[str, str]:
         """What a Dataset carries to find its way back: the URL, and the options that are no secrets."""
         options = self.public
@@ -210,7 +217,8 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
         In s3fs' vocabulary: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
         ``client_kwargs`` (``endpoint_url``, ``region_name``), ``requester_pays``; ``headers`` for https; and
         ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``timeouts``
-        (see `intake_nwbzarr.storage_options.Timeouts`).
+        (see `intake_nwbzarr.storage_options.Timeouts`), ``chunk_cache`` and ``revalidate`` (see
+        `intake_nwbzarr.cache_option`).
 
     Raises
     ------

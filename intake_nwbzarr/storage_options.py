@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from intake_nwbzarr.cache_option import cache_option, revalidate_option
 from intake_nwbzarr.errors import CredentialsError, LocationError
 from intake_nwbzarr.urls import redact
 
@@ -39,7 +40,7 @@ class Timeouts:
 
 
 # Options of ours, meaningful for every location.
-OWN = frozenset({"allow_external", "ship_credentials", "timeouts"})
+OWN = frozenset({"allow_external", "chunk_cache", "revalidate", "ship_credentials", "timeouts"})
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
 )
@@ -93,6 +94,7 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
         {name: value for name, value in options.items() if name in OWN and value is not None}, url
     )
     _check_timeouts(own.get("timeouts"), url)
+    own |= _caching(scheme, own.pop("chunk_cache", None), own.pop("revalidate", None), url)
     rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
     match scheme:
         case "s3":
@@ -107,6 +109,21 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
             public = _public_leaves(rest)
             secret = {} if public == rest else {"options": rest}
     return own | public, secret
+
+
+def _caching(scheme: str, chunk_cache: object, revalidate: object, url: str) -> dict[str, Any]:
+    """How copies are kept, where that was asked for."""
+    cache, again = cache_option(chunk_cache, url), revalidate_option(revalidate, url)
+    if scheme == "file":
+        # A catalog entry keeps its options when its path is changed to a local copy, which needs no other.
+        return {}
+    if cache is not None and scheme not in {"http", "https", "s3"}:
+        raise LocationError(
+            f"chunk_cache was given for {url}, and copies are kept of what is read over https and s3, where "
+            "an ETag tells versions apart; fsspec has caches of its own: simplecache::..."
+        )
+    kept = {} if cache is None else {"chunk_cache": cache}
+    return kept if again is None else kept | {"revalidate": again}
 
 
 def timeouts(public: Mapping[str, Any]) -> Timeouts:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from intake_nwbzarr.hierarchy import remembered
+from intake_nwbzarr.transport import remembering
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -47,6 +49,13 @@ def no_settings_of_whoever_runs_the_tests(
     nowhere = tmp_path_factory.getbasetemp() / "nowhere"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nowhere))
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    """Forget what other tests have read when they opened sessions, so that requests can be counted."""
+    remembered.memory.clear()
+    remembering.memory.clear()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from rich.console import Console
 
 import intake_nwbzarr
+from intake_nwbzarr import cli
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
 from intake_nwbzarr.prepare.verify import compare
@@ -132,17 +135,71 @@ def test_the_examples_print_what_the_documentation_shows(
     text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         command, _, expected = example.partition("\n")
         printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")
         assert len(printed.splitlines()) >= len(expected.splitlines()) > 0
-        # How long the table of requests is, and the attributes' lines, depends on the length of the path.
+        # The length of the path decides how long the table of requests, attributes and a snapshot are.
         for shown, line in zip(expected.splitlines(), printed.splitlines(), strict=False):
             if shown == "...":
                 break
-            if not shown.startswith(("location", "file:///data/ecephys", "    nwb_location")):
+            if not shown.startswith(("location", "file:///data/ecephys", "    nwb_location", "/data/lab")):
                 assert line == shown
+
+
+def test_snapshot_saves_sessions_in_one_file_and_says_what(
+    nwbzarr: Command,
+    corpus_dir: Callable[[str, str], Path],
+    s3_server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/c.nwb.zarr", corpus_dir("icephys", "0.14.0"))
+    folder = corpus_dir("ecephys", "0.8.0")
+    monkeypatch.chdir(tmp_path)
+    one = nwbzarr("snapshot", folder)
+    assert (one.status, one.err) == (0, "")
+    name = f"{folder.name}.snapshot.zip"
+    first, empty, last = one.out.splitlines()
+    assert re.fullmatch(rf"file://{folder}: \d+ objects, [\d.]+ kB, verifiable by its \.zmetadata", first)
+    assert empty == ""
+    assert last.startswith(f"{tmp_path / name}: 1 session, ")
+    both = nwbzarr("snapshot", url, "--add", "-o", name, "--anon", "--endpoint-url", s3_server.endpoint_url)
+    assert both.status == 0, both.err
+    assert ": 2 sessions, " in both.out
+    options = s3_server.anonymous_options
+    s3_server.reset()
+    opened = xr.open_dataset(url, engine="nwbzarr", storage_options=options, snapshot=name, verify=False)
+    assert opened.attrs["identifier"] == "corpus-icephys"
+    assert s3_server.count() == 0
+
+
+def test_snapshot_of_several_sessions_reports_those_that_cannot_be_opened(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    saved, missing, good = tmp_path / "s.zip", tmp_path / "nothing.nwb.zarr", corpus_dir("icephys", "0.8.0")
+    alone = nwbzarr("snapshot", missing, "-o", saved)
+    assert (alone.status, alone.out) == (1, "")
+    assert len(alone.err.splitlines()) == 1
+    assert not saved.exists()
+    several = nwbzarr("snapshot", missing, good, "-o", saved)
+    assert several.status == 1
+    assert several.err.startswith("Error: ")
+    assert "nothing.nwb.zarr" in several.err
+    assert f"{saved}: 1 session, " in several.out
+    assert xr.open_dataset(good, engine="nwbzarr", snapshot=saved).attrs["identifier"] == "corpus-icephys"
+
+
+def test_snapshot_replaces_nothing_else(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    precious = tmp_path / "results.csv"
+    precious.write_text("1,2,3")
+    result = nwbzarr("snapshot", corpus_dir("icephys", "0.8.0"), "-o", precious)
+    assert (result.status, result.out) == (1, "")
+    assert "no snapshot that could be replaced" in result.err
+    assert precious.read_text() == "1,2,3"
 
 
 def test_verify_counts_what_is_equal_by_type(
@@ -202,3 +259,44 @@ def test_a_warning_is_one_line_too(nwbzarr: Command, corpus_dir: Callable[[str, 
     assert result.err.startswith("Warning: ")
     assert "nwbzarr consolidate" in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_download_says_what_it_did_and_the_copy_opens(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: Path
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/c.nwb.zarr", corpus_dir("icephys", "0.14.0"))
+    folder = tmp_path / "c.nwb.zarr"
+    options = ("--anon", "--endpoint-url", s3_server.endpoint_url)
+    first = nwbzarr("download", url, folder, *options)
+    assert (first.status, first.err) == (0, "")
+    assert re.fullmatch(
+        rf"{url}: (\d+) objects, [\d.]+ kB, verified, in {folder} \(\1 fetched\)\.\n", first.out
+    )
+    again = nwbzarr("download", url, folder, *options)
+    assert re.search(r": (\d+) objects, .* \(0 fetched, \1 were there already\)", again.out)
+    assert "<xarray.Dataset>" in nwbzarr("info", folder).out
+
+
+def test_a_download_that_fails_is_one_line_and_status_1(nwbzarr: Command, tmp_path: Path) -> None:
+    result = nwbzarr("download", tmp_path / "nothing.nwb.zarr", tmp_path / "copy.nwb.zarr")
+    assert (result.status, result.out) == (1, "")
+    assert len(result.err.splitlines()) == 1
+    assert "nothing.nwb.zarr" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_download_shows_a_bar_on_a_terminal(
+    nwbzarr: Command,
+    corpus_dir: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(cli, "_messages", terminal)
+    result = nwbzarr("download", corpus_dir("icephys", "0.14.0"), tmp_path / "a.nwb.zarr")
+    assert result.status == 0, result.err
+    count = re.search(r": (\d+) objects", result.out)
+    assert count is not None
+    assert f"{count[1]}/{count[1]} objects" in screen.getvalue()
+    assert "objects" not in result.err

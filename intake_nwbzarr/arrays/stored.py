@@ -150,7 +150,8 @@ class StoredArray:
         """Prepare to read a selection, into an array of another dtype if a `place` is given that fills it."""
         selection = select(key, self.shape)
         out = np.empty(selection.shape, dtype or self.dtype)
-        return Reading(open_transport(self.location), self._layout, selection, out, place)
+        transport = open_transport(self.location).at(self.etag)
+        return Reading(transport, self._layout, selection, out, place)
 
     @cached_property
     def _layout(self) -> Layout:

@@ -44,11 +44,10 @@ def open_dask(
         When `chunks` is none of these.
     """
     import xarray as xr
-    from dask.base import tokenize
 
     wanted = _checked(chunks)
     dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
-    opened = tokenize(location, dataset.encoding.get("etag"), group, dict(keywords))
+    opened = _token(location, dataset, group, keywords)
     return _chunked(dataset, wanted, opened)
 
 
@@ -72,11 +71,22 @@ def open_dask_tree(
 
     wanted = _checked(chunks)
     tree = xr.open_datatree(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
-    opened = tokenize(location, tree.encoding.get("etag"), group, dict(keywords))
+    opened = _token(location, tree, group, keywords)
     datasets = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     return xr.DataTree.from_dict(
         {path: _chunked(dataset, wanted, tokenize(opened, path)) for path, dataset in datasets.items()}
     )
+
+
+def _token(
+    location: Location, opened: xr.Dataset | xr.DataTree, group: Group | None, keywords: Mapping[str, Any]
+) -> str:
+    """What names the tasks: what was opened, and not how its metadata were had."""
+    from dask.base import tokenize
+
+    shown = {name: value for name, value in keywords.items() if name not in {"snapshot", "verify"}}
+    token: str = tokenize(location, opened.encoding.get("etag"), group, shown)
+    return token
 
 
 def _chunked(dataset: xr.Dataset, wanted: Any, opened: str) -> xr.Dataset:

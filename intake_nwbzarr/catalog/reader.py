@@ -86,7 +86,8 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
         of the stored chunks, unless given.
     **keywords
-        The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``, ...
+        The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
+        ``snapshot``, ``verify``, ...
 
     Examples
     --------

@@ -42,7 +42,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         The catalog's.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
-        ``decode_times``, ``drop_variables``, ...
+        ``decode_times``, ``drop_variables``, ``snapshot``, ``verify``, ...
 
     Examples
     --------

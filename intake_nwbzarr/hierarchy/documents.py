@@ -103,6 +103,19 @@ async def load_documents(transport: Transport) -> Documents:
     raise await _what_else_is_there(transport)
 
 
+def parse_documents(location: Location, zarr_format: Literal[2, 3], fetched: Fetched) -> Documents | None:
+    """The documents in a consolidated one (``zarr.json``, or ``.zmetadata``); None if it is not consolidated.
+
+    Raises
+    ------
+    MetadataError, LimitError
+        As `load_documents`.
+    """
+    if zarr_format == 3:
+        return _consolidated_zarr_3(location, fetched)
+    return _consolidated_zarr_2(location, fetched)
+
+
 async def _unless_denied(transport: Transport, key: str) -> Fetched | AccessError | None:
     try:
         return await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)

@@ -20,10 +20,11 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
     warn_caller,
 )
-from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents
+from intake_nwbzarr.hierarchy.documents import Documents, list_documents
 from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.hierarchy.remembered import load_remembered
 from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.requests import Transport, open_transport, run
@@ -38,7 +39,8 @@ def open_hierarchy(
 ) -> Hierarchy:
     """Read the metadata of an NWB Zarr file: every group and array, whichever release wrote it.
 
-    With consolidated metadata this takes one round of two concurrent requests. Without, the store is listed
+    With consolidated metadata this takes one round of two concurrent requests, and over HTTP and S3 one
+    conditional request when it is done again in the same process. Without, the store is listed
     and every metadata document fetched, and an `UnconsolidatedWarning` says so.
 
     Parameters
@@ -72,7 +74,7 @@ def open_hierarchy(
     """
     where = locate(location, storage_options)
     transport = open_transport(where)
-    documents = run(load_documents(transport))
+    documents = run(load_remembered(transport))
     hierarchy = Hierarchy(where, transport, documents)
     root = hierarchy[""]
     found = root.neurodata_type
@@ -110,7 +112,7 @@ class Hierarchy(Mapping[str, Node]):
 
     def __init__(self, location: Location, transport: Transport, documents: Documents) -> None:
         self.location = location
-        self.transport = transport
+        self.transport = transport.at(documents.etag)
         self._documents = documents
         self._nodes: dict[str, Node] = {}
         self._children: dict[str, tuple[str, ...]] | None = None

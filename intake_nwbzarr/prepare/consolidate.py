@@ -105,7 +105,7 @@ def consolidate(
     NWBZarrError
         Otherwise as `intake_nwbzarr.open_hierarchy`.
     """
-    transport = open_transport(locate(location, storage_options))
+    transport = open_transport(locate(location, storage_options).uncached)
     # Said at once: a plan that can never be carried out helps nobody.
     if not transport.writable:
         raise transport.unwritable()

@@ -66,7 +66,7 @@ class ZipTransport(Transport):
         super().__init__(location)
         self._inner = inner
         self._name = name
-        inner.counted = location.url
+        inner.count_for(location.url)
         self._opening: asyncio.Task[_Directory | None] | None = None
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
@@ -128,7 +128,7 @@ class ZipTransport(Transport):
         if start >= end:
             raise NotZarrError(f"{self.location} is a damaged zip file: its directory points outside of it.")
         try:
-            fetched = await self._inner.fetch(self._name, Part(start, end), end - start)
+            fetched = await self._inner.fetch(self._name, Part(start, end), end - start, directory.etag)
         except ResponseError:
             # It may have become shorter.
             self._opening = None

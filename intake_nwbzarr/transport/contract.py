@@ -7,13 +7,11 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 from intake_nwbzarr.errors import (
     LimitError,
     LocationError,
-    NWBZarrError,
     ObjectChangedError,
     TransportError,
     UnsafePathError,
@@ -21,103 +19,30 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.storage_options import timeouts
+from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import readable_size, record
 from intake_nwbzarr.transport.loop import on_loop
+
+__all__ = [
+    "DOCUMENTS",
+    "LARGEST_OBJECT",
+    "Failure",
+    "Fetched",
+    "Folder",
+    "Identity",
+    "Listed",
+    "Part",
+    "Transport",
+    "Unchanged",
+    "too_large",
+]
 
 # No object of a session is larger than this unless a caller says so.
 LARGEST_OBJECT = 2 * 2**30
 LONGEST_BACKOFF = 10.0
 # What is asked for to learn whether there is a store at all; the key "" is the location itself.
-_DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"})
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """An object's bytes, or the part that was asked for.
-
-    Parameters
-    ----------
-    data
-        As stored: no content encoding is undone.
-    etag
-        Tells versions of the object apart; None where the storage has none.
-    size
-        Of the whole object, where it is known.
-    """
-
-    data: bytes = field(repr=False)
-    etag: str | None
-    size: int | None = None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A stored object: its key relative to the location, its size in bytes and its ETag."""
-
-    key: str
-    size: int
-    etag: str | None
-
-
-@dataclass(frozen=True)
-class Folder:
-    """What is directly in a folder: names of objects, and of folders."""
-
-    names: tuple[str, ...]
-    folders: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The part of an object that is asked for: ``[start, stop)``, from `start` on, or the last `suffix`."""
-
-    start: int | None = None
-    stop: int | None = None
-    suffix: int | None = None
-
-    @property
-    def header(self) -> str:
-        """As an HTTP Range header."""
-        if self.suffix is not None:
-            return f"bytes=-{self.suffix}"
-        return f"bytes={self.start}-{'' if self.stop is None else self.stop - 1}"
-
-    def bounds(self, size: int) -> tuple[int, int] | None:
-        """As offsets into an object of that size, None where the object is too short for it."""
-        if self.suffix is not None:
-            return max(0, size - self.suffix), size
-        start = self.start or 0
-        stop = size if self.stop is None else self.stop
-        return (start, stop) if start <= stop <= size else None
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why one attempt failed, and what to do about it.
-
-    Parameters
-    ----------
-    error
-        What to raise when nothing helps.
-    cause
-        For people: "the server answered 503 (SlowDown)".
-    attempts
-        How often this kind of failure is worth a request; None for as often as the timeouts allow.
-    advice
-        The next step, a sentence.
-    wait
-        Seconds that the server asked for.
-    overload
-        Whether fewer requests should be in flight.
-    """
-
-    error: type[NWBZarrError]
-    cause: str
-    attempts: int | None = 1
-    advice: str = ""
-    wait: float | None = None
-    overload: bool = False
+DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"})
 
 
 class Transport(ABC):
@@ -131,12 +56,18 @@ class Transport(ABC):
     budgeted = True
     # Whether `put` can store anything at all.
     writable = False
+    # Whether an ETag can be asked about without the object being sent.
+    conditional = False
 
     def __init__(self, location: Location) -> None:
         self.location = location
-        # Whose requests are counted: an archive's, for the transport that reads it.
+        # Whose requests are counted; see `count_for`.
         self.counted = location.url
         self.timeouts = timeouts(location.public)
+
+    def count_for(self, url: str) -> None:
+        """Have requests counted for another location, such as an archive's that is read through this one."""
+        self.counted = url
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location.url!r})"
@@ -189,9 +120,9 @@ class Transport(ABC):
             folder or an archive, whose chunks would otherwise be taken for fill values.
         """
         part = _part(start, stop, suffix)
-        fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit)
+        fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit, etag)
         if fetched is None:
-            if key.rpartition("/")[2] not in _DOCUMENTS and await on_loop(self._is_gone()):
+            if key.rpartition("/")[2] not in DOCUMENTS and await on_loop(self._is_gone()):
                 raise TransportError(
                     f"Cannot read {self.location}/{key}: {self.location} is not there any more, or not "
                     "mounted. Bring it back, or open it where it is now."
@@ -202,13 +133,61 @@ class Transport(ABC):
                 f"{self.location}/{key} was replaced while it was being read: its ETag was {etag} and is "
                 f"{fetched.etag}; open the file again."
             )
-        record(self.counted, "get", used=len(fetched.data))
+        record(self.counted, "get", used=len(fetched.data) - fetched.cached)
         return fetched
 
-    async def fetch(self, key: str, part: Part | None, limit: int) -> Fetched | None:
-        """As `get`, for another transport that makes something of the bytes."""
+    async def fetch(
+        self,
+        key: str,
+        part: Part | None,
+        limit: int,
+        etag: str | None = None,  # noqa: ARG002 (a cache may answer by itself if it knows the state)
+    ) -> Fetched | None:
+        """As `get`, for another transport that makes something of the bytes, and checks the ETag itself."""
         safe = self._safe(key)
         return await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+
+    async def get_unless(
+        self, key: str, etag: str, *, part: Part | None = None, limit: int = LARGEST_OBJECT
+    ) -> Fetched | Unchanged | None:
+        """An object, unless it still has the ETag that is known: one conditional GET over HTTP and S3.
+
+        Returns
+        -------
+        Fetched, Unchanged or None
+            None when there is no such object.
+
+        Raises
+        ------
+        NWBZarrError
+            As `get`.
+        """
+        found = await self.fetch_unless(key, part, limit, etag)
+        if isinstance(found, Fetched):
+            record(self.counted, "get", used=len(found.data))
+        return found
+
+    async def fetch_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | None:
+        """As `get_unless`, for another transport that makes something of the answer."""
+        safe = self._safe(key)
+        return await on_loop(self._persist("get", safe, lambda: self._get_unless(safe, part, limit, etag)))
+
+    def at(self, etag: str | None) -> Transport:  # noqa: ARG002 (of use to a cache)
+        """The same, for the state of the session whose metadata document has this ETag.
+
+        Nothing else is fetched through it; a cache may answer by itself what it keeps from that state.
+        """
+        return self
+
+    async def kept(self, key: str) -> Fetched | None:  # noqa: ARG002 (a cache's)
+        """An object as a cache has it, without any request; None where there is no cache or it has none."""
+        return None
+
+    async def identity(self) -> Identity:
+        """Who asks, and where: what a cache keeps apart."""
+        return Identity()
 
     async def list(self, prefix: str = "") -> list[Listed]:
         """Every object whose key is under `prefix`, a folder relative to the location; sorted by key.
@@ -286,6 +265,13 @@ class Transport(ABC):
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         """One attempt; it counts its requests and the bytes it received."""
+
+    async def _get_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | Failure | None:
+        """One attempt; where a condition cannot be sent along, the object is read and compared."""
+        found = await self._get(key, part, limit)
+        return Unchanged() if isinstance(found, Fetched) and found.etag == etag else found
 
     async def _is_gone(self) -> bool:
         """Whether there is nothing at the location at all, where that is known without a request."""

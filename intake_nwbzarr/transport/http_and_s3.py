@@ -21,7 +21,16 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport
+from intake_nwbzarr.transport.contract import (
+    Failure,
+    Fetched,
+    Folder,
+    Identity,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+)
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -51,6 +60,8 @@ _REGION = re.compile(r"[a-z0-9-]{1,40}")
 class HttpTransport(Transport):
     """A folder on any HTTP server; it cannot be listed, unless it is a public S3 bucket."""
 
+    conditional = True
+
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         given = location.secrets.reveal() if location.secrets is not None else {}
@@ -62,12 +73,30 @@ class HttpTransport(Transport):
         self._query = f"?{given['query']}" if "query" in given else ""
         self._signed = bool(given)
 
+    async def identity(self) -> Identity:
+        """Told apart by the headers and the query that a caller gave."""
+        secret = repr((sorted(self._headers.items()), self._query))
+        return Identity(secret=secret if self._signed else None)
+
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        headers = self._headers | ({"Range": part.header} if part is not None else {})
+        answer = await self._get_object(key, part, limit, {})
+        return answer if isinstance(answer, Failure) else self._fetched(answer)
+
+    async def _get_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | Failure | None:
+        answer = await self._get_object(key, part, limit, {"If-None-Match": etag})
+        if isinstance(answer, Failure):
+            return answer
+        return Unchanged() if answer.status == 304 else self._fetched(answer)
+
+    async def _get_object(
+        self, key: str, part: Part | None, limit: int, condition: Mapping[str, str]
+    ) -> Answer | Failure:
+        headers = {**self._headers, **condition} | ({"Range": part.header} if part is not None else {})
         path = f"/{quote(key, safe='/~')}" if key else ""
         url = f"{self.location.url}{path}{self._query}"
-        answer = await self._ask(Request("GET", url, headers, (self.counted, "get"), part, limit))
-        return answer if isinstance(answer, Failure) else self._fetched(answer)
+        return await self._ask(Request("GET", url, headers, (self.counted, "get"), part, limit))
 
     async def _list(self, prefix: str) -> list[Listed]:
         ask, root = self._listing(prefix)
@@ -211,10 +240,17 @@ class S3Transport(HttpTransport):
         self._style = location.option("addressing_style") or "auto"
         self._extra = {"x-amz-request-payer": "requester"} if location.option("requester_pays") else {}
 
-    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        headers = {"Range": part.header} if part is not None else {}
-        answer = await self._send("GET", self._key(key), headers, "get", part=part, limit=limit)
-        return answer if isinstance(answer, Failure) else self._fetched(answer)
+    async def identity(self) -> Identity:
+        """Told apart by the pair of keys that requests are signed with."""
+        keys = await self._signer.current() if self._signer is not None else None
+        secret = None if keys is None else repr((keys.access_key, keys.secret_key))
+        return Identity(self._endpoint or "", secret)
+
+    async def _get_object(
+        self, key: str, part: Part | None, limit: int, condition: Mapping[str, str]
+    ) -> Answer | Failure:
+        headers = {**condition} | ({"Range": part.header} if part is not None else {})
+        return await self._send("GET", self._key(key), headers, "get", part=part, limit=limit)
 
     def _listing(self, prefix: str) -> tuple[Ask, str]:
         async def page(query: Mapping[str, str]) -> PageOutcome:

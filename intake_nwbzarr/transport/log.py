@@ -25,12 +25,15 @@ class Counts:
         Bytes of the responses' bodies.
     used
         How many of them reached a caller; the rest belonged to responses that were refused.
+    cached
+        Bytes that a local cache gave instead; they are in none of the others.
     """
 
     requests: int = 0
     retries: int = 0
     received: int = 0
     used: int = 0
+    cached: int = 0
 
     def add(self, other: Counts) -> None:
         """Add another's counts."""
@@ -71,6 +74,11 @@ class RequestLog:
         return self.total.used
 
     @property
+    def bytes_cached(self) -> int:
+        """Bytes that a local cache gave, instead of the wire."""
+        return self.total.cached
+
+    @property
     def total(self) -> Counts:
         """Everything added up."""
         return self._sum(lambda key: "all").get("all", Counts())  # noqa: ARG005
@@ -99,16 +107,18 @@ class RequestLog:
         return sums
 
     def __str__(self) -> str:
-        rows = [("location", "requests", "retries", "received", "used")]
+        rows: list[tuple[str, ...]] = [("location", "requests", "retries", "received", "used", "cached")]
         rows += [_row(url, counts) for url, counts in sorted(self.locations.items())]
         if len(rows) != 2:
             rows.append(_row("total", self.total))
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        # Where there is no cache, there is nothing to say of it.
+        columns = 6 if self.bytes_cached else 5
+        widths = [max(len(row[column]) for row in rows) for column in range(columns)]
         return "\n".join(
             "  ".join(
                 [
                     row[0].ljust(widths[0]),
-                    *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True)),
+                    *(text.rjust(width) for text, width in zip(row[1:columns], widths[1:], strict=True)),
                 ]
             )
             for row in rows
@@ -143,7 +153,14 @@ def track_requests() -> Iterator[RequestLog]:
 
 
 def record(
-    url: str, method: str, *, requests: int = 0, retries: int = 0, received: int = 0, used: int = 0
+    url: str,
+    method: str,
+    *,
+    requests: int = 0,
+    retries: int = 0,
+    received: int = 0,
+    used: int = 0,
+    cached: int = 0,
 ) -> None:
     """Count something in every open log."""
     if not _open:
@@ -155,6 +172,7 @@ def record(
             counts.retries += retries
             counts.received += received
             counts.used += used
+            counts.cached += cached
 
 
 def readable_size(size: int) -> str:
@@ -167,11 +185,12 @@ def readable_size(size: int) -> str:
     return f"{value:.1f} TB"
 
 
-def _row(name: str, counts: Counts) -> tuple[str, str, str, str, str]:
+def _row(name: str, counts: Counts) -> tuple[str, ...]:
     return (
         name,
         f"{counts.requests:,}",
         f"{counts.retries:,}",
         readable_size(counts.received),
         readable_size(counts.used),
+        readable_size(counts.cached),
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from urllib.parse import unquote
 
@@ -26,6 +28,7 @@ __all__ = [
     "on_loop",
     "open_transport",
     "run",
+    "standing_in",
     "track_requests",
 ]
 
@@ -36,6 +39,28 @@ _FETCHERS = 256
 
 _transports: OrderedDict[Hashable, Transport] = OrderedDict()
 _lock = threading.Lock()
+
+type StandIn = Callable[[Location], Transport | None]
+_stand_in: ContextVar[StandIn | None] = ContextVar("stand_in", default=None)
+
+
+@contextmanager
+def standing_in(stand_in: StandIn | None) -> Iterator[None]:
+    """Have `open_transport` give other transports, in this thread and while open: a snapshot's, a recorder's.
+
+    What is opened meanwhile reads through them; what it leaves behind (lazy arrays, pickles) opens a
+    location's own transport when it reads later.
+
+    Parameters
+    ----------
+    stand_in
+        Asked for each location; None, or a function that gives None: the location's own.
+    """
+    token = _stand_in.set(stand_in)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
 
 
 def open_transport(location: Location) -> Transport:
@@ -51,6 +76,9 @@ def open_transport(location: Location) -> Transport:
         In a forked child of a process that has opened connections.
     """
     check_process()
+    stand_in = _stand_in.get()
+    if stand_in is not None and (instead := stand_in(location)) is not None:
+        return instead
     if location.store is not None:
         # Not kept: it would keep the store, which may be a session's worth of memory.
         return _new(location)
@@ -121,11 +149,11 @@ def _new(location: Location) -> Transport:
         case "http" | "https":
             from intake_nwbzarr.transport.http_and_s3 import HttpTransport
 
-            return HttpTransport(location)
+            return _cached(HttpTransport(location))
         case "s3":
             from intake_nwbzarr.transport.http_and_s3 import S3Transport
 
-            return S3Transport(location)
+            return _cached(S3Transport(location))
         case "store":
             from zarr.storage import FsspecStore
 
@@ -136,6 +164,14 @@ def _new(location: Location) -> Transport:
             from intake_nwbzarr.transport.other import FsspecTransport
 
             return FsspecTransport(location)
+
+
+def _cached(transport: Transport) -> Transport:
+    if transport.location.option("chunk_cache") is None:
+        return transport
+    from intake_nwbzarr.transport.cache.serving import cached
+
+    return cached(transport)
 
 
 def _is_archive(location: Location) -> bool:

@@ -32,4 +32,6 @@ class StaticServer(LoopbackServer):
             return Response(405)
         body = file.read_bytes()
         etag = f'"{md5(body, usedforsecurity=False).hexdigest()}"'
+        if request.headers.get("If-None-Match") == etag:
+            return Response(304, b"", {"ETag": etag})
         return partial(body, request.headers.get("Range"), {"ETag": etag, "Accept-Ranges": "bytes"})

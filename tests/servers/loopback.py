@@ -166,7 +166,7 @@ class LoopbackServer(ABC):
                 response.headers["Content-Range"] = f"bytes {int(first) + 1}-{int(last) + 1}/{size}"
             case Fault(kind="etag"):
                 kept = {name: value for name, value in response.headers.items() if name.lower() != "etag"}
-                response.headers = kept | {"ETag": '"changed"'}
+                response.headers = kept | {"ETag": fault.headers.get("ETag", '"changed"')}
         return response, response.status if fault is None else fault.kind
 
     def _take(self, request: web.Request) -> Fault | None:

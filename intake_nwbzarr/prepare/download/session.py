@@ -1,0 +1,269 @@
+"""The order of things: what there is, what is kept, what is fetched, verified, and put in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from intake_nwbzarr.errors import DownloadError, ObjectChangedError
+from intake_nwbzarr.location import Location, locate
+from intake_nwbzarr.prepare.download.inventory import ROOTS, Inventory, Wanted, take_inventory
+from intake_nwbzarr.prepare.download.objects import fetch_object, is_intact
+from intake_nwbzarr.prepare.download.record import Entry, Journal, read_record
+from intake_nwbzarr.prepare.download.report import Download, Progress, Reporter
+from intake_nwbzarr.prepare.download.workspace import Workspace, local_errors
+from intake_nwbzarr.transport.contract import Fetched, Unchanged
+from intake_nwbzarr.transport.log import readable_size
+from intake_nwbzarr.transport.requests import Transport, gather, open_transport, run
+
+AT_ONCE: Final = 64
+"""Objects that are being fetched, or checked, at a time; the transport's budget may allow fewer requests."""
+
+
+def download(
+    location: str | os.PathLike[str] | Location,
+    folder: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> Download:
+    """Download a whole session to a local folder.
+
+    The session is written beside the folder (to ``<folder>.partial``), every file compared with the checksum
+    of what was received, and then put in its place by renaming: the folder is never half of a session. When
+    it fails or is killed, the same call goes on where it stopped. Called again later, it fetches what has
+    changed, as size and ETag say.
+
+    A server that cannot be listed is asked for every chunk that the consolidated metadata allow for. Links
+    to other files are not followed.
+
+    Parameters
+    ----------
+    location
+        Of the session: anything that can be opened.
+    folder
+        That the session will be, such as ``sub-1.nwb.zarr``. It must not exist, or be an earlier download of
+        the same location.
+    storage_options
+        Credentials and the like, in the vocabulary of s3fs and fsspec. A chunk cache is not used.
+    progress
+        Called as objects arrive, from another thread.
+
+    Returns
+    -------
+    Download
+        What was fetched, and what there is.
+
+    Raises
+    ------
+    DownloadError
+        When the folder is something else, the disk is full, or what was written cannot be read back.
+    LimitError
+        When the session has more than two million objects.
+    NWBZarrError
+        Otherwise as `intake_nwbzarr.open_hierarchy`.
+
+    Examples
+    --------
+    >>> print(download("s3://bucket/sub-1.nwb.zarr", "sub-1.nwb.zarr"))  # doctest: +SKIP
+    s3://bucket/sub-1.nwb.zarr: 1,204 objects, 3.2 GB, verified, in /data/sub-1.nwb.zarr (1,204 fetched).
+    """
+    where = locate(location, storage_options).uncached
+    target = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 (the folder, and not what it links to)
+    if where.path is not None and (where.path == target or target.is_relative_to(where.path)):
+        raise DownloadError(f"{target} is the session itself, or lies in it; give another folder.")
+    transport = open_transport(where)
+    inventory = take_inventory(transport)
+    workspace = Workspace(target)
+    with local_errors(target):
+        workspace.prepare(where.url)
+        with Journal(workspace.partial, where.url) as journal:
+            return _Downloading(transport, inventory, workspace, journal, progress).run()
+
+
+@dataclass
+class _Downloading:
+    """One run, with what is known of each object so far."""
+
+    transport: Transport
+    inventory: Inventory
+    workspace: Workspace
+    journal: Journal
+    progress: Callable[[Progress], None] | None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    fetched: set[str] = field(default_factory=set)
+
+    def run(self) -> Download:
+        """Fetch, verify, exchange."""
+        before, self.entries = _entries(self.workspace.folder), _entries(self.workspace.partial)
+        self._adopt(before)
+        missing = run(self._changed())
+        self._check_room(missing)
+        self._fetch(missing)
+        damaged = self._damaged()
+        if damaged:
+            self._fetch([self.inventory.objects[key] for key in damaged])
+            self._refuse_damaged(self._damaged(damaged))
+        kept = set(self.entries)
+        removed = len(before.keys() - kept)
+        self.workspace.keep_only(kept)
+        self._refuse_mixture()
+        self.journal.replace(self.entries.values())
+        if before == self.entries and not self.fetched:
+            self.workspace.discard_partial()
+        else:
+            self.workspace.exchange()
+        return Download(
+            location=str(self.transport.location),
+            folder=self.workspace.folder,
+            objects=len(kept),
+            bytes=sum(entry.size for entry in self.entries.values()),
+            fetched=len(self.fetched),
+            removed=removed,
+            listed=self.inventory.listed,
+        )
+
+    def _adopt(self, before: Mapping[str, Entry]) -> None:
+        """Take over from the earlier download what this one has not fetched anew."""
+        for key, entry in before.items():
+            wanted = self.inventory.objects.get(key)
+            if key in self.entries or wanted is None or not _may_be_current(wanted, entry):
+                continue
+            try:
+                self.workspace.adopt(key)
+            except FileNotFoundError:
+                continue
+            self._note(entry)
+
+    def _note(self, entry: Entry) -> None:
+        self.entries[entry.key] = entry
+        self.journal.add(entry)
+
+    async def _changed(self) -> list[Wanted]:
+        """The objects that are not there, or have changed since they were fetched."""
+        self.entries = {key: entry for key, entry in self.entries.items() if key in self.inventory.objects}
+        limited = asyncio.Semaphore(AT_ONCE)
+
+        async def is_missing(wanted: Wanted) -> bool:
+            entry = self.entries.get(wanted.key)
+            if entry is None or not _may_be_current(wanted, entry) or not self._has_file(entry):
+                return True
+            if wanted.etag is not None:
+                return False
+            # Not listed, or without its ETag: the object itself says whether it has changed.
+            async with limited:
+                asked = await self.transport.get_unless(entry.key, entry.etag or "")
+            return not isinstance(asked, Unchanged)
+
+        answers = await gather([partial(is_missing, wanted) for wanted in self.inventory.objects.values()])
+        missing = [
+            wanted for wanted, answer in zip(self.inventory.objects.values(), answers, strict=True) if answer
+        ]
+        for wanted in missing:
+            self.entries.pop(wanted.key, None)
+        return missing
+
+    def _has_file(self, entry: Entry) -> bool:
+        try:
+            return (self.workspace.partial / entry.key).stat().st_size == entry.size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def _check_room(self, missing: Iterable[Wanted]) -> None:
+        needed, room = sum(wanted.size or 0 for wanted in missing), self.workspace.room()
+        if needed > room:
+            raise DownloadError(
+                f"The download to {self.workspace.folder} needs {readable_size(needed)} more, and the disk "
+                f"has room for {readable_size(room)}. Make room, or give a folder on another disk; what has "
+                f"been fetched so far is kept in {self.workspace.partial}."
+            )
+
+    def _fetch(self, missing: list[Wanted]) -> None:
+        sizes = [wanted.size for wanted in missing]
+        report = Reporter("fetching", len(missing), _sum(sizes), self.progress)
+        run(self._fetch_all(missing, report))
+
+    async def _fetch_all(self, missing: list[Wanted], report: Reporter) -> None:
+        limited = asyncio.Semaphore(AT_ONCE)
+
+        async def fetch(wanted: Wanted) -> None:
+            async with limited:
+                entry = await fetch_object(self.transport, wanted, self.workspace.partial, report.received)
+            if entry is not None:
+                self._note(entry)
+                self.fetched.add(entry.key)
+            report.finished()
+
+        report.show()
+        # The metadata first: that they are still the same at the end says that the data are theirs.
+        ordered = sorted(missing, key=lambda wanted: wanted.key not in ROOTS)
+        await gather([partial(fetch, wanted) for wanted in ordered])
+
+    def _damaged(self, keys: Iterable[str] | None = None) -> list[str]:
+        """Read back what was written; what is not as it was received."""
+        entries = [
+            self.entries[key] for key in (self.entries if keys is None else keys) if key in self.entries
+        ]
+        report = Reporter("verifying", len(entries), sum(entry.size for entry in entries), self.progress)
+        limited = asyncio.Semaphore(os.cpu_count() or 2)
+
+        async def check(entry: Entry) -> str | None:
+            async with limited:
+                intact = await asyncio.to_thread(is_intact, self.workspace.partial, entry)
+            report.received(entry.size)
+            report.finished()
+            return None if intact else entry.key
+
+        found = run(gather([partial(check, entry) for entry in entries]))
+        damaged = [key for key in found if key is not None]
+        for key in damaged:
+            (self.workspace.partial / key).unlink(missing_ok=True)
+            del self.entries[key]
+        return damaged
+
+    def _refuse_damaged(self, damaged: list[str]) -> None:
+        if damaged:
+            raise DownloadError(
+                f"{damaged[0]!r} and {len(damaged) - 1} more files in {self.workspace.partial} cannot be "
+                "read back as they were written, twice. The disk may be failing; give a folder on another."
+            )
+
+    def _refuse_mixture(self) -> None:
+        """Make sure that the session's metadata are still those that were fetched before its data."""
+        for key in sorted(ROOTS & self.entries.keys()):
+            entry = self.entries[key]
+            if entry.etag is None:
+                continue
+            asked = run(self.transport.get_unless(key, entry.etag))
+            if asked is None or (isinstance(asked, Fetched) and asked.etag != entry.etag):
+                raise ObjectChangedError(
+                    f"{self.transport.location}/{key} was changed while the session was being downloaded. "
+                    f"What has been fetched is kept in {self.workspace.partial}; the same download fetches "
+                    "the rest."
+                )
+
+
+def _entries(folder: Path) -> dict[str, Entry]:
+    """What a folder holds by its own record."""
+    record = read_record(folder)
+    return dict(record.entries) if record is not None else {}
+
+
+def _may_be_current(wanted: Wanted, entry: Entry) -> bool:
+    """Whether what was fetched may still be what is stored; where there was no ETag, nobody can tell."""
+    return (
+        entry.etag is not None
+        and not entry.etag.startswith("W/")
+        and wanted.size in {None, entry.size}
+        and wanted.etag in {None, entry.etag}
+    )
+
+
+def _sum(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

@@ -1,0 +1,271 @@
+"""A transport that keeps copies on disk of what another one fetches, and answers from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from intake_nwbzarr.cache_option import DEFAULT_SIZE, default_folder
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.cache.copies import Copies
+from intake_nwbzarr.transport.cache.files import Copy, PartName, tag
+from intake_nwbzarr.transport.cache.parts import Piece, cover
+from intake_nwbzarr.transport.cache.store import open_store
+from intake_nwbzarr.transport.contract import (
+    DOCUMENTS,
+    Failure,
+    Fetched,
+    Folder,
+    Identity,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+)
+from intake_nwbzarr.transport.log import record
+from intake_nwbzarr.transport.loop import on_loop
+
+
+def cached(inner: Transport) -> Transport:
+    """The transport with the cache that its location asks for.
+
+    Raises
+    ------
+    CacheError
+        When the folder cannot, or must not, hold a cache.
+    """
+    option = inner.location.option("chunk_cache") or {}
+    folder = Path(option["folder"]).expanduser() if "folder" in option else default_folder()
+    store = open_store(folder, option.get("size", DEFAULT_SIZE))
+    return CachedTransport(_Shared(inner, Copies(inner, store))) if store.usable else inner
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What the views of one location, in different states, have in common."""
+
+    inner: Transport
+    copies: Copies
+    # Whoever asks for what is being fetched waits for it.
+    turns: WeakValueDictionary[tuple[str, Part | None], asyncio.Lock] = field(
+        default_factory=WeakValueDictionary
+    )
+
+
+class CachedTransport(Transport):
+    """Answers from copies of the same object, for the same identity, that are known to be current.
+
+    A copy is current without being asked for when it was made, or last found unchanged, while the session's
+    metadata document had the ETag that the caller knows (see `at`), or when the caller has just seen the
+    object's own ETag. Otherwise one conditional GET decides. What is not there, and what failed, is asked for
+    every time; so is what has no ETag, or a weak one.
+
+    Parameters
+    ----------
+    shared
+        The transport that fetches, over HTTP or S3, and what is kept.
+    state
+        The ETag of the session's metadata document, where the caller knows it.
+    """
+
+    def __init__(self, shared: _Shared, state: str | None = None) -> None:
+        super().__init__(shared.inner.location)
+        self.conditional = shared.inner.conditional
+        self.writable = shared.inner.writable
+        self._shared = shared
+        self._inner = shared.inner
+        self._copies = shared.copies
+        self._state = state
+        self._revalidate: bool | None = self.location.option("revalidate")
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, CachedTransport)
+            and other._shared is self._shared
+            and other._state == self._state
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self._shared), self._state))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.location, self._state)
+
+    def at(self, etag: str | None) -> Transport:
+        """The same, for the state of the session whose metadata document has this ETag."""
+        return CachedTransport(self._shared, etag)
+
+    def count_for(self, url: str) -> None:
+        """Have requests counted for another location."""
+        super().count_for(url)
+        self._inner.count_for(url)
+
+    async def identity(self) -> Identity:
+        """Of the transport that fetches."""
+        return await self._inner.identity()
+
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """As `get`; for an object that is known to have `etag`, a copy that has it is current."""
+        safe = self._safe(key)
+
+        async def answer() -> Fetched | None:
+            async with self._shared.turns.setdefault((safe, part), asyncio.Lock()):
+                if part is None:
+                    return await self._whole(safe, limit, etag)
+                return await self._part(safe, part, limit, etag)
+
+        fetched = await on_loop(answer())
+        if fetched is not None:
+            record(self.counted, "get", cached=fetched.cached)
+        return fetched
+
+    async def fetch_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | None:
+        """As `get_unless`; always asks."""
+        found = await self._inner.fetch_unless(key, part, limit, etag)
+        if not isinstance(found, Unchanged):
+            await on_loop(self._note(self._safe(key), part, found))
+        return found
+
+    async def kept(self, key: str) -> Fetched | None:
+        """A whole object as it is kept, without any request, however old it is."""
+        copy = await on_loop(self._copies.whole(self._safe(key)))
+        if copy is None:
+            return None
+        record(self.counted, "get", cached=len(copy.data))
+        return _answer(copy)
+
+    async def _whole(self, key: str, limit: int, etag: str | None) -> Fetched | None:
+        copy = await self._copies.whole(key)
+        if copy is None or len(copy.data) > limit or etag not in {None, copy.etag}:
+            return await self._fetch(key, None, limit, etag)
+        if etag is not None or self._is_current(key, copy):
+            return _answer(copy)
+        found = await self._inner.fetch_unless(key, None, limit, copy.etag)
+        if isinstance(found, Unchanged):
+            await self._copies.confirm(key, [copy], self._state)
+            return _answer(copy)
+        return await self._note(key, None, found)
+
+    async def _part(self, key: str, part: Part, limit: int, etag: str | None) -> Fetched | None:
+        found = await self._covering(key, part, etag)
+        if found is None or found.stop - found.start > limit:
+            return await self._fetch(key, part, limit, etag)
+        copies = list(found.copies.values())
+        gaps = [piece for piece in found.pieces if piece.kept is None]
+        if gaps:
+            return await self._fill(key, part, limit, found, gaps)
+        if etag is None and not all(self._is_current(key, copy) for copy in copies):
+            asked = await self._inner.fetch_unless(key, part, limit, copies[0].etag)
+            if not isinstance(asked, Unchanged):
+                return await self._note(key, part, asked)
+            await self._copies.confirm(key, copies, self._state)
+        return found.joined({})
+
+    async def _fill(
+        self, key: str, part: Part, limit: int, found: _Covering, gaps: Sequence[Piece]
+    ) -> Fetched | None:
+        """Fetch what is missing of a part; its ETag says whether the rest is current."""
+        parts = [Part(gap.start, gap.stop) for gap in gaps]
+        fetched = await asyncio.gather(*(self._inner.fetch(key, gap, limit) for gap in parts))
+        filled: dict[int, bytes] = {}
+        for gap, piece in zip(parts, fetched, strict=True):
+            if piece is None or piece.etag != found.etag or piece.size != found.size:
+                return await self._fetch(key, part, limit, None)
+            await self._copies.keep(key, gap, piece, self._state)
+            filled[gap.start or 0] = piece.data
+        return found.joined(filled)
+
+    async def _covering(self, key: str, part: Part, etag: str | None) -> _Covering | None:
+        """What is kept of a part of an object, all of one version of it; None for nothing at all."""
+        whole = await self._copies.whole(key)
+        if whole is not None and etag in {None, whole.etag} and (bounds := part.bounds(whole.size)):
+            name = PartName(0, whole.size, whole.size, tag(whole.etag))
+            return _Covering(*bounds, whole.etag, whole.size, [Piece(*bounds, name)], {name: whole})
+        names = await self._copies.parts(key)
+        if etag is not None:
+            names = [name for name in names if name.tag == tag(etag)]
+        # There is one version, but for a moment in which another process learns of a new one.
+        names = [name for name in names if (name.tag, name.size) == (names[0].tag, names[0].size)]
+        if not names or (bounds := part.bounds(names[0].size)) is None:
+            return None
+        pieces = cover(*bounds, names)
+        needed = {piece.kept for piece in pieces if piece.kept is not None}
+        copies = {name: copy for name in needed if (copy := await self._copies.read(key, name)) is not None}
+        if not copies or len(copies) != len(needed) or len({copy.etag for copy in copies.values()}) != 1:
+            return None
+        return _Covering(*bounds, next(iter(copies.values())).etag, names[0].size, pieces, copies)
+
+    async def _fetch(self, key: str, part: Part | None, limit: int, etag: str | None) -> Fetched | None:
+        return await self._note(key, part, await self._inner.fetch(key, part, limit, etag))
+
+    async def _note(self, key: str, part: Part | None, fetched: Fetched | None) -> Fetched | None:
+        if fetched is None:
+            await self._copies.forget(key)
+        else:
+            await self._copies.keep(key, part, fetched, self._state)
+        return fetched
+
+    def _is_current(self, key: str, copy: Copy) -> bool:
+        """Whether a copy needs no question."""
+        if self._revalidate is not None:
+            return not self._revalidate
+        is_document = key.rpartition("/")[2] in DOCUMENTS
+        return not is_document and self._state is not None and copy.state == self._state
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        return await self._inner._get(key, part, limit)
+
+    async def _is_gone(self) -> bool:
+        return await self._inner._is_gone()
+
+    async def _list(self, prefix: str) -> Sequence[Listed]:
+        return await self._inner._list(prefix)
+
+    async def _list_folder(self, folder: str) -> Folder:
+        return await self._inner._list_folder(folder)
+
+    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
+        try:
+            return await self._inner._put(key, data, if_match, if_none_match)
+        finally:
+            await self._copies.forget(key)
+
+
+@dataclass(frozen=True)
+class _Covering:
+    """The pieces that make up a part of one version of an object, and the copies that are kept."""
+
+    start: int
+    stop: int
+    etag: str
+    size: int
+    pieces: list[Piece]
+    copies: dict[PartName, Copy]
+
+    def joined(self, filled: dict[int, bytes]) -> Fetched:
+        """The part, with what was fetched to fill its gaps."""
+        data, from_copies = [], 0
+        for piece in self.pieces:
+            if piece.kept is None:
+                data.append(filled[piece.start])
+            else:
+                copy = self.copies[piece.kept]
+                data.append(copy.data[piece.start - copy.start : piece.stop - copy.start])
+                from_copies += piece.stop - piece.start
+        return Fetched(b"".join(data), self.etag, self.size, from_copies)
+
+
+def _answer(copy: Copy) -> Fetched:
+    return Fetched(copy.data, copy.etag, copy.size, len(copy.data))
+
+
+def _reopened(location: Location, state: str | None) -> Transport:
+    from intake_nwbzarr.transport.requests import open_transport
+
+    return open_transport(location).at(state)

@@ -1,0 +1,244 @@
+"""What a chunk cache keeps on disk: files that are whole or not there, and no more bytes than allowed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from intake_nwbzarr.errors import CacheWarning, warn_caller
+from intake_nwbzarr.transport.cache.files import Copy, PartName, parse, serialise, tag
+from intake_nwbzarr.transport.cache.folder import PARTIAL, open_folder
+
+AFTER_EVICTION: Final = 0.8
+"""How full a cache is left, so that the oldest copies are looked for now and then only."""
+
+LARGEST_SHARE: Final = 0.25
+"""What is larger than this share of a cache is not kept: it would displace too much."""
+
+TOUCHED: Final = 60.0
+"""Seconds in which a copy that is read often is noted as read once."""
+
+PAUSE: Final = 60.0
+"""Seconds without writing, after a disk was found full."""
+
+ABANDONED: Final = 3600.0
+"""Seconds after which a file that nobody has finished writing is removed."""
+
+_BLOCK = 4096
+# The disk, the user's quota, or the process' own limit.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class CacheStore:
+    """Copies by the name of their object, in a folder; used from threads of any number of processes.
+
+    A file is written aside and renamed, and its checksum compared whenever it is read: what is damaged, or
+    was never finished, is as good as not there. The bytes of all files are kept account of in one that
+    processes lock in turn; above the limit those are removed that were not read for longest.
+
+    Parameters
+    ----------
+    folder
+        See `intake_nwbzarr.transport.cache.folder.open_folder`.
+    size
+        Bytes on disk at most, in blocks of 4 KiB; for a moment, what is being written comes on top.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.size = size
+        self.salt = b""
+        self._paused = 0.0
+        self._has_warned = False
+        try:
+            self.salt = open_folder(folder)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._pause(error)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a folder at all."""
+        return bool(self.salt)
+
+    def read(self, name: str, part: PartName | None = None) -> Copy | None:
+        """An object's copy, or that of a part; None when there is none that is intact."""
+        path = self._path(name, part)
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            try:
+                found = parse(file.readall(), str(path.relative_to(self.folder)))
+                status = os.fstat(descriptor)
+                if found is not None and time.time() - status.st_mtime > TOUCHED:
+                    os.utime(descriptor)
+            except OSError:
+                return None
+        if found is None:
+            self._remove([path])
+        return found
+
+    def parts(self, name: str) -> list[PartName]:
+        """The parts of an object that there are copies of, as their names say."""
+        try:
+            entries = [entry.name for entry in os.scandir(self._folder_of_parts(name))]
+        except OSError:
+            return []
+        found = [PartName.parse(entry) for entry in entries]
+        return sorted(part for part in found if part is not None)
+
+    def write(self, name: str, copy: Copy) -> None:
+        """Keep a copy, and nothing that it makes useless: its own parts, or copies of another version.
+
+        Where the disk is full, warn once and keep none for a while.
+        """
+        part = None if copy.is_whole else PartName(copy.start, copy.stop, copy.size, tag(copy.etag))
+        others = [known for known in self.parts(name) if part is None or known[2:] != part[2:]]
+        self._remove([self._path(name, known) for known in others])
+        if part is not None:
+            self._remove([self._path(name, None)])
+        if len(copy.data) > LARGEST_SHARE * self.size or time.monotonic() < self._paused:
+            return
+        try:
+            path = self._path(name, part)
+            content = serialise(copy, str(path.relative_to(self.folder)))
+            self._reserve(_occupied(sum(map(len, content))))
+            self._replace(path, content)
+        except OSError as error:
+            self._pause(error)
+
+    def forget(self, name: str) -> None:
+        """Remove every copy of an object."""
+        self._remove([self._path(name, part) for part in (None, *self.parts(name))])
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            # Another process may have removed it, and what cannot be removed is asked about when it is read.
+            with suppress(OSError):
+                path.unlink()
+
+    def _path(self, name: str, part: PartName | None) -> Path:
+        if part is None:
+            return self.folder / name[:2] / name
+        return self._folder_of_parts(name) / part.text
+
+    def _folder_of_parts(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.parts"
+
+    def _replace(self, path: Path, content: tuple[bytes, bytes]) -> None:
+        # Written into the cache's own folder: that of the object may be removed meanwhile, when it is empty.
+        aside = self.folder / f"{secrets.token_hex(8)}{PARTIAL}"
+        try:
+            with os.fdopen(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.writelines(content)
+            for is_last in (False, False, True):
+                try:
+                    aside.replace(path)
+                    break
+                except FileNotFoundError:
+                    # Not there yet; or, again, another process has just found it empty and removed it.
+                    if is_last:
+                        raise
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _pause(self, error: OSError) -> None:
+        self._paused = time.monotonic() + PAUSE
+        if not self._has_warned:
+            self._has_warned = True
+            why = os.strerror(error.errno) if error.errno else type(error).__name__
+            warn_caller(
+                f"The chunk cache in {self.folder} cannot be written ({why}): what is read is not kept. Make "
+                "room there, or give another folder or a smaller size.",
+                CacheWarning,
+            )
+
+    @contextmanager
+    def _account(self) -> Iterator[int]:
+        """Hold the account of all files, a text of decimal digits, with no other process doing so."""
+        descriptor = os.open(self.folder / "total", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _reserve(self, wanted: int) -> None:
+        """Make sure that so many bytes more are allowed, before they are written."""
+        with self._account() as descriptor:
+            text = os.pread(descriptor, 32, 0).strip()
+            known = int(text) if text.isdigit() else None
+            if known is None or known + wanted > self.size:
+                known = self._evict(wanted)
+            os.pwrite(descriptor, b"%-31d\n" % (known + wanted), 0)
+
+    def _evict(self, wanted: int) -> int:
+        """Count anew, and remove what was not read for longest where that is too much; how much is left."""
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        if total + wanted <= self.size:
+            # The account was wrong: copies were replaced or removed, or a writer was killed.
+            return total
+        goal = AFTER_EVICTION * self.size - wanted
+        for _, size, path in files:
+            if total <= goal:
+                break
+            # A reader that has it open reads on.
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 (a text, of which there may be a million)
+            total -= size
+        return total
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """When each file was read last, its bytes on disk, and its path; abandoned ones are removed."""
+        folders = [str(self.folder)]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = list(os.scandir(folder))
+            except FileNotFoundError:
+                continue
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.path)
+                elif not entry.name.endswith(PARTIAL):
+                    if folder != str(self.folder):
+                        yield status.st_mtime, _occupied(status.st_size), entry.path
+                elif time.time() - status.st_mtime > ABANDONED:
+                    Path(entry.path).unlink(missing_ok=True)
+            if not entries and folder.endswith(".parts"):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+
+
+@cache
+def open_store(folder: Path, size: int) -> CacheStore:
+    """The store in a folder; one in a process for each folder and size.
+
+    Raises
+    ------
+    CacheError
+        When the folder cannot, or must not, hold a cache.
+    """
+    return CacheStore(folder, size)
+
+
+def _occupied(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

@@ -1,0 +1,148 @@
+"""What opening sessions reads beside their metadata (scalars, ids), remembered in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.contract import (
+    DOCUMENTS,
+    Failure,
+    Fetched,
+    Folder,
+    Identity,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+)
+from intake_nwbzarr.transport.memory import Memory
+from intake_nwbzarr.transport.requests import open_transport, standing_in
+
+MOST_BYTES: Final = 64 * 2**20
+"""Bytes that are remembered of all sessions together."""
+
+LARGEST: Final = 256 * 2**10
+"""Bytes of an object that is remembered; opening reads small ones."""
+
+# What an entry takes beside its bytes.
+_OVERHEAD = 500
+
+memory: Memory[Fetched] = Memory(MOST_BYTES)
+
+
+def remembering() -> AbstractContextManager[None]:
+    """Have what is read meanwhile, in this thread, remembered, and answered from memory.
+
+    That is done over HTTP and S3, for whole small objects of sessions with consolidated metadata, and as long
+    as these have the same ETag: to open a session again then takes one conditional request for them. An
+    object that is replaced without the metadata changing is not noticed by this process, unless it asks for
+    ``storage_options={"revalidate": True}``.
+    """
+    return standing_in(_stand_in)
+
+
+def _stand_in(location: Location) -> Transport | None:
+    with standing_in(None):
+        own = open_transport(location)
+    if not own.conditional or location.option("revalidate") is True:
+        return None
+    return RememberingTransport(own, location.uncached.cache_key)
+
+
+class RememberingTransport(Transport):
+    """Answers from memory, and remembers what it fetches, for a known state of the session.
+
+    Parameters
+    ----------
+    own
+        The location's own transport, which everything else is left to.
+    scope
+        The location and the identity.
+    state
+        The ETag of the session's metadata document, where the caller knows it.
+    """
+
+    def __init__(self, own: Transport, scope: Hashable, state: str | None = None) -> None:
+        super().__init__(own.location)
+        self.conditional = own.conditional
+        self.writable = own.writable
+        self._own = own
+        self._scope = scope
+        self._state = state
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RememberingTransport) and (other._own, other._scope, other._state) == (
+            self._own,
+            self._scope,
+            self._state,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._own, self._scope, self._state))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._own.__reduce__()
+
+    def at(self, etag: str | None) -> Transport:
+        """The same, for the state of the session whose metadata document has this ETag."""
+        return RememberingTransport(self._own.at(etag), self._scope, etag)
+
+    async def get(
+        self,
+        key: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        suffix: int | None = None,
+        limit: int | None = None,
+        etag: str | None = None,
+    ) -> Fetched | None:
+        """As `Transport.get`; what is remembered costs no request, and is in no count."""
+        is_document = key.rpartition("/")[2] in DOCUMENTS
+        is_whole = start is None and stop is None and suffix is None
+        name = (self._scope, self._state, key)
+        if self._state is None or is_document or not is_whole:
+            return await self._own.get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
+        known = memory.get(name)
+        if known is not None and etag in {None, known.etag} and (limit is None or len(known.data) <= limit):
+            return known
+        fetched = await self._own.get(key, limit=limit, etag=etag)
+        if fetched is not None and len(fetched.data) <= LARGEST:
+            memory.put(name, fetched, len(fetched.data) + _OVERHEAD)
+        return fetched
+
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """Of the location's own transport."""
+        return await self._own.fetch(key, part, limit, etag)
+
+    async def fetch_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | None:
+        """Of the location's own transport."""
+        return await self._own.fetch_unless(key, part, limit, etag)
+
+    async def kept(self, key: str) -> Fetched | None:
+        """Of the location's own transport."""
+        return await self._own.kept(key)
+
+    async def identity(self) -> Identity:
+        """Of the location's own transport."""
+        return await self._own.identity()
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        return await self._own._get(key, part, limit)
+
+    async def _is_gone(self) -> bool:
+        return await self._own._is_gone()
+
+    async def _list(self, prefix: str) -> Sequence[Listed]:
+        return await self._own._list(prefix)
+
+    async def _list_folder(self, folder: str) -> Folder:
+        return await self._own._list_folder(folder)
+
+    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
+        return await self._own._put(key, data, if_match, if_none_match)
