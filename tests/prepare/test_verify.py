@@ -17,7 +17,7 @@ from hdmf.common import DynamicTable, VectorData
 from hdmf.container import AbstractContainer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pynwb import NWBFile
+from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
@@ -31,7 +31,7 @@ from tests.neurodata.event_waveform import NAME as EVENT_WAVEFORM
 from tests.neurodata.event_waveform import TIMES, event_waveform
 from tests.neurodata.every_type import every_type
 from tests.neurodata.extension_files import extension_files, without_schemas
-from tests.neurodata.small_files import empty_session, write
+from tests.neurodata.small_files import edit, empty_session, write
 
 # Both libraries warn of the oddities that are in these files on purpose.
 pytestmark = [
@@ -179,6 +179,19 @@ def test_a_column_called_data_does_not_stand_for_its_table(tmp_path: Path) -> No
     found = verify(write(tmp_path, nwbfile))
     assert not found.different
     assert not found.unshown
+
+
+def test_what_links_to_another_file_is_compared_too(tmp_path: Path) -> None:
+    raw = empty_session()
+    raw.add_acquisition(TimeSeries(name="raw", data=[1.0, 2.0], unit="m", rate=10.0))
+    write(tmp_path, raw, "raw.nwb.zarr")
+    path = write(tmp_path, empty_session(), "processed.nwb.zarr")
+    links = [{"name": "linked", "source": "../raw.nwb.zarr", "path": "/acquisition/raw"}]
+    edit(path, "acquisition", lambda document: document["attributes"].update(_LINKS=links))
+    found = verify(path)
+    assert not found.different
+    assert not found.unshown
+    assert {each.name for each in found.equal if each.path == "acquisition/linked"} >= {"data"}
 
 
 def test_a_location_without_a_file_is_the_usual_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from hdmf.container import AbstractContainer
 from pynwb import NWBFile
 
 from intake_nwbzarr.errors import LinkError, NodeNotFoundError
+from intake_nwbzarr.hierarchy.links import UNREACHABLE
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode, Node
 
@@ -42,13 +44,36 @@ class Sides:
 
     @cached_property
     def paths(self) -> Mapping[str, str]:
-        """The path of each object, by its ``object_id``."""
+        """The path of each object, by its ``object_id``; of one in another file, that of the link to it."""
         found: dict[str, str] = {}
-        for path in self.hierarchy:
-            identifier = self.hierarchy[path].attributes.get("object_id")
-            if isinstance(identifier, str):
-                found.setdefault(identifier, path)
+        for path, node in self.hierarchy.items():
+            _name(found, node, path)
+        for path, node in self.hierarchy.items():
+            for name, link in self.hierarchy.links(path).items() if isinstance(node, GroupNode) else ():
+                if link.source != ".":
+                    self._name_linked(found, f"{path}/{name}".lstrip("/"))
         return found
+
+    def _name_linked(self, found: dict[str, str], path: str) -> None:
+        with suppress(*UNREACHABLE):
+            target = self.hierarchy.resolve(path)
+            for inner, node in target.hierarchy.items():
+                if inner == target.path or inner.startswith(f"{target.path}/"):
+                    _name(found, node, path + inner.removeprefix(target.path))
+
+    def own_path(self, path: str) -> str:
+        """Where an object is in the file that holds it."""
+        try:
+            return self.hierarchy.resolve(path).path
+        except (NodeNotFoundError, LinkError):
+            return path
+
+    def is_elsewhere(self, path: str) -> bool:
+        """Whether an object is in another file, that a link leads to."""
+        try:
+            return self.hierarchy.resolve(path).hierarchy is not self.hierarchy
+        except (NodeNotFoundError, LinkError):
+            return False
 
     def path(self, container: AbstractContainer) -> str | None:
         """Where an object is in the file; None when it is not in this one."""
@@ -104,6 +129,12 @@ class Sides:
         for name, value in ({} if node is None else node.attributes).items():
             if name not in _IDENTITY and not name.startswith("_"):
                 yield name, value
+
+
+def _name(found: dict[str, str], node: Node, path: str) -> None:
+    identifier = node.attributes.get("object_id")
+    if isinstance(identifier, str):
+        found.setdefault(identifier, path)
 
 
 def _node(tree: xr.DataTree, shown: Mapping[str, str], path: str) -> xr.Dataset | None:
