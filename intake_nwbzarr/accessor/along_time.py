@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.accessor.contents.seconds import Time
     from intake_nwbzarr.accessor.peri_event.align import AlignMethod, Events, OnMissing
     from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
 
@@ -35,7 +36,8 @@ class AlongTime:
         events
             A Dataset that has a table (of the table alone, or of a whole session), whose columns without rows
             of their own become coordinates of the result; a DataArray of times along one dimension; or
-            anything that NumPy makes a one-dimensional array of. Seconds in the session's time, or datetimes.
+            anything that NumPy makes a one-dimensional array of. Seconds in the session's time, or datetimes,
+            in UTC where they name no zone.
         window
             From when to when around each event, in seconds: half-open, ``[a, b)``.
         on
@@ -79,7 +81,8 @@ class AlongTime:
         Raises
         ------
         OptionError
-            When a keyword means nothing for a series or for units, is missing, or a dimension's name clashes.
+            When a keyword means nothing for a series or for units, is missing, or a dimension's name clashes;
+            when the times of a regular series are decoded, for they no longer tell its rate.
         NodeNotFoundError
             When the events have no such column.
         SelectionError
@@ -118,7 +121,7 @@ class AlongTime:
             on_missing=on_missing,
         )
 
-    def bin(self, width: float, *, start: float | None = None, stop: float | None = None) -> xr.DataArray:
+    def bin(self, width: float, *, start: Time | None = None, stop: Time | None = None) -> xr.DataArray:
         """Spike counts in bins of equal width.
 
         Parameters
@@ -126,10 +129,10 @@ class AlongTime:
         width
             Of a bin in seconds.
         start
-            Where the first begins, in seconds; 0 unless given.
+            Where the first begins, in seconds or as a datetime; 0 unless given.
         stop
-            Where the last ends at the latest, in seconds; the last spike of these units unless given. A last
-            bin that is not whole is left out.
+            Where the last ends at the latest, in seconds or as a datetime; the last spike of these units
+            unless given. A last bin that is not whole is left out.
 
         Returns
         -------
@@ -163,7 +166,7 @@ class AlongTime:
 
         return bin_spikes(self._dataset, width, start=start, stop=stop)
 
-    def restrict(self, start: float, stop: float) -> xr.Dataset:
+    def restrict(self, start: Time, stop: Time) -> xr.Dataset:
         """Keep what the session holds from one time on and before another: the window ``[start, stop)``.
 
         Series are sliced along their time, lazily: of stored timestamps, only the blocks in which the window
@@ -186,7 +189,8 @@ class AlongTime:
         Parameters
         ----------
         start, stop
-            Seconds from the session's zero of time, also where times are decoded; infinite for an open end.
+            Seconds from the session's zero of time, also where times are decoded, or datetimes; infinite for
+            an open end. A time may be a DataArray without dimensions, as ``trials.start_time[3]`` is.
 
         Returns
         -------
@@ -196,10 +200,11 @@ class AlongTime:
         Raises
         ------
         OptionError
-            When the times are not numbers, or `start` is not before `stop`.
+            When these are no times, or `start` is not before `stop`.
         SelectionError
             When timestamps hold NaN or do not ascend where they are searched, or the spike times of a unit;
-            when a table is here without the columns that say when its rows are; when the times of a series
+            when a table is here without the columns that say when its rows are, or these hold no times;
+            when the times of a series
             were left out; when nothing here has a time.
 
         Warns
@@ -209,7 +214,7 @@ class AlongTime:
 
         Examples
         --------
-        >>> ds.nwb.restrict(float(ds.trials_start_time[3]), float(ds.trials_stop_time[3]))  # doctest: +SKIP
+        >>> ds.nwb.restrict(ds.trials_start_time[3], ds.trials_stop_time[3])  # doctest: +SKIP
         """
         from intake_nwbzarr.accessor.time.restrict import restrict
 

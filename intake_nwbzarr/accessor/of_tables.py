@@ -37,6 +37,8 @@ class OfTables:
         ------
         NodeNotFoundError
             When there is no such column, or its ``_start`` and ``_count`` were left out.
+        OptionError
+            When the name is no text.
         SelectionError
             When the values were selected along their own dimension, or the rows of a compact Dataset were
             selected: in both cases rows cannot be told apart any more.
@@ -63,10 +65,12 @@ class OfTables:
         Returns
         -------
         numpy.ndarray
-            In seconds, (spike,), as stored.
+            In seconds, (spike,), also where times are decoded.
 
         Raises
         ------
+        OptionError
+            When `unit` is no id.
         NodeNotFoundError
             When there is no such unit, or there are no spike times.
         SelectionError
@@ -127,11 +131,11 @@ class OfTables:
         Returns
         -------
         pandas.DataFrame
-            ``start_time`` and ``stop_time`` in seconds first. Of an IntervalSeries, ``code`` follows, the
-            kind of each interval, and rows are in the order in which intervals are first seen; a start that
-            another of its kind follows, or nothing, has the stop time NaN, and an end without a start has
-            the start time NaN. Of a table, its other columns follow, those that are not ragged, and rows are
-            labelled by ``id``.
+            ``start_time`` and ``stop_time`` first, in seconds, or as the datetimes that this Dataset has. Of
+            an IntervalSeries, ``code`` follows, the kind of each interval, and rows are in the order in which
+            intervals are first seen; a start that another of its kind follows, or nothing, has the stop time
+            NaN, and an end without a start has the start time NaN. Of a table, its other columns follow,
+            those that are not ragged, and rows are labelled by ``id``.
 
         Raises
         ------

@@ -117,6 +117,9 @@ class OtherForms:
         events              ``Ts``, sorted
         ==================  ======================================================================
 
+        Times are in seconds, also where this Dataset has them decoded, to the nanosecond then, and so are
+        columns of times. Samples that all have one time have a time support of a microsecond.
+
         Ragged columns, and columns that are not of one value a row, stay in the Dataset. Names of columns
         that pynapple cannot take have ``_`` for what is no letter or digit; those that it uses itself end in
         one. pynapple reads the first sample of a series to see that it is indexable.
@@ -142,7 +145,7 @@ class OtherForms:
             When timestamps do not ascend, ids of units repeat, or values of a ragged column were selected
             along their own dimension.
         OptionError
-            When times were decoded to datetimes.
+            When several objects have that name.
 
         Warns
         -----

@@ -164,6 +164,6 @@ def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray
         )
         missing |= beyond
     nanoseconds = np.rint(np.where(missing, 0.0, seconds) * 1e9).astype(np.int64)
-    result = (np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
+    result = np.asarray(np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
     result[missing] = np.datetime64("NaT", "ns")
     return result

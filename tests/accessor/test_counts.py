@@ -112,7 +112,7 @@ def test_the_flat_view_counts_too_and_dask_chunks_it(session: Path) -> None:
         ({"width": "1"}, "width='1' means nothing here"),
         ({"width": np.nan}, "width=nan means nothing here"),
         ({"width": 1, "stop": -1}, "stop=-1 is before the start, 0.0 s"),
-        ({"width": 1, "start": np.inf}, "start=inf means nothing here"),
+        ({"width": 1, "start": np.inf}, "start=inf is not a time; it is a finite number of seconds"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(units: xr.Dataset, arguments: dict, message: str) -> None:

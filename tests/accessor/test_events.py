@@ -1,5 +1,6 @@
 """Peri-event alignment of series and units: what comes out, and what is said where it cannot."""
 
+import datetime as dt
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from intake_nwbzarr.errors import LimitError, NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.errors import LimitError, MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from intake_nwbzarr.indexes import RegularTimeIndex
 from tests.accessor.peri_event_session import (
     COUNTER,
@@ -217,16 +218,30 @@ def test_gaps_are_missing() -> None:
 def test_timestamps_that_pandas_indexes_are_irregular(session: Path) -> None:
     counter = opened(session, "acquisition/counter")
     masked = counter.isel(time=counter.time.values < 3)
-    decoded = opened(session, "acquisition/counter", decode_times=True)
-    for dataset in (masked.drop_indexes("time").set_xindex("time"), decoded, decoded.isel(time=slice(1500))):
-        with pytest.raises(OptionError, match="irregular: say at which rate="):
-            dataset.nwb.align([2.0], (0, 0.1))
-        aligned = dataset.nwb.align([2.0], (0, 0.1), rate=100, method="nearest")
-        np.testing.assert_array_equal(aligned.data[0], np.arange(500, 600, 10))
-    instant = np.array(["2024-05-01T12:00:02"], "datetime64[ns]")
-    np.testing.assert_array_equal(
-        counter.nwb.align(instant, (0, 0.1)).data, counter.nwb.align([2.0], (0, 0.1)).data
-    )
+    indexed = masked.drop_indexes("time").set_xindex("time")
+    with pytest.raises(OptionError, match="irregular: say at which rate="):
+        indexed.nwb.align([2.0], (0, 0.1))
+    aligned = indexed.nwb.align([2.0], (0, 0.1), rate=100, method="nearest")
+    np.testing.assert_array_equal(aligned.data[0], np.arange(500, 600, 10))
+
+
+def test_datetimes_are_events_in_utc_or_in_their_own_zone(session: Path) -> None:
+    counter = opened(session, "acquisition/counter")
+    expected = counter.nwb.align([2.0], (0, 0.1)).data
+    for instant in (
+        np.array(["2024-05-01T12:00:02"], "datetime64[ns]"),
+        [np.datetime64("2024-05-01T12:00:02")],
+        [dt.datetime(2024, 5, 1, 12, 0, 2)],  # noqa: DTZ001 - without a zone, which is then UTC
+        [pd.Timestamp("2024-05-01T12:00:02")],
+        [pd.Timestamp("2024-05-01T14:00:02", tz="Europe/Paris")],
+        pd.DatetimeIndex(["2024-05-01T14:00:02"], tz="Europe/Paris"),
+    ):
+        np.testing.assert_array_equal(counter.nwb.align(instant, (0, 0.1)).data, expected)
+    assert np.isnan(counter.nwb.align([pd.NaT, pd.Timestamp("2024-05-01T12:00:02")], (0, 0.1)).data[0]).all()
+    with pytest.raises(SelectionError, match=r"too far from 2024-05-01 .* to be counted in nanoseconds"):
+        counter.nwb.align(np.array(["9999-01-01"], "datetime64[s]"), (0, 0.1))
+    with pytest.raises(SelectionError, match="the array of events holds object, such as"):
+        counter.nwb.align(np.array([pd.Timestamp("2024-05-01"), 2.0], object), (0, 0.1))
 
 
 def test_text_and_truth_are_aligned_too(session: Path) -> None:
@@ -364,6 +379,10 @@ def test_dimensions_of_one_name_are_refused(units: xr.Dataset, voltage: xr.Datas
         ("acquisition/counter", {"on": "start_time"}, "on='start_time' names a column of a table"),
         ("acquisition/counter", {"events": 2.0}, r"has the shape \(\)"),
         ("acquisition/counter", {"events": [[2.0]]}, r"has the shape \(1, 1\)"),
+        ("acquisition/counter", {"events": [[2.0], [3.0, 4.0]]}, "the list makes no array"),
+        ("acquisition/counter", {"window": "01"}, "window='01' is no window"),
+        ("acquisition/counter", {"window": (np.timedelta64(0, "ns"), 1)}, "is no window"),
+        ("units", {"bin": np.timedelta64(1, "ns")}, "bin=.* means nothing here"),
         ("acquisition/position", {}, "irregular: say at which rate="),
         ("acquisition/position", {"rate": 10}, "irregular: say at which rate="),
         ("acquisition/position", {"rate": 10, "method": "linear", "gap": -1}, "gap=-1 means nothing here"),
@@ -459,3 +478,10 @@ def test_times_picked_from_a_series_are_events_and_no_time(session: Path) -> Non
     np.testing.assert_array_equal(aligned["event_time"].values, times.values)
     expected = counter.nwb.align(times.values, (0.0, 0.002))
     np.testing.assert_array_equal(aligned["data"].values, expected["data"].values)
+
+
+def test_events_of_another_session_are_told(session: Path, trials: xr.Dataset) -> None:
+    counter = opened(session, "acquisition/counter")
+    others = trials.assign_attrs(timestamps_reference_time="1999-01-01T00:00:00+00:00")
+    with pytest.warns(MappingWarning, match="count from 1999-01-01.*of different sessions"):
+        counter.nwb.align(others, (0, 0.001))

@@ -99,7 +99,16 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
     [
         ({"events": [1.0]}, OptionError, "window="),
         ({"window": (0, 1)}, OptionError, "events="),
-        ({"events": [1.0], "window": (1, 1)}, OptionError, "empty"),
+        ({"events": [1.0], "window": (1, 1)}, OptionError, "no window"),
+        ({"units": 1, "events": [1.0], "window": "ab"}, OptionError, "window='ab' is no window"),
+        ({"units": 1, "events": [1.0], "window": (1, 2, 3)}, OptionError, "no window"),
+        ({"units": 1, "events": [1.0], "window": (None, 1)}, OptionError, "no window"),
+        ({"units": 1, "events": [1.0], "window": (-np.inf, 1)}, OptionError, "no window"),
+        ({"start": np.nan}, OptionError, "start=nan is not a time"),
+        ({"start": "a"}, OptionError, "start='a' is not a time"),
+        ({"start": 3, "stop": 2}, OptionError, "start=3 is after stop=2"),
+        ({"units": [[1], [2, 3]]}, OptionError, "units=.* is the id of a unit, or a list of ids"),
+        ({"units": True}, OptionError, "units=True means nothing here"),
         ({"events": [1.0], "window": (0, 1)}, OptionError, "one unit, not of 6"),
         ({"units": 1, "events": "nothing", "window": (0, 1)}, NodeNotFoundError, "'nothing'"),
         ({"units": 1, "events": "start_time", "on": "x", "window": (0, 1)}, OptionError, "give one of them"),
@@ -210,6 +219,12 @@ def test_many_channels_are_thinned_out_and_said_to_be(tmp_path: Path) -> None:
         ({"name": "sync", "start": 100.0}, SelectionError, "no samples between start=100.0"),
         ({"name": "sync", "channels": [1]}, SelectionError, "no channels"),
         ({"name": "sync", "spacing": 0}, OptionError, "spacing=0"),
+        ({"name": "sync", "spacing": "a"}, OptionError, "spacing='a'"),
+        ({"name": "sync", "start": "a"}, OptionError, "start='a' is not a time"),
+        ({"name": "ElectricalSeriesAP", "channels": "a"}, SelectionError, "no channel 'a'"),
+        ({"name": "ElectricalSeriesAP", "channels": []}, SelectionError, r"no channel \[\]"),
+        ({"name": "ElectricalSeriesAP", "channels": np.array([True] * 8)}, OptionError, "channels=.* label"),
+        ({"name": "ElectricalSeriesAP", "channels": [[0], [1, 2]]}, OptionError, "channels=.* label"),
     ],
 )
 def test_traces_that_make_no_sense_say_why(
@@ -303,3 +318,43 @@ def test_an_image_that_is_not_there_is_named(ophys: xr.Dataset) -> None:
         ophys.nwb.plot.image()
     with pytest.raises(SelectionError, match="no table of masks"):
         ophys.nwb.plot.image("TwoPhotonSeries", roi=1)
+
+
+def test_an_open_end_is_open(ecephys: xr.Dataset) -> None:
+    ax = ecephys.nwb.plot.raster(start=-np.inf, stop=np.inf)
+    assert spikes_on(ax) == spikes_on(ecephys.nwb.plot.raster())
+    (line,) = ecephys.nwb.plot.traces("sync", start=-np.inf).get_lines()
+    np.testing.assert_array_equal(line.get_ydata(), ecephys.sync)
+
+
+def test_one_unit_as_a_scalar_is_told_from_no_units(ecephys: xr.Dataset) -> None:
+    with pytest.raises(SelectionError, match="One unit was selected as a scalar"):
+        ecephys.isel(units=0).nwb.plot.raster()
+
+
+def test_channels_may_be_an_array_of_labels_or_one(ecephys: xr.Dataset) -> None:
+    def drawn(channels: Any) -> list[str]:
+        ax = ecephys.nwb.plot.traces("ElectricalSeriesLFP", channels=channels)
+        return [label.get_text() for label in ax.get_yticklabels()]
+
+    labels = ecephys.ElectricalSeriesLFP_channel
+    assert drawn(labels.values[1:3]) == drawn(labels[1:3]) == drawn([3, 5]) == ["3", "5"]
+    for one in (5, labels[2], np.int64(5)):
+        ax = ecephys.nwb.plot.traces("ElectricalSeriesLFP", channels=one)
+        np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), ecephys.ElectricalSeriesLFP[:, 2])
+    with pytest.raises(SelectionError, match="has no channels left along 'ElectricalSeriesLFP_channel'"):
+        ecephys.isel(ElectricalSeriesLFP_channel=[]).nwb.plot.traces("ElectricalSeriesLFP")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": "ImageMasks", "roi": [0, 1]}, r"roi=\[0, 1\] means nothing here; it is the id of one ROI"),
+        ({"name": "ImageMasks", "plane": 0.5}, "plane=0.5 means nothing here"),
+        ({"name": "TwoPhotonSeries", "time": np.nan}, "time=nan is not a time"),
+        ({"name": "TwoPhotonSeries", "time": "a"}, "time='a' is not a time"),
+    ],
+)
+def test_images_that_make_no_sense_say_why(ophys: xr.Dataset, arguments: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        ophys.nwb.plot.image(**arguments)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.accessor.ragged.bounds import run_positions
 from intake_nwbzarr.accessor.ragged.column import RaggedColumn
-from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, SelectionError
+from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, peri_event_session, waveforms
 from tests.neurodata.small_files import empty_session, write
 
@@ -185,3 +185,16 @@ def test_runs_are_their_positions_one_after_the_other(rows: list[tuple[int, int]
     expected = [start + offset for start, count in rows for offset in range(count)]
     positions: Any = run_positions(starts, counts)
     assert np.arange(60)[positions].tolist() == expected
+
+
+@pytest.mark.parametrize("name", [None, 3, ["spike_times"]])
+def test_a_name_that_is_no_text_is_refused(units: xr.Dataset, name: Any) -> None:
+    with pytest.raises(OptionError, match=r"name=.* is the name of a ragged column"):
+        units.nwb.ragged(name)
+
+
+@pytest.mark.parametrize("unit", [[6, 191], np.array([6]), None, True, {6}])
+def test_what_is_no_id_of_one_unit_is_refused(units: xr.Dataset, unit: Any) -> None:
+    with pytest.raises(OptionError, match=r"unit=.* is the id of one unit"):
+        units.nwb.spike_times(unit)
+    np.testing.assert_array_equal(units.nwb.spike_times(units.unit[0]), TRAINS[0])

@@ -24,7 +24,7 @@ from tests.accessor.timed_session import (
     timed_session,
     written_once,
 )
-from tests.neurodata.small_files import rewrite
+from tests.neurodata.small_files import edit, rewrite
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 MARKS = [0.0, 1.0, 1.25, 4.0, *LICK_TIMES[::9], *VOLTAGE_TIMES[::50], *SPIKES[0][::7], *EVENTS[:2]]
@@ -237,9 +237,15 @@ def test_timestamps_that_hold_nan_or_fall_are_an_error_that_names_them(path: Pat
         xr.open_dataset(path, engine="nwbzarr").nwb.restrict(0, 1)
     rest = xr.open_dataset(path, engine="nwbzarr").drop_dims("lick_time").nwb.restrict(1, 2)
     assert rest.sizes["voltage_time"] == 50
+    # The other remedy that the error names keeps the series.
+    ordered = xr.open_dataset(path, engine="nwbzarr").sortby("lick_time").nwb.restrict(1, 2)
+    np.testing.assert_array_equal(ordered.lick_time, missing[(missing >= 1) & (missing < 2)])
     rewrite(path, "acquisition/lick/timestamps", LICK_TIMES[::-1].copy())
-    with pytest.raises(SelectionError, match=r"lick/timestamps.* do not ascend"):
-        xr.open_dataset(path, engine="nwbzarr").nwb.restrict(0, 1)
+    falling = xr.open_dataset(path, engine="nwbzarr")
+    with pytest.raises(SelectionError, match=r"lick/timestamps.* do not ascend.*ds\.sortby\('lick_time'\)"):
+        falling.nwb.restrict(0, 1)
+    ordered = falling.sortby("lick_time").nwb.restrict(0, 1)
+    np.testing.assert_array_equal(ordered.lick_time, LICK_TIMES[LICK_TIMES < 1])
 
 
 @pytest.mark.parametrize("spikes", [[3.0, 1.0], [np.nan, 1.0]])
@@ -255,3 +261,61 @@ def test_spike_times_without_an_order_name_their_unit(
         dataset.nwb.restrict(0, 1)
     rest = dataset.isel(units=[0, 1, 2]).nwb.restrict(0, 1)
     np.testing.assert_array_equal(spikes_of(rest)[0], SPIKES[0][SPIKES[0] < 1])
+
+
+@pytest.mark.filterwarnings("ignore:TimeSeries 'acquisition/voltage'.*:intake_nwbzarr.errors.MappingWarning")
+@pytest.mark.parametrize(("starting_time", "rate"), [(np.nan, RATE), (START, 0.0), (START, "50")])
+def test_a_series_that_the_file_gives_no_times_stays_whole_with_a_warning(
+    path: Path, tmp_path: Path, starting_time: float, rate: float | str
+) -> None:
+    path = copy_of(path, tmp_path)
+    rewrite(path, "acquisition/voltage/starting_time", np.array(starting_time))
+    edit(path, "acquisition/voltage/starting_time", lambda node: node["attributes"].update(rate=rate))
+    dataset = xr.open_dataset(path, engine="nwbzarr")
+    with pytest.warns(MappingWarning, match="restrict left 'acquisition/voltage' whole"):
+        part = dataset.nwb.restrict(0, 1)
+    assert part.voltage.shape == (SIZE, 2)
+    assert part.sizes["lick_time"] == np.sum(LICK_TIMES < 1)
+
+
+def test_data_of_no_dimensions_stay_too(path: Path, tmp_path: Path) -> None:
+    path = copy_of(path, tmp_path)
+    rewrite(path, "acquisition/voltage/data", np.array(3.0))
+    dataset = xr.open_dataset(path, engine="nwbzarr")
+    with pytest.warns(MappingWarning, match="restrict left 'acquisition/voltage' whole"):
+        assert dataset.nwb.restrict(0, 1).voltage.item() == 3
+
+
+@pytest.mark.filterwarnings("ignore:The column 'spike_times':intake_nwbzarr.errors.MappingWarning")
+def test_spikes_that_the_file_does_not_divide_among_units_are_named(path: Path, tmp_path: Path) -> None:
+    path = copy_of(path, tmp_path)
+    rewrite(path, "units/spike_times_index", np.array([40, 66], "uint8"))
+    dataset = xr.open_dataset(path, engine="nwbzarr")
+    with pytest.raises(
+        SelectionError, match=r"lies along \('units_spike_times_index_dim_0',\), not along the rows 'units'"
+    ) as told:
+        dataset.nwb.restrict(0, 1)
+    names = ["units_spike_times_start", "units_spike_times_count", "units_spike_times"]
+    assert f"ds.drop_vars({names!r})" in str(told.value)
+    assert dataset.drop_vars(names).nwb.restrict(0, 1).sizes["voltage_time"] == 15
+
+
+@pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.MappingWarning")
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (np.array(["a"] * len(TRIALS)), "'trials_start_time' holds object, such as"),
+        (np.zeros((len(TRIALS), 2)), r"'trials_start_time' has the dimensions .*not one time a row"),
+    ],
+)
+def test_columns_that_hold_no_times_are_named(
+    path: Path, tmp_path: Path, column: np.ndarray, told: str
+) -> None:
+    path = copy_of(path, tmp_path)
+    rewrite(path, "intervals/trials/start_time", column)
+    dataset = xr.open_dataset(path, engine="nwbzarr")
+    with pytest.raises(SelectionError, match=told) as error:
+        dataset.nwb.restrict(0, 1)
+    names = [str(name) for name in dataset.variables if str(name).startswith("trials")]
+    assert f"ds.drop_vars({names!r})" in str(error.value)
+    assert dataset.drop_vars(names).nwb.restrict(0, 1).sizes["voltage_time"] == 15

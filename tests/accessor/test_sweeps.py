@@ -310,3 +310,27 @@ def test_samples_beyond_the_end_of_a_series_are_cut_with_a_warning(session: Path
         recordings = by_recording(sweeps(locate(path)))
     assert recordings[102].response_sample_count == 10
     assert np.isnan(recordings[102].response.values[10:]).all()
+
+
+@pytest.mark.parametrize(("conversion", "offset"), [(np.nan, 0.25), (np.inf, 0.0), (2.0, np.nan)])
+def test_a_conversion_that_is_nan_or_infinite_is_applied_as_elsewhere(
+    session: Path, tmp_path: Path, conversion: float, offset: float
+) -> None:
+    path = Path(shutil.copytree(session, tmp_path / session.name))
+    attributes = {"conversion": conversion, "offset": offset}
+    edit(path, "acquisition/response0/data", lambda node: node["attributes"].update(attributes))
+    shown = by_recording(sweeps(locate(path)))[100].response.values
+    group = xr.open_dataset(path, engine="nwbzarr", group="acquisition/response0")
+    np.testing.assert_array_equal(shown, group.data.values)
+    assert not np.isfinite(shown).any()
+
+
+def test_a_conversion_that_is_no_number_is_told_of(session: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(session, tmp_path / session.name))
+    edit(path, "acquisition/response0/data", lambda node: node["attributes"].update(conversion="1e-3"))
+    with pytest.warns(
+        MappingWarning, match=r"'acquisition/response0'.* has the conversion '1e-3'.* no number"
+    ):
+        shown = by_recording(sweeps(locate(path)))[100].response.values
+    stored = by_recording(sweeps(locate(session)))[100].response.values
+    np.testing.assert_allclose(shown, (stored - 0.25) * 1000 + 0.25)

@@ -20,7 +20,6 @@ from intake_nwbzarr.errors import (
     MappingWarning,
     MissingPackageError,
     NodeNotFoundError,
-    OptionError,
     SelectionError,
 )
 from tests.neurodata.small_files import empty_session, write
@@ -189,9 +188,37 @@ def test_texts_are_nothing_for_pynapple(tmp_path: Path) -> None:
 def test_times_that_pynapple_would_mistake_are_refused(ecephys: xr.Dataset) -> None:
     with pytest.raises(SelectionError, match=r"'acquisition/sync' do not ascend.*sortby"):
         to_pynapple(ecephys.isel(sync_time=[3, 1, 2]), "sync")
+
+
+def test_decoded_times_are_the_same_for_pynapple(ecephys: xr.Dataset) -> None:
     decoded = xr.open_dataset(ecephys.nwb.location, engine="nwbzarr", decode_times=True)
-    with pytest.raises(OptionError, match="decode_times"):
-        to_pynapple(decoded, "sync")
+    # Of 30 kHz: what a sample's time is beyond the nanosecond, its datetime does not have.
+    for name in ("ElectricalSeriesAP", "sync"):
+        times, expected = to_pynapple(decoded, name).t, to_pynapple(ecephys, name).t
+        np.testing.assert_allclose(times, expected, rtol=0, atol=5.001e-10)
+
+
+def test_a_single_sample_keeps_its_value_and_brings_no_warning(tmp_path: Path) -> None:
+    from pynwb.event import EventsTable
+
+    nwbfile = empty_session()
+    for name, timing in (
+        ("regular", {"rate": 10.0, "starting_time": 0.5}),
+        ("irregular", {"timestamps": [1.6e9]}),
+    ):
+        nwbfile.add_stimulus(TimeSeries(name=name, data=[[3.0, 4.0]], unit="V", **timing))
+    nwbfile.add_acquisition(TimeSeries(name="twice", data=[1.0, 2.0], unit="V", timestamps=[2.0, 2.0]))
+    events = EventsTable(name="licks", description="d")
+    events.add_row(timestamp=3.0)
+    nwbfile.add_events_table(events)
+    dataset = opened(tmp_path, nwbfile)
+    for name, time in (("regular", 0.5), ("irregular", 1.6e9)):
+        frame = to_pynapple(dataset, name)
+        assert frame.t.tolist() == [time]
+        np.testing.assert_array_equal(np.asarray(frame.values), [[3, 4]])
+        assert len(frame.time_support) == 1
+    assert np.asarray(to_pynapple(dataset, "twice").values).tolist() == [1, 2]
+    assert to_pynapple(dataset, "licks").t.tolist() == [3]
 
 
 def test_a_missing_pynapple_says_what_to_install(

@@ -177,3 +177,9 @@ def test_whole_seconds_and_stored_values_are_decoded_too(tmp_path: Path) -> None
         dataset = flat_of(path, decode_times=True, mask_and_scale=scaled)
         for name, second in (("trials_start_time", 1), ("trials_stop_time", 2)):
             assert dataset[name].values == START_OF_SMALL + np.timedelta64(second, "s")
+
+
+def test_one_decoded_time_is_read_by_itself(every_type_path: Path, flat: xr.Dataset) -> None:
+    decoded = flat_of(every_type_path, decode_times=True)
+    one = decoded["trials_start_time"][1].values
+    assert one == decoded["trials_start_time"].values[1]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.times import session_times
-from intake_nwbzarr.errors import SelectionError
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
 from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import TimestampView
-from intake_nwbzarr.neurodata.time_coordinates import reference_time
 
 
 @dataclass(frozen=True)
@@ -31,12 +27,15 @@ class TimeAxis:
         Whether the Dataset has them in the opposite order.
     rate
         Samples per second of a regular axis, None of an irregular.
+    lost_rate
+        Whether they are datetimes that were made of a regular time, whose rate they do not tell any more.
     """
 
     dimension: Hashable
     view: TimestampView
     backwards: bool
     rate: float | None
+    lost_rate: bool = False
 
 
 def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
@@ -48,44 +47,42 @@ def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
     for time in session_times(dataset):
         if time.dim not in along:
             continue
-        if isinstance(time.index, LazyTimeIndex):
-            index, rate = time.index, time.index.rate
-        else:
-            seconds = in_seconds(time.index.index.to_numpy(), dataset.attrs, f"the coordinate {time.name!r}")
-            index, rate = IrregularTimeIndex.from_array(seconds, time.dim, time.name), None
-        step = index.samples.step
+        index = seconds_index(dataset, time)
+        rate, step = index.rate, index.samples.step
         view = index.view if step > 0 else index.view[::-1]
-        yield TimeAxis(time.dim, view, step < 0, None if rate is None else rate / abs(step))
+        stored = str(dataset.coords.variables[time.name].attrs.get("nwb_path", ""))
+        yield TimeAxis(
+            time.dim,
+            view,
+            step < 0,
+            None if rate is None else rate / abs(step),
+            lost_rate=is_decoded(time.index) and stored.endswith("/starting_time"),
+        )
 
 
-def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) -> NDArray[np.float64]:
-    """Times as seconds from the session's zero of time: float64, NaN where they are missing.
-
-    Parameters
-    ----------
-    times
-        Numbers of seconds, or datetimes in UTC.
-    attributes
-        The Dataset's, whose ``timestamps_reference_time`` datetimes are counted from.
-    what
-        What they are called in errors.
+def seconds_index(dataset: xr.Dataset, time: SessionTime) -> LazyTimeIndex:
+    """The index of a time in seconds: its own, or one of what pandas has of it, in memory.
 
     Raises
     ------
-    SelectionError
-        When they are not times.
-    MetadataError
-        When they are datetimes and the attributes do not say what to count from.
+    SelectionError, MetadataError
+        As `in_seconds`.
     """
-    if times.dtype.kind in "iuf":
-        return times.astype(np.float64)
-    if times.dtype.kind != "M":
-        raise SelectionError(
-            f"Times are numbers of seconds or datetimes; {what} holds {times.dtype}, such as "
-            f"{times.ravel()[:1].tolist()}."
-        )
-    zero = reference_time(attributes, "The Dataset").instant.replace(tzinfo=None)
-    # Counted as whole nanoseconds: datetimes as float64 seconds since 1970 would keep tenths of microseconds.
-    elapsed = times.astype("datetime64[ns]") - np.datetime64(zero, "ns")
-    seconds: NDArray[np.float64] = elapsed / np.timedelta64(1, "s")
-    return seconds
+    if isinstance(time.index, LazyTimeIndex):
+        return time.index
+    seconds = in_seconds(time.index.index.to_numpy(), dataset.attrs, f"the coordinate {time.name!r}")
+    attributes = {**dataset.coords.variables[time.name].attrs, "units": "s"}
+    return IrregularTimeIndex.from_array(seconds, time.dim, time.name, attributes)
+
+
+def with_seconds(dataset: xr.Dataset, time: SessionTime) -> xr.Dataset:
+    """The same Dataset, in which one time is indexed in seconds.
+
+    Raises
+    ------
+    SelectionError, MetadataError
+        As `in_seconds`.
+    """
+    if isinstance(time.index, LazyTimeIndex):
+        return dataset
+    return dataset.drop_vars(time.name).assign_coords(seconds_index(dataset, time).coordinates())

@@ -67,8 +67,8 @@ def align(
         raise OptionError(
             "Units are aligned as spike counts: give the width of a bin in seconds, such as bin=0.01."
         )
-    edges = bin_edges(window, checked_positive(bin, "bin", "the width of a bin in seconds"))
-    return _align_units(dataset, found, edges, float(bin), on_missing)
+    width = checked_positive(bin, "bin", "the width of a bin in seconds")
+    return _align_units(dataset, found, bin_edges(window, width), width, on_missing)
 
 
 def _subject(dataset: xr.Dataset) -> TimeAxis | None:

@@ -10,8 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents.time_axis import in_seconds
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes import LazyTimeIndex
 
 type Events = xr.Dataset | xr.DataArray | ArrayLike
@@ -73,15 +73,24 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
         When the table has no such column.
     SelectionError
         When it has several, or one that is not of times.
+
+    Warns
+    -----
+    MappingWarning
+        When the events count from another time than what is aligned to them.
     """
     if isinstance(events, xr.Dataset):
+        _warn_of_another_zero(events.attrs, attributes)
         name = _column(events, on)
         return _of_table(events, name, {**attributes, **events.attrs})
     if on is not None:
         raise OptionError(f"on={on!r} names a column of a table, but the events are {type(events).__name__}.")
     if isinstance(events, xr.DataArray):
         return _of_array(events, attributes)
-    values = np.asarray(events)
+    try:
+        values = np.asarray(events)
+    except ValueError as error:
+        raise _not_one_dimension(f"the {type(events).__name__} makes no array: {error}") from error
     if values.ndim != 1:
         raise _not_one_dimension(f"the {type(events).__name__} has the shape {values.shape}")
     times = in_seconds(values, attributes, "the array of events") if values.size else np.empty(0)
@@ -89,6 +98,19 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
         coords={DIMENSION: np.arange(len(times)), "event_time": (DIMENSION, times, _SECONDS)}
     )
     return EventTimes(DIMENSION, times, columns)
+
+
+_ZERO = "timestamps_reference_time"
+
+
+def _warn_of_another_zero(own: Mapping[Any, Any], of_aligned: Mapping[Any, Any]) -> None:
+    """Warn of events that count from another time than what is aligned to them: those of another session."""
+    zeros = [attributes.get(_ZERO) for attributes in (own, of_aligned)]
+    if None not in zeros and zeros[0] != zeros[1]:
+        warn_caller(
+            f"The events count from {zeros[0]}, and what is aligned to them from {zeros[1]}: they are of "
+            "different sessions. Their seconds are compared as they are."
+        )
 
 
 _SECONDS = {"units": "s", "description": "time of the event"}

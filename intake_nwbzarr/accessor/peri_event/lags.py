@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.contents.seconds import number
 from intake_nwbzarr.errors import LimitError, OptionError
 
 NEAR: Final = 1e-6
@@ -28,10 +29,10 @@ def checked_window(window: Any) -> tuple[float, float]:
         When they are not two finite numbers that ascend.
     """
     try:
-        start, stop = (float(end) for end in window)
+        start, stop = map(number, window)
     except (TypeError, ValueError):
-        start = stop = float("nan")
-    if not (isfinite(start) and isfinite(stop) and start < stop):
+        start = stop = None
+    if start is None or stop is None or not (isfinite(start) and isfinite(stop) and start < stop):
         raise OptionError(
             f"window={window!r} is no window: give two numbers of seconds around the event, the first "
             "smaller, such as (-0.5, 1.0)."
@@ -47,10 +48,10 @@ def checked_positive(value: Any, keyword: str, meaning: str) -> float:
     OptionError
         When it is none.
     """
-    number = float(value) if isinstance(value, int | float | np.number) else float("nan")
-    if isinstance(value, bool) or not (isfinite(number) and number > 0):
+    found = number(value)
+    if found is None or not (isfinite(found) and found > 0):
         raise OptionError(f"{keyword}={value!r} means nothing here; it is {meaning}, more than zero.")
-    return number
+    return found
 
 
 def sample_steps(window: tuple[float, float], rate: float) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.labels import one_label
+from intake_nwbzarr.accessor.contents.seconds import Time, one_time
+from intake_nwbzarr.accessor.contents.time_axis import with_seconds
 from intake_nwbzarr.accessor.contents.times import session_times
 from intake_nwbzarr.accessor.plot.axes import axes_or_new, with_units
 from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows
-from intake_nwbzarr.errors import SelectionError
+from intake_nwbzarr.errors import OptionError, SelectionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,13 +31,16 @@ _AT_ONCE = 2**23
 
 
 def draw_image(
-    dataset: xr.Dataset, name: str | None, time: float | None, plane: int, roi: int | None, ax: Axes | None
+    dataset: xr.Dataset, name: str | None, time: Time | None, plane: int, roi: int | None, ax: Axes | None
 ) -> Axes:
     """One picture; see `Plots.image`."""
     pictures = list(_pictures(dataset))
     shown = [picture.shown for picture in pictures]
     found = find_object(dataset, name, shown, "images, movies and masks")
     picture = next(picture for picture in pictures if picture.shown is found)
+    plane = _position(plane)
+    if roi is not None:
+        roi = one_label(roi, "roi", "the id of one ROI")
     if roi is not None and picture.column is None:
         raise SelectionError(
             f"{found.name!r} is no table of masks, so it has no ROI {roi!r}: leave out roi=."
@@ -45,10 +52,9 @@ def draw_image(
     else:
         variable = dataset.variables[picture.variable]
         if picture.time is not None:
-            position = _frame(dataset, picture, time)
+            position, label = _frame(dataset, picture, time)
             variable = variable.isel({picture.time[1]: position})
-            seconds = dataset[picture.time[0]].isel({picture.time[1]: position}).to_numpy()
-            title = f"{title}, {float(seconds):.3f} s" if seconds.dtype.kind == "f" else f"{title}, {seconds}"
+            title = f"{title}, {label:.3f} s" if isinstance(label, float) else f"{title}, {label}"
         values = _upright(variable, plane, picture)
     ax = axes_or_new(ax)
     coloured = values.ndim == 3
@@ -141,16 +147,28 @@ def _axes(variable: xr.Variable) -> dict[str, str]:
     }
 
 
-def _frame(dataset: xr.Dataset, picture: _Picture, time: float | None) -> int:
+def _frame(dataset: xr.Dataset, picture: _Picture, time: Time | None) -> tuple[int, Any]:
+    """The position of a movie's frame, and what its time is."""
     assert picture.time is not None  # noqa: S101 - for the type checker; the caller looked.
     name, dim = picture.time
     if dataset.sizes[dim] == 0:
         raise SelectionError(f"{picture.shown.name!r} has no frames.")
-    if time is None:
-        return 0
     numbered = dataset[[name]].drop_vars([each for each in dataset.coords if each != name], errors="ignore")
+    for each in session_times(numbered):
+        numbered = with_seconds(numbered, each)
     numbered["frame"] = (dim, np.arange(dataset.sizes[dim]))
-    return int(numbered["frame"].sel({name: time}, method="nearest"))
+    chosen = numbered.isel({dim: 0})
+    if time is not None:
+        wanted = one_time(time, "time", dataset.attrs)
+        chosen = numbered.sel({name: wanted}, method="nearest")
+    return int(chosen["frame"]), chosen[name].item()
+
+
+def _position(plane: object) -> int:
+    try:
+        return operator.index(plane)  # type: ignore[arg-type]
+    except TypeError:
+        raise OptionError(f"plane={plane!r} means nothing here; it is a position along z.") from None
 
 
 def _upright(variable: xr.Variable, plane: int, picture: _Picture) -> NDArray[Any]:

@@ -10,6 +10,7 @@ import xarray as xr
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from intake_nwbzarr.accessor.contents.seconds import Time
     from intake_nwbzarr.accessor.peri_event.event_times import Events
 
 
@@ -31,8 +32,8 @@ class Plots:
         self,
         units: int | Sequence[int] | None = None,
         *,
-        start: float | None = None,
-        stop: float | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
         events: Events | str | None = None,
         window: tuple[float, float] | None = None,
         on: str | None = None,
@@ -47,7 +48,7 @@ class Plots:
         units
             Their ids; None for all.
         start, stop
-            Seconds between which spikes are drawn; None: from the first to the last.
+            Between which spikes are drawn, in seconds or as datetimes; None: from the first to the last.
         events
             What one unit's spikes are drawn around: times in seconds, a variable (``ds.trials_start_time``),
             the name of a column of this Dataset, or a table. Events without a time are left out, with a
@@ -73,10 +74,11 @@ class Plots:
         NodeNotFoundError
             When there are no units with spike times, or no such events.
         SelectionError
-            When there is no such unit, or spikes were selected along their own dimension.
+            When there is no such unit, one was selected as a scalar, or spikes were selected along their own
+            dimension.
         OptionError
-            When `events` and `window` are not given together, the window is empty, or events are given for
-            several units.
+            When `events` and `window` are not given together, or for several units; when the window is none,
+            or `start` or `stop` is no time, or after the other; when `units` are no ids.
 
         Examples
         --------
@@ -93,9 +95,9 @@ class Plots:
         self,
         name: str | None = None,
         *,
-        start: float | None = None,
-        stop: float | None = None,
-        channels: Sequence[object] | None = None,
+        start: Time | None = None,
+        stop: Time | None = None,
+        channels: object = None,
         spacing: float | None = None,
         ax: Axes | None = None,
     ) -> Axes:
@@ -109,9 +111,11 @@ class Plots:
         name
             The series; None for the only one.
         start, stop
-            Seconds between which it is drawn. By default from its start, for at most 4 million values.
+            Between which it is drawn, in seconds or as datetimes. By default from its start, for at most 4
+            million values.
         channels
-            Labels of the channels, as in the Dataset; None: all, or 32 evenly spaced of more than that.
+            The label of a channel, or a list or an array of labels, as in the Dataset; None: all, or 32
+            evenly spaced of more than that.
         spacing
             Between two channels, in the units of the data; None: what the drawn traces need.
         ax
@@ -128,9 +132,10 @@ class Plots:
         NodeNotFoundError
             When there is no such series with a time and at most one axis beside it.
         SelectionError
-            When nothing lies between `start` and `stop`, or there is no such channel.
+            When nothing lies between `start` and `stop`, or there is no such channel, or none at all.
         OptionError
-            When `spacing` is not positive, or no `name` is given among several series.
+            When `spacing` is not positive, or no `name` is given among several series; when `start` or
+            `stop` is no time, or after the other; when `channels` are no labels.
 
         Examples
         --------
@@ -144,7 +149,7 @@ class Plots:
         self,
         name: str | None = None,
         *,
-        time: float | None = None,
+        time: Time | None = None,
         plane: int = 0,
         roi: int | None = None,
         ax: Axes | None = None,
@@ -159,7 +164,7 @@ class Plots:
             The variable: an image, a movie, an image mask; or the table whose masks are drawn. None for the
             only one.
         time
-            Of the frame, in seconds: the nearest is drawn. None: the first.
+            Of the frame, in seconds or as a datetime: the nearest is drawn. None: the first.
         plane
             Position along z, of a volume.
         roi
@@ -179,7 +184,8 @@ class Plots:
         SelectionError
             When there is no such ROI or plane, or a movie has no frames.
         OptionError
-            When no `name` is given among several images.
+            When no `name` is given among several images; when `time` is no time, `plane` no position or
+            `roi` no id.
 
         Examples
         --------

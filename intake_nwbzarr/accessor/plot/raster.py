@@ -10,7 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.kinds import ShownObject
+from intake_nwbzarr.accessor.contents.labels import several_labels
+from intake_nwbzarr.accessor.contents.seconds import Time, stretch
 from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times
+from intake_nwbzarr.accessor.peri_event.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import ACCENT, INK, axes_or_new, label_rows, without_frame
 from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
@@ -29,8 +32,8 @@ _DENSE = 800
 def draw_raster(
     dataset: xr.Dataset,
     units: int | Sequence[int] | None,
-    start: float | None,
-    stop: float | None,
+    start: Time | None,
+    stop: Time | None,
     name: str | None,
     color: str | None,
     ax: Axes | None,
@@ -38,16 +41,16 @@ def draw_raster(
     """A line of spikes for each unit; see `Plots.raster`."""
     table = spiking_table(dataset, name)
     rows, ids = _rows(dataset, table, units)
-    low, high = (-np.inf if start is None else start), (np.inf if stop is None else stop)
+    low, high = stretch(start, stop, dataset.attrs)
     trains = [train[(train >= low) & (train <= high)] for train in _trains(dataset, table, rows)]
     ax = axes_or_new(ax)
     _draw_lines(ax, trains, color)
     label_rows(ax, range(len(ids)), ids.tolist())
     ax.set(xlabel="time [s]", ylabel="unit")
-    if start is not None:
-        ax.set_xlim(left=start)
-    if stop is not None:
-        ax.set_xlim(right=stop)
+    if np.isfinite(low):
+        ax.set_xlim(left=low)
+    if np.isfinite(high):
+        ax.set_xlim(right=high)
     return ax
 
 
@@ -66,11 +69,7 @@ def draw_raster_around(
         raise OptionError(
             "A raster around events needs both: events=, and window=(before, after) in seconds."
         )
-    before, after = (float(edge) for edge in window)
-    if not before < after:
-        raise OptionError(
-            f"window={window!r} is empty: it goes from its first number to its second, in seconds."
-        )
+    before, after = checked_window(window)
     table = spiking_table(dataset, name)
     rows, ids = _rows(dataset, table, units)
     if len(rows) != 1:
@@ -100,8 +99,8 @@ def _rows(
     ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
     if units is None:
         return list(range(len(ids))), ids
-    wanted = np.atleast_1d(np.asarray(units))
-    missing = [unit for unit in wanted.tolist() if unit not in ids]
+    wanted = several_labels(units, "units", "the id of a unit, or a list of ids")
+    missing = [unit for unit in wanted if unit not in ids]
     if missing:
         shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
         raise SelectionError(f"There is no unit {missing[0]!r} in {table.name!r}; the ids are {shown}.")

@@ -10,9 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.labels import several_labels
+from intake_nwbzarr.accessor.contents.seconds import Time, stretch
+from intake_nwbzarr.accessor.contents.time_axis import with_seconds
 from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
+from intake_nwbzarr.accessor.peri_event.lags import checked_positive
 from intake_nwbzarr.accessor.plot.axes import INK, amount, axes_or_new, label_rows, with_units, without_frame
-from intake_nwbzarr.errors import OptionError, SelectionError
+from intake_nwbzarr.errors import SelectionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,17 +33,16 @@ _SAMPLES_IN_PIXEL = 4
 def draw_traces(
     dataset: xr.Dataset,
     name: str | None,
-    start: float | None,
-    stop: float | None,
-    channels: Sequence[object] | None,
+    start: Time | None,
+    stop: Time | None,
+    channels: object,
     spacing: float | None,
     ax: Axes | None,
 ) -> Axes:
     """A line for each channel; see `Plots.traces`."""
-    if spacing is not None and not spacing > 0:
-        raise OptionError(
-            f"spacing={spacing!r} means nothing here; it is a positive number, in the data's units."
-        )
+    if spacing is not None:
+        spacing = checked_positive(spacing, "spacing", "a number, in the data's units")
+    low, high = stretch(start, stop, dataset.attrs)
     what = "series over time of at most two dimensions"
     found = find_object(
         dataset, name, [each for each in shown_objects(dataset) if _fits(dataset, each)], what
@@ -55,7 +58,8 @@ def draw_traces(
         series, labels, total = _of_channels(series, across[0], channels, found)
     elif channels is not None:
         raise SelectionError(f"{found.name!r} has no channels to choose from: leave out channels=.")
-    series = _between(series, time, start, stop, found)
+    series = with_seconds(series, time)
+    series = _between(series, time, low, high, found)
     ax = axes_or_new(ax)
     pixels = max(int(ax.get_window_extent().width), 100)
     lines = _reduced(series, found.main, time, pixels)
@@ -69,7 +73,7 @@ def draw_traces(
         shown = f"{across[0].rpartition('_')[2] if across else ''}"
         ax.set_ylabel(shown if len(labels) == total else f"{shown} ({len(labels)} of {total})")
         ax.set_title(found.name)
-    ax.set_xlabel(with_units("time", dataset.variables[time.name]))
+    ax.set_xlabel(with_units("time", series.variables[time.name]))
     ax.margins(x=0)
     return ax
 
@@ -86,55 +90,52 @@ def _time_of(dataset: xr.Dataset, name: str) -> SessionTime | None:
 
 
 def _of_channels(
-    series: xr.Dataset, dim: str, channels: Sequence[object] | None, found: ShownObject
+    series: xr.Dataset, dim: str, channels: object, found: ShownObject
 ) -> tuple[xr.Dataset, list[Any], int]:
     """The channels that are drawn, their labels, and how many there are in all."""
     size = series.sizes[dim]
+    if not size:
+        raise SelectionError(f"{found.name!r} has no channels left along {dim!r} to draw.")
     labels = series[dim].to_numpy() if dim in series.coords else np.arange(size)
     if channels is None:
         rows = np.unique(np.linspace(0, size - 1, min(size, _MOST_CHANNELS)).round().astype(int))
         total = size
     else:
-        missing = [channel for channel in channels if channel not in labels]
-        if missing or not channels:
+        wanted = several_labels(channels, "channels", "the label of a channel, or a list of labels")
+        missing = [channel for channel in wanted if channel not in labels]
+        if missing or not wanted:
             raise SelectionError(
                 f"There is no channel {missing[0] if missing else channels!r} in {found.name!r}; along "
                 f"{dim!r} are {', '.join(map(str, labels[:10].tolist()))}{', ...' if size > 10 else ''}."
             )
-        rows = np.array([int(np.flatnonzero(labels == channel)[0]) for channel in channels])
+        rows = np.array([int(np.flatnonzero(labels == channel)[0]) for channel in wanted])
         total = len(rows)
     whole = len(rows) == size and np.array_equal(rows, np.arange(size))
     return series if whole else series.isel({dim: rows}), labels[rows].tolist(), total
 
 
 def _between(
-    series: xr.Dataset, time: SessionTime, start: float | None, stop: float | None, found: ShownObject
+    series: xr.Dataset, time: SessionTime, start: float, stop: float, found: ShownObject
 ) -> xr.Dataset:
-    if start is not None or stop is not None:
+    if np.isfinite(start) or np.isfinite(stop):
+        ends = (end if np.isfinite(end) else None for end in (start, stop))
         series = (
-            series.sel({time.name: slice(start, stop)})
+            series.sel({time.name: slice(*ends)})
             if time.name == time.dim
             else _events_between(series, time, start, stop)
         )
     across = max(series[found.main].size // max(series.sizes[time.dim], 1), 1)
-    if stop is None:
+    if stop == np.inf:
         series = series.isel({time.dim: slice(0, max(_MOST_VALUES // across, 1))})
     if series.sizes[time.dim] == 0:
         raise SelectionError(f"{found.name!r} has no samples between start={start!r} and stop={stop!r}.")
     return series
 
 
-def _events_between(
-    series: xr.Dataset, time: SessionTime, start: float | None, stop: float | None
-) -> xr.Dataset:
+def _events_between(series: xr.Dataset, time: SessionTime, start: float, stop: float) -> xr.Dataset:
     """The times of events are a coordinate that is named otherwise than its dimension."""
     seconds = series[time.name].to_numpy()
-    inside = np.ones(len(seconds), bool)
-    if start is not None:
-        inside &= seconds >= start
-    if stop is not None:
-        inside &= seconds <= stop
-    return series.isel({time.dim: np.flatnonzero(inside)})
+    return series.isel({time.dim: np.flatnonzero((seconds >= start) & (seconds <= stop))})
 
 
 def _reduced(

@@ -10,8 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.contents.labels import one_label
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.bounds import Bounds, Places, find_places, levels_of, run_positions
-from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, SelectionError
+from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 
 BATCH = 64 * 2**20
 """Bytes of values that iterating reads at once."""
@@ -103,6 +105,8 @@ class RaggedColumn:
 
 def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
     """The rows of a ragged column; see `intake_nwbzarr.accessor.NWBAccessor.ragged`."""
+    if not isinstance(name, str):
+        raise OptionError(f"name={name!r} means nothing here; it is the name of a ragged column.")
     places = find_places(dataset)
     found = _values_name(dataset, name, places)
     values = dataset.variables[found]
@@ -118,6 +122,7 @@ def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
 
 def spike_times(dataset: xr.Dataset, unit: int) -> NDArray[np.float64]:
     """The spike times of a unit; see `intake_nwbzarr.accessor.NWBAccessor.spike_times`."""
+    unit = one_label(unit, "unit", "the id of one unit")
     column = ragged(dataset, "spike_times")
     ids = row_ids(dataset, column.levels[0])
     if ids is None:
@@ -134,7 +139,8 @@ def spike_times(dataset: xr.Dataset, unit: int) -> NDArray[np.float64]:
     if not len(rows):
         known = ", ".join(str(known) for known in ids[:10]) + (", ..." if len(ids) > 10 else "")
         raise NodeNotFoundError(f"No unit {unit!r} in this Dataset; its {len(ids)} units are {known or '-'}.")
-    return np.asarray(column[int(rows[0])], np.float64)
+    times = np.asarray(column[int(rows[0])])
+    return in_seconds(times, dataset.attrs, repr(column.name))
 
 
 def row_ids(dataset: xr.Dataset, level: Bounds) -> NDArray[Any] | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.contents.seconds import Time, one_time
 from intake_nwbzarr.accessor.peri_event.lags import checked_positive, whole_bins
 from intake_nwbzarr.accessor.spikes.units import Spikes, unit_columns, unit_table
 from intake_nwbzarr.arrays import lazy_variable
@@ -24,11 +24,11 @@ TIME = "time"
 
 
 def bin_spikes(
-    dataset: xr.Dataset, width: float, *, start: float | None = None, stop: float | None = None
+    dataset: xr.Dataset, width: float, *, start: Time | None = None, stop: Time | None = None
 ) -> xr.DataArray:
     """Spike counts in bins; see `intake_nwbzarr.accessor.NWBAccessor.bin`."""
     width = checked_positive(width, "width", "a number of seconds")
-    begin = _second(0.0 if start is None else start, "start")
+    begin = 0.0 if start is None else one_time(start, "start", dataset.attrs)
     units = unit_table(dataset)
     spikes = units.spikes
     if stop is None:
@@ -37,7 +37,7 @@ def bin_spikes(
         times = spikes.values.values
         last = float(np.nanmax(times)) if times.size and not np.isnan(times).all() else begin
     else:
-        last = _second(stop, "stop")
+        last = one_time(stop, "stop", dataset.attrs)
         if last < begin:
             raise OptionError(f"stop={stop!r} is before the start, {begin!r} s.")
     size = max(0, whole_bins(last - begin, width))
@@ -118,9 +118,3 @@ def _described(width: float) -> dict[str, Any]:
         "description": "left edge of each bin; a bin is [time, time + bin_width)",
         "bin_width": width,
     }
-
-
-def _second(value: Any, keyword: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not isfinite(value):
-        raise OptionError(f"{keyword}={value!r} means nothing here; it is a finite number of seconds.")
-    return float(value)

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows, each_row
+from intake_nwbzarr.accessor.spikes.units import has_spikes, unit_table
 
 SPIKE_TIMES = "spike_times"
 
@@ -29,11 +31,16 @@ def spiking_table(dataset: xr.Dataset, name: str | None = None) -> ShownObject:
     ------
     NodeNotFoundError
         When there is none.
+    SelectionError
+        When one unit was selected as a scalar.
     OptionError
         When there are several and `name` does not say which.
     """
     tables = [each for each in shown_objects(dataset) if each.kind == "table"]
     spiking = [each for each in tables if spikes_of(dataset, each) is not None]
+    if not spiking and has_spikes(dataset):
+        # One unit as a scalar, or bounds that were left out: this says which.
+        unit_table(dataset)
     return find_object(dataset, name, spiking, "tables of units with spike times")
 
 
@@ -51,7 +58,9 @@ def ragged_of(dataset: xr.Dataset, table: ShownObject, name: str) -> ShownColumn
 def rows_of(
     dataset: xr.Dataset, column: ShownColumn, rows: Sequence[int] | None = None
 ) -> list[NDArray[np.float64]]:
-    """The values of a ragged column, row by row; those of other rows are read only where they lie between.
+    """The times of a ragged column in seconds, row by row.
+
+    Those of other rows are read only where they lie between.
 
     Parameters
     ----------
@@ -65,12 +74,12 @@ def rows_of(
     Raises
     ------
     SelectionError
-        When the values were selected along their own dimension.
+        When the values were selected along their own dimension, or are no times.
     """
     starts, counts = bounds_of_rows(dataset, column.bounds[0], column.variable)
     wanted = np.arange(len(starts)) if rows is None else np.asarray(rows, np.intp)
     starts, counts = starts[wanted], counts[wanted]
     found: list[NDArray[np.float64]] = [np.empty(0)] * len(wanted)
     for row, values in each_row(dataset.variables[column.variable], starts, counts):
-        found[row] = np.asarray(values, np.float64)
+        found[row] = in_seconds(values, dataset.attrs, repr(column.variable))
     return found

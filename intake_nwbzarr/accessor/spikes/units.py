@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.bounds import find_places, run_positions
 from intake_nwbzarr.accessor.ragged.column import RaggedColumn, ragged
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
@@ -115,7 +117,8 @@ def unit_table(dataset: xr.Dataset) -> UnitTable:
             "select it with a list, such as isel(unit=[0]) or sel(unit=[191])."
         )
     starts, counts = column.bounds()
-    return UnitTable(rows[0], column.name, Spikes(column.values, starts, counts), dict(column.values.attrs))
+    values = seconds_variable(column.values, dataset.attrs, repr(column.name))
+    return UnitTable(rows[0], column.name, Spikes(values, starts, counts), dict(column.values.attrs))
 
 
 def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np.float64]] | None:
@@ -140,7 +143,7 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
             f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}; leave it out to "
             "count all time as observed."
         )
-    return [_merged(np.asarray(each, np.float64)) for each in intervals]
+    return [_merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
 
 
 def unit_columns(dataset: xr.Dataset, units: UnitTable) -> xr.Dataset:

@@ -12,6 +12,7 @@ from intake_nwbzarr.hierarchy.links import UNREACHABLE, Reference, Target, parse
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.neurodata.pieces import read_pieces, values_of
 from intake_nwbzarr.neurodata.series_members import SeriesMembers, series_members
+from intake_nwbzarr.neurodata.series_values import number
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,11 @@ def _series(members: SeriesMembers, starting_time: float) -> SweepSeries:
     return SweepSeries(
         path=members.path,
         neurodata_type=members.neurodata_type,
-        array=scaled(data, _number(attributes, "conversion", 1.0), _number(attributes, "offset", 0.0)),
+        array=scaled(
+            data,
+            number(attributes, "conversion", 1.0, members.where),
+            number(attributes, "offset", 0.0, members.where),
+        ),
         unit=None if unit is None else str(unit),
         rate=None if irregular else members.rate,
         starting_time=starting_time,
@@ -187,8 +192,3 @@ def _side(extent: Extent | None, series: Mapping[Reference, SweepSeries]) -> Sid
         )
         count = max(size - extent.start, 0)
     return Side(found, extent.start, count)
-
-
-def _number(attributes: Mapping[str, object], name: str, default: float) -> float:
-    value = attributes.get(name)
-    return float(value) if isinstance(value, int | float) else default

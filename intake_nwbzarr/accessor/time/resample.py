@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import get_args
 
 import xarray as xr
 from dask.base import tokenize
 from xarray.indexes import PandasIndex
 
+from intake_nwbzarr.accessor.contents.seconds import datetimes_refused, number
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
 from intake_nwbzarr.arrays import lazy_variable
@@ -59,7 +59,8 @@ def _check(method: str, tolerance: float | None) -> None:
         )
     if tolerance is None:
         return
-    if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not tolerance >= 0:
+    seconds = number(tolerance)
+    if seconds is None or not seconds >= 0:
         raise OptionError(f"tolerance={tolerance!r} is not a time; it is a number of seconds, 0 or more.")
     if method == "mean":
         raise OptionError(
@@ -97,10 +98,7 @@ def _is_seconds(name: str, variable: xr.Variable) -> bool:
 def _lazy(time: SessionTime) -> LazyTimeIndex:
     """The index in the form that finds samples and says what is wrong with timestamps."""
     if is_decoded(time.index):
-        raise OptionError(
-            f"{time.name!r} holds datetimes, and samples are compared in seconds: open the session without "
-            "decode_times=True."
-        )
+        raise datetimes_refused(f"The times {time.name!r}", "samples are compared in seconds")
     if isinstance(time.index, LazyTimeIndex):
         return time.index
     return IrregularTimeIndex.from_array(time.index.index.to_numpy(), time.dim, time.name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, shown_objects
+from intake_nwbzarr.accessor.contents.seconds import Time, in_seconds, number
+from intake_nwbzarr.accessor.contents.time_axis import seconds_index
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_template, session_times
 from intake_nwbzarr.accessor.time.restrict_rows import restricted_bounds
 from intake_nwbzarr.accessor.time.window import Window, window_of
@@ -19,9 +23,9 @@ from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 _INTERVAL = ("start_time", "stop_time")
 
 
-def restrict(dataset: xr.Dataset, start: float, stop: float) -> xr.Dataset:
+def restrict(dataset: xr.Dataset, start: Time, stop: Time) -> xr.Dataset:
     """Keep what a session holds from one time on and before another; see `NWBAccessor.restrict`."""
-    window = window_of(start, stop)
+    window = window_of(start, stop, dataset.attrs)
     shown = shown_objects(dataset)
     times = session_times(dataset)
     _check_series(dataset, shown, times)
@@ -54,7 +58,7 @@ def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[Ses
         variable = dataset.variables[series.main]
         if variable.size == 0 or not timed.isdisjoint(map(str, variable.dims)):
             continue
-        if {"rate", "timestamps"} & set(variable.attrs):
+        if variable.ndim and _has_times(variable.attrs):
             raise SelectionError(
                 f"The times of {series.path!r} are not in this Dataset, so it cannot be restricted. Open it, "
                 f"or its container, with group=, or leave it out with ds.drop_vars({series.main!r})."
@@ -63,6 +67,13 @@ def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[Ses
     if whole:
         shortened = ", ".join(map(repr, whole[:3])) + (", ..." if len(whole) > 3 else "")
         warn_caller(f"restrict left {shortened} whole: no time is known along any of its dimensions.")
+
+
+def _has_times(attributes: Mapping[Any, Any]) -> bool:
+    """Whether the file gives a series times, as its attributes tell in place of a coordinate."""
+    rate, starting_time = (number(attributes.get(name)) for name in ("rate", "starting_time"))
+    regular = rate is not None and rate > 0 and starting_time is not None and isfinite(rate + starting_time)
+    return regular or "timestamps" in attributes
 
 
 def _samples(dataset: xr.Dataset, time: SessionTime, window: Window) -> slice | NDArray[np.int64]:
@@ -79,10 +90,11 @@ def _samples(dataset: xr.Dataset, time: SessionTime, window: Window) -> slice | 
             return found
         except SelectionError as error:
             raise SelectionError(
-                f"{error} Or leave out what lies along it, with ds.drop_dims({time.dim!r})."
+                f"{error} Samples in any order are compared one by one once their times are in memory, which "
+                f"ds.sortby({time.name!r}) sees to. Or leave out what lies along it, with "
+                f"ds.drop_dims({time.dim!r})."
             ) from error
-    values = time.index.index.to_numpy()
-    return _positions(window.like(values, dataset).holds(values))
+    return _positions(window.holds(seconds_index(dataset, time).view.values()))
 
 
 def _rows(
@@ -92,8 +104,8 @@ def _rows(
     plain = {column.label: column.variable for column in columns if not column.bounds}
     interval = [plain[name] for name in _INTERVAL if name in plain]
     if len(interval) == 2:
-        starts, stops = (dataset.variables[name].values for name in interval)
-        return window.like(starts, dataset).overlaps(starts, stops)
+        starts, stops = (_column(dataset, table, name) for name in interval)
+        return window.overlaps(starts, stops)
     if table.is_a("TimeIntervals") or table.path.startswith("intervals/"):
         missing = next(name for name in _INTERVAL if name not in plain)
         raise SelectionError(
@@ -103,8 +115,19 @@ def _rows(
     events = next(_event_times(dataset, plain), None)
     if events is None:
         return None
-    times = dataset.variables[events].values
-    return window.like(times, dataset).holds(times)
+    return window.holds(_column(dataset, table, events))
+
+
+def _column(dataset: xr.Dataset, table: ShownObject, name: str) -> NDArray[np.float64]:
+    """A column of one time a row."""
+    variable = dataset.variables[name]
+    told = f"Leave the table out, with ds.drop_vars({list(table.variables)!r})."
+    if variable.ndim != 1:
+        raise SelectionError(f"{name!r} has the dimensions {variable.dims}, not one time a row. {told}")
+    try:
+        return in_seconds(variable.values, dataset.attrs, repr(name))
+    except SelectionError as error:
+        raise SelectionError(f"{error} {told}") from error
 
 
 def _event_times(dataset: xr.Dataset, plain: dict[str, str]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import Pair, ShownColumn
 from intake_nwbzarr.accessor.contents.kinds import ShownObject
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows, each_row
 from intake_nwbzarr.accessor.time.window import Window
 from intake_nwbzarr.errors import SelectionError
@@ -92,16 +93,31 @@ def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, Sho
             "restrict first, or select a list of one row."
         )
     if present and SPIKES not in ragged:
-        raise SelectionError(
-            f"Of {path!r}, only {', '.join(map(repr, present))} is in this Dataset. To restrict spikes, keep "
-            "the spike times together with their _start and _count, or leave all of them out."
-        )
+        raise _undivided(dataset, table, path, present)
     for name in (SPIKES, OBSERVED):
         if name in ragged and ragged[name].bounds[0][0] is None:
             raise SelectionError(
                 f"{ragged[name].variable!r} is compact: its rows follow one another without gaps, as those "
                 "of a part of a session do not. Restrict first, then call ds.nwb.compact()."
             )
+
+
+def _undivided(dataset: xr.Dataset, table: ShownObject, path: str, present: list[str]) -> SelectionError:
+    counts = [
+        dataset.variables[name] for name in present if dataset.variables[name].attrs.get("ragged_values")
+    ]
+    apart = next((each.dims for each in counts if each.dims != (table.rows,)), None)
+    if apart is not None:
+        return SelectionError(
+            f"What divides {path!r} into rows lies along {apart}, not along the rows {table.rows!r}: in the "
+            f"file it does not fit the table, so that nothing tells whose spikes are whose. Leave them out, "
+            f"with ds.drop_vars({present!r})."
+        )
+    return SelectionError(
+        f"Of {path!r}, only {', '.join(map(repr, present))} is in this Dataset. To restrict spikes, keep the "
+        f"spike times together with their _start and _count; where the file has none, leave all of them out, "
+        f"with ds.drop_vars({present!r})."
+    )
 
 
 def _between(times: NDArray[Any], window: Window) -> tuple[int, int]:
@@ -126,18 +142,18 @@ def _drawn(
     positions: Callable[[NDArray[Any], Window], tuple[int, int]],
 ) -> _Drawn:
     """Look at every row's values, piece by piece."""
-    window = window.like(dataset.variables[column.variable], dataset)
     skipped, kept = np.zeros_like(starts), np.zeros_like(counts)
     for row, values in each_row(dataset.variables[column.variable], starts, counts):
+        times = in_seconds(values, dataset.attrs, repr(column.variable))
         # Searching presumes order, in both columns of intervals.
-        if np.isnan(values).any() or np.any(values[1:] < values[:-1]):
+        if np.isnan(times).any() or np.any(times[1:] < times[:-1]):
             unit = dataset.coords[table.rows].values[row] if table.rows in dataset.coords else row
             raise SelectionError(
                 f"The {column.column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they "
                 f"cannot be restricted. Leave this row out, with ds.isel({table.rows}=...) without position "
                 f"{row}."
             )
-        first, end = positions(values, window)
+        first, end = positions(times, window)
         skipped[row], kept[row] = first, end - first
     return _Drawn(skipped, kept)
 

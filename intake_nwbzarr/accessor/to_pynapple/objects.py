@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
+from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
+from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
 from intake_nwbzarr.accessor.spikes.trains import SPIKE_TIMES, rows_of, spikes_of
-from intake_nwbzarr.accessor.to_pynapple.support import joined, observed
+from intake_nwbzarr.accessor.to_pynapple.support import joined, observed, of_an_instant
 from intake_nwbzarr.accessor.to_pynapple.values import LazyValues
-from intake_nwbzarr.errors import MissingPackageError, OptionError, SelectionError, warn_caller
+from intake_nwbzarr.errors import MissingPackageError, SelectionError, warn_caller
 from intake_nwbzarr.neurodata.names import free_name, safe_name
 
 
@@ -131,25 +133,21 @@ def _series(dataset: xr.Dataset, found: ShownObject) -> Any:
     time = _time_of(dataset, found.main)
     assert time is not None  # noqa: S101
     seconds = _seconds(dataset, time, found)
+    support = of_an_instant(seconds)
     values = LazyValues(dataset.variables[found.main], time.dim)
     if values.ndim == 1:
-        return pynapple.Tsd(t=seconds, d=values, load_array=False)
+        return pynapple.Tsd(t=seconds, d=values, time_support=support, load_array=False)
     if values.ndim > 2:
-        return pynapple.TsdTensor(t=seconds, d=values, load_array=False)
+        return pynapple.TsdTensor(t=seconds, d=values, time_support=support, load_array=False)
     channel = next(str(dim) for dim in dataset.variables[found.main].dims if dim != time.dim)
     labels = dataset[channel].to_numpy() if channel in dataset.coords else None
-    made = pynapple.TsdFrame(t=seconds, d=values, columns=labels, load_array=False)
+    made = pynapple.TsdFrame(t=seconds, d=values, columns=labels, time_support=support, load_array=False)
     made.set_info(_metadata(_joined(dataset, channel), {*dir(made), *made.columns}))
     return made
 
 
 def _seconds(dataset: xr.Dataset, time: SessionTime, found: ShownObject) -> NDArray[np.float64]:
-    if is_decoded(time.index):
-        raise OptionError(
-            f"The times of {found.name!r} are datetimes, pynapple counts seconds: open the session without "
-            "decode_times=True."
-        )
-    seconds = np.asarray(dataset.variables[time.name].to_numpy(), np.float64)
+    seconds = in_seconds(dataset.variables[time.name].to_numpy(), dataset.attrs, repr(time.name))
     if not np.isfinite(seconds).all() or np.any(np.diff(seconds) < 0):
         # pynapple sorts timestamps without the values that belong to them.
         raise SelectionError(
@@ -171,9 +169,11 @@ def _joined(dataset: xr.Dataset, dim: str) -> dict[str, NDArray[Any]]:
 
 
 def _plain(dataset: xr.Dataset, table: ShownObject, hidden: set[str]) -> dict[str, NDArray[Any]]:
-    """A table's columns of one value a row."""
+    """A table's columns of one value a row; those of times in seconds, as pynapple counts."""
     return {
-        each.label: dataset.variables[each.variable].to_numpy()
+        each.label: seconds_variable(
+            dataset.variables[each.variable], dataset.attrs, repr(each.variable)
+        ).to_numpy()
         for each in shown_columns(dataset, table)
         if each.label not in hidden and dataset.variables[each.variable].dims == (table.rows,)
     }
@@ -229,7 +229,10 @@ def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
     columns = {"id": _ids(dataset, found), **_plain(dataset, found, {"id"})}
-    start, stop = (np.asarray(columns.pop(name), np.float64) for name in ("start_time", "stop_time"))
+    start, stop = (
+        in_seconds(columns.pop(name), dataset.attrs, f"{name!r} of {found.path!r}")
+        for name in ("start_time", "stop_time")
+    )
     valid = np.isfinite(start) & np.isfinite(stop) & (stop > start)
     if not valid.all():
         warn_caller(
@@ -264,11 +267,13 @@ def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
 def _events(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
-    times = np.asarray(_plain(dataset, found, set())["timestamp"], np.float64)
+    stored = _plain(dataset, found, set())["timestamp"]
+    times = in_seconds(stored, dataset.attrs, f"'timestamp' of {found.path!r}")
     known = np.isfinite(times)
     if not known.all():
         warn_caller(
             f"{np.count_nonzero(~known)} of the {len(times)} events of {found.path!r} have no time: "
             "pynapple's Ts is without them."
         )
-    return pynapple.Ts(t=np.sort(times[known]))
+    seconds = np.sort(times[known])
+    return pynapple.Ts(t=seconds, time_support=of_an_instant(seconds))

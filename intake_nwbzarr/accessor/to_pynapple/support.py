@@ -50,6 +50,17 @@ def observed(
     return everything, [joined(each) if len(each) else everything for each in of_units]
 
 
+def of_an_instant(seconds: NDArray[np.float64]) -> Any:
+    """The time support of samples that all have one time, of which there may be one; None for others.
+
+    pynapple makes it of the first and the last time, and here would drop it for having no duration.
+    """
+    if not len(seconds) or seconds[0] < seconds[-1]:
+        return None
+    first = float(seconds[0])
+    return import_module("pynapple").IntervalSet(first, max(first + _GAP, np.nextafter(first, np.inf)))
+
+
 def joined(bounds: NDArray[np.float64]) -> Any:
     """An IntervalSet of ``(interval, 2)`` in seconds: overlapping ones joined, empty ones left out."""
     interval_set = import_module("pynapple").IntervalSet
