@@ -27,6 +27,43 @@ class _Derived:
         return await asyncio.to_thread(self.read, key)
 
 
+@dataclass(frozen=True, eq=False)
+class InMemory(_Derived):
+    """Values that have been read, where an array is expected that is read when it is asked to be.
+
+    Parameters
+    ----------
+    values
+        All of them.
+    """
+
+    values: NDArray[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the values."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the values."""
+        return self.values.dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """All at once."""
+        return self.values.shape
+
+    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
+        """The selected values."""
+        selection = select(key, self.shape)
+        read = _read(self.values, tuple(_as_key(axis) for axis in selection.axes))
+        return read.reshape(selection.final_shape)
+
+    def __dask_tokenize__(self) -> Hashable:
+        return ("InMemory", _token(self.values))
+
+
 @dataclass(frozen=True)
 class RaggedBounds(_Derived):
     """Where each row's values begin, or how many there are: int64, one for each row.

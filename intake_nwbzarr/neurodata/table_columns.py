@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.links import Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.neurodata.derived import Elementwise, Lookup, RaggedBounds
+from intake_nwbzarr.neurodata.derived import Elementwise, InMemory, Lookup, RaggedBounds
 from intake_nwbzarr.neurodata.metadata import object_attributes
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, Part
@@ -65,7 +67,12 @@ _BOUNDS: Final[tuple[tuple[Literal["start", "count"], str], ...]] = (
 _REFERENCE_FIELDS = ("idx_start", "count", "timeseries")
 
 
-def column_parts(table: Table, column: Column, options: MappingOptions) -> Iterator[Part]:
+def column_parts(
+    table: Table,
+    column: Column,
+    options: MappingOptions,
+    read_indexes: Mapping[tuple[str, str], NDArray[Any]] = MappingProxyType({}),
+) -> Iterator[Part]:
     """A column's variables.
 
     Parameters
@@ -76,6 +83,8 @@ def column_parts(table: Table, column: Column, options: MappingOptions) -> Itera
         One of its columns.
     options
         The caller's choices.
+    read_indexes
+        VectorIndexes that have been read, by their place: with these, where a row's values begin takes no request.
 
     Yields
     ------
@@ -94,19 +103,23 @@ def column_parts(table: Table, column: Column, options: MappingOptions) -> Itera
     for depth, (index, divided) in enumerate(pairwise((*column.indexes, column.values)), start=1):
         name = column.name + "_index" * (len(column.indexes) - depth)
         dimension = _fitted(table, dimension, index, column.name)
-        yield from _bounds(table, name, index, divided, dimension)
+        known = read_indexes.get(place(index))
+        ends = stored_at(index) if known is None else InMemory(known)
+        yield from _bounds(table, name, index, ends, divided, dimension)
         values = _free(table, _VALUES.get(name, ""), f"{name}_value")
         dimension = table.dimension(values, _length(divided), ("values", *place(divided)))
     yield from _values(table, column, _fitted(table, dimension, column.values, column.name), options)
 
 
-def _bounds(table: Table, name: str, index: Target, divided: Target, dimension: Dimension) -> Iterator[Part]:
+def _bounds(
+    table: Table, name: str, index: Target, ends: Readable, divided: Target, dimension: Dimension
+) -> Iterator[Part]:
     attributes = object_attributes(index.hierarchy, index.path)
     attributes.pop("target", None)
     # What they bound, by path: names of variables depend on the view.
     attributes |= {"ragged_values": divided.path, "ragged_length": _length(divided)}
     for bound, meaning in _BOUNDS:
-        array = RaggedBounds(stored_at(index), bound, _length(divided), index.path)
+        array = RaggedBounds(ends, bound, _length(divided), index.path)
         described = attributes | {"description": f"{meaning} {name!r}"}
         yield Part(table.derived(f"{name}_{bound}"), (dimension,), array, described)
 

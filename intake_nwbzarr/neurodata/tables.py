@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -20,7 +20,10 @@ from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, both, stored, values_of
 from intake_nwbzarr.neurodata.pixel_positions import map_grid
 from intake_nwbzarr.neurodata.table_columns import column_parts, enumerated_elements
-from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, table_layout
+from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, place, stored_at, table_layout
+
+# Of a longer index, rows are looked up where it is stored: every pickled variable would carry it.
+_SHORT_INDEX = 10_000
 
 _SESSION_START = "session_start_time"
 _REFERENCE_TIME = "timestamps_reference_time"
@@ -29,7 +32,7 @@ _REFERENCE_TIME = "timestamps_reference_time"
 def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
     """Map a DynamicTable, or anything that extends it or looks like one.
 
-    The ids are read; everything else is lazy.
+    The ids are read, and short indexes of ragged columns; everything else is lazy.
 
     Parameters
     ----------
@@ -56,14 +59,17 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
     wanted = [*([] if table.ids is None else [table.ids]), *_clocks(table)]
     layouts = (table, *category_layouts(table))
     elements = {name: array for layout in layouts for name, array in _elements(layout)}
-    (read, meanings), grid = yield from both(
-        both(values_of(wanted), values_of(list(elements.values()))), map_grid(hierarchy, path)
+    indexes = {name: array for layout in layouts for name, array in _short_indexes(layout)}
+    ((read, meanings), ends), grid = yield from both(
+        both(both(values_of(wanted), values_of(list(elements.values()))), values_of(list(indexes.values()))),
+        map_grid(hierarchy, path),
     )
     values = list(read)
+    read_indexes = dict(zip(indexes, ends, strict=True))
     labels = [] if table.ids is None else [_labels(table, table.ids, values.pop(0))]
-    parts = [part for column in table.columns for part in column_parts(table, column, options)]
+    parts = [part for column in table.columns for part in column_parts(table, column, options, read_indexes)]
     for category in layouts[1:]:
-        parts += _category_parts(category, options)
+        parts += _category_parts(category, options, read_indexes)
     found = dict(zip(elements, meanings, strict=True))
     parts = [_with_meanings(part, found.get(part.name)) for part in parts]
     if values and options.mask_and_scale:
@@ -88,11 +94,22 @@ def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
     return Labels(table.rows, ids, identity(stored_ids.node))
 
 
-def _category_parts(category: Table, options: MappingOptions) -> Iterator[Part]:
+def _short_indexes(table: Table) -> Iterator[tuple[tuple[str, str], StoredArray]]:
+    """The VectorIndexes that are worth reading beside the ids, by their place."""
+    for column in table.columns:
+        for index in column.indexes:
+            array = stored_at(index)
+            if array.ndim == 1 and array.size <= _SHORT_INDEX:
+                yield place(index), array
+
+
+def _category_parts(
+    category: Table, options: MappingOptions, read_indexes: Mapping[tuple[str, str], NDArray[Any]]
+) -> Iterator[Part]:
     if category.ids is not None:
         yield Part(f"{category.prefix}id", (category.rows,), category.ids, identity(category.ids.node))
     for column in category.columns:
-        yield from column_parts(category, column, options)
+        yield from column_parts(category, column, options, read_indexes)
 
 
 def _clocks(table: Table) -> list[StoredArray]:

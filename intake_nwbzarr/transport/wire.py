@@ -311,12 +311,17 @@ def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG00
 def proxy_of(url: str) -> str | None:
     """The proxy that the environment wants requests to a URL to take; names resolve there, not here."""
     # Not aiohttp's trust_env, which would also send passwords from ~/.netrc.
-    if not any(name.lower().endswith("_proxy") for name in os.environ) and sys.platform == "linux":
+    if sys.platform == "linux" and not _names_a_proxy(frozenset(os.environ)):
         return None
     parts = urlsplit(url)
     if parts.hostname is None or proxy_bypass(parts.hostname):
         return None
     return getproxies().get(parts.scheme)
+
+
+@lru_cache(maxsize=1)
+def _names_a_proxy(variables: frozenset[str]) -> bool:
+    return any(name.lower().endswith("_proxy") for name in variables)
 
 
 async def reach(host: str) -> int | None:

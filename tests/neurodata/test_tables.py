@@ -16,6 +16,7 @@ from pynwb.base import TimeSeriesReferenceVectorData
 from pynwb.event import DurationVectorData, EventsTable, TimestampVectorData
 from pynwb.icephys import CurrentClampSeries
 
+from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.load import open_hierarchy
 from intake_nwbzarr.neurodata.pieces import Piece
@@ -183,10 +184,26 @@ def test_the_units_table_has_the_names_users_expect(corpus_dir: CorpusDir) -> No
     assert all(part.attributes["nwb_path"] and part.attributes["neurodata_type"] for part in piece.parts)
 
 
-def test_only_the_ids_are_read_at_open(corpus_dir: CorpusDir) -> None:
+def test_only_ids_and_short_indexes_are_read_at_open(corpus_dir: CorpusDir) -> None:
     hierarchy = open_hierarchy(corpus_dir("ecephys", "0.14.0"))
     with track_requests() as log:
-        mapped(hierarchy, "units")
+        units = by_name(mapped(hierarchy, "units").parts)
+    assert log.requests == 3  # id, spike_times_index, electrodes_index
+    with track_requests() as log:
+        starts, counts = values(units["spike_times_start"]), values(units["spike_times_count"])
+    assert log.requests == 0
+    ends = open_hierarchy(corpus_dir("ecephys", "0.14.0"))["units/spike_times_index"]
+    np.testing.assert_array_equal(starts + counts, StoredArray(hierarchy.location, ends).read())
+
+
+def test_a_long_index_stays_where_it_is(corpus_dir: CorpusDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intake_nwbzarr.neurodata.tables._SHORT_INDEX", 2)
+    hierarchy = open_hierarchy(corpus_dir("ecephys", "0.14.0"))
+    with track_requests() as log:
+        units = by_name(mapped(hierarchy, "units").parts)
+    assert log.requests == 1
+    with track_requests() as log:
+        values(units["spike_times_start"])
     assert log.requests == 1
 
 

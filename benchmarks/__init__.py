@@ -1,0 +1,1 @@
+"""What opening and reading cost, beside every alternative, on data laid out as real assets are."""

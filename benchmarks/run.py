@@ -1,0 +1,141 @@
+"""The one command: ``uv run benchmarks/run.py`` makes the data, starts the servers, measures and reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import measure_opening as opening  # noqa: E402 (the folder above is on the path since the last line)
+from benchmarks import measure_reading as reading  # noqa: E402
+from benchmarks import report  # noqa: E402
+from benchmarks.bench import Bench, running  # noqa: E402
+from benchmarks.measure import Result  # noqa: E402
+from benchmarks.pictures import draw  # noqa: E402
+from benchmarks.session_files import SESSIONS, default_cache, make  # noqa: E402
+
+type Several = Mapping[str, Mapping[str, Result]]
+
+PAGE = ROOT / "docs" / "performance.md"
+PICTURES = ROOT / "docs" / "pictures"
+
+
+def _one(
+    name: str, measure: Callable[..., Mapping[str, Result]], *arguments: object
+) -> Callable[[Bench], Several]:
+    return lambda bench: {name: measure(bench, *arguments)}
+
+
+MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
+    "open-zarr3": _one("open Zarr 3", opening.ophys, "ophys-zarr3", "NWBZarrIO"),
+    "open-zarr2": _one("open Zarr 2", opening.ophys, "ophys-zarr2", "NWBZarrV2IO"),
+    "cold-zarr3": _one("open Zarr 3, true cold", opening.ophys_cold, "ophys-zarr3", "NWBZarrIO"),
+    "cold-zarr2": _one("open Zarr 2, true cold", opening.ophys_cold, "ophys-zarr2", "NWBZarrV2IO"),
+    "s3-zarr3": _one("open Zarr 3, S3", opening.ophys_s3, "ophys-zarr3"),
+    "s3-zarr2": _one("open Zarr 2, S3", opening.ophys_s3, "ophys-zarr2"),
+    "open-peers": _one("open one series, Zarr 2, peers", reading.pinned_openings),
+    "open-many": _one("open 8,000 nodes", opening.many_nodes),
+    "open-sweeps": _one("open 1,600 sweeps", opening.sweeps),
+    "read-265kB-0": _one("read 265kB, 0 ms", reading.over_http, "265kB", 0),
+    "read-265kB-30": _one("read 265kB, 30 ms", reading.over_http, "265kB", 30),
+    "read-265kB-s3": _one("read 265kB, S3", reading.over_s3, "265kB"),
+    "read-265kB-peers": _one("read 265kB, 30 ms, peers", reading.pinned_peers, "265kB"),
+    "read-16MiB-0": _one("read 16MiB, 0 ms", reading.over_http, "16MiB", 0),
+    "read-16MiB-30": _one("read 16MiB, 30 ms", reading.over_http, "16MiB", 30),
+    "read-16MiB-s3": _one("read 16MiB, S3", reading.over_s3, "16MiB"),
+    "window": _one("window", reading.window),
+    "spikes": _one("spikes", reading.spikes),
+    "worker": _one("worker", reading.worker),
+    "plan": _one("plan", reading.plan),
+    "imports": _one("imports", opening.imports),
+    "again": _one("again", opening.again),
+    "memory": _one("memory", reading.memory),
+    "growth": lambda bench: {f"nodes: {name}": found for name, found in opening.growth(bench).items()},
+    "latency": lambda bench: {f"latency: {name}": found for name, found in opening.latency(bench).items()},
+}
+"""By the name that ``--only`` takes, in the order of running."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 1 when the short form finds more requests than there were."""
+    options = _options(arguments)
+    if options.short:
+        from benchmarks.short import main as short
+
+        return short()
+    for name in SESSIONS:
+        if not (options.only and options.resume):
+            _say(f"data: {make(name, options.cache)}")
+    folder = options.cache / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    with running(options.cache, options.repeats) as bench:
+        about = report.machine(bench.server.kind)
+        for name in options.only or MEASUREMENTS:
+            file = folder / f"{name}.json"
+            if options.resume and file.exists():
+                continue
+            _say(f"{time.monotonic() - begin:5.0f} s  {name}")
+            _save(file, MEASUREMENTS[name](bench))
+    measured = {
+        key: results
+        for name in MEASUREMENTS
+        if (folder / f"{name}.json").exists()
+        for key, results in _load(folder / f"{name}.json").items()
+    }
+    text = report.markdown(measured, about)
+    (options.cache / "report.md").write_text(text)
+    (options.cache / "report.json").write_text(report.to_json(measured, about))
+    drawn = draw(measured, PICTURES if options.publish else options.cache)
+    if options.publish:
+        shown = [f"![{file.stem}]({file.relative_to(PAGE.parent)})" for file in drawn]
+        report.publish(PAGE, "\n".join([*shown, "", text]))
+    _say(text)
+    _say(f"{options.cache}/report.md, report.json and pictures; {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--short", action="store_true", help="only count requests and round trips; under a minute"
+    )
+    parser.add_argument(
+        "--only", action="append", choices=MEASUREMENTS, help="a measurement; may be repeated"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="keep measurements that an earlier run has taken"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="runs of what is quick (default 5)")
+    parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of data and results")
+    parser.add_argument("--publish", action="store_true", help="put the report into docs/performance.md")
+    return parser.parse_args(arguments)
+
+
+def _save(file: Path, several: Several) -> None:
+    document = {
+        name: {key: result.document() for key, result in results.items()} for name, results in several.items()
+    }
+    file.write_text(json.dumps(document))
+
+
+def _load(file: Path) -> Several:
+    return {
+        name: {key: Result.of(result) for key, result in results.items()}
+        for name, results in json.loads(file.read_text()).items()
+    }
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The sessions that are measured: what each is, and where it is kept once it has been made."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from benchmarks import write_opening, write_reading
+
+VERSION = 1
+"""Raised when a writer changes: what an older one wrote is not used."""
+
+SERIES = {100: 25, 400: 100, 1600: 400, 8000: 2000}
+"""About how many nodes a file of so many sweeps has."""
+
+SESSIONS: dict[str, Callable[[Path], None]] = {
+    "ophys-zarr3": write_opening.write_ophys_zarr3,
+    "ophys-zarr2": write_opening.write_ophys_zarr2,
+    "ecephys-zarr2": write_opening.write_many_chunks,
+    "icephys-1600-sweeps": partial(write_opening.write_sweeps, pairs=800),
+    **{
+        f"icephys-{nodes}-nodes": partial(write_opening.write_series, series=count)
+        for nodes, count in SERIES.items()
+    },
+    "series-16MiB-zarr2": partial(write_reading.write_series, chunk_bytes=16 * 2**20),
+    "series-265kB-zarr2": partial(write_reading.write_series, chunk_bytes=265_000),
+    "hour-zarr3": write_reading.write_hour,
+}
+"""By name, what writes them into a folder that does not exist yet."""
+
+
+def default_cache() -> Path:
+    """Where sessions are kept: outside of the repository."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "intake-nwbzarr-benchmarks"
+
+
+def make(name: str, cache: Path) -> Path:
+    """The folder of a session, written now unless it has been before."""
+    folder = cache / "sessions" / f"v{VERSION}" / f"{name}.nwb.zarr"
+    if not folder.exists():
+        aside = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        SESSIONS[name](aside)
+        aside.rename(folder)
+    return folder

@@ -1,0 +1,151 @@
+"""The short form: requests and round trips, which are exact, counted on small sessions by a server in rounds.
+
+No time is taken, so that it says the same on any machine; nothing but the project itself is needed.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.operations import ours
+from benchmarks.servers.in_python import PythonServer
+from benchmarks.write_reading import SERIES, write_hour
+from intake_nwbzarr.demo.imaging import imaging_session
+from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+
+LICK = "processing/behavior/BehavioralTimeSeries/lick"
+
+RECORD: dict[str, tuple[int, int]] = {
+    "one series, Zarr 3": (6, 2),
+    "session, flat, Zarr 3": (46, 2),
+    "session, tree, Zarr 3": (46, 2),
+    "open_nwb, Zarr 3": (45, 2),
+    "one series, Zarr 2": (6, 2),
+    "session, flat, Zarr 2": (46, 2),
+    "session, tree, Zarr 2": (46, 2),
+    "open_nwb, Zarr 2": (45, 2),
+    "opening again": (1, 1),
+    "opening again, revalidate=False": (0, 0),
+    "10 s of 384 channels": (66, 1),
+    "one unit's spikes": (1, 1),
+    "a worker's first chunk": (18, 1),
+}
+"""Requests and round trips of each; lowered when the package learns to do with fewer."""
+
+LARGE = {"10 s of 384 channels", "a worker's first chunk"}
+"""What takes a second, and imports nothing that the others do not."""
+
+PATIENCE = (0.06, 0.3, 1.0)
+"""Seconds that the server waits for further requests of a round trip; more when one seemed to be too many.
+
+A busy machine may hold a client up for longer than the first; a further round trip takes any of them.
+"""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one operation took."""
+
+    name: str
+    requests: int
+    round_trips: int
+    metadata_requests: int
+
+    @property
+    def verdict(self) -> str:
+        """Beside the record."""
+        now, record = (self.requests, self.round_trips), RECORD[self.name]
+        if self.regressed:
+            return f"MORE than {record[0]} requests in {record[1]} round trips"
+        return "" if now == record else f"fewer than {record[0]} in {record[1]}: lower the record"
+
+    @property
+    def regressed(self) -> bool:
+        """Whether it took more than it has."""
+        return self.requests > RECORD[self.name][0] or self.round_trips > RECORD[self.name][1]
+
+
+def make_sessions(folder: Path) -> None:
+    """Write the small sessions that are counted on."""
+    write_zarr3(imaging_session(frames=240, rois=6, pixels=16), folder / "ophys-zarr3")
+    write_zarr2(folder / "ophys-zarr3", folder / "ophys-zarr2")
+    write_hour(folder / "hour-zarr3", spikes=200 * 200, timestamps=20_000)
+
+
+def count(folder: Path) -> Iterator[Counted]:
+    """Do everything once, each at an address where nothing has been opened before."""
+    pickled = str(folder / "array.pickle")
+    _warm_up(folder)
+    for name, session, prepare in _operations(pickled):
+        for quiet in PATIENCE:
+            counted = _count(name, folder, session, prepare, quiet)
+            if not counted.regressed:
+                break
+        yield counted
+
+
+def _count(name: str, folder: Path, session: str, prepare: Callable[..., ours.Run], quiet: float) -> Counted:
+    with PythonServer(folder, quiet=quiet) as server:
+        run = prepare(f"{server.url()}/{session}", None)
+        server.forget()
+        run()
+        seen = server.exchanges()
+        metadata = sum(exchange.is_metadata for exchange in seen)
+        return Counted(name, len(seen), server.rounds, metadata)
+
+
+def _operations(pickled: str) -> Iterator[tuple[str, str, Callable[..., ours.Run]]]:
+    for form in ("Zarr 3", "Zarr 2"):
+        session = f"ophys-{form.lower().replace(' ', '')}"
+        yield f"one series, {form}", session, _with(ours.open_group, group=LICK)
+        yield f"session, flat, {form}", session, ours.open_flat
+        yield f"session, tree, {form}", session, ours.open_tree
+        yield f"open_nwb, {form}", session, ours.open_raw
+    hour = "hour-zarr3"
+    yield "opening again", "ophys-zarr2", _with(ours.open_again, group=LICK)
+    yield (
+        "opening again, revalidate=False",
+        "ophys-zarr2",
+        _with(ours.open_again, group=LICK, revalidate=False),
+    )
+    yield "10 s of 384 channels", hour, _with(ours.read_window, group=SERIES, start=100.0, stop=110.0)
+    yield "one unit's spikes", hour, _with(ours.read_spikes, unit=50)
+    yield "a worker's first chunk", hour, _sent_to_a_worker(pickled)
+
+
+def _sent_to_a_worker(pickled: str) -> Callable[..., ours.Run]:
+    def prepare(url: str, options: ours.Options) -> ours.Run:
+        ours.pickled_series(url, options, SERIES, pickled)()
+        return ours.first_chunk(url, options, pickled)
+
+    return prepare
+
+
+def _with(prepare: Callable[..., ours.Run], **arguments: object) -> Callable[..., ours.Run]:
+    return lambda url, options: prepare(url, options, **arguments)
+
+
+def _warm_up(folder: Path) -> None:
+    """Import what is imported late: a client that stops to import is no further round trip."""
+    with PythonServer(folder) as server:
+        for name, session, prepare in _operations(str(folder / "array.pickle")):
+            if name not in LARGE:
+                prepare(f"{server.url()}/{session}", None)()
+
+
+def main() -> int:
+    """Count, print, and return 1 if anything takes more than the record."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_sessions(Path(folder))
+        found = list(count(Path(folder)))
+    width = max(len(counted.name) for counted in found)
+    for counted in found:
+        sys.stdout.write(
+            f"{counted.name:{width}}  {counted.requests:4} requests in {counted.round_trips:3} round trips  "
+            f"{counted.verdict}\n"
+        )
+    return int(any(counted.regressed for counted in found))

@@ -1,0 +1,223 @@
+"""The targets: what each row of the table asks, and what of it the measurements show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, isnan
+
+from benchmarks import measure_opening as opening
+from benchmarks import measure_reading as reading
+from benchmarks.layouts import ECEPHYS, layout
+from benchmarks.measure import Result, ratio
+
+type Measured = Mapping[str, Mapping[str, Result]]
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+BLOCK = 64 * 2**20
+"""Decoded bytes that a dask chunk of an array of less than 100 GB aims at."""
+
+# The 384 channels are six chunks wide, and eleven chunks of a second hold ten seconds and the last sample.
+WINDOW_CHUNKS = 66
+
+
+@dataclass(frozen=True)
+class Target:
+    """One figure, and the bound it is held against.
+
+    Parameters
+    ----------
+    row
+        Of the table of targets.
+    what
+        Is measured.
+    value
+        As measured, NaN where it could not be.
+    bound
+        What it should reach, or stay below.
+    at_least
+        Whether the bound is a lower one.
+    unit
+        Of both, `TIMES` for ratios.
+    """
+
+    row: str
+    what: str
+    value: float
+    bound: float
+    at_least: bool = False
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether it is."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    @property
+    def verdict(self) -> str:
+        """For the table."""
+        return "not measured" if isnan(self.value) else "met" if self.met else "**missed**"
+
+
+def targets(measured: Measured) -> list[Target]:
+    """All of them, in the order of the table."""
+    return [
+        target
+        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs)
+        for target in about(measured)
+    ]
+
+
+def _one_series(measured: Measured) -> list[Target]:
+    found = []
+    for name, io, bound in (("Zarr 3", "NWBZarrIO", 10), ("Zarr 2", "NWBZarrV2IO", 75)):
+        runs = measured.get(f"open {name}", {})
+        one = _of(runs, opening.ONE)
+        found += [
+            Target("1", f"one series, {name}: round trips", one.middle("round_trips"), 2),
+            Target("1", f"one series, {name}: requests", one.middle("requests"), 10),
+            Target("1", f"one series, {name}: metadata documents that are not there", _missing(one), 1),
+            _faster("1", f"one series, {name}: faster than {io}", ratio(_of(runs, io), one), bound),
+        ]
+    return found
+
+
+def _missing(result: Result) -> float:
+    """How many metadata documents were asked for in vain: chunks of zeros are not stored in Zarr 3."""
+    # One document is found.
+    return result.middle("metadata_requests") - 1
+
+
+def _session(measured: Measured) -> list[Target]:
+    found = []
+    for name, io, bound in (("Zarr 3", "NWBZarrIO", 8), ("Zarr 2", "NWBZarrV2IO", 50)):
+        runs = measured.get(f"open {name}", {})
+        for way in (opening.FLAT, opening.TREE):
+            whole = _of(runs, way)
+            found += [
+                Target("2", f"{way}, {name}: round trips", whole.middle("round_trips"), 3),
+                _faster("2", f"{way}, {name}: faster than {io}", ratio(_of(runs, io), whole), bound),
+            ]
+    return found
+
+
+def _many(measured: Measured) -> list[Target]:
+    runs = measured.get("open 8,000 nodes", {})
+    one, tree, theirs = (_of(runs, name) for name in (opening.ONE, opening.TREE, "NWBZarrIO"))
+    return [
+        _faster("3", "one series of 2,000: faster than NWBZarrIO", _over(theirs, one), 400),
+        Target("3", "one series of 2,000: processor time", one.middle("cpu"), 0.15, unit="s"),
+        _faster("4", "tree of 2,000 series: faster than NWBZarrIO", _over(theirs, tree), 20),
+    ]
+
+
+def _raw(measured: Measured) -> list[Target]:
+    found = []
+    for name, io, bound in (("Zarr 3", "NWBZarrIO", 2), ("Zarr 2", "NWBZarrV2IO", 10)):
+        runs = measured.get(f"open {name}", {})
+        raw = _of(runs, opening.RAW)
+        found += [
+            Target("5", f"open_nwb, {name}: round trips", raw.middle("round_trips"), 6),
+            _faster("5", f"open_nwb, {name}: faster than {io}", ratio(_of(runs, io), raw), bound),
+        ]
+    runs = measured.get("open 8,000 nodes", {})
+    many = _over(_of(runs, "NWBZarrIO"), _of(runs, opening.RAW))
+    return [*found, _faster("5", "open_nwb, 8,000 nodes: faster than NWBZarrIO", many, 8)]
+
+
+def _reading(measured: Measured) -> list[Target]:
+    found = []
+    for chunks, bound in (("16MiB", 0.9), ("265kB", 0.8)):
+        for latency in (0, 30):
+            runs = measured.get(f"read {chunks}, {latency} ms", {})
+            for way in (reading.PLAIN, reading.DASK):
+                share = ratio(_of(runs, reading.LIMIT), _of(runs, way))
+                found.append(Target("6", f"{chunks}, {latency} ms, {way}: of the limit", share, bound, True))
+    runs = measured.get("read 265kB, S3", {})
+    plain = _of(runs, reading.PLAIN)
+    return [
+        *found,
+        _faster(
+            "6", "265kB, S3, 30 ms: faster than zarr over s3fs", ratio(_of(runs, reading.ZARR), plain), 4
+        ),
+        _faster(
+            "6", "265kB, S3, 30 ms: faster than dask, tuned", ratio(_of(runs, reading.TUNED), plain), 1.3
+        ),
+    ]
+
+
+def _parts(measured: Measured) -> list[Target]:
+    window = _of(measured.get("window", {}), reading.PLAIN)
+    spikes = _of(measured.get("spikes", {}), reading.PLAIN)
+    first = _of(measured.get("worker", {}), "first chunk")
+    return [
+        Target(
+            "7", "10 s of 384 channels: requests (chunks touched)", window.middle("requests"), WINDOW_CHUNKS
+        ),
+        Target("7", "10 s of 384 channels: round trips", window.middle("round_trips"), 1),
+        Target("8", "one unit's spikes: round trips beyond opening", spikes.middle("round_trips"), 1),
+        Target("8", "one unit's spikes: chunks of spike times read (they lie in 1)", _chunks(spikes), 1),
+        Target("9", "a worker's first chunk: metadata requests", first.middle("metadata_requests"), 0),
+    ]
+
+
+def _costs(measured: Measured) -> list[Target]:
+    plan = _of(measured.get("plan", {}), "mean")
+    stored = layout(ECEPHYS)["acquisition/ElectricalSeries/data"]
+    decoded = plan.runs[0].facts["decoded_bytes"] if plan.runs else 2 * stored.chunks * stored.chunk_bytes
+    tasks = 1.4 * ceil(decoded / BLOCK) + 10
+    imports = measured.get("imports", {})
+    extra = _of(imports, "import intake").middle("seconds") - _of(
+        imports, "import intake, package hidden"
+    ).middle("seconds")
+    again = measured.get("again", {})
+    memory = measured.get("memory", {})
+    return [
+        Target("10", "mean of 93,650 chunks: tasks", _fact(plan, "tasks"), tasks),
+        Target("10", "mean of 93,650 chunks over time: tasks", _fact(plan, "tasks_over_time"), tasks),
+        Target("10", "mean of 93,650 chunks: graph", 1000 * _fact(plan, "graph_seconds"), 30, unit="ms"),
+        Target(
+            "11",
+            "importing the backend",
+            1000 * _of(imports, "backend module").middle("seconds"),
+            60,
+            unit="ms",
+        ),
+        Target("11", "import intake, more with us installed", 1000 * extra, 10, unit="ms"),
+        Target("12", "opening again: requests", _of(again, "again").middle("requests"), 1),
+        Target(
+            "12",
+            "opening again, revalidate=False: requests",
+            _of(again, "again, revalidate=False").middle("requests"),
+            0,
+        ),
+        *(
+            Target("13", f"an hour, {name}: memory", result.middle("memory") / 1e6, 20, unit="MB")
+            for name, result in memory.items()
+        ),
+    ]
+
+
+def _chunks(result: Result) -> float:
+    if not result.runs:
+        return float("nan")
+    return sum("/spike_times/" in path for path in result.runs[0].paths)
+
+
+def _of(results: Mapping[str, Result], name: str) -> Result:
+    return results.get(name, Result(name))
+
+
+def _faster(row: str, what: str, times: float, bound: float) -> Target:
+    return Target(row, what, times, bound, at_least=True, unit=TIMES)
+
+
+def _over(slower: Result, faster: Result) -> float:
+    """Of medians, where the slower one was run once only."""
+    return slower.middle("seconds") / faster.middle("seconds")
+
+
+def _fact(result: Result, name: str) -> float:
+    values = sorted(run.facts[name] for run in result.runs)
+    return float(values[len(values) // 2]) if values else float("nan")
