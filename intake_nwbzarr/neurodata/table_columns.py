@@ -84,7 +84,7 @@ def column_parts(
     options
         The caller's choices.
     read_indexes
-        VectorIndexes that have been read, by their place: with these, where a row's values begin takes no request.
+        VectorIndexes that have been read, by their place: where a row's values begin then takes no request.
 
     Yields
     ------
