@@ -96,10 +96,10 @@ def test_what_pynwb_reads_one_by_one_is_read_side_by_side(
 ) -> None:
     """Behind a wire, a scalar a round trip would be most of the time it takes."""
     shutil.copytree(corpus_dir("icephys", "0.8.0"), http_server.root / "session.nwb.zarr")
-    http_server.latency = 0.1
+    http_server.latency = 0.2
     began = time.monotonic()
     open_nwb(f"{http_server.url}/session.nwb.zarr").read_io.close()
-    assert time.monotonic() - began < 3  # 59 of them
+    assert time.monotonic() - began < 8  # where 59 of them would take 12
 
 
 def test_arrays_are_lazy(corpus_dir: Corpus) -> None:
