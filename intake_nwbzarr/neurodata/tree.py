@@ -88,7 +88,9 @@ def _place(
         variables = set(map(str, datasets[above].variables)) if above in datasets else set()
         own = f"{above.rstrip('/')}/"
         # Names that were made safe may be equal.
-        beside = {each.removeprefix(own) for each in places.values() if safe and each.startswith(own)}
+        beside = (
+            {each.removeprefix(own) for each in places.values() if each.startswith(own)} if safe else set()
+        )
         name = free_name(safe_name(name) if safe else name, variables | beside)
         places[path] = f"{own}{name}"
     place = places[path]
