@@ -175,7 +175,7 @@ class ClosedError(NWBZarrError, ValueError):
 
 
 class SelectionError(NWBZarrError, KeyError, ValueError):
-    """A selection along time that has no exact answer."""
+    """A selection, along time or of rows, that has no exact answer."""
 
 
 class AccessorError(NWBZarrError, AttributeError):

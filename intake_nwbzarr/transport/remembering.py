@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.contract import (
     DOCUMENTS,
-    Failure,
     Fetched,
-    Folder,
     Identity,
-    Listed,
     Part,
     Transport,
     Unchanged,
 )
 from intake_nwbzarr.transport.memory import Memory
+from intake_nwbzarr.transport.over import OverTransport
 from intake_nwbzarr.transport.requests import open_transport, standing_in
 
 MOST_BYTES: Final = 64 * 2**20
@@ -52,7 +50,7 @@ def _stand_in(location: Location) -> Transport | None:
     return RememberingTransport(own, location.uncached.cache_key)
 
 
-class RememberingTransport(Transport):
+class RememberingTransport(OverTransport):
     """Answers from memory, and remembers what it fetches, for a known state of the session.
 
     Parameters
@@ -66,29 +64,26 @@ class RememberingTransport(Transport):
     """
 
     def __init__(self, own: Transport, scope: Hashable, state: str | None = None) -> None:
-        super().__init__(own.location)
-        self.conditional = own.conditional
-        self.writable = own.writable
-        self._own = own
+        super().__init__(own)
         self._scope = scope
         self._state = state
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RememberingTransport) and (other._own, other._scope, other._state) == (
-            self._own,
+        return isinstance(other, RememberingTransport) and (other._inner, other._scope, other._state) == (
+            self._inner,
             self._scope,
             self._state,
         )
 
     def __hash__(self) -> int:
-        return hash((self._own, self._scope, self._state))
+        return hash((self._inner, self._scope, self._state))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return self._own.__reduce__()
+        return self._inner.__reduce__()
 
     def at(self, etag: str | None) -> Transport:
         """The same, for the state of the session whose metadata document has this ETag."""
-        return RememberingTransport(self._own.at(etag), self._scope, etag)
+        return RememberingTransport(self._inner.at(etag), self._scope, etag)
 
     async def get(
         self,
@@ -105,44 +100,29 @@ class RememberingTransport(Transport):
         is_whole = start is None and stop is None and suffix is None
         name = (self._scope, self._state, key)
         if self._state is None or is_document or not is_whole:
-            return await self._own.get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
+            return await self._inner.get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
         known = memory.get(name)
         if known is not None and etag in {None, known.etag} and (limit is None or len(known.data) <= limit):
             return known
-        fetched = await self._own.get(key, limit=limit, etag=etag)
+        fetched = await self._inner.get(key, limit=limit, etag=etag)
         if fetched is not None and len(fetched.data) <= LARGEST:
             memory.put(name, fetched, len(fetched.data) + _OVERHEAD)
         return fetched
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Of the location's own transport."""
-        return await self._own.fetch(key, part, limit, etag)
+        return await self._inner.fetch(key, part, limit, etag)
 
     async def fetch_unless(
         self, key: str, part: Part | None, limit: int, etag: str
     ) -> Fetched | Unchanged | None:
         """Of the location's own transport."""
-        return await self._own.fetch_unless(key, part, limit, etag)
+        return await self._inner.fetch_unless(key, part, limit, etag)
 
     async def kept(self, key: str) -> Fetched | None:
         """Of the location's own transport."""
-        return await self._own.kept(key)
+        return await self._inner.kept(key)
 
     async def identity(self) -> Identity:
         """Of the location's own transport."""
-        return await self._own.identity()
-
-    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        return await self._own._get(key, part, limit)
-
-    async def _is_gone(self) -> bool:
-        return await self._own._is_gone()
-
-    async def _list(self, prefix: str) -> Sequence[Listed]:
-        return await self._own._list(prefix)
-
-    async def _list_folder(self, folder: str) -> Folder:
-        return await self._own._list_folder(folder)
-
-    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
-        return await self._own._put(key, data, if_match, if_none_match)
+        return await self._inner.identity()

@@ -17,17 +17,15 @@ from intake_nwbzarr.transport.cache.parts import Piece, cover
 from intake_nwbzarr.transport.cache.store import open_store
 from intake_nwbzarr.transport.contract import (
     DOCUMENTS,
-    Failure,
     Fetched,
-    Folder,
     Identity,
-    Listed,
     Part,
     Transport,
     Unchanged,
 )
 from intake_nwbzarr.transport.log import record
 from intake_nwbzarr.transport.loop import on_loop
+from intake_nwbzarr.transport.over import OverTransport
 
 
 def cached(inner: Transport) -> Transport:
@@ -56,7 +54,7 @@ class _Shared:
     )
 
 
-class CachedTransport(Transport):
+class CachedTransport(OverTransport):
     """Answers from copies of the same object, for the same identity, that are known to be current.
 
     A copy is current without being asked for when it was made, or last found unchanged, while the session's
@@ -73,11 +71,8 @@ class CachedTransport(Transport):
     """
 
     def __init__(self, shared: _Shared, state: str | None = None) -> None:
-        super().__init__(shared.inner.location)
-        self.conditional = shared.inner.conditional
-        self.writable = shared.inner.writable
+        super().__init__(shared.inner)
         self._shared = shared
-        self._inner = shared.inner
         self._copies = shared.copies
         self._state = state
         self._revalidate: bool | None = self.location.option("revalidate")
@@ -217,18 +212,6 @@ class CachedTransport(Transport):
             return not self._revalidate
         is_document = key.rpartition("/")[2] in DOCUMENTS
         return not is_document and self._state is not None and copy.state == self._state
-
-    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        return await self._inner._get(key, part, limit)
-
-    async def _is_gone(self) -> bool:
-        return await self._inner._is_gone()
-
-    async def _list(self, prefix: str) -> Sequence[Listed]:
-        return await self._inner._list(prefix)
-
-    async def _list_folder(self, folder: str) -> Folder:
-        return await self._inner._list_folder(folder)
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
         try:
