@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
@@ -15,7 +16,7 @@ from zarr.buffer.cpu import Buffer as ZarrBuffer
 from zarr.storage import MemoryStore, StorePath
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
-from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, undo_bytes
+from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, Room, undo_bytes
 from intake_nwbzarr.hierarchy.legacy_codecs import ARRAY_FILTERS
 from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
 from intake_nwbzarr.hierarchy.objects import decode_legacy_objects
@@ -25,6 +26,8 @@ from intake_nwbzarr.transport.contract import LARGEST_OBJECT
 
 CHUNK_LIMIT: Final = LARGEST_OBJECT
 """The most bytes that a chunk may have, stored or decoded."""
+
+_NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 FILTERS: Final = frozenset(f"numcodecs.{name}" for name in ARRAY_FILTERS) | {"transpose"}
 """Array-to-array codecs undone here."""
@@ -71,6 +74,17 @@ class Chain:
     def is_plain(self) -> bool:
         """Whether decoding takes time in proportion to the decoded size."""
         return bool(self.stages) and self.dtype.kind != "O" and not _is_legacy(self)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether what the compressor makes is the chunk, byte for byte, and in native order."""
+        return (
+            len(self.stages) == 2
+            and self.stages[0].name == "bytes"
+            and self.stages[1].name in COMPRESSORS
+            and self.field is None
+            and (self.dtype.itemsize == 1 or _byte_order(self.stages[0]) == _NATIVE)
+        )
 
 
 def chain(
@@ -167,13 +181,27 @@ def _is_known(made: Chain) -> bool:
     )
 
 
-def decode(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
+def decode(
+    made: Chain, data: bytes | memoryview, where: str, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Decode one chunk.
+
+    Parameters
+    ----------
+    made
+        How.
+    data
+        As stored.
+    where
+        The chunk, for errors.
+    out
+        An array of the chain's shape and dtype, contiguous, that the chunk may be decoded into.
 
     Returns
     -------
     numpy.ndarray
-        Of the chain's shape, in whatever byte and memory order is stored, and possibly read-only.
+        Of the chain's shape, in whatever byte and memory order is stored, and possibly read-only. Its memory
+        is that of `out` where the codecs are such that this is possible.
 
     Raises
     ------
@@ -184,7 +212,7 @@ def decode(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
         When they would expand beyond the declared size.
     """
     try:
-        chunk = _decode(made, data, where)
+        chunk = _decode(made, data, where, out)
     except (ChunkError, LimitError):
         raise
     except Exception as error:  # codec libraries raise whatever they like
@@ -197,15 +225,16 @@ def decode(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
     return chunk
 
 
-def _decode(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
+def _decode(made: Chain, data: bytes | memoryview, where: str, out: NDArray[Any] | None) -> NDArray[Any]:
     if not made.stages:
         chunk = _through_zarr(made, data)
         return chunk if made.field is None else chunk[made.field]
     if _is_legacy(made):
         return _legacy(made, data, where)
+    room = out.reshape(-1).view(np.uint8) if out is not None and made.is_direct else None
     content: Any = data
     for stage in reversed(made.stages):
-        content = _undo(stage, content, where)
+        content = _undo(stage, content, where, room)
     chunk = np.asarray(content)
     return chunk if made.field is None else chunk[made.field]
 
@@ -221,10 +250,11 @@ def _legacy(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
     return items.reshape(made.shape)
 
 
-def _undo(stage: Stage, content: Any, where: str) -> Any:
+def _undo(stage: Stage, content: Any, where: str, room: Room) -> Any:
     name, configuration = stage.name, stage.configuration
     if name in COMPRESSORS or name in CHECKSUMS:
-        return undo_bytes({"name": name, "configuration": configuration}, content, stage.nbytes, where=where)
+        codec = {"name": name, "configuration": configuration}
+        return undo_bytes(codec, content, stage.nbytes, where=where, out=room)
     match name:
         case "bytes":
             return _from_bytes(stage, content, where)
@@ -239,15 +269,17 @@ def _undo(stage: Stage, content: Any, where: str) -> Any:
 
 
 def _from_bytes(stage: Stage, content: Any, where: str) -> NDArray[Any]:
-    orders: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
-    order = orders.get(stage.configuration.get("endian", "little"), "<")
     found = memoryview(content).nbytes
     if found != stage.nbytes:
         raise ChunkError(
             f"{where} decodes to {found} bytes; {stage.nbytes} were expected for {stage.dtype} of shape "
             f"{stage.shape}. The chunk is damaged, or does not belong to this array."
         )
-    return np.frombuffer(content, stage.dtype.newbyteorder(order)).reshape(stage.shape)
+    return np.frombuffer(content, stage.dtype.newbyteorder(_byte_order(stage))).reshape(stage.shape)
+
+
+def _byte_order(stage: Stage) -> Literal["<", ">"]:
+    return ">" if stage.configuration.get("endian", "little") == "big" else "<"
 
 
 def _variable_length(

@@ -252,13 +252,33 @@ def _decode_and_place(stored: _Stored, encoded: Mapping[int, bytes | memoryview 
         identity = want.chunk, layout.chain.field
         if identity not in decoded:
             data = encoded[want.chunk]
-            decoded[identity] = (
-                np.broadcast_to(layout.fill, layout.chain.shape)
-                if data is None
-                else decode(layout.chain, data, stored.where)
-            )
+            if data is None:
+                decoded[identity] = np.broadcast_to(layout.fill, layout.chain.shape)
+            else:
+                destination = _destination(want)
+                chunk = decoded[identity] = decode(layout.chain, data, stored.where, destination)
+                if destination is not None and np.may_share_memory(chunk, destination):
+                    continue
         chunk = decoded[identity]
         want.reading.place(want.reading.out, want.outside, chunk[outer(want.inside, chunk.shape)])
+
+
+def _destination(want: _Want) -> NDArray[Any] | None:
+    """The part of the result that is to be the whole chunk, as it is and in one piece, if there is one."""
+    out, shape = want.reading.out, want.reading.layout.chain.shape
+    if want.reading.place is not copy or out.dtype != want.reading.layout.chain.dtype or out.dtype.hasobject:
+        return None
+    if not all(isinstance(entry, slice) for entry in want.outside):
+        return None
+    part = out[want.outside]
+    return part if part.shape == shape and part.flags.c_contiguous and _is_whole(want.inside, shape) else None
+
+
+def _is_whole(inside: tuple[Index, ...], shape: tuple[int, ...]) -> bool:
+    return all(
+        isinstance(entry, slice) and (entry.start, entry.stop, entry.step or 1) == (0, length, 1)
+        for entry, length in zip(inside, shape, strict=True)
+    )
 
 
 @cache

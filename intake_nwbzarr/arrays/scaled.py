@@ -166,9 +166,13 @@ def _place(
     # In 64 bits to the end, whatever is asked for, in place where possible; `dtype` because float32 samples
     # times a Python number would stay float32.
     where = (*outer(outside, out.shape), ...)  # with an ellipsis slices are a view, of a scalar too
-    in_place = out.dtype == np.float64 and not any(isinstance(entry, np.ndarray) for entry in where)
+    is_view = not any(isinstance(entry, np.ndarray) for entry in where)
+    # Adding 0 changes nothing but negative zeros, and takes as long as all the rest.
+    adds = offset != 0 or part.dtype.kind not in "iu" or not np.all(np.greater(factors, 0))
+    in_place = is_view and (out.dtype == np.float64 or not adds)
     target = out[where] if in_place else np.empty(part.shape)
-    np.multiply(part, factors, out=target, dtype=np.float64)
-    np.add(target, offset, out=target)
+    np.multiply(part, factors, out=target, dtype=np.float64, casting="same_kind")
+    if adds:
+        np.add(target, offset, out=target)
     if not in_place:
         out[where] = target

@@ -17,9 +17,13 @@ from typing import Any, Final, Protocol
 import numcodecs
 import numpy as np
 from numcodecs import blosc, lz4, zstd
+from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
 from intake_nwbzarr.hierarchy.zarr3 import named
+
+type Room = NDArray[np.uint8] | None
+"""Bytes, one after the other, where a result belongs; None where it has no place yet."""
 
 CHECKSUMS: Final = {
     "crc32c": "crc32c",
@@ -35,7 +39,9 @@ LZMA_MEMORY: Final = 256 * 2**20
 """What an LZMA dictionary may take; the strongest preset needs 65 MiB."""
 
 
-def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str) -> memoryview:
+def decompress(
+    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
+) -> memoryview:
     """Undo one compressor.
 
     Parameters
@@ -49,11 +55,13 @@ def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, wher
         How many bytes may come out. For elements of fixed size that is exactly the chunk's size.
     where
         The array and the chunk, for errors.
+    out
+        Where the bytes may be put, if they are as many; not every compressor can.
 
     Returns
     -------
     memoryview
-        One byte per item; at most `limit` of them, possibly fewer.
+        One byte per item; at most `limit` of them, possibly fewer. Of `out`, where they are there.
 
     Raises
     ------
@@ -72,7 +80,7 @@ def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, wher
             f"{', '.join(sorted(COMPRESSORS))}."
         )
     try:
-        return decoder(memoryview(data).cast("B"), limit, configuration, where)
+        return decoder(memoryview(data).cast("B"), limit, configuration, where, out)
     except (RuntimeError, ValueError, EOFError, zlib.error, lzma.LZMAError, OSError, struct.error) as error:
         if isinstance(error, (LimitError, ChunkError)):
             raise
@@ -82,11 +90,13 @@ def decompress(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, wher
         ) from error
 
 
-def undo_bytes(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str) -> memoryview:
+def undo_bytes(
+    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
+) -> memoryview:
     """Undo one compressor, or one checksum: see `decompress`."""
     name, configuration = named(codec)
     if name not in CHECKSUMS:
-        return decompress(codec, data, limit, where=where)
+        return decompress(codec, data, limit, where=where, out=out)
     try:
         content = numcodecs.get_codec({**configuration, "id": CHECKSUMS[name]}).decode(data)
     except Exception as error:  # whatever the library makes of too few bytes
@@ -144,37 +154,47 @@ def _too_large(found: int | str, limit: int, where: str) -> LimitError:
     )
 
 
-def _blosc(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _room(size: int, out: Room) -> NDArray[np.uint8]:
+    return out if out is not None and len(out) == size else np.empty(size, np.uint8)
+
+
+def _blosc(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+) -> memoryview:
     # Blosc 1 header: version, version of the inner format, flags, type size, then three 32-bit sizes.
     decoded, _, encoded = struct.unpack_from("<III", data, 4)
     if decoded > limit:
         raise _too_large(decoded, limit, where)
     if encoded > len(data):
         raise ChunkError(f"{where} holds {len(data)} bytes of a Blosc chunk of {encoded}; it is truncated.")
-    output = np.empty(decoded, np.uint8)
+    output = _room(decoded, out)
     if decoded:
         blosc.decompress(data, output)
     return memoryview(output)
 
 
-def _lz4(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _lz4(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+) -> memoryview:
     # numcodecs puts the decoded size, 32 bits, before the LZ4 block.
     (decoded,) = struct.unpack_from("<I", data)
     if decoded > limit:
         raise _too_large(decoded, limit, where)
-    output = np.empty(decoded, np.uint8)
+    output = _room(decoded, out)
     if decoded:
         lz4.decompress(data, output)
     return memoryview(output)
 
 
-def _zstd(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _zstd(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+) -> memoryview:
     decoded = zstd_size(data)
     if decoded is None:
         return _zstd_of_unknown_size(data, limit, where)
     if decoded > limit:
         raise _too_large(decoded, limit, where)
-    output = np.empty(decoded, np.uint8)
+    output = _room(decoded, out)
     if decoded:  # numcodecs refuses an empty frame
         zstd.decompress(data, output)
     return memoryview(output)
@@ -262,19 +282,27 @@ def _stream(
             return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
-def _gzip(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _gzip(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+) -> memoryview:
     return _stream(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), data, limit, where)
 
 
-def _zlib(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _zlib(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+) -> memoryview:
     return _stream(zlib.decompressobj, data, limit, where, several=False)
 
 
-def _bz2(data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str) -> memoryview:
+def _bz2(
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+) -> memoryview:
     return _stream(bz2.BZ2Decompressor, data, limit, where)
 
 
-def _lzma(data: memoryview, limit: int, configuration: Mapping[str, Any], where: str) -> memoryview:
+def _lzma(
+    data: memoryview, limit: int, configuration: Mapping[str, Any], where: str, _out: Room
+) -> memoryview:
     container, filters = configuration.get("format", lzma.FORMAT_XZ), configuration.get("filters")
     if container != lzma.FORMAT_RAW:
         return _stream(lambda: lzma.LZMADecompressor(container, LZMA_MEMORY), data, limit, where)
@@ -287,7 +315,7 @@ def _lzma(data: memoryview, limit: int, configuration: Mapping[str, Any], where:
     return _stream(lambda: lzma.LZMADecompressor(container, None, filters), data, limit, where, several=False)
 
 
-type _Decoder = Callable[[memoryview, int, Mapping[str, Any], str], memoryview]
+type _Decoder = Callable[[memoryview, int, Mapping[str, Any], str, Room], memoryview]
 
 _DECODERS: Final[Mapping[str, _Decoder]] = {
     "blosc": _blosc,

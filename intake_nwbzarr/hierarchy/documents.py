@@ -23,6 +23,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.requests import Fetched, Transport
 
 MAXIMUM_DOCUMENT_BYTES = 256 * 2**20
@@ -242,7 +243,7 @@ def _check_number(nodes: Any, location: Location) -> None:
         raise LimitError(f"{location} has more than {MAXIMUM_NODES:,} groups and arrays, which is the limit.")
 
 
-def load_json(data: bytes | msgspec.Raw) -> Any:
+def load_json(data: Bytes | msgspec.Raw) -> Any:
     """JSON, also with the bare NaN and Infinity that zarr-python 2 writes into attributes.
 
     Raises
@@ -256,7 +257,7 @@ def load_json(data: bytes | msgspec.Raw) -> Any:
         return json.loads(bytes(data))
 
 
-def _decode[T](data: bytes | msgspec.Raw, form: type[T], name: str, location: Location) -> T:
+def _decode[T](data: Bytes | msgspec.Raw, form: type[T], name: str, location: Location) -> T:
     try:
         try:
             return msgspec.json.decode(data, type=form)
@@ -296,7 +297,7 @@ async def _what_else_is_there(transport: Transport) -> Exception:
     except ResponseError:
         # Shorter than that, or a server that shows folders as pages.
         head = None
-    if head is not None and head.data.startswith(b"\x89HDF\r\n\x1a\n"):
+    if head is not None and bytes(head.data).startswith(b"\x89HDF\r\n\x1a\n"):
         return HDF5FileError(
             f"{location} is an HDF5 file; this package reads NWB files stored as Zarr. Read it with "
             "pynwb.NWBHDF5IO, or write it as Zarr with hdmf_zarr.NWBZarrIO.export."

@@ -25,6 +25,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
 from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, check_count, text_limit
 from intake_nwbzarr.hierarchy.zarr3 import Codec, named
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.contract import LARGEST_OBJECT
 from intake_nwbzarr.transport.requests import fetch_many
 
@@ -45,7 +46,7 @@ class HierarchyStore(Store):
         super().__init__(read_only=True)
         self.hierarchy = hierarchy
         self.closed = False
-        self._prefetched: dict[str, bytes | None] = {}
+        self._prefetched: dict[str, Bytes | None] = {}
 
     def __str__(self) -> str:
         return str(self.hierarchy.location)
@@ -154,7 +155,7 @@ class HierarchyStore(Store):
         for name in self.hierarchy.children(path):
             yield name
 
-    def _check(self, key: str, data: bytes) -> None:
+    def _check(self, key: str, data: Bytes) -> None:
         """Refuse a chunk that would expand far beyond its array's chunks: zarr's codecs know no limit."""
         path = key
         while path and path not in self.hierarchy:
@@ -191,7 +192,7 @@ class HierarchyStore(Store):
         return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
 
 
-def _check_items(node: ArrayNode, codecs: Sequence[Codec], data: bytes, where: str) -> None:
+def _check_items(node: ArrayNode, codecs: Sequence[Codec], data: Bytes, where: str) -> None:
     """Refuse strings that are more, or longer, than the metadata of their array allow."""
     if any(name == LEGACY_OBJECTS for name, _ in codecs):
         return  # the codec has limits of its own

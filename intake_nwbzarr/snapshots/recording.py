@@ -222,7 +222,8 @@ class RecordingTransport(ServingTransport):
             if key in CONSOLIDATED and not isinstance(error, CredentialsError):
                 self.file.objects[key] = KeptObject(None)
             raise
-        self.file.objects[key] = KeptObject(None) if found is None else KeptObject(found.data, found.etag)
+        kept = KeptObject(None) if found is None else KeptObject(bytes(found.data), found.etag)
+        self.file.objects[key] = kept
 
     async def _list_folder(self, folder: str) -> Folder:
         if folder not in self.file.folders:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from intake_nwbzarr.errors import NWBZarrError
 
+type Bytes = bytes | memoryview
+"""Bytes that were received; many of them are a read-only view of where they were received."""
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -23,7 +26,7 @@ class Fetched:
         How many of the bytes come from a local cache.
     """
 
-    data: bytes = field(repr=False)
+    data: Bytes = field(repr=False)
     etag: str | None
     size: int | None = None
     cached: int = 0

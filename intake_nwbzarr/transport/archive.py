@@ -11,6 +11,7 @@ from functools import cached_property
 
 from intake_nwbzarr.errors import LimitError, NotZarrError, ObjectChangedError, ResponseError
 from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
 
 # The directory is at the end; that of a small session arrives with the first request.
@@ -109,7 +110,7 @@ class ZipTransport(Transport):
         directory = await self._directory()
         return directory.folders.get(folder, Folder((), ())) if directory is not None else Folder((), ())
 
-    async def _member(self, member: zipfile.ZipInfo, directory: _Directory) -> bytes | Failure:
+    async def _member(self, member: zipfile.ZipInfo, directory: _Directory) -> Bytes | Failure:
         """A member's bytes, unpacked and compared with their checksum."""
         # The header before a member repeats its name, and an extra field that is often a little longer there.
         begin = member.header_offset
@@ -123,7 +124,7 @@ class ZipTransport(Transport):
         body = packed[skip : skip + member.compress_size]
         return await asyncio.to_thread(_unpack, body, member)
 
-    async def _bytes(self, start: int, stop: int, directory: _Directory) -> bytes:
+    async def _bytes(self, start: int, stop: int, directory: _Directory) -> Bytes:
         end = min(stop, directory.size)
         if start >= end:
             raise NotZarrError(f"{self.location} is a damaged zip file: its directory points outside of it.")
@@ -159,7 +160,7 @@ class ZipTransport(Transport):
             if fetched is None:
                 return None
             size = fetched.size if fetched.size is not None else len(fetched.data)
-            tail = _Tail(fetched.data, size)
+            tail = _Tail(bytes(fetched.data), size)
             try:
                 with zipfile.ZipFile(tail) as archive:
                     members = archive.infolist()
@@ -217,7 +218,8 @@ class _Tail(io.RawIOBase):
         return data
 
 
-def _unpack(body: bytes, member: zipfile.ZipInfo) -> bytes | Failure:
+def _unpack(body: Bytes, member: zipfile.ZipInfo) -> Bytes | Failure:
+    data: Bytes
     if member.compress_type == zipfile.ZIP_DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:

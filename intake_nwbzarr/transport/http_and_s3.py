@@ -1,4 +1,4 @@
-"""HTTP and S3 over one engine, aiohttp: addresses, signatures, redirects and refusals."""
+"""HTTP and S3: addresses, signatures, redirects and refusals."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from intake_nwbzarr.transport.contract import (
     Transport,
     Unchanged,
 )
+from intake_nwbzarr.transport.hosts import proxy_of, reach
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -41,7 +42,7 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
-from intake_nwbzarr.transport.wire import Answer, Request, exchange, proxy_of, reach
+from intake_nwbzarr.transport.wire import Answer, Request, exchange
 
 MOST_REDIRECTS = 3
 LARGEST_PAGE = 32 * 2**20
@@ -124,7 +125,7 @@ class HttpTransport(Transport):
         return lambda query: self._persist("list", prefix, lambda: page(query)), root
 
     def _page(self, answer: Answer) -> Page | Failure:
-        return parse_page(answer.body) if answer.status == 200 else self._refusal(answer)
+        return parse_page(bytes(answer.body)) if answer.status == 200 else self._refusal(answer)
 
     def _fetched(self, answer: Answer) -> Fetched | Failure | None:
         if answer.status in {200, 206}:

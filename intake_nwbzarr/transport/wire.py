@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
-import os
 import re
 import socket
 import ssl
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from time import monotonic
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict
 from yarl import URL
 
 from intake_nwbzarr.errors import HostNotFoundError, ResponseError, TransportError
 from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.budget import budget
+from intake_nwbzarr.transport.connection import (
+    Connection,
+    CutShortError,
+    DisconnectedError,
+    ExchangeError,
+    Head,
+    StalledError,
+)
 from intake_nwbzarr.transport.contract import Failure, Part, too_large
 from intake_nwbzarr.transport.log import record
-from intake_nwbzarr.transport.loop import when_closing
+from intake_nwbzarr.transport.pool import ConnectError, ProxyError, Server, pool, proxy_headers, server_of
 
 # An error document is read this far, for the code in it.
 LARGEST_ERROR = 64 * 2**10
-_HOST_REMEMBERED = 60.0
-# Mapped, compatible, and NAT64: an IPv4 address in the last 32 bits.
-_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_BREAKS = re.compile(r"[\r\n\0]")
+_ALWAYS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "intake-nwbzarr"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class Answer:
     """What a server answered: the status hoped for and the whole body, or another and its beginning."""
 
     status: int
-    headers: CIMultiDictProxy[str]
-    body: bytes
+    headers: Mapping[str, str]
+    body: Bytes
     size: int | None = None
 
 
@@ -65,101 +64,98 @@ class Request:
     body: bytes | None = None
 
 
+class _StaleError(Exception):
+    """A connection that was kept is of no more use."""
+
+
 async def exchange(request: Request, timeouts: Timeouts) -> Answer | Failure:
     """Send one request, follow nothing, and check the answer."""
-    sent = _Sent(request.counted)
-    timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect, sock_read=timeouts.stall)
+    host = "the host"
     try:
-        async with _session().request(
-            request.method,
-            URL(request.url, encoded=True),
-            headers={"Accept-Encoding": "identity", "User-Agent": "intake-nwbzarr", **request.headers},
-            data=request.body,
-            allow_redirects=False,
-            timeout=timeout,
-            proxy=proxy_of(request.url),
-            ssl=_tls(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-            if request.url.startswith("https:")
-            else True,
-            trace_request_ctx=sent,
-        ) as response:
-            return await _checked(response, request)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Their messages and their attributes hold the whole URL and the headers: they go no further.
-        failure = _failure(error, timeouts)
+        url = URL(request.url, encoded=True)
+        server = server_of(url)
+        host = server.host
+        message = _message(request, url, server)
+        try:
+            return await _exchange(request, server, message, timeouts, fresh=False)
+        except _StaleError:
+            # A server may close a connection that it has kept just when it is used again.
+            record(*request.counted, retries=1)
+            return await _exchange(request, server, message, timeouts, fresh=True)
+    except (ExchangeError, ConnectError, OSError, ValueError) as error:
+        # Their messages may hold the whole URL and the headers: they go no further.
+        failure = _failure(error, host, timeouts)
     return failure
 
 
-async def _checked(response: aiohttp.ClientResponse, request: Request) -> Answer | Failure:
+async def _exchange(
+    request: Request, server: Server, message: bytes, timeouts: Timeouts, *, fresh: bool
+) -> Answer | Failure:
+    async with pool().connection(server, timeouts.connect, fresh=fresh) as connection:
+        record(*request.counted, requests=1)
+        try:
+            head = await connection.ask(message, timeouts.stall)
+            return await _checked(connection, head, request, timeouts.stall)
+        except DisconnectedError:
+            if connection.is_reused and request.method == "GET":
+                raise _StaleError from None
+            raise
+        finally:
+            record(*request.counted, received=connection.received)
+
+
+def _message(request: Request, url: URL, server: Server) -> bytes:
+    """A request as it is sent."""
+    proxied = server.proxy is not None and server.scheme == "http"
+    headers = CIMultiDict({"Host": url.host_port_subcomponent or "", **_ALWAYS})
+    headers.update(request.headers)
+    if proxied:
+        headers.update(proxy_headers(server))
+    if request.body is not None:
+        headers["Content-Length"] = str(len(request.body))
+    target = f"{url.scheme}://{headers['Host']}{url.raw_path_qs}" if proxied else url.raw_path_qs
+    lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if any(map(_BREAKS.search, lines)):
+        raise ValueError("a line break in a header")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + (request.body or b"")
+
+
+async def _checked(connection: Connection, head: Head, request: Request, stall: float) -> Answer | Failure:
     expected = 206 if request.part is not None else 200
-    if response.status != expected:
-        if response.status == 200 and request.method == "GET":
-            response.close()
+    if head.status != expected:
+        if head.status == 200 and request.method == "GET":
             return Failure(
                 ResponseError,
                 "the server ignored the Range header and answered with the whole object",
                 advice="This server cannot give parts of objects; copy the file, or use another server.",
             )
-        if response.status == 206:
-            response.close()
+        if head.status == 206:
             return Failure(
                 ResponseError, "the server answered with a part of the object, and none was asked for"
             )
-        beginning = await _receive(response, request, LARGEST_ERROR, cut=True)
-        return (
-            beginning
-            if isinstance(beginning, Failure)
-            else Answer(response.status, response.headers, beginning)
-        )
-    announced = response.content_length
-    if (
-        request.method == "GET"
-        and announced is None
-        and response.headers.get("Transfer-Encoding", "").lower() != "chunked"
-    ):
-        response.close()
+        beginning = await connection.receive(LARGEST_ERROR, stall)
+        return Answer(head.status, head.headers, beginning)
+    if request.method == "GET" and head.length is None and not head.chunked:
         return Failure(
             ResponseError, "the server does not say how long its answer is, so its end cannot be told"
         )
-    length, size = announced, announced
+    length, size = head.length, head.length
     if request.part is not None:
-        span = _span(response.headers.get("Content-Range", ""), request.part)
+        span = _span(head.headers.get("Content-Range", ""), request.part)
         if isinstance(span, Failure):
-            response.close()
             return span
         length, size = span
-        if announced not in {None, length}:
-            response.close()
-            return _short(f"the answer is announced with {announced} bytes and {length} are its range")
+        if head.length not in {None, length}:
+            return _short(f"the answer is announced with {head.length} bytes and {length} are its range")
     if length is not None and length > request.limit:
-        response.close()
         return too_large(length, request.limit)
     async with budget.body(length or 0):
-        body = await _receive(response, request, request.limit)
-    if isinstance(body, Failure):
-        return body
+        body = await connection.receive(request.limit, stall)
+    if connection.received > request.limit:
+        return too_large(None, request.limit)
     if length is not None and len(body) != length:
         return _short(f"{len(body)} bytes arrived of {length}")
-    return Answer(response.status, response.headers, body, len(body) if request.part is None else size)
-
-
-async def _receive(
-    response: aiohttp.ClientResponse, request: Request, limit: int, *, cut: bool = False
-) -> bytes | Failure:
-    blocks: list[bytes] = []
-    received = 0
-    try:
-        async for block in response.content.iter_any():
-            blocks.append(block)
-            received += len(block)
-            if received > limit:
-                response.close()
-                if cut:
-                    break
-                return too_large(None, limit)
-    finally:
-        record(*request.counted, received=received)
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+    return Answer(head.status, head.headers, body, len(body) if request.part is None else size)
 
 
 def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
@@ -193,170 +189,43 @@ def _short(cause: str) -> Failure:
     return Failure(ResponseError, cause, attempts=None)
 
 
-def _failure(error: Exception, timeouts: Timeouts) -> Failure:
-    """What an exception of aiohttp or of the operating system means."""
-    host = getattr(error, "host", None) or "the host"
-    cause = _os_error(error)
-    match error:
-        case aiohttp.ClientConnectorDNSError():
+def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
+    """What an exception on the way means."""
+    cause = error.__cause__ if isinstance(error, ConnectError) else error
+    match error, cause:
+        case ProxyError(), _:
+            return Failure(TransportError, "the proxy cannot be reached or refuses", attempts=2)
+        case ConnectError(), socket.gaierror():
             return Failure(
                 HostNotFoundError,
                 f"the name {host} does not resolve",
                 attempts=2,
                 advice="Check the spelling, and this machine's connection.",
             )
-        case aiohttp.ConnectionTimeoutError():
-            return Failure(TransportError, f"no connection within {timeouts.connect:g} s", attempts=None)
-        case aiohttp.SocketTimeoutError() | TimeoutError():
-            return Failure(TransportError, f"the connection stalled for {timeouts.stall:g} s", attempts=None)
-        case aiohttp.ClientSSLError() | ssl.SSLError():
+        case ConnectError(), ssl.SSLError():
             return Failure(
                 TransportError,
                 f"the TLS connection to {host} cannot be trusted or made",
                 advice="Check the clock and the certificates of this machine (SSL_CERT_FILE).",
             )
-        case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
-            return Failure(TransportError, "the proxy cannot be reached or refuses", attempts=2)
-        case aiohttp.ClientConnectorError():
-            return Failure(TransportError, f"no connection to {host} ({cause})", attempts=3)
-        case aiohttp.ClientPayloadError():
+        case ConnectError(), _:
+            return Failure(TransportError, f"no connection to {host} ({_os_error(cause)})", attempts=3)
+        case TimeoutError(), _:
+            return Failure(TransportError, f"no connection within {timeouts.connect:g} s", attempts=None)
+        case StalledError(), _:
+            return Failure(TransportError, f"the connection stalled for {timeouts.stall:g} s", attempts=None)
+        case CutShortError(), _:
             return Failure(TransportError, "the answer was cut short", attempts=None)
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
-            return Failure(TransportError, f"the connection was closed ({cause})", attempts=None)
+        case DisconnectedError(), _:
+            return Failure(TransportError, "the connection was closed", attempts=None)
+        case ExchangeError(), _:
+            return Failure(TransportError, str(error), attempts=3)
+        case OSError(), _:
+            return Failure(TransportError, f"the connection was closed ({_os_error(error)})", attempts=None)
         case _:
             return Failure(TransportError, f"the exchange failed ({type(error).__name__})")
 
 
-def _os_error(error: Exception) -> str:
+def _os_error(error: BaseException | None) -> str:
     number = getattr(error, "errno", None)
     return errno.errorcode.get(number, type(error).__name__) if number else type(error).__name__
-
-
-class _Sent:
-    """Counts a request each time its headers leave, so aiohttp's own repetitions as well."""
-
-    __slots__ = ("_counted", "_times")
-
-    def __init__(self, counted: tuple[str, str]) -> None:
-        self._counted = counted
-        self._times = 0
-
-    def note(self) -> None:
-        self._times += 1
-        record(*self._counted, requests=1, retries=int(self._times > 1))
-
-
-class Resolver(AbstractResolver):
-    """Names to addresses, remembered for a minute: what was checked is what is connected to."""
-
-    def __init__(self) -> None:
-        self._remembered: dict[str, tuple[float, list[ResolveResult]]] = {}
-        self._inner = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """The addresses of a host."""
-        since, found = self._remembered.get(host, (0.0, []))
-        if not found or monotonic() - since > _HOST_REMEMBERED:
-            found = await self._inner.resolve(host, 0, socket.AF_UNSPEC)
-            self._remembered[host] = (monotonic(), found)
-        return [
-            ResolveResult({**entry, "port": port})
-            for entry in found
-            if family in {socket.AF_UNSPEC, entry["family"]}
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held open."""
-
-
-_open_session: aiohttp.ClientSession | None = None
-_resolver: Resolver | None = None
-
-
-def _session() -> aiohttp.ClientSession:
-    """The one session of this process, made on the package's event loop."""
-    global _open_session, _resolver
-    if _open_session is None:
-        _resolver = Resolver()
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_note)
-        _open_session = aiohttp.ClientSession(
-            # The budget limits requests, so the pool need not; names are remembered by the resolver.
-            connector=aiohttp.TCPConnector(
-                limit=0, use_dns_cache=False, resolver=_resolver, keepalive_timeout=30
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=2**20,
-            trace_configs=[trace],
-        )
-        when_closing(_open_session.close)
-    return _open_session
-
-
-async def _note(session: object, context: object, parameters: object) -> None:  # noqa: ARG001
-    sent = getattr(context, "trace_request_ctx", None)
-    if isinstance(sent, _Sent):
-        sent.note()
-
-
-@lru_cache(maxsize=8)
-def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 (the variables that OpenSSL reads)
-    # aiohttp's own is made when it is imported, and so knows only the certificates of that time.
-    return ssl.create_default_context()
-
-
-def proxy_of(url: str) -> str | None:
-    """The proxy that the environment wants requests to a URL to take; names resolve there, not here."""
-    # Not aiohttp's trust_env, which would also send passwords from ~/.netrc.
-    if sys.platform == "linux" and not _names_a_proxy(frozenset(os.environ)):
-        return None
-    parts = urlsplit(url)
-    if parts.hostname is None or proxy_bypass(parts.hostname):
-        return None
-    return getproxies().get(parts.scheme)
-
-
-@lru_cache(maxsize=1)
-def _names_a_proxy(variables: frozenset[str]) -> bool:
-    return any(name.lower().endswith("_proxy") for name in variables)
-
-
-async def reach(host: str) -> int | None:
-    """How public a host is: 2 public, 1 private or this machine, 0 link-local; None when it does not resolve.
-
-    The least public of its addresses counts.
-    """
-    try:
-        addresses = [ipaddress.ip_address(host.strip("[]"))]
-    except ValueError:
-        _session()
-        assert _resolver is not None  # noqa: S101 (made with the session)
-        try:
-            found = await _resolver.resolve(host)
-        except OSError:
-            return None
-        addresses = [ipaddress.ip_address(entry["host"].partition("%")[0]) for entry in found]
-    return min((_reach(address) for address in addresses), default=None)
-
-
-def _reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    if isinstance(address, ipaddress.IPv6Address):
-        if (inner := _embedded(address)) is not None:
-            return _reach(inner)
-        if address.is_site_local:
-            return 1
-    if address.is_link_local:
-        return 0
-    return 2 if address.is_global else 1
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets to an IPv6 address end up at."""
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if any(address in network for network in _EMBEDDING):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None

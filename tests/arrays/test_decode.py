@@ -58,9 +58,29 @@ def _no_unstable_warnings():
 
 
 @pytest.mark.parametrize("codec", BYTES_TO_BYTES, ids=lambda codec: str(codec.to_dict())[:60])
-def test_every_compressor_and_checksum_is_undone(tmp_path, codec):
-    stored = write(tmp_path, NUMBERS, chunks=(5, 3), compressors=[codec])
+@pytest.mark.parametrize("chunks", [(5, 3), (4, 5)], ids=["in pieces", "in one piece"])
+@pytest.mark.parametrize("endian", ["little", "big"])
+def test_every_compressor_and_checksum_is_undone(tmp_path, codec, chunks, endian):
+    serializer = zarr.codecs.BytesCodec(endian=endian)
+    stored = write(tmp_path, NUMBERS, chunks=chunks, compressors=[codec], serializer=serializer)
     np.testing.assert_array_equal(stored.read(), NUMBERS)
+    np.testing.assert_array_equal(stored.read((slice(1, 11),)), NUMBERS[1:11])
+    np.testing.assert_array_equal(stored.read((slice(None, None, -1),)), NUMBERS[::-1])
+
+
+@pytest.mark.parametrize("codec", [wrapped.LZ4(), wrapped.Zstd(), wrapped.Blosc(), zarr.codecs.BloscCodec()])
+def test_whole_chunks_are_decoded_where_they_belong(tmp_path, codec):
+    values = np.zeros((8, 2**20), "int16")
+    stored = write(tmp_path, values, chunks=(1, 2**20), compressors=[codec])
+    stored.read((slice(0, 1),))
+    tracemalloc.start()
+    try:
+        result = stored.read()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A chunk has 2 MiB, and several would be under way at once.
+    assert peak < result.nbytes + 2**20
 
 
 @pytest.mark.parametrize("codec", FILTERS, ids=lambda codec: str(codec.to_dict())[:60])

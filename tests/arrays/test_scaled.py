@@ -24,12 +24,14 @@ def _same_bits(read, expected):
 
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint16", "int32", "uint64", "float64", "bool"])
 @pytest.mark.parametrize("offset", [0.0, OFFSET])
-def test_scaled_values_are_pynwbs_bit_for_bit(tmp_path, dtype, offset):
+@pytest.mark.parametrize("conversion", [CONVERSION, -CONVERSION])
+def test_scaled_values_are_pynwbs_bit_for_bit(tmp_path, dtype, offset, conversion):
     values = np.abs(VALUES).astype(dtype)
+    values[:40] = 0  # zeros times a negative number are negative, until something is added
     series = TimeSeries(
-        name="x", data=values, unit="V", conversion=-CONVERSION, offset=offset, rate=1.0, starting_time=0.0
+        name="x", data=values, unit="V", conversion=conversion, offset=offset, rate=1.0, starting_time=0.0
     )
-    array = scaled(write(tmp_path, values, chunks=(30, 2)), -CONVERSION, offset)
+    array = scaled(write(tmp_path, values, chunks=(30, 2)), conversion, offset)
     _same_bits(array.read(), series.get_data_in_units())
 
 

@@ -8,9 +8,9 @@ import pytest
 from intake_nwbzarr.errors import AccessError, TransportError
 from intake_nwbzarr.location import locate
 from intake_nwbzarr.transport.contract import Folder
+from intake_nwbzarr.transport.hosts import reach
 from intake_nwbzarr.transport.listing import public_bucket
 from intake_nwbzarr.transport.requests import open_transport, run
-from intake_nwbzarr.transport.wire import reach
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

@@ -12,6 +12,7 @@ from typing import Final
 from intake_nwbzarr.errors import ObjectChangedError, ResponseError
 from intake_nwbzarr.prepare.download.inventory import Wanted
 from intake_nwbzarr.prepare.download.record import Entry
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.contract import Fetched
 from intake_nwbzarr.transport.requests import Transport
 
@@ -102,7 +103,7 @@ class _Writing:
         self.size = 0
         self.digest = hashlib.sha256()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Bytes) -> None:
         self._aside.parent.mkdir(parents=True, exist_ok=True)
         with self._aside.open("ab" if self.size else "xb", buffering=0) as file:
             view = memoryview(data)

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from intake_nwbzarr.transport.answers import Bytes
+
 _MAGIC = b"nwbzarr chunk 1\n"
 _DIGEST = hashlib.sha256().digest_size
 
@@ -36,7 +38,7 @@ class Copy:
     size: int
     start: int
     state: str | None
-    data: bytes = field(repr=False)
+    data: Bytes = field(repr=False)
 
     @property
     def stop(self) -> int:
@@ -77,7 +79,7 @@ def tag(etag: str) -> str:
     return hashlib.sha256(etag.encode()).hexdigest()[:16]
 
 
-def serialise(copy: Copy, path: str) -> tuple[bytes, bytes]:
+def serialise(copy: Copy, path: str) -> tuple[bytes, Bytes]:
     """A file's head and its data: a magic line, a checksum of all that follows, a JSON line, the data."""
     described = {"etag": copy.etag, "size": copy.size, "start": copy.start, "state": copy.state}
     line = json.dumps(described).encode() + b"\n"
@@ -97,7 +99,7 @@ def parse(content: bytes, path: str) -> Copy | None:
     return Copy(described["etag"], described["size"], described["start"], described["state"], data)
 
 
-def _checksum(path: str, line: bytes, data: bytes) -> bytes:
+def _checksum(path: str, line: bytes, data: Bytes) -> bytes:
     # The path is covered as well: a file under another's name is as bad as a damaged one.
     digest = hashlib.sha256(path.encode() + b"\0" + line)
     digest.update(data)

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from intake_nwbzarr.cache_option import DEFAULT_SIZE, default_folder
 from intake_nwbzarr.location import Location
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.copies import Copies
 from intake_nwbzarr.transport.cache.files import Copy, PartName, tag
 from intake_nwbzarr.transport.cache.parts import Piece, cover
@@ -168,7 +169,7 @@ class CachedTransport(OverTransport):
         """Fetch what is missing of a part; its ETag says whether the rest is current."""
         parts = [Part(gap.start, gap.stop) for gap in gaps]
         fetched = await asyncio.gather(*(self._inner.fetch(key, gap, limit) for gap in parts))
-        filled: dict[int, bytes] = {}
+        filled: dict[int, Bytes] = {}
         for gap, piece in zip(parts, fetched, strict=True):
             if piece is None or piece.etag != found.etag or piece.size != found.size:
                 return await self._fetch(key, part, limit, None)
@@ -231,7 +232,7 @@ class _Covering:
     pieces: list[Piece]
     copies: dict[PartName, Copy]
 
-    def joined(self, filled: dict[int, bytes]) -> Fetched:
+    def joined(self, filled: dict[int, Bytes]) -> Fetched:
         """The part, with what was fetched to fill its gaps."""
         data, from_copies = [], 0
         for piece in self.pieces:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from intake_nwbzarr.errors import CacheWarning, warn_caller
+from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.files import Copy, PartName, parse, serialise, tag
 from intake_nwbzarr.transport.cache.folder import PARTIAL, open_folder
 
@@ -137,7 +138,7 @@ class CacheStore:
     def _folder_of_parts(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.parts"
 
-    def _replace(self, path: Path, content: tuple[bytes, bytes]) -> None:
+    def _replace(self, path: Path, content: tuple[bytes, Bytes]) -> None:
         # Written into the cache's own folder: that of the object may be removed meanwhile, when it is empty.
         aside = self.folder / f"{secrets.token_hex(8)}{PARTIAL}"
         try:
