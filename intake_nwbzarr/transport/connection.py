@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import cast
@@ -15,6 +16,8 @@ from intake_nwbzarr.transport.answers import Bytes
 
 HEAD = 16 * 2**10
 """What the head of an answer may take, and how much is received before its body has been given a place."""
+
+_NOTHING = memoryview(b"")
 
 
 class ExchangeError(Exception):
@@ -71,28 +74,46 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.is_reused = False
         self.received = 0  # bytes of the last body
+        self._link: asyncio.Transport | None = None  # what TLS, if any, goes through
         self._loop = asyncio.get_running_loop()
         self._state = _State.IDLE
         self._keeps = True
+        self._was_reset = False
         self._buffer = bytearray(HEAD)
         self._scratch = memoryview(self._buffer)
         self._begin = self._end = 0  # of what is in it of the body, or of the head so far
-        self._body = memoryview(b"")
+        self._body = _NOTHING
         self._blocks: list[bytes] = []
         self._limit = 0
         self._parser: HttpResponseParser
         self._headers: CIMultiDict[str]
         self._is_complete = False
         self._head: Head
-        self._is_paused = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Bytes] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard = 0.0
 
     @property
     def is_reusable(self) -> bool:
         """Whether another exchange may follow."""
-        return self._state is _State.IDLE and self._keeps and self.transport is not None
+        is_open = self.transport is not None and not self.transport.is_closing()
+        return is_open and self._keeps and self._state is _State.IDLE
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Speak TLS from now on, and begin anew: an answer before it was a proxy's.
+
+        Raises
+        ------
+        OSError, ValueError
+            When the host is not who it should be, or has no name that a certificate could hold.
+        """
+        self._state, self._keeps = _State.IDLE, True
+        secure = self.transport and await self._loop.start_tls(
+            self.transport, self, context, server_hostname=host.rstrip(".")
+        )
+        if secure is None:
+            raise ConnectionResetError
+        self.transport = secure
 
     async def ask(self, message: bytes, stall: float) -> Head:
         """Send a request and wait for the head of its answer.
@@ -106,10 +127,8 @@ class Connection(asyncio.BufferedProtocol):
             raise DisconnectedError
         self._state = _State.HEAD
         self._begin = self._end = self.received = 0
-        self._resume()
-        self._expect_head()
         self.transport.write(message)
-        await self._wait(stall)
+        await self._wait(self._loop.create_future(), stall)
         return self._head
 
     async def receive(self, limit: int, stall: float) -> Bytes:
@@ -125,39 +144,26 @@ class Connection(asyncio.BufferedProtocol):
         ExchangeError
             When the body does not come to its end.
         """
-        head, early = self._head, self._scratch[self._begin : self._end]
-        if head.length == 0:
+        length, early = self._head.length, self._scratch[self._begin : self._end]
+        if length == 0:
             return b""
-        if head.length is not None:
-            return await self._receive_sized(head.length, limit, early, stall)
-        self._limit, self._blocks = limit, []
-        lost, self._state = self.transport is None, _State.STREAM
-        self._feed(early)
-        if self._state is _State.STREAM and lost:
-            self._end_with_connection()
-        if self._state is _State.STREAM:
-            self._resume()
-            await self._wait(stall)
-        if self._state is _State.LOST and not self._is_complete:
+        if self._state is not _State.PLACELESS:
             raise CutShortError
-        blocks, self._blocks = self._blocks, []
-        return b"".join(blocks)[:limit]
-
-    def become_tunnel(self) -> None:
-        """Begin anew: what follows is said to the server behind the proxy that has just answered."""
-        self._state, self._keeps = _State.IDLE, True
+        if self.transport is not None:
+            self.transport.resume_reading()
+        if length is not None:
+            return await self._receive_sized(length, limit, early, stall)
+        return await self._receive_stream(limit, early, stall)
 
     def close(self) -> None:
         """Close at once; what is under way fails."""
-        self._keeps = False
-        if self.transport is not None:
-            self.transport.abort()
+        self._fail(CutShortError())
 
     # What asyncio calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self.transport = cast("asyncio.Transport", transport)
+        self.transport = self._link = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (there is a better hint)
         """Where the next bytes go."""
@@ -174,9 +180,7 @@ class Connection(asyncio.BufferedProtocol):
         self._heard = self._loop.time()
         match self._state:
             case _State.SIZED:
-                self.received += nbytes
-                if self.received == len(self._body):
-                    self._finish()
+                self._fill(nbytes)
             case _State.STREAM:
                 self._feed(self._scratch[:nbytes])
             case _State.HEAD:
@@ -192,20 +196,24 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End whatever was under way."""
-        self.transport = None
+        self.transport = self._link = None
         match self._state:
             case _State.PLACELESS:
                 # It may have arrived to its end all the same.
-                return
+                self._was_reset = exc is not None
             case _State.STREAM if exc is None:
                 self._end_with_connection()
             case _State.HEAD if self._end == 0:
                 self._fail(DisconnectedError())
             case _:
                 self._fail(CutShortError())
-        self._state = _State.LOST
 
     # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        """Take nothing that follows an answer for a part of it."""
+        if self._is_complete:
+            raise ExchangeError
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; trailers of a chunked body are of no use."""
@@ -227,37 +235,46 @@ class Connection(asyncio.BufferedProtocol):
 
     # The head.
 
-    def _expect_head(self) -> None:
-        self._parser = HttpResponseParser(self)
-        self._headers = CIMultiDict()
-        self._is_complete = False
+    def _look_for_head(self, searched: int) -> None:
+        status = 0
+        # "100 Continue" and its like come before the answer.
+        while status < 200:
+            if not b"HTTP/1.".startswith(self._scratch[self._begin : min(self._begin + 7, self._end)]):
+                self._fail(ExchangeError("the answer is not HTTP/1.1"))
+                return
+            end = self._buffer.find(b"\r\n\r\n", searched, self._end) + 4
+            if end < 4:
+                if self._end == HEAD:
+                    self._fail(ExchangeError("the head of the answer is too long"))
+                return
+            self._parser = HttpResponseParser(self)
+            self._headers = CIMultiDict()
+            self._is_complete = False
+            if not self._parse(self._scratch[self._begin : end]):
+                return
+            status = self._parser.get_status_code()
+            self._begin = searched = end
+        self._take_head(status)
 
-    def _look_for_head(self, start: int) -> None:
-        end = self._buffer.find(b"\r\n\r\n", start, self._end) + 4
-        if end < 4:
-            if self._end == HEAD:
-                self._refuse("the head of the answer is too long")
-            return
-        if not self._parse(self._scratch[self._begin : end]):
-            return
-        self._begin = end
-        status = self._parser.get_status_code()
-        if status < 200:
-            # "100 Continue" and its like come before the answer.
-            self._expect_head()
-            self._look_for_head(end)
-            return
-        chunked = "Transfer-Encoding" in self._headers
-        announced = None if chunked else self._headers.get("Content-Length")
-        length = 0 if self._is_complete else None if announced is None else int(announced)
-        self._head = Head(status, self._headers, length, chunked)
+    def _take_head(self, status: int) -> None:
+        if self._unsent:
+            # The rest of the request is still on its way.
+            self._keeps = False
         if self._is_complete:
+            self._head = Head(status, self._headers, 0, chunked=False)
             self._keeps = self._keeps and self._begin == self._end
-            self._finish()
-        else:
-            self._state = _State.PLACELESS
-            self._pause_if_full()
-            self._succeed()
+            self._finish(b"")
+            return
+        codings = self._headers.getall("Transfer-Encoding", None)
+        if codings is not None and [coding.lower() for coding in codings] != ["chunked"]:
+            self._fail(ExchangeError("the answer has a Transfer-Encoding that was not asked for"))
+            return
+        announced = self._headers.get("Content-Length")
+        length = None if announced is None else int(announced)
+        self._head = Head(status, self._headers, length, chunked=codings is not None)
+        self._state = _State.PLACELESS
+        self._pause_if_full()
+        self._succeed(b"")
 
     # The body.
 
@@ -266,16 +283,32 @@ class Connection(asyncio.BufferedProtocol):
         self.received = min(len(early), wanted)
         self._keeps = self._keeps and wanted == length and len(early) <= length
         if self.received == wanted:
-            self._finish()
+            self._finish(b"")
             return bytes(early[:wanted])
         if self.transport is None:
             raise CutShortError
-        body = self._body = memoryview(np.empty(wanted, np.uint8))
-        body[: self.received] = early
+        # Room for one byte more shows what follows a body before it is taken for the next answer.
+        self._body = memoryview(np.empty(wanted + 1, np.uint8))
+        self._body[: self.received] = early
         self._state = _State.SIZED
-        self._resume()
-        await self._wait(stall)
-        return body.toreadonly()
+        return await self._wait(self._loop.create_future(), stall)
+
+    def _fill(self, nbytes: int) -> None:
+        wanted = len(self._body) - 1
+        self.received += nbytes
+        if self.received > wanted:
+            self.received, self._keeps = wanted, False
+        if self.received == wanted:
+            self._finish(self._body[:wanted].toreadonly())
+
+    async def _receive_stream(self, limit: int, early: memoryview, stall: float) -> Bytes:
+        self._limit, self._blocks = limit, []
+        self._state = _State.STREAM
+        waiter = self._waiter = self._loop.create_future()
+        self._feed(early)
+        if self.transport is None and self._state is _State.STREAM:
+            self._end_with_connection()
+        return await self._wait(waiter, stall)
 
     def _feed(self, data: memoryview) -> None:
         """Go on with a body that does not say how long it is."""
@@ -285,76 +318,81 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self.received > self._limit:
             self._keeps = False
-            self._finish()
-        elif self._is_complete:
-            self._finish()
+        if self.received > self._limit or self._is_complete:
+            self._finish(b"".join(self._blocks)[: self._limit])
 
     def _end_with_connection(self) -> None:
-        if self._head.chunked:
+        if self._head.chunked or self._was_reset:
             self._fail(CutShortError())
         else:
-            self._is_complete = True
-            self._finish()
-        self._state = _State.LOST
+            self._finish(b"".join(self._blocks))
 
     def _parse(self, data: memoryview) -> bool:
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
-            self._refuse(f"the answer is not HTTP/1.1 ({type(error).__name__})")
-            return False
+            if self._state is not _State.STREAM or not self._is_complete:
+                reason = str(error) if isinstance(error, HttpParserError) else "Upgrade"
+                self._fail(ExchangeError(f"the answer is not HTTP/1.1 ({reason})"))
+                return False
+            # All of the answer has arrived, and more.
+            self._keeps = False
         return True
 
-    def _finish(self) -> None:
-        self._state = _State.IDLE
-        # A body belongs to whoever asked for it.
-        self._body = memoryview(b"")
-        self._succeed()
-
-    def _refuse(self, why: str) -> None:
-        self._fail(ExchangeError(why))
-        self.close()
-
     def _pause_if_full(self) -> None:
-        if self._end == HEAD and not self._is_paused and self.transport is not None:
-            self._is_paused = True
+        if self._end == HEAD and self.transport is not None:
             self.transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._is_paused and self.transport is not None:
-            self._is_paused = False
-            self.transport.resume_reading()
 
     # Who waits for it.
 
-    async def _wait(self, stall: float) -> None:
+    async def _wait(self, waiter: asyncio.Future[Bytes], stall: float) -> Bytes:
+        self._waiter = waiter
         self._heard = self._loop.time()
-        self._waiter = self._loop.create_future()
         self._timer = self._loop.call_later(stall, self._check, stall, self._unsent)
         try:
-            await self._waiter
+            return await waiter
+        except BaseException:
+            # An exchange that was given up cannot be taken up again.
+            self.close()
+            raise
         finally:
             self._waiter = None
             self._timer.cancel()
 
     def _check(self, stall: float, unsent: int) -> None:
         """Give up if nothing has moved, and look again when that may be so otherwise."""
-        if self._unsent < unsent:
+        if self._unsent != unsent:
             self._heard = self._loop.time()
         if self._loop.time() - self._heard >= stall:
             self._fail(StalledError())
-            self.close()
         else:
             self._timer = self._loop.call_at(self._heard + stall, self._check, stall, self._unsent)
 
     @property
     def _unsent(self) -> int:
-        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+        if self.transport is None or self._link is None:
+            return 0
+        unsent = self._link.get_write_buffer_size()
+        # What TLS has not encrypted yet waits above it.
+        return unsent if self.transport is self._link else unsent + self.transport.get_write_buffer_size()
 
-    def _succeed(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _finish(self, body: Bytes) -> None:
+        self._state = _State.IDLE
+        self._drop()
+        self._succeed(body)
 
     def _fail(self, error: ExchangeError) -> None:
+        self._state = _State.LOST
+        self._drop()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _succeed(self, body: Bytes) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(body)
+
+    def _drop(self) -> None:
+        """Leave a body to whoever asked for it."""
+        self._body, self._blocks = _NOTHING, []

@@ -11,6 +11,8 @@ from time import monotonic
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from yarl import URL
+
 type Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
 """As `socket.getaddrinfo` gives it."""
 
@@ -45,11 +47,26 @@ async def addresses(host: str, port: int) -> list[Address]:
 
 async def _look_up(host: str) -> list[Address]:
     loop = asyncio.get_running_loop()
-    return await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+    try:
+        return await loop.getaddrinfo(host, 0, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+    except UnicodeError:
+        # No name has such parts: empty or too long ones.
+        raise socket.gaierror(socket.EAI_NONAME, "no host's name") from None
 
 
 def _failed(lookup: asyncio.Task[list[Address]]) -> bool:
     return lookup.cancelled() or lookup.exception() is not None
+
+
+def ascii_name(host: str) -> str:
+    """A host's name as it is asked for, by the rules of IDNA 2008.
+
+    Raises
+    ------
+    ValueError
+        When these allow no such name.
+    """
+    return host if host.isascii() else URL.build(scheme="http", host=host).raw_host or ""
 
 
 async def reach(host: str) -> int | None:
@@ -61,8 +78,8 @@ async def reach(host: str) -> int | None:
         found = [ipaddress.ip_address(host.strip("[]"))]
     except ValueError:
         try:
-            entries = await addresses(host, 0)
-        except OSError:
+            entries = await addresses(ascii_name(host), 0)
+        except (OSError, ValueError):
             return None
         found = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in entries]
     return min((_reach(address) for address in found), default=None)
@@ -93,6 +110,8 @@ def proxy_of(url: str) -> str | None:
     if sys.platform == "linux" and not any(name in os.environ for name in _PROXIES):
         return None
     parts = urlsplit(url)
-    if parts.hostname is None or proxy_bypass(parts.hostname):
+    # `no_proxy` may name a port as well.
+    if parts.hostname is None or any(map(proxy_bypass, (parts.hostname, parts.netloc.rpartition("@")[2]))):
         return None
-    return getproxies().get(parts.scheme)
+    proxy = getproxies().get(parts.scheme)
+    return proxy if proxy is None or "://" in proxy else f"http://{proxy}"

@@ -11,19 +11,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from aiohappyeyeballs import start_connection
 from yarl import URL
 
 from intake_nwbzarr.transport.connection import Connection, ExchangeError
-from intake_nwbzarr.transport.hosts import addresses, proxy_of
+from intake_nwbzarr.transport.hosts import addresses, ascii_name, proxy_of
 from intake_nwbzarr.transport.loop import when_closing
 
 KEPT = 30.0
 """Seconds that a connection is kept without use."""
 
 _SECOND_ADDRESS_AFTER = 0.25  # RFC 8305
+_PORTS = {"http": 80, "https": 443}
 
 
 class ConnectError(Exception):
@@ -31,7 +31,7 @@ class ConnectError(Exception):
 
 
 class ProxyError(ConnectError):
-    """The proxy could not be reached, or refuses."""
+    """The proxy could not be reached, or refuses: the message says what it does."""
 
 
 class Server(NamedTuple):
@@ -44,19 +44,40 @@ class Server(NamedTuple):
     certificates: tuple[str | None, str | None] = (None, None)
     """Of ``https``: where OpenSSL is told to find those that are trusted."""
 
+    @property
+    def name(self) -> str:
+        """The host as it stands in URLs."""
+        return f"[{self.host}]" if ":" in self.host else self.host.rstrip(".")
+
+    @property
+    def authority(self) -> str:
+        """The host, with its port unless that is the usual one."""
+        return self.name if self.port == _PORTS[self.scheme] else f"{self.name}:{self.port}"
+
     def __repr__(self) -> str:
         # A proxy's URL may hold a password.
         return f"Server({self.scheme}://{self.host}:{self.port})"
 
 
 def server_of(url: URL) -> Server:
-    """Whom a URL leads to, by the proxies and certificates that the environment names now."""
-    scheme, host, port = url.scheme, url.raw_host, url.port
-    if scheme not in {"http", "https"} or not host or port is None:
+    """Whom a URL leads to, by the proxies and certificates that the environment names now.
+
+    Raises
+    ------
+    ValueError
+        When that is no host on the web.
+    """
+    server = _directly(url)
+    proxy = proxy_of(f"{server.scheme}://{server.name}:{server.port}")
+    return server if proxy is None else server._replace(proxy=proxy)
+
+
+def _directly(url: URL) -> Server:
+    host, port = ascii_name(url.raw_host or ""), url.port
+    if url.scheme not in _PORTS or not host or not port:
         raise ValueError("no web address")
     trusted = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    certificates = trusted if scheme == "https" else (None, None)
-    return Server(scheme, host, port, proxy_of(f"{scheme}://{url.raw_authority}"), certificates)
+    return Server(url.scheme, host, port, certificates=trusted if url.scheme == "https" else (None, None))
 
 
 class Pool:
@@ -100,6 +121,7 @@ class Pool:
             if connection.is_reusable:
                 connection.is_reused = True
                 return connection
+            connection.close()
         return None
 
     def _put(self, server: Server, connection: Connection) -> None:
@@ -135,71 +157,73 @@ def pool() -> Pool:
 
 async def _open(server: Server) -> Connection:
     if server.proxy is None:
-        return await _connect(server.scheme, server.host, server.port, server.certificates)
-    proxy = URL(server.proxy if "://" in server.proxy else f"http://{server.proxy}")
-    if proxy.host is None or proxy.port is None or proxy.scheme not in {"http", "https"}:
-        raise ProxyError from ValueError("no proxy of HTTP")
-    trusted = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    try:
-        connection = await _connect(proxy.scheme, proxy.host, proxy.port, trusted)
-    except ConnectError as error:
-        raise ProxyError from error.__cause__
+        connection = await _connect(server.host, server.port)
+    else:
+        connection = await _through(server.proxy, server)
     if server.scheme == "https":
-        await _tunnel(connection, server)
+        try:
+            await connection.start_tls(_tls(*server.certificates), server.host)
+        except (OSError, ValueError) as error:
+            raise ConnectError from error
     return connection
 
 
-async def _tunnel(connection: Connection, server: Server) -> None:
-    """Have the proxy connect to the server, and speak TLS with it from then on."""
-    host = f"[{server.host}]" if ":" in server.host else server.host
-    lines = [f"CONNECT {host}:{server.port} HTTP/1.1", f"Host: {host}:{server.port}"]
-    lines += [f"{name}: {value}" for name, value in proxy_headers(server).items()]
-    try:
-        head = await connection.ask("\r\n".join([*lines, "", ""]).encode("latin-1"), stall=3600)
-    except ExchangeError as error:
-        raise ProxyError from error
-    if head.status != 200 or connection.transport is None:
-        connection.close()
-        raise ProxyError from ConnectionError(f"the proxy answered {head.status}")
-    connection.become_tunnel()
-    loop = asyncio.get_running_loop()
-    try:
-        inner = await loop.start_tls(
-            connection.transport, connection, _tls(*server.certificates), server_hostname=server.host
-        )
-    except OSError as error:
-        raise ConnectError from error
-    if inner is None:
-        raise ConnectError from ConnectionResetError()
-    connection.transport = inner
-
-
-def proxy_headers(server: Server) -> dict[str, str]:
-    """What a proxy that wants a password is sent."""
-    user = URL(server.proxy) if server.proxy is not None and "://" in server.proxy else None
-    if user is None or user.raw_user is None:
-        return {}
-    pair = f"{unquote(user.raw_user)}:{unquote(user.raw_password or '')}"
-    return {"Proxy-Authorization": "Basic " + b64encode(pair.encode()).decode()}
-
-
-async def _connect(
-    scheme: str, host: str, port: int, certificates: tuple[str | None, str | None]
-) -> Connection:
+async def _connect(host: str, port: int) -> Connection:
     loop = asyncio.get_running_loop()
     try:
         found = await addresses(host, port)
         link = await start_connection(found, happy_eyeballs_delay=_SECOND_ADDRESS_AFTER, interleave=1)
-        secure = scheme == "https"
-        _, connection = await loop.create_connection(
-            Connection,
-            sock=link,
-            ssl=_tls(*certificates) if secure else None,
-            server_hostname=host if secure else None,
-        )
+        _, connection = await loop.create_connection(Connection, sock=link)
     except OSError as error:
         raise ConnectError from error
     return connection
+
+
+async def _through(proxy: str, server: Server) -> Connection:
+    """A connection to a proxy, and for ``https`` on to the server."""
+    address = _directly(_address(proxy))
+    try:
+        connection = await _open(address)
+    except ConnectError as error:
+        raise ProxyError("cannot be reached") from error.__cause__
+    if server.scheme == "http":
+        return connection
+    there = f"{server.name}:{server.port}"
+    lines = [f"CONNECT {there} HTTP/1.1", f"Host: {there}"]
+    lines += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
+    try:
+        head = await connection.ask("\r\n".join([*lines, "", ""]).encode("latin-1"), stall=3600)
+    except ExchangeError:
+        raise ProxyError("gave no answer") from None
+    if head.status != 200:
+        connection.close()
+        raise ProxyError(f"answered {head.status}")
+    return connection
+
+
+def proxy_headers(proxy: str) -> dict[str, str]:
+    """What a proxy that wants a password is sent.
+
+    Raises
+    ------
+    ProxyError
+        When it has no address.
+    """
+    url = _address(proxy)
+    if url.user is None:
+        return {}
+    pair = f"{url.user}:{url.password or ''}"
+    return {"Proxy-Authorization": "Basic " + b64encode(pair.encode()).decode()}
+
+
+def _address(proxy: str) -> URL:
+    try:
+        url = URL(proxy)
+        _directly(url)
+    except ValueError:
+        # Its message may hold the password.
+        raise ProxyError("has an address that is not http://host:port") from None
+    return url
 
 
 @lru_cache(maxsize=8)

@@ -32,6 +32,7 @@ from intake_nwbzarr.transport.pool import ConnectError, ProxyError, Server, pool
 LARGEST_ERROR = 64 * 2**10
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _BREAKS = re.compile(r"[\r\n\0]")
+_BLANKS = re.compile(r"[\0-\x20\x7f]")
 _ALWAYS = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "intake-nwbzarr"}
 
 
@@ -56,12 +57,12 @@ class Request:
     """
 
     method: str
-    url: str
+    url: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
     counted: tuple[str, str]
     part: Part | None = None
     limit: int = LARGEST_ERROR
-    body: bytes | None = None
+    body: bytes | None = field(default=None, repr=False)
 
 
 class _StaleError(Exception):
@@ -74,7 +75,7 @@ async def exchange(request: Request, timeouts: Timeouts) -> Answer | Failure:
     try:
         url = URL(request.url, encoded=True)
         server = server_of(url)
-        host = server.host
+        host = server.name
         message = _message(request, url, server)
         try:
             return await _exchange(request, server, message, timeouts, fresh=False)
@@ -106,21 +107,23 @@ async def _exchange(
 
 def _message(request: Request, url: URL, server: Server) -> bytes:
     """A request as it is sent."""
-    proxied = server.proxy is not None and server.scheme == "http"
-    headers = CIMultiDict({"Host": url.host_port_subcomponent or "", **_ALWAYS})
+    target = url.raw_path_qs
+    headers = CIMultiDict({"Host": server.authority, **_ALWAYS})
     headers.update(request.headers)
-    if proxied:
-        headers.update(proxy_headers(server))
+    if server.proxy is not None and server.scheme == "http":
+        headers.update(proxy_headers(server.proxy))
+        target = f"http://{server.authority}{target}"
     if request.body is not None:
         headers["Content-Length"] = str(len(request.body))
-    target = f"{url.scheme}://{headers['Host']}{url.raw_path_qs}" if proxied else url.raw_path_qs
     lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    if any(map(_BREAKS.search, lines)):
-        raise ValueError("a line break in a header")
+    if _BLANKS.search(request.url) or any(map(_BREAKS.search, lines)):
+        raise ValueError("a request that would end too early")
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + (request.body or b"")
 
 
 async def _checked(connection: Connection, head: Head, request: Request, stall: float) -> Answer | Failure:
+    if head.status == 407:
+        raise ProxyError("answered 407")
     expected = 206 if request.part is not None else 200
     if head.status != expected:
         if head.status == 200 and request.method == "GET":
@@ -194,7 +197,13 @@ def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
     cause = error.__cause__ if isinstance(error, ConnectError) else error
     match error, cause:
         case ProxyError(), _:
-            return Failure(TransportError, "the proxy cannot be reached or refuses", attempts=2)
+            detail = "" if cause is None else f" ({_os_error(cause)})"
+            return Failure(
+                TransportError,
+                f"the proxy {error}{detail}",
+                attempts=2,
+                advice="Check http_proxy, https_proxy and no_proxy, and the user and password in them.",
+            )
         case ConnectError(), socket.gaierror():
             return Failure(
                 HostNotFoundError,
@@ -223,9 +232,14 @@ def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
         case OSError(), _:
             return Failure(TransportError, f"the connection was closed ({_os_error(error)})", attempts=None)
         case _:
-            return Failure(TransportError, f"the exchange failed ({type(error).__name__})")
+            return Failure(
+                TransportError,
+                "its address, or a header given for it, is none that HTTP can send",
+                advice="Characters other than ASCII, blanks and line breaks must be encoded.",
+            )
 
 
 def _os_error(error: BaseException | None) -> str:
-    number = getattr(error, "errno", None)
+    # OpenSSL has numbers of its own.
+    number = None if isinstance(error, ssl.SSLError) else getattr(error, "errno", None)
     return errno.errorcode.get(number, type(error).__name__) if number else type(error).__name__

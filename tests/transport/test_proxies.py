@@ -1,0 +1,305 @@
+"""Proxies, tunnels through them, and certificates."""
+
+import ssl
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from intake_nwbzarr.errors import TransportError
+from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.transport.answers import Failure
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.pool import Server
+from intake_nwbzarr.transport.wire import Answer, Request, exchange
+from tests.servers.scripted import Link, Script, Scripted, scripted, until
+from tests.servers.tunnel import _certify
+from tests.transport.connected import sized
+
+PAIR = b64encode(b"me:p@ss w\xc3\xb6rd").decode()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 127.0.0.1 and of some of Amazon's names; its key is next to it."""
+    path = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    _certify(path, path.with_name("key.pem"))
+    return path
+
+
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return certificate
+
+
+def server_side(certificate: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    return context
+
+
+async def ask(url: str, **timeouts: float) -> Answer | Failure:
+    request = Request("GET", url, {"Authorization": "for the server"}, (url, "get"))
+    return await exchange(request, Timeouts(**({"connect": 10, "stall": 10} | timeouts)))  # type: ignore[arg-type]
+
+
+async def cause_of(url: str, **timeouts: float) -> str:
+    failure = await ask(url, **timeouts)
+    assert isinstance(failure, Failure)
+    assert issubclass(failure.error, TransportError)
+    assert "p@ss" not in repr(failure)
+    return failure.cause
+
+
+async def echo(link: Link) -> None:
+    while True:
+        await link.request()
+        await link.send(sized(b"hello"))
+
+
+def tunnel(certificate: Path, established: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> Script:
+    """A proxy that is the server behind it as well."""
+
+    async def script(link: Link) -> None:
+        await link.request()
+        # At once: what the client says next is TLS.
+        link.writer.write(established)
+        await link.writer.start_tls(server_side(certificate))
+        await echo(link)
+
+    return script
+
+
+def with_user(proxy: Scripted) -> str:
+    return proxy.url.replace("//", "//me:p%40ss%20w%C3%B6rd@")
+
+
+def header_of(request: bytes, name: bytes) -> bytes | None:
+    found = [line for line in request.split(b"\r\n") if line.lower().startswith(name.lower() + b":")]
+    return found[0].partition(b": ")[2] if found else None
+
+
+def test_http_goes_to_the_proxy_and_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with scripted(echo) as proxy:
+            monkeypatch.setenv("http_proxy", with_user(proxy))
+            for path in ("/a%2Fb?c", ""):
+                assert isinstance(await ask(f"http://example.org{path}"), Answer)
+            assert [request.partition(b"\r\n")[0] for request in proxy.requests] == [
+                b"GET http://example.org/a%2Fb?c HTTP/1.1",
+                b"GET http://example.org/ HTTP/1.1",
+            ]
+            assert header_of(proxy.requests[0], b"Host") == b"example.org"
+            assert header_of(proxy.requests[0], b"Proxy-Authorization") == f"Basic {PAIR}".encode()
+            assert header_of(proxy.requests[0], b"Authorization") == b"for the server"
+            # The connection to the proxy is kept.
+            assert proxy.connections == 1
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "established",
+    [
+        b"HTTP/1.1 200 Connection established\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nProxy-agent: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_https_goes_through_a_tunnel_that_tells_the_proxy_nothing(
+    trusted: Path, established: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with scripted(tunnel(trusted, established)) as proxy:
+            monkeypatch.setenv("https_proxy", with_user(proxy))
+            for path in ("/one", "/two"):
+                answer = await ask(f"https://bucket.s3.amazonaws.com{path}")
+                assert isinstance(answer, Answer), answer
+                assert answer.body == b"hello"
+            connect, first, second = proxy.requests
+            assert connect.startswith(b"CONNECT bucket.s3.amazonaws.com:443 HTTP/1.1\r\n")
+            assert header_of(connect, b"Host") == b"bucket.s3.amazonaws.com:443"
+            assert header_of(connect, b"Proxy-Authorization") == f"Basic {PAIR}".encode()
+            assert header_of(connect, b"Authorization") is None
+            for request, line in ((first, b"GET /one HTTP/1.1"), (second, b"GET /two HTTP/1.1")):
+                assert request.startswith(line)
+                assert header_of(request, b"Host") == b"bucket.s3.amazonaws.com"
+                assert header_of(request, b"Proxy-Authorization") is None
+            assert proxy.connections == 1
+
+    run(scenario())
+
+
+def test_a_tunnel_to_an_address_of_ipv6_has_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(link: Link) -> None:
+        await link.request()
+        await link.send(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+    async def scenario() -> None:
+        async with scripted(refuse) as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url)
+            assert await cause_of("https://[2001:db8::1]:8443/x") == "the proxy answered 502"
+            assert proxy.requests[0].startswith(b"CONNECT [2001:db8::1]:8443 HTTP/1.1\r\n")
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_may_be_spoken_to_over_tls(
+    trusted: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = echo if scheme == "http" else tunnel(trusted)
+
+    async def scenario() -> None:
+        async with scripted(script, ssl=server_side(trusted)) as proxy:
+            proxy.scheme = "https"
+            monkeypatch.setenv(f"{scheme}_proxy", proxy.url)
+            answer = await ask(f"{scheme}://bucket.s3.amazonaws.com/x")
+            assert isinstance(answer, Answer), answer
+            assert answer.body == b"hello"
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_another_password_is_said(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(link: Link) -> None:
+        await link.request()
+        await link.send(b"HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic\r\nContent-Length: 900\r\n\r\nno")
+        await link.closed()
+
+    async def scenario() -> None:
+        async with scripted(refuse) as proxy:
+            monkeypatch.setenv(f"{scheme}_proxy", with_user(proxy))
+            failure = await ask(f"{scheme}://example.org/x")
+            assert isinstance(failure, Failure)
+            assert failure.cause == "the proxy answered 407"
+            assert "user and password" in failure.advice
+            await until(lambda: proxy.closed == [1])
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("address", "cause"),
+    [
+        ("http://me:p@ss@127.0.0.1:{closed}", "the proxy cannot be reached (ECONNREFUSED)"),
+        ("http://me:p@ss@no-such-host.invalid:3128", "the proxy cannot be reached (gaierror)"),
+        ("socks5://me:p@ss@127.0.0.1:1080", "the proxy has an address that is not http://host:port"),
+        ("http://me:p@ss@127.0.0.1:high", "the proxy has an address that is not http://host:port"),
+        ("me:p@ss@127.0.0.1:{closed}", "the proxy cannot be reached (ECONNREFUSED)"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
+    scheme: str, address: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with scripted(echo) as gone:
+            pass
+        monkeypatch.setenv(f"{scheme}_proxy", address.format(closed=gone.port))
+        assert await cause_of(f"{scheme}://example.org/x") == cause
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        (b"", "the proxy gave no answer"),
+        (b"HTTP/1.1 20", "the proxy gave no answer"),
+        (b"SSH-2.0-x\r\n", "the proxy gave no answer"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "no connection to example.org (ECONNRESET)"),
+    ],
+)
+def test_a_proxy_that_breaks_off_is_said(answer: bytes, cause: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(answer)
+
+    async def scenario() -> None:
+        async with scripted(script) as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url)
+            assert await cause_of("https://example.org/x") == cause
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["before", "in the handshake"])
+def test_a_tunnel_that_is_not_made_in_time_is_closed(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(link: Link) -> None:
+        await link.request()
+        await link.send(answer)
+        await link.closed()
+
+    async def scenario() -> None:
+        async with scripted(script) as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url)
+            assert await cause_of("https://example.org/x", connect=0.2) == "no connection within 0.2 s"
+            await until(lambda: proxy.closed == [1])
+
+    run(scenario())
+
+
+def test_no_proxy_names_hosts_that_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with scripted(echo) as proxy, scripted(echo) as server, scripted(echo) as other:
+            monkeypatch.setenv("http_proxy", proxy.url)
+            monkeypatch.setenv("no_proxy", f"example.org,127.0.0.1:{server.port}")
+            assert isinstance(await ask(f"{server.url}/x"), Answer)
+            assert (len(server.requests), len(proxy.requests)) == (1, 0)
+            assert isinstance(await ask(f"{other.url}/x"), Answer)
+            assert (len(other.requests), len(proxy.requests)) == (0, 1)
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            assert isinstance(await ask(f"{other.url}/x"), Answer)
+            assert (len(other.requests), len(proxy.requests)) == (1, 1)
+
+    run(scenario())
+
+
+UNTRUSTED = "the TLS connection to {} cannot be trusted or made"
+
+
+def test_a_certificate_is_trusted_when_it_is_named_and_the_host_is_in_it(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with scripted(echo, ssl=server_side(certificate)) as server:
+            server.scheme = "https"
+            assert await cause_of(f"{server.url}/x") == UNTRUSTED.format("127.0.0.1")
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            answer = await ask(f"{server.url}/x")
+            assert isinstance(answer, Answer)
+            assert answer.body == b"hello"
+            localhost = server.url.replace("127.0.0.1", "localhost")
+            assert await cause_of(f"{localhost}/x") == UNTRUSTED.format("localhost")
+            # What was trusted once is not trusted by those who do not say so.
+            monkeypatch.delenv("SSL_CERT_FILE")
+            assert await cause_of(f"{server.url}/x") == UNTRUSTED.format("127.0.0.1")
+            assert len(server.requests) == 1
+
+    run(scenario())
+
+
+def test_a_certificate_behind_a_tunnel_is_checked_as_well(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with scripted(tunnel(certificate)) as proxy:
+            monkeypatch.setenv("https_proxy", proxy.url)
+            url = "https://bucket.s3.amazonaws.com/x"
+            assert await cause_of(url) == UNTRUSTED.format("bucket.s3.amazonaws.com")
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            assert await cause_of("https://example.org/x") == UNTRUSTED.format("example.org")
+            assert isinstance(await ask(url), Answer)
+            # Nothing but the wish for a tunnel was said to those that are not trusted.
+            kinds = [request.split()[0] for request in proxy.requests]
+            assert kinds == [b"CONNECT", b"CONNECT", b"CONNECT", b"GET"]
+
+    run(scenario())
+
+
+def test_a_server_shows_no_password_of_its_proxy() -> None:
+    assert "secret" not in repr(Server("http", "example.org", 80, "http://me:secret@proxy:3128"))
