@@ -90,6 +90,7 @@ class _Stored:
     transport: Transport
     key: str
     layout: Layout
+    coordinates: tuple[int, ...]
     wants: list[_Want] = field(default_factory=list)
 
     @property
@@ -138,7 +139,7 @@ def _objects(readings: Sequence[Reading]) -> list[_Stored]:
         for coordinates, want in _wants(reading):
             identity = reading.transport, layout.key(coordinates)
             if (stored := found.get(identity)) is None:
-                stored = found[identity] = _Stored(*identity, layout)
+                stored = found[identity] = _Stored(*identity, layout, coordinates)
             stored.wants.append(want)
     return list(found.values())
 
@@ -185,7 +186,7 @@ async def _work(queue: Iterator[_Stored], slots: int) -> None:
 
 async def _read_shard(stored: _Stored, sharding: Sharding, slots: int) -> None:
     wanted = {want.chunk for want in stored.wants}
-    whole = sharding.is_whole(len(wanted))
+    whole = sharding.is_whole(len(wanted), stored.layout.chunks_in(stored.coordinates))
     size = sharding.index_bytes
     if whole:
         fetched = await stored.transport.get(stored.key, limit=CHUNK_LIMIT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil, prod
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,7 @@ class Layout:
 
     Parameters
     ----------
-    path
+    path, shape
         The array's.
     dtype
         What reading gives.
@@ -46,6 +47,7 @@ class Layout:
     """
 
     path: str
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
     chain: Chain
     sharding: Sharding | None
@@ -58,6 +60,12 @@ class Layout:
         """The name of a stored object by its coordinates in the grid of chunks (of shards, if sharded)."""
         name = self.separator.join((*self.key_prefix, *map(str, coordinates), *self.key_suffix)) or "0"
         return f"{self.path}/{name}" if self.path else name
+
+    def chunks_in(self, coordinates: tuple[int, ...]) -> int:
+        """How many chunks a stored object has that lie within the array: fewer than it could, at the edges."""
+        counts = (1,) * len(self.shape) if self.sharding is None else self.sharding.counts
+        axes = zip(self.shape, self.chain.shape, counts, coordinates, strict=True)
+        return prod(min(count, ceil(length / width) - at * count) for length, width, count, at in axes)
 
     @cached_property
     def fill(self) -> NDArray[Any]:
@@ -86,6 +94,7 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
     made = chain(document, shape, node.dtype, node.path, field)
     return Layout(
         path=node.path,
+        shape=node.shape,
         dtype=field_dtype(node, field),
         chain=made,
         sharding=None if found is None else found[2],

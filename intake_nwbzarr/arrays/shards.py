@@ -17,11 +17,11 @@ from intake_nwbzarr.hierarchy.zarr3 import named
 GAP: Final = 64 * 2**10
 """Bytes that are rather fetched for nothing than skipped with a request of their own."""
 
-RANGE: Final = 8 * 2**20
-"""What neighbouring chunks are joined up to; more goes faster in parallel."""
+RANGE: Final = 4 * 2**20
+"""What neighbouring chunks are joined up to; more goes faster in parallel, where each connection has its limit."""
 
 SMALL: Final = 2**20
-LARGE: Final = 64 * 2**20
+LARGE: Final = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,10 @@ class Sharding:
         """The size of the stored index."""
         return prod(self.counts) * 16 + (4 if self.has_checksum else 0)
 
-    def is_whole(self, wanted: int) -> bool:
-        """Whether a shard is better fetched in one piece, if so many of its chunks are wanted."""
-        count = prod(self.counts)
-        decoded = count * self.chunk_bytes
-        return decoded <= SMALL or (2 * wanted >= count and decoded <= LARGE)
+    def is_whole(self, wanted: int, of: int) -> bool:
+        """Whether a shard is better fetched in one piece, if so many of its chunks are wanted `of` so many."""
+        decoded = of * self.chunk_bytes
+        return decoded <= SMALL or (2 * wanted >= of and decoded <= LARGE)
 
 
 class Span(NamedTuple):

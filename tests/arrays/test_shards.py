@@ -93,6 +93,15 @@ def test_most_of_a_shard_is_fetched_in_one_request(tmp_path):
     assert log.requests == 1
 
 
+def test_a_shard_at_the_edge_is_whole_when_all_that_the_array_has_of_it_is_wanted(tmp_path):
+    values = np.random.default_rng(2).integers(0, 2**60, (110, 40_000))
+    zarr.create_array(str(tmp_path), name="data", data=values, chunks=(10, 40_000), shards=(100, 40_000))
+    stored = stored_array(tmp_path)
+    with track_requests() as log:
+        np.testing.assert_array_equal(stored.read(slice(100, None)), values[100:])
+    assert log.requests == 1
+
+
 def test_chunks_and_shards_that_are_not_stored_hold_the_fill_value(tmp_path):
     written = zarr.create_array(
         str(tmp_path), name="data", shape=(40,), dtype="int16", chunks=(5,), shards=(20,), fill_value=-3
