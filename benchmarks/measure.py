@@ -17,6 +17,9 @@ from benchmarks.servers.exchanges import Exchange, Server, round_trips
 WORKER = Path(__file__).with_name("worker.py")
 MOST_PATHS = 20
 
+WARM = 2
+"""Runs that connections, and the memory that a virtual machine gives for the first time, are left to."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -152,15 +155,15 @@ def once_each(
 def again_and_again(
     contenders: Sequence[Contender], repeats: int, server: Server, latency: int
 ) -> dict[str, Result]:
-    """Alternate between contenders whose processes stay; the first run of each is not counted."""
+    """Alternate between contenders whose processes stay; the first `WARM` runs of each are not counted."""
     results = {contender.name: Result(contender.name) for contender in contenders}
     processes = {contender.name: Process(contender) for contender in contenders}
     try:
-        for repeat in range(repeats + 1):
+        for repeat in range(WARM + repeats):
             for name, process in processes.items():
                 if not results[name].error:
                     _add(results[name], process, server, latency)
-            if repeat == 0:
+            if repeat < WARM:
                 for result in results.values():
                     result.runs.clear()
     finally:

@@ -10,7 +10,8 @@ from benchmarks.write_reading import RATE, SERIES, UNITS
 
 type Results = dict[str, Result]
 
-PLAIN, DASK, SCALED, LIMIT = "plain", "through dask", "in volts (float64)", "limit: obstore + numcodecs"
+PLAIN, DASK, SCALED = "plain", "through dask", "in volts (float64)"
+LIMIT, LIMIT_DASK = "limit: obstore + numcodecs", "limit through dask"
 ZARR, STOCK, TUNED = "zarr over fsspec", "dask.array.from_zarr, stock", "dask.array.from_zarr, tuned"
 IO, IO_DASK = "NWBZarrV2IO", "NWBZarrV2IO, dask.array.from_array"
 # Of Zarr, it reads what is on S3 alone.
@@ -22,8 +23,12 @@ START, STOP = 100.0, 110.0
 def over_http(bench: Bench, chunks: str, latency: int) -> Results:
     """The package and the limit."""
     place = bench.over_http(f"series-{chunks}-zarr2", latency)
-    contenders = [*_ours(place), _named(SCALED, "ours:read_series", place, group=SERIES, scaled=True)]
-    results = again_and_again(contenders, bench.repeats, bench.server, latency)
+    contenders = [
+        *_ours(place),
+        _named(LIMIT_DASK, "limit:read_with_dask", place, "obstore", path=f"{SERIES}/data"),
+        _named(SCALED, "ours:read_series", place, group=SERIES, scaled=True),
+    ]
+    results = again_and_again(contenders, 2 * bench.repeats, bench.server, latency)
     check_same(results, apart=[SCALED])
     return results
 

@@ -6,26 +6,31 @@ import datetime as dt
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import groupby
 from math import isnan
 from pathlib import Path
 
 from benchmarks.measure import Result
 from benchmarks.targets import Measured, Target, targets
 
-LIBRARIES = ("hdmf-zarr", "pynwb", "zarr", "xarray", "dask", "numcodecs", "s3fs", "aiohttp", "numpy")
+LIBRARIES = (
+    *("hdmf-zarr", "pynwb", "zarr", "xarray", "dask", "numcodecs", "numpy"),
+    *("httptools", "fsspec", "s3fs", "aiohttp"),
+)
 BEGIN, END = "<!-- begin: what the run measured -->", "<!-- end: what the run measured -->"
 
 
 def machine(server: str) -> dict[str, str]:
-    """When and where: date, processor, versions, and what served."""
+    """When and where a run was started: date, processor, what served, and versions."""
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
     return {
-        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         "machine": f"{os.cpu_count()} cores, {model}, {platform.system()}",
         "server": server,
         "versions": ", ".join(
@@ -34,23 +39,29 @@ def machine(server: str) -> dict[str, str]:
     }
 
 
-def markdown(measured: Measured, about: Mapping[str, str]) -> str:
-    """The table of targets and one of each measurement."""
+def overview(measured: Measured, about: Mapping[str, str]) -> str:
+    """When and where, how many targets are met, and each of them."""
     found = targets(measured)
     met = sum(target.verdict == "met" for target in found)
+    missed = Counter(target.row for target in found if target.verdict != "met")
+    rest = ", ".join(f"{count} in row {row}" for row, count in missed.items())
+    head = ("row", "what", "measured", "target", "")
+    rows = [row for _, group in groupby(found, lambda target: target.row) for row in _group(group)]
     parts = [
         *(f"- {name}: {value}" for name, value in about.items()),
-        f"- targets: {met} of {len(found)} met",
+        f"- targets: {met} of {len(found)} met" + (f"; missed or not measured: {rest}" if rest else ""),
         "",
-        "### Targets",
-        "",
-        *_table(("row", "what", "measured", "target", ""), map(_target, found)),
-        "",
-        "### Measurements",
+        *_table(head, rows),
     ]
+    return "\n".join(parts) + "\n"
+
+
+def markdown(measured: Measured, about: Mapping[str, str]) -> str:
+    """The overview, and a table of each measurement."""
+    parts = [overview(measured, about), "### Measurements"]
     for name, results in measured.items():
         if results:
-            parts += ["", f"**{name}**", "", *_results(results.values())]
+            parts += ["", f"**{name}**", "", *_results(list(results.values()))]
     return "\n".join(parts) + "\n"
 
 
@@ -93,11 +104,16 @@ def publish(page: Path, text: str) -> None:
     page.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
 
 
+def _group(group: Iterable[Target]) -> Iterator[Sequence[str]]:
+    """The targets of one row of the table, which is named once."""
+    for place, target in enumerate(group):
+        yield (target.row if place == 0 else "", *_target(target))
+
+
 def _target(target: Target) -> Sequence[str]:
     sign = "≥" if target.at_least else "≤"
     space = " " if target.unit.isalpha() else ""
     return (
-        target.row,
         target.what,
         f"{_number(target.value)}{space}{target.unit}",
         f"{sign} {_number(target.bound)}{space}{target.unit}",
@@ -105,17 +121,21 @@ def _target(target: Target) -> Sequence[str]:
     )
 
 
-def _results(results: Iterable[Result]) -> list[str]:
-    return _table(
-        ("", "time", "requests", "round trips", "404", "received", "processor", "memory", "runs"),
-        map(_result, results),
-    )
+def _results(results: Sequence[Result]) -> list[str]:
+    head = ["", "time", "requests", "round trips", "404", "received", "processor", "memory", "runs"]
+    rows = [_result(result) for result in results]
+    if any(_needed(result) for result in results):
+        place = head.index("received") + 1
+        head.insert(place, "needed")
+        for row, result in zip(rows, results, strict=True):
+            row.insert(place, f"{_number(_needed(result) / 1e6)} MB")
+    return _table(head, rows)
 
 
-def _result(result: Result) -> Sequence[str]:
+def _result(result: Result) -> list[str]:
     if result.error or not result.runs:
-        return (result.name, f"fails: {_plain(result.error)}", *[""] * 7)
-    return (
+        return [result.name, f"fails: {_plain(result.error)}", *[""] * 7]
+    return [
         result.name,
         f"{_number(result.middle('seconds'))} s",
         _number(result.middle("requests")),
@@ -125,7 +145,12 @@ def _result(result: Result) -> Sequence[str]:
         f"{_number(result.middle('cpu'))} s",
         f"{_number(result.middle('memory') / 1e6)} MB",
         str(len(result.runs)),
-    )
+    ]
+
+
+def _needed(result: Result) -> float:
+    """Bytes of the chunks that were read, where that was looked up."""
+    return float(result.runs[0].facts.get("needed", 0)) if result.runs else 0.0
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

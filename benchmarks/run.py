@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,16 +12,25 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import measure_opening as opening  # noqa: E402 (the folder above is on the path since the last line)
+from benchmarks import measure_fetching as fetching  # noqa: E402 (the folder above is on the path since the last line)
+from benchmarks import measure_opening as opening  # noqa: E402
 from benchmarks import measure_reading as reading  # noqa: E402
+from benchmarks import measure_shards as shards  # noqa: E402
 from benchmarks import report  # noqa: E402
 from benchmarks.bench import Bench, running  # noqa: E402
 from benchmarks.measure import Result  # noqa: E402
 from benchmarks.pictures import draw  # noqa: E402
+from benchmarks.results import (  # noqa: E402
+    Measurement,
+    ResultsError,
+    Several,
+    about_all,
+    check_one_run,
+    load_all,
+)
 from benchmarks.session_files import SESSIONS, default_cache, make  # noqa: E402
 
-type Several = Mapping[str, Mapping[str, Result]]
-
+README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -49,6 +58,10 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "read-16MiB-0": _one("read 16MiB, 0 ms", reading.over_http, "16MiB", 0),
     "read-16MiB-30": _one("read 16MiB, 30 ms", reading.over_http, "16MiB", 30),
     "read-16MiB-s3": _one("read 16MiB, S3", reading.over_s3, "16MiB"),
+    "shards-0": _one("read shards, 0 ms", shards.whole, 0),
+    "shards-30": _one("read shards, 30 ms", shards.whole, 30),
+    "shards-parts": _one("parts of shards", shards.parts),
+    "fetch": _one("fetch stored bytes", fetching.fetching),
     "window": _one("window", reading.window),
     "spikes": _one("spikes", reading.spikes),
     "worker": _one("worker", reading.worker),
@@ -63,42 +76,67 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; 1 when the short form finds more requests than there were."""
+    """Run what the command line asks for.
+
+    Returns
+    -------
+    int
+        1 when the short form finds more requests than there were, 2 when results cannot be read or may not be
+        published.
+    """
     options = _options(arguments)
     if options.short:
         from benchmarks.short import main as short
 
         return short()
+    folder = options.cache / "results"
+    if not options.report:
+        _measure(options, folder)
+    try:
+        _report(options, folder)
+    except ResultsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+def _measure(options: argparse.Namespace, folder: Path) -> None:
+    begin = time.monotonic()
     for name in SESSIONS:
         if not (options.only and options.resume):
             _say(f"data: {make(name, options.cache)}")
-    folder = options.cache / "results"
     folder.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
     with running(options.cache, options.repeats) as bench:
         about = report.machine(bench.server.kind)
         for name in options.only or MEASUREMENTS:
             file = folder / f"{name}.json"
-            if options.resume and file.exists():
-                continue
-            _say(f"{time.monotonic() - begin:5.0f} s  {name}")
-            _save(file, MEASUREMENTS[name](bench))
-    measured = {
-        key: results
-        for name in MEASUREMENTS
-        if (folder / f"{name}.json").exists()
-        for key, results in _load(folder / f"{name}.json").items()
-    }
+            if not (options.resume and file.exists()):
+                _say(f"{time.monotonic() - begin:5.0f} s  {name}")
+                Measurement(about, MEASUREMENTS[name](bench)).save(file)
+    _say(f"{time.monotonic() - begin:5.0f} s  all measured")
+
+
+def _report(options: argparse.Namespace, folder: Path) -> None:
+    measurements = load_all(folder, MEASUREMENTS)
+    measured = {key: found for each in measurements.values() for key, found in each.results.items()}
+    about = about_all(measurements)
     text = report.markdown(measured, about)
-    (options.cache / "report.md").write_text(text)
-    (options.cache / "report.json").write_text(report.to_json(measured, about))
-    drawn = draw(measured, PICTURES if options.publish else options.cache)
-    if options.publish:
-        shown = [f"![{file.stem}]({file.relative_to(PAGE.parent)})" for file in drawn]
-        report.publish(PAGE, "\n".join([*shown, "", text]))
+    options.cache.joinpath("report.md").write_text(text)
+    options.cache.joinpath("report.json").write_text(report.to_json(measured, about))
+    drawn = draw(measured, options.cache)
     _say(text)
-    _say(f"{options.cache}/report.md, report.json and pictures; {time.monotonic() - begin:.0f} s")
-    return 0
+    _say(f"{options.cache}/report.md, report.json and pictures")
+    if options.publish:
+        if not options.as_is:
+            check_one_run(measurements, MEASUREMENTS)
+        _publish(text, report.overview(measured, about), drawn)
+
+
+def _publish(text: str, overview: str, drawn: Sequence[Path]) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    shown = [Path(shutil.copy(file, PICTURES)).relative_to(PAGE.parent) for file in drawn]
+    report.publish(PAGE, "\n".join([*(f"![{file.stem}]({file})" for file in shown), "", text]))
+    report.publish(README, overview)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -114,22 +152,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=5, help="runs of what is quick (default 5)")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="folder of data and results")
-    parser.add_argument("--publish", action="store_true", help="put the report into docs/performance.md")
+    parser.add_argument(
+        "--report", action="store_true", help="measure nothing, report what earlier runs have measured"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="put the report into docs/performance.md and README.md"
+    )
+    parser.add_argument(
+        "--as-is", action="store_true", help="publish also what is not all from one run, or not complete"
+    )
     return parser.parse_args(arguments)
-
-
-def _save(file: Path, several: Several) -> None:
-    document = {
-        name: {key: result.document() for key, result in results.items()} for name, results in several.items()
-    }
-    file.write_text(json.dumps(document))
-
-
-def _load(file: Path) -> Several:
-    return {
-        name: {key: Result.of(result) for key, result in results.items()}
-        for name, results in json.loads(file.read_text()).items()
-    }
 
 
 def _say(text: str) -> None:

@@ -26,7 +26,8 @@ SESSIONS: dict[str, Callable[[Path], None]] = {
         for nodes, count in SERIES.items()
     },
     "series-16MiB-zarr2": partial(write_reading.write_series, chunk_bytes=16 * 2**20),
-    "series-265kB-zarr2": partial(write_reading.write_series, chunk_bytes=265_000),
+    "series-265kB-zarr2": partial(write_reading.write_series, chunk_bytes=write_reading.SMALL_CHUNK),
+    "series-shards-zarr3": write_reading.write_shards,
     "hour-zarr3": write_reading.write_hour,
 }
 """By name, what writes them into a folder that does not exist yet."""

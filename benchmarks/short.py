@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import measure_shards as shards
 from benchmarks.operations import ours
 from benchmarks.servers.in_python import PythonServer
-from benchmarks.write_reading import SERIES, write_hour
+from benchmarks.write_reading import SERIES, write_hour, write_shards
 from intake_nwbzarr.demo.imaging import imaging_session
 from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
 
@@ -32,12 +33,18 @@ RECORD: dict[str, tuple[int, int]] = {
     "opening again, revalidate=False": (0, 0),
     "10 s of 384 channels": (66, 1),
     "one unit's spikes": (1, 1),
-    "a worker's first chunk": (18, 1),
+    "a worker's first chunk": (30, 1),
+    "24 chunks of one shard": (3, 2),
+    "24 chunks of two shards": (4, 2),
+    "every 8th chunk": (18, 2),
 }
 """Requests and round trips of each; lowered when the package learns to do with fewer."""
 
-LARGE = {"10 s of 384 channels", "a worker's first chunk"}
+LARGE = {"10 s of 384 channels", "a worker's first chunk", *shards.PARTS}
 """What takes a second, and imports nothing that the others do not."""
+
+SHARDS_SIZE = 45_000_000
+"""Decoded bytes of two shards."""
 
 PATIENCE = (0.06, 0.3, 1.0)
 """Seconds that the server waits for further requests of a round trip; more when one seemed to be too many.
@@ -54,6 +61,7 @@ class Counted:
     requests: int
     round_trips: int
     metadata_requests: int
+    received: int
 
     @property
     def verdict(self) -> str:
@@ -74,13 +82,14 @@ def make_sessions(folder: Path) -> None:
     write_zarr3(imaging_session(frames=240, rois=6, pixels=16), folder / "ophys-zarr3")
     write_zarr2(folder / "ophys-zarr3", folder / "ophys-zarr2")
     write_hour(folder / "hour-zarr3", spikes=200 * 200, timestamps=20_000)
+    write_shards(folder / "shards-zarr3", size=SHARDS_SIZE)
 
 
 def count(folder: Path) -> Iterator[Counted]:
     """Do everything once, each at an address where nothing has been opened before."""
     pickled = str(folder / "array.pickle")
     _warm_up(folder)
-    for name, session, prepare in _operations(pickled):
+    for name, session, prepare in _operations(folder, pickled):
         for quiet in PATIENCE:
             counted = _count(name, folder, session, prepare, quiet)
             if not counted.regressed:
@@ -95,10 +104,11 @@ def _count(name: str, folder: Path, session: str, prepare: Callable[..., ours.Ru
         run()
         seen = server.exchanges()
         metadata = sum(exchange.is_metadata for exchange in seen)
-        return Counted(name, len(seen), server.rounds, metadata)
+        received = sum(exchange.size for exchange in seen)
+        return Counted(name, len(seen), server.rounds, metadata, received)
 
 
-def _operations(pickled: str) -> Iterator[tuple[str, str, Callable[..., ours.Run]]]:
+def _operations(folder: Path, pickled: str) -> Iterator[tuple[str, str, Callable[..., ours.Run]]]:
     for form in ("Zarr 3", "Zarr 2"):
         session = f"ophys-{form.lower().replace(' ', '')}"
         yield f"one series, {form}", session, _with(ours.open_group, group=LICK)
@@ -115,6 +125,9 @@ def _operations(pickled: str) -> Iterator[tuple[str, str, Callable[..., ours.Run
     yield "10 s of 384 channels", hour, _with(ours.read_window, group=SERIES, start=100.0, stop=110.0)
     yield "one unit's spikes", hour, _with(ours.read_spikes, unit=50)
     yield "a worker's first chunk", hour, _sent_to_a_worker(pickled)
+    for name, chunks in shards.PARTS.items():
+        samples = shards.samples_of(folder / "shards-zarr3" / shards.DATA, chunks)
+        yield name, "shards-zarr3", _with(ours.read_rows, group=SERIES, **samples)
 
 
 def _sent_to_a_worker(pickled: str) -> Callable[..., ours.Run]:
@@ -132,7 +145,7 @@ def _with(prepare: Callable[..., ours.Run], **arguments: object) -> Callable[...
 def _warm_up(folder: Path) -> None:
     """Import what is imported late: a client that stops to import is no further round trip."""
     with PythonServer(folder) as server:
-        for name, session, prepare in _operations(str(folder / "array.pickle")):
+        for name, session, prepare in _operations(folder, str(folder / "array.pickle")):
             if name not in LARGE:
                 prepare(f"{server.url()}/{session}", None)()
 

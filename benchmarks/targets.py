@@ -134,6 +134,9 @@ def _reading(measured: Measured) -> list[Target]:
             for way in (reading.PLAIN, reading.DASK):
                 share = ratio(_of(runs, reading.LIMIT), _of(runs, way))
                 found.append(Target("6", f"{chunks}, {latency} ms, {way}: of the limit", share, bound, True))
+            same = ratio(_of(runs, reading.LIMIT_DASK), _of(runs, reading.DASK))
+            what = f"{chunks}, {latency} ms, through dask: of the limit through dask"
+            found.append(Target("6", what, same, bound, True))
     runs = measured.get("read 265kB, S3", {})
     plain = _of(runs, reading.PLAIN)
     return [

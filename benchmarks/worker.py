@@ -34,14 +34,14 @@ def main() -> None:
         _tell(answers, {"error": f"{type(error).__name__}: {error}"[:300]})
         return
     _tell(answers, {"prepared": time.perf_counter() - started})
+    held = _status("VmRSS")
     for _ in sys.stdin:
-        _tell(answers, _measured(run))
+        _tell(answers, _measured(run, held))
 
 
-def _measured(run: Callable[[], Any]) -> dict[str, Any]:
-    """One run's seconds, processor seconds, memory beyond what was there before, and what came of it."""
+def _measured(run: Callable[[], Any], held: int) -> dict[str, Any]:
+    """One run's seconds, processor seconds, memory beyond what was held before any, and what came of it."""
     _forget_peak()
-    before = _status("VmRSS")
     begin, clock, processor = time.time(), time.perf_counter(), time.process_time()
     try:
         result = run()
@@ -52,7 +52,7 @@ def _measured(run: Callable[[], Any]) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "cpu": cpu,
-        "memory": max(_status("VmHWM") - before, 0),
+        "memory": max(_status("VmHWM") - held, 0),
         "begin": begin,
         "end": end,
         # Functions of what was read, which are not what is measured.

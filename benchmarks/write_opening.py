@@ -7,6 +7,7 @@ import shutil
 import warnings
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hdmf_zarr.nwb import NWBZarrIO
@@ -79,7 +80,7 @@ def write_many_chunks(folder: Path) -> None:
 
 
 def recording(
-    channels: int, description: str, *, starting: tuple[int, int], chunks: tuple[int, int]
+    channels: int, description: str, *, starting: tuple[int, int], chunks: tuple[int, int], **stored: Any
 ) -> NWBFile:
     """A session of one 30 kHz ElectricalSeries, int16, with its electrodes.
 
@@ -93,6 +94,8 @@ def recording(
         The shape that is stored.
     chunks
         The shape of its chunks.
+    **stored
+        How else it is stored, for `ZarrDataIO`.
     """
     random = np.random.default_rng(23)
     nwbfile = NWBFile(
@@ -111,7 +114,7 @@ def recording(
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="ElectricalSeries",
-            data=ZarrDataIO(noise(random, starting), chunks=chunks),
+            data=ZarrDataIO(noise(random, starting), chunks=chunks, **stored),
             electrodes=nwbfile.create_electrode_table_region(list(range(channels)), "every channel"),
             starting_time=0.0,
             rate=30000.0,

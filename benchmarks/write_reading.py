@@ -1,4 +1,4 @@
-"""Sessions for measuring what reading costs: 256 MB in chunks of two sizes, and an hour of 384 channels."""
+"""Sessions for measuring what reading costs: 256 MB in chunks and in shards, and an hour of 384 channels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hdmf.common import ElementIdentifiers, VectorData, VectorIndex
 from hdmf_zarr.utils import ZarrDataIO
 from pynwb import TimeSeries
 from pynwb.misc import Units
+from zarr.codecs import BloscCodec
 
 from benchmarks.enlarge import enlarge
 from benchmarks.write_opening import noise, recording
@@ -20,6 +21,10 @@ SERIES = "acquisition/ElectricalSeries"
 CHANNELS = 64
 SIZE = 256 * 10**6
 """Decoded bytes of the series that is read whole."""
+
+SMALL_CHUNK = 265_000
+SHARD_CHUNKS = 64
+"""Of 265 kB each: a shard of about 16 MiB."""
 
 RATE = 30000
 HOUR_CHANNELS = 384
@@ -41,16 +46,36 @@ def write_series(folder: Path, chunk_bytes: int, *, size: int = SIZE) -> None:
     size
         Decoded bytes of all.
     """
-    sample = noise(np.random.default_rng(1), (100_000, CHANNELS))
-    ratio = sample.nbytes / len(numcodecs.get_codec(COMPRESSOR).encode(sample))
-    rows = round(chunk_bytes * ratio / 2 / CHANNELS)
-    total = max(round(size / (2 * CHANNELS) / rows), 1) * rows
+    rows, total = _rows(chunk_bytes, size)
     nwbfile = recording(CHANNELS, "a series read whole", starting=(total, CHANNELS), chunks=(rows, CHANNELS))
     newer = folder.with_name(f"{folder.name}.zarr3")
     shutil.rmtree(newer, ignore_errors=True)
     write_zarr3(nwbfile, newer)
     write_zarr2(newer, folder)
     shutil.rmtree(newer)
+
+
+def write_shards(folder: Path, *, size: int = SIZE) -> None:
+    """The same values in the same chunks of 265 kB, kept in shards; Zarr 3, as hdmf-zarr writes it."""
+    rows, total = _rows(SMALL_CHUNK, size)
+    compressor = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle")
+    nwbfile = recording(
+        CHANNELS,
+        "a series read whole",
+        starting=(total, CHANNELS),
+        chunks=(rows, CHANNELS),
+        shards=(SHARD_CHUNKS * rows, CHANNELS),
+        compressors=compressor,
+    )
+    write_zarr3(nwbfile, folder)
+
+
+def _rows(chunk_bytes: int, size: int) -> tuple[int, int]:
+    """Samples in a chunk of so many stored bytes, and in all chunks."""
+    sample = noise(np.random.default_rng(1), (100_000, CHANNELS))
+    ratio = sample.nbytes / len(numcodecs.get_codec(COMPRESSOR).encode(sample))
+    rows = round(chunk_bytes * ratio / 2 / CHANNELS)
+    return rows, max(round(size / (2 * CHANNELS) / rows), 1) * rows
 
 
 def write_hour(folder: Path, *, spikes: int = SPIKES, timestamps: int = TIMESTAMPS) -> None:

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from benchmarks import short
-from benchmarks.bench import Bench
+from benchmarks import measure_shards as shards
+from benchmarks import run, short
+from benchmarks.bench import LATENCY, Bench
 from benchmarks.enlarge import TEMPLATE, enlarge
 from benchmarks.layouts import ECEPHYS, ICEPHYS, OPHYS, layout
 from benchmarks.measure import Contender, Result, Run, again_and_again, check_same, once_each, ratio
-from benchmarks.report import BEGIN, END, markdown, publish, to_json
+from benchmarks.operations import fetch
+from benchmarks.report import BEGIN, END, markdown, overview, publish, to_json
+from benchmarks.results import Measurement, ResultsError, about_all, check_one_run, load_all
 from benchmarks.run import MEASUREMENTS
 from benchmarks.servers.exchanges import Exchange, round_trips
 from benchmarks.servers.in_python import PythonServer
+from benchmarks.session_files import VERSION
 from benchmarks.targets import TIMES, Target, targets
-from benchmarks.write_reading import SERIES
+from benchmarks.write_reading import SERIES, SHARD_CHUNKS
 from intake_nwbzarr import open_hierarchy
 
 
@@ -49,14 +53,36 @@ def test_everything_that_is_counted_has_a_record(counted: dict[str, short.Counte
 
 def test_one_more_request_or_round_trip_is_a_regression() -> None:
     requests, trips = short.RECORD["one series, Zarr 2"]
-    assert not short.Counted("one series, Zarr 2", requests, trips, 2).regressed
-    assert short.Counted("one series, Zarr 2", requests + 1, trips, 2).regressed
-    assert short.Counted("one series, Zarr 2", requests, trips + 1, 2).regressed
-    assert "lower the record" in short.Counted("one series, Zarr 2", requests - 1, trips, 2).verdict
+    assert not short.Counted("one series, Zarr 2", requests, trips, 2, 0).regressed
+    assert short.Counted("one series, Zarr 2", requests + 1, trips, 2, 0).regressed
+    assert short.Counted("one series, Zarr 2", requests, trips + 1, 2, 0).regressed
+    assert "lower the record" in short.Counted("one series, Zarr 2", requests - 1, trips, 2, 0).verdict
 
 
 def test_a_worker_asks_for_no_metadata(counted: dict[str, short.Counted]) -> None:
     assert counted["a worker's first chunk"].metadata_requests == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "touched"),
+    [("24 chunks of one shard", 1), ("24 chunks of two shards", 2), ("every 8th chunk", 2)],
+)
+def test_of_shards_nothing_is_received_but_indexes_and_the_chunks_that_are_wanted(
+    part: str, touched: int, sessions: Path, counted: dict[str, short.Counted]
+) -> None:
+    array = sessions / "shards-zarr3" / shards.DATA
+    index_bytes = 16 * SHARD_CHUNKS + 4
+    needed = shards.stored_bytes(array, shards.PARTS[part])
+    assert counted[part].received == needed + touched * index_bytes
+
+
+def test_the_chunks_of_all_shards_are_all_but_their_indexes(sessions: Path) -> None:
+    array = sessions / "shards-zarr3" / shards.DATA
+    files = [file.stat().st_size for file in (array / "c").glob("*/*")]
+    assert len(files) == 2
+    assert shards.stored_bytes(array, slice(None)) == sum(files) - 2 * (16 * SHARD_CHUNKS + 4)
+    single = [shards.stored_bytes(array, slice(chunk, chunk + 1)) for chunk in (0, SHARD_CHUNKS)]
+    assert shards.stored_bytes(array, slice(0, None, SHARD_CHUNKS)) == sum(single)
 
 
 type Spans = list[tuple[int, int]]
@@ -197,7 +223,10 @@ def test_the_report_says_what_is_met_missed_and_not_measured() -> None:
     assert found["one series, Zarr 3: faster than NWBZarrIO"] == "**missed**"
     assert found["one series, Zarr 2: requests"] == "not measured"
     text = markdown(measured, {"machine": "a machine"})
-    assert f"| 1 | one series, Zarr 3: faster than NWBZarrIO | 5{TIMES} | ≥ 10{TIMES} | **missed** |" in text
+    assert "| 1 | one series, Zarr 3: round trips | 2 | ≤ 2 | met |" in text
+    # A row of the table is named once.
+    assert f"|  | one series, Zarr 3: faster than NWBZarrIO | 5{TIMES} | ≥ 10{TIMES} | **missed** |" in text
+    assert "- targets: 3 of 50 met; missed or not measured: 5 in row 1, 8 in row 2" in text
     document = json.loads(to_json(measured, {}))
     assert {row["row"] for row in document["targets"]} >= {str(number) for number in range(1, 13)}
 
@@ -225,10 +254,148 @@ def test_publishing_replaces_what_is_between_the_marks(tmp_path: Path) -> None:
         publish(page, "new")
 
 
-def test_the_page_has_a_place_for_the_report() -> None:
-    page = (Path(__file__).parents[1] / "docs" / "performance.md").read_text()
-    assert page.index(BEGIN) < page.index(END)
-    assert "benchmarks/run.py" in page
+def test_what_was_needed_is_shown_where_it_is_known() -> None:
+    read = _result("plain", 1.0)
+    assert "needed" not in markdown({"window": {"plain": read}}, {})
+    read.runs[0].facts = {"needed": 2_500_000}
+    text = markdown({"parts": {"plain": read, "failed": Result("failed", error="it broke")}}, {})
+    assert "| plain | 1 s | 6 | 2 | 1 | 0.001 MB | 2.5 MB | 0.1 s | 1 MB | 1 |" in text
+    table = text.split("**parts**")[1].strip().splitlines()
+    assert {line.count("|") for line in table} == {11}
+
+
+def _shown(page: Path) -> str:
+    """What a page shows of the run."""
+    _, begin, rest = page.read_text().partition(BEGIN)
+    shown, end, _ = rest.partition(END)
+    assert begin
+    assert end
+    return shown.strip()
+
+
+def test_readme_and_page_show_the_same_run() -> None:
+    readme, page = _shown(run.README), _shown(run.PAGE)
+    for name in ("date", "machine", "server", "versions", "targets"):
+        assert f"- {name}: " in readme
+    # Each of the 13 rows, by its first target.
+    assert [line.split(" | ")[0] for line in readme.splitlines() if line[2:3].isdigit()] == [
+        f"| {row}" for row in range(1, 14)
+    ]
+    assert readme in page
+
+
+FIRST = {"date": "2026-01-01 10:00:00 UTC", "machine": "a machine"}
+SECOND = {"date": "2026-01-02 10:00:00 UTC", "machine": "a machine"}
+
+
+def _measurement(about: dict[str, str], name: str) -> Measurement:
+    return Measurement(about, {f"table of {name}": {"one series": _result("one series", 1.0)}})
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Stand-ins of the pages that are published to."""
+    found = [tmp_path / "docs" / "performance.md", tmp_path / "README.md"]
+    found[0].parent.mkdir()
+    for page in found:
+        page.write_text(f"{BEGIN}\nold\n{END}\n")
+    monkeypatch.setattr(run, "PAGE", found[0])
+    monkeypatch.setattr(run, "README", found[1])
+    monkeypatch.setattr(run, "PICTURES", tmp_path / "docs" / "pictures")
+    return found
+
+
+def _save_results(cache: Path, later: str = "", without: str = "") -> list[str]:
+    """Results of everything but one, all but one from the first run; the options that report them."""
+    (cache / "results").mkdir(parents=True)
+    for name in MEASUREMENTS:
+        if name != without:
+            about = SECOND if name == later else FIRST
+            _measurement(about, name).save(cache / "results" / f"{name}.json")
+    return ["--report", "--publish", "--cache", str(cache)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ({"later": "growth"}, "growth from 2026-01-02 10:00:00 UTC"),
+        ({"without": "fetch"}, "nothing of fetch"),
+    ],
+)
+def test_results_that_are_not_all_from_one_run_are_published_only_when_told(
+    kind: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    pages: list[Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = _save_results(tmp_path / "cache", **kind)
+    assert run.main(options) == 2
+    message = capsys.readouterr().err
+    assert said in message
+    assert "open-zarr3" in message
+    assert "--as-is" in message
+    assert [_shown(page) for page in pages] == ["old", "old"]
+    assert run.main([*options, "--as-is"]) == 0
+    assert all("- date: 2026-01-01 10:00:00 UTC" in _shown(page) for page in pages)
+    if "later" in kind:
+        assert all("; 2026-01-02 10:00:00 UTC\n- machine: a machine\n" in _shown(page) for page in pages)
+
+
+def test_one_run_is_published_on_both_pages(tmp_path: Path, pages: list[Path]) -> None:
+    assert run.main(_save_results(tmp_path / "cache")) == 0
+    page, readme = (_shown(page) for page in pages)
+    assert readme == overview({}, FIRST).strip()
+    assert readme in page
+    assert "**table of open-zarr3**" in page
+    assert "**table of open-zarr3**" not in readme
+
+
+def test_results_are_kept_with_the_run_that_they_are_from(tmp_path: Path) -> None:
+    _measurement(FIRST, "plan").save(tmp_path / "plan.json")
+    found = load_all(tmp_path, ["plan", "growth"])
+    assert found == {"plan": _measurement(FIRST, "plan")}
+    check_one_run(found, ["plan"])
+    assert about_all(found) == FIRST
+    with pytest.raises(ResultsError, match="Nothing has been measured yet"):
+        load_all(tmp_path, ["growth"])
+
+
+@pytest.mark.parametrize("content", ['{"about": ', "[]", '{"open": {}}', '{"about": 1, "results": {}}'])
+def test_a_file_of_results_that_is_none_is_named(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "plan.json").write_text(content)
+    assert run.main(["--report", "--cache", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "plan.json does not hold results" in message
+    assert "--only plan" in message
+
+
+def test_clients_fetch_the_same_bytes_with_a_request_for_each_key(sessions: Path) -> None:
+    array = sessions / "ophys-zarr2" / short.LICK / "data"
+    keys = [str(file.relative_to(sessions / "ophys-zarr2")) for file in array.iterdir()]
+    expected = {"shape": [len(keys)], "sum": sum(file.stat().st_size for file in array.iterdir())}
+    with PythonServer(sessions) as server:
+        for client in (fetch.own_transport, fetch.aiohttp, fetch.fsspec):
+            fetched = client(f"{server.url()}/ophys-zarr2", None, keys)
+            server.forget()
+            assert fetched()() == expected
+            assert len(server.exchanges()) == len(keys)
+
+
+@pytest.mark.slow
+def test_parts_of_shards_are_measured_beside_what_they_need(sessions: Path, tmp_path: Path) -> None:
+    root = tmp_path / "sessions" / f"v{VERSION}"
+    root.mkdir(parents=True)
+    (root / f"{shards.SESSION}.nwb.zarr").symlink_to(sessions / "shards-zarr3")
+    with PythonServer(root, (LATENCY,)) as server:
+        found = MEASUREMENTS["shards-parts"](Bench(server, None, tmp_path, 1))["parts of shards"]
+    assert len(found) == 2 * len(shards.PARTS)
+    for name, result in found.items():
+        (read,) = result.runs
+        assert read.facts["needed"] <= read.received < 1.01 * read.facts["needed"], name
 
 
 def test_a_measurement_without_s3_is_left_out(sessions: Path) -> None:

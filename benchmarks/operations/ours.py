@@ -151,6 +151,24 @@ def read_window(url: str, options: Options, group: str, start: float, stop: floa
     return run
 
 
+def read_rows(
+    url: str, options: Options, group: str, start: int | None, stop: int | None, step: int | None
+) -> Run:
+    """All channels of some samples."""
+    import xarray as xr
+
+    ready()
+    data = xr.open_dataset(
+        url, engine="nwbzarr", storage_options=options, group=group, mask_and_scale=False, cache=False
+    )["data"]
+
+    def run() -> Run:
+        values = data[start:stop:step].variable.values
+        return lambda: checked(values)
+
+    return run
+
+
 def read_spikes(url: str, options: Options, unit: int) -> Run:
     """The spike times of one unit."""
     import xarray as xr

@@ -24,12 +24,14 @@ def read_array(url: str, options: Options, path: str) -> Run:
     return run
 
 
-def read_rows(url: str, options: Options, path: str, start: int, stop: int) -> Run:
+def read_rows(
+    url: str, options: Options, path: str, start: int | None, stop: int | None, step: int | None = None
+) -> Run:
     """Some rows of it."""
     array = _array(url, options, path)
 
     def run() -> Run:
-        values = array[start:stop]
+        values = array[start:stop:step]
         return lambda: checked(values)
 
     return run

@@ -62,7 +62,7 @@ class Layout:
         return f"{self.path}/{name}" if self.path else name
 
     def chunks_in(self, coordinates: tuple[int, ...]) -> int:
-        """How many chunks a stored object has that lie within the array: fewer than it could, at the edges."""
+        """How many chunks of a stored object lie within the array: at the edges fewer than it could have."""
         counts = (1,) * len(self.shape) if self.sharding is None else self.sharding.counts
         axes = zip(self.shape, self.chain.shape, counts, coordinates, strict=True)
         return prod(min(count, ceil(length / width) - at * count) for length, width, count, at in axes)

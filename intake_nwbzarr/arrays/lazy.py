@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from math import ceil, prod
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +11,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 
-from intake_nwbzarr.arrays.scaled import ScaledArray
+from intake_nwbzarr.arrays.blocks import preferred_chunks
 from intake_nwbzarr.arrays.stored import Readable
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
@@ -22,16 +21,6 @@ from intake_nwbzarr.xarray_internals import (
     async_explicit_indexing_adapter,
     explicit_indexing_adapter,
 )
-
-TARGET: Final = 64 * 2**20
-"""Decoded bytes that a dask chunk should have: fewer make too many tasks, more too few to share out."""
-
-LARGE_TARGET: Final = 4 * TARGET
-LARGE: Final = 100 * 10**9
-"""Decoded bytes of an array beyond which its dask chunks are larger."""
-
-STRING_BYTES: Final = 64
-"""What a variable-length string is taken to occupy."""
 
 
 class LazyArray(BackendArray):
@@ -126,35 +115,6 @@ def _innermost(data: Any) -> Any:
     while not isinstance(data, LazyArray) and hasattr(data, "array"):
         data = data.array
     return data
-
-
-def preferred_chunks(array: Readable) -> tuple[int, ...]:
-    """Whole multiples of the stored chunks, towards 64 MiB decoded (256 MiB for arrays beyond 100 GB).
-
-    Chunks are merged over the other axes before the first: neighbouring channels of one time lie closer
-    together, in every way of using them, than times that are hours apart.
-    """
-    # What is decoded, not what scaling makes of it: that is what decides how many tasks there are.
-    decoded = array.stored.dtype if isinstance(array, ScaledArray) else array.dtype
-    itemsize = STRING_BYTES if decoded.kind == "O" else decoded.itemsize
-    target = LARGE_TARGET if prod(array.shape) * itemsize > LARGE else TARGET
-    widths = [min(chunk, length) for chunk, length in zip(array.chunks, array.shape, strict=True)]
-    for axis in (*range(1, len(array.shape)), *range(min(len(array.shape), 1))):
-        length, width = array.shape[axis], max(widths[axis], 1)
-        chunk_bytes = max(prod(max(width, 1) for width in widths) * itemsize, 1)
-        multiple = _balanced(ceil(length / width), target / chunk_bytes)
-        widths[axis] = min(width * multiple, length)
-    return tuple(widths)
-
-
-def _balanced(count: int, ideal: float) -> int:
-    """How many of `count` chunks to join, about `ideal` at a time and in parts of nearly equal size."""
-    parts = max(1, round(count / ideal))
-    multiple = ceil(count / parts)
-    if multiple > 1.5 * ideal:
-        parts = ceil(count / max(1, int(1.5 * ideal)))
-        multiple = ceil(count / parts)
-    return max(1, multiple)
 
 
 def xarray_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:

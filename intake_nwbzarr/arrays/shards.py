@@ -18,7 +18,7 @@ GAP: Final = 64 * 2**10
 """Bytes that are rather fetched for nothing than skipped with a request of their own."""
 
 RANGE: Final = 4 * 2**20
-"""What neighbouring chunks are joined up to; more goes faster in parallel, where each connection has its limit."""
+"""What neighbouring chunks are joined up to; more goes faster on several connections."""
 
 SMALL: Final = 2**20
 LARGE: Final = 32 * 2**20
@@ -54,7 +54,7 @@ class Sharding:
         return prod(self.counts) * 16 + (4 if self.has_checksum else 0)
 
     def is_whole(self, wanted: int, of: int) -> bool:
-        """Whether a shard is better fetched in one piece, if so many of its chunks are wanted `of` so many."""
+        """Whether a shard is better fetched in one piece, if so many chunks are wanted `of` all."""
         decoded = of * self.chunk_bytes
         return decoded <= SMALL or (2 * wanted >= of and decoded <= LARGE)
 

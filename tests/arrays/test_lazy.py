@@ -4,33 +4,18 @@ import asyncio
 import pickle
 import subprocess
 import sys
-from math import ceil, prod
 
-import dask
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 from dask.base import tokenize
 
-from intake_nwbzarr.arrays import LazyArray, StoredArray, lazy_variable, preferred_chunks, scaled
-from intake_nwbzarr.arrays.lazy import LARGE_TARGET, TARGET
-from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.arrays import LazyArray, StoredArray, lazy_variable, scaled
 from intake_nwbzarr.transport.log import track_requests
 from tests.arrays.stored_arrays import stored_array, write
 
 VALUES = np.arange(2000, dtype="int16").reshape(200, 10)
-
-
-def _layout(shape, chunks, dtype="int16"):
-    """An array that is nowhere stored."""
-    document = {
-        "shape": list(shape),
-        "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
-    }
-    return StoredArray(locate("/nowhere"), ArrayNode("data", document))
 
 
 def _strings(folder, name="labels"):
@@ -181,51 +166,3 @@ def test_a_dask_name_is_the_same_in_another_process(tmp_path):
     array = scaled(stored_array(tmp_path), 0.5)
     dataset = xr.Dataset({"data": lazy_variable(("time", "channel"), array, {"units": "V"})})
     assert other.stdout.strip() == dataset.chunk(time=100)["data"].data.name
-
-
-@pytest.mark.parametrize(
-    ("shape", "chunks", "dtype"),
-    [
-        ((108_000_000, 384), (13_653, 64), "int16"),
-        ((108_000_000, 384), (350, 384), "int16"),
-        ((1_000_000, 384), (1000, 1), "int16"),
-        ((179_136, 44), (1, 11), "int64"),
-        ((20_000, 796, 512), (1, 796, 512), "uint16"),
-        ((3_000_000,), (1000,), "float64"),
-        ((3_000_000, 16), (300_000, 7), "float64"),
-        ((500, 3, 4000, 4000), (1, 1, 1000, 1000), "float32"),
-    ],
-)
-def test_preferred_chunks_are_about_the_target_and_whole_multiples_of_the_stored(shape, chunks, dtype):
-    array = _layout(shape, chunks, dtype)
-    preferred = preferred_chunks(array)
-    itemsize = np.dtype(dtype).itemsize
-    target = LARGE_TARGET if prod(shape) * itemsize > 100e9 else TARGET
-    tasks = prod(ceil(length / width) for length, width in zip(shape, preferred, strict=True))
-    assert tasks <= 1.5 * ceil(prod(shape) * itemsize / target) + 10
-    assert prod(preferred) * itemsize <= 1.6 * target
-    for width, chunk, length in zip(preferred, chunks, shape, strict=True):
-        assert width % chunk == 0 or width == length
-
-
-def test_preferred_chunks_merge_the_other_axes_before_time():
-    assert preferred_chunks(_layout((10**6, 100), (1000, 10))) == (334_000, 100)
-    assert preferred_chunks(_layout((10, 2**27), (1, 2**20))) == (1, 2**25)
-
-
-def test_preferred_chunks_of_odd_shapes():
-    assert preferred_chunks(_layout((), ())) == ()
-    assert preferred_chunks(_layout((0, 5), (1, 5))) == (0, 5)
-    assert preferred_chunks(_layout((7,), (10,))) == (7,)
-    assert preferred_chunks(_layout((4,), (2**30,), "float64")) == (4,)
-    assert preferred_chunks(_layout((10**7,), (1000,), "string"))[0] == pytest.approx(2**20, rel=0.1)
-
-
-def test_a_mean_over_many_chunks_makes_few_tasks():
-    array = _layout((93_650 * 350, 384), (350, 384))
-    variable = lazy_variable(("time", "channel"), array)
-    mean = variable.chunk(variable.encoding["preferred_chunks"]).data.mean()
-    (optimised,) = dask.optimize(mean)
-    ideal = ceil(array.size * 2 / TARGET)
-    assert variable.chunk(variable.encoding["preferred_chunks"]).data.npartitions <= 1.1 * ideal
-    assert len(optimised.__dask_graph__()) < 2.5 * ideal

@@ -17,7 +17,7 @@ from intake_nwbzarr.accessor.peri_event.dask_slices import grouped, sliced
 from intake_nwbzarr.accessor.peri_event.runs import Runs
 from intake_nwbzarr.accessor.peri_event.samples import Samples, Taken, batches
 from intake_nwbzarr.arrays import lazy_variable
-from intake_nwbzarr.arrays.lazy import TARGET
+from intake_nwbzarr.arrays.blocks import TARGET
 from intake_nwbzarr.arrays.selection import Key, select
 from intake_nwbzarr.errors import OptionError
 
