@@ -8,8 +8,9 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets as randomness
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ def unlogged() -> Iterator[None]:
         _unlogged.reset(before)
 
 
+_NOT_SENT = re.compile(r"[^!-~]")
+_NOT_ENCODED = re.compile(r"[\ud800-\udfff]")
 _KEY = randomness.token_bytes(32)
 _GIVEN: dict[str, Mapping[str, Any]] = {}
 
@@ -112,6 +115,23 @@ def _receive(handle: str, shipment: Shipment) -> Secrets:
 
 
 @dataclass(frozen=True)
+class Keys:
+    """What requests are signed with; its text shows nothing of it.
+
+    Parameters
+    ----------
+    access_key, secret_key
+        The pair.
+    token
+        Of temporary credentials.
+    """
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class S3Access:
     """Where S3 requests go, and who signs them.
 
@@ -133,20 +153,24 @@ class S3Access:
 class AWSCredentials:
     """One set of AWS credentials, refreshed as a set where its source can."""
 
-    def __init__(self, source: Any, reload: Any = None) -> None:
-        # A botocore Credentials object, and what resolves it anew.
+    def __init__(self, source: Any, url: str, reload: Callable[[], Any] | None = None) -> None:
+        # Keys, or a botocore Credentials object, for a location, and what resolves them anew.
         self._source = source
+        self._url = url
         self._reload = reload
 
-    async def current(self) -> Any:
-        """Frozen botocore credentials that are valid now."""
+    async def current(self) -> Keys:
+        """The credentials that are valid now."""
+        if isinstance(self._source, Keys):
+            return self._source
         refresh_needed = getattr(self._source, "refresh_needed", None)
         if refresh_needed is not None and refresh_needed():
-            with unlogged():
-                return await asyncio.to_thread(self._source.get_frozen_credentials)
-        return self._source.get_frozen_credentials()
+            frozen = await asyncio.to_thread(_renewed, self._source, self._url)
+        else:
+            frozen = self._source.get_frozen_credentials()
+        return _keys(frozen.access_key, frozen.secret_key, frozen.token, self._url)
 
-    async def refresh(self, expired: Any) -> bool:
+    async def refresh(self, expired: Keys | None) -> bool:
         """Resolve once more; whether that gave anything but the set that has `expired`."""
         if await self.current() == expired and self._reload is not None:
             self._source = await asyncio.to_thread(self._reload) or self._source
@@ -172,23 +196,18 @@ def s3_access(public: Mapping[str, Any], secrets: Secrets | None, url: str) -> S
             _log_anonymous(url)
         return S3Access(public.get("endpoint_url"), public.get("region"), None)
 
-    session = _session(public.get("profile"), url)
+    session = _session(public.get("profile"), url) if _has_profiles(public) else None
     endpoint = public.get("endpoint_url") or _configured_endpoint(session)
-    region = public.get("region") or os.environ.get("AWS_REGION") or session.get_config_variable("region")
+    region = public.get("region") or _configured_region(session)
     if public.get("anon"):
         return S3Access(endpoint, region, None)
     if given is not None and "key" in given:
-        from botocore.credentials import Credentials
+        keys = _keys(given["key"], given["secret"], given.get("token"), url)
+        return S3Access(endpoint, region, AWSCredentials(keys, url))
 
-        signer = AWSCredentials(Credentials(given["key"], given["secret"], given.get("token")))
-        return S3Access(endpoint, region, signer)
-
-    def resolve() -> Any:
-        return _resolve(_session(public.get("profile"), url), bool(public.get("instance_role")), url)
-
-    source = _resolve(session, bool(public.get("instance_role")), url)
+    source = _source(public, url, session)
     if source is not None:
-        return S3Access(endpoint, region, AWSCredentials(source, resolve))
+        return S3Access(endpoint, region, AWSCredentials(source, url, lambda: _source(public, url)))
     if secrets is not None:
         raise CredentialsError(missing_here(url))
     if asked:
@@ -231,10 +250,12 @@ _VARIABLES = (
 
 def _files() -> tuple[Path, Path]:
     environment = os.environ
-    return (
-        Path(environment.get("AWS_CONFIG_FILE", "~/.aws/config")).expanduser(),
-        Path(environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")).expanduser(),
+    names = (
+        environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
+        environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     )
+    first, second = (Path(os.path.expandvars(name)).expanduser() for name in names)
+    return first, second
 
 
 def _configured() -> bool:
@@ -243,6 +264,12 @@ def _configured() -> bool:
     return any(name in os.environ for name in set(_VARIABLES) - places) or any(
         path.exists() for path in _files()
     )
+
+
+def _has_profiles(public: Mapping[str, Any]) -> bool:
+    """Whether a profile or a file may say something; botocore, which is slow to import, then reads it."""
+    named = public.get("profile") or "AWS_PROFILE" in os.environ or "AWS_DEFAULT_PROFILE" in os.environ
+    return bool(named) or any(path.exists() for path in _files())
 
 
 def _log_anonymous(url: str) -> None:
@@ -271,6 +298,35 @@ def _session(profile: str | None, url: str) -> Any:
     raise CredentialsError(f"The AWS configuration files cannot be read for {url}: {problem}.")
 
 
+def _source(public: Mapping[str, Any], url: str, session: Any | None = None) -> Any:
+    """Keys of the environment, or what botocore finds; None where there is nothing."""
+    return _environment_keys(public, url) or _resolve(
+        session or _session(public.get("profile"), url), bool(public.get("instance_role")), url
+    )
+
+
+def _environment_keys(public: Mapping[str, Any], url: str) -> Keys | None:
+    """The pair that the environment holds, if nothing else has a say in it."""
+    environment = os.environ
+    access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key or environment.get("AWS_CREDENTIAL_EXPIRATION"):
+        return None
+    if _has_profiles(public):
+        return None
+    token = environment.get("AWS_SECURITY_TOKEN") or environment.get("AWS_SESSION_TOKEN")
+    return _keys(access_key, secret_key, token, url)
+
+
+def _keys(access_key: str, secret_key: str, token: str | None, url: str) -> Keys:
+    # The secret key is not sent, but an error of encoding it would hold it.
+    if _NOT_SENT.search(access_key + (token or "")) or _NOT_ENCODED.search(secret_key):
+        raise CredentialsError(
+            f"The credentials for {url} hold a character that no credentials have, such as a space or a line "
+            "break; check for what was copied along with them."
+        )
+    return Keys(access_key, secret_key, token or None)
+
+
 def _resolve(session: Any, instance_role: bool, url: str) -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -291,17 +347,40 @@ def _resolve(session: Any, instance_role: bool, url: str) -> Any:
     )
 
 
-def _configured_endpoint(session: Any) -> str | None:
+def _renewed(source: Any, url: str) -> Any:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    problem = ""
+    try:
+        with unlogged():
+            return source.get_frozen_credentials()
+    except (BotoCoreError, ClientError, OSError, RuntimeError, ValueError) as error:
+        # A RuntimeError where what is renewed has expired again.
+        problem = type(error).__name__
+    raise CredentialsError(
+        f"The AWS credentials for {url} have expired and cannot be renewed ({problem}): log in again, or set "
+        "new ones."
+    )
+
+
+def _configured_region(session: Any | None) -> str | None:
+    """The region of the environment or profile."""
+    environment = os.environ
+    default = session.get_config_variable("region") if session else environment.get("AWS_DEFAULT_REGION")
+    return environment.get("AWS_REGION") or default
+
+
+def _configured_endpoint(session: Any | None) -> str | None:
     """The endpoint of the environment or profile, in botocore's order of precedence."""
     environment = os.environ
-    scoped = session.get_scoped_config()
+    scoped = session.get_scoped_config() if session else {}
     ignored = environment.get(
         "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", str(scoped.get("ignore_configured_endpoint_urls", ""))
     )
     if ignored.lower() == "true":
         return None
-    services = session.full_config.get("services", {}).get(scoped.get("services"), {})
-    service = services.get("s3", {})
+    services = session.full_config.get("services", {}) if session else {}
+    service = services.get(scoped.get("services"), {}).get("s3", {})
     endpoint = (
         environment.get("AWS_ENDPOINT_URL_S3")
         or environment.get("AWS_ENDPOINT_URL")

@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import json
 import logging
 import math
 import pickle
@@ -18,8 +19,10 @@ import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from intake_nwbzarr.credentials import Secrets, Shipment, s3_access
+from intake_nwbzarr.credentials import Keys, Secrets, Shipment, s3_access, unlogged
 from intake_nwbzarr.errors import CredentialsError, NWBZarrError
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.requests import open_transport, run, track_requests
@@ -228,13 +231,160 @@ def test_the_machine_is_asked_for_a_role_only_on_request(
     assert http_server.count() > 0
 
 
-def test_a_public_bucket_costs_no_import_of_botocore() -> None:
-    code = (
-        "import sys; from intake_nwbzarr.location import locate; "
-        "from intake_nwbzarr.transport.requests import open_transport; "
-        "open_transport(locate('s3://bucket/a', {'anon': True})); assert 'botocore' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+WITHOUT_BOTOCORE = """
+import json, sys
+from intake_nwbzarr.location import locate
+from intake_nwbzarr.transport.requests import open_transport, run
+url, options = sys.argv[1], json.loads(sys.argv[2])
+assert run(open_transport(locate(url, options)).get("k")).data == b"value"
+assert "botocore" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("identity", ["anonymous", "given", "environment"])
+def test_keys_that_are_given_or_in_the_environment_cost_no_import_of_botocore(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: str
+) -> None:
+    (tmp_path / "k").write_text("value")
+    bucket = s3_server.public_bucket if identity == "anonymous" else s3_server.private_bucket
+    url = s3_server.upload(bucket, "light", tmp_path)
+    options = {"anonymous": s3_server.anonymous_options, "given": s3_server.signed_options}.get(identity, {})
+    if identity == "environment":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint_url)
+    subprocess.run([sys.executable, "-c", WITHOUT_BOTOCORE, url, json.dumps(options)], check=True, timeout=60)
+
+
+def access_or_error(environment: dict[str, str], public: dict[str, Any], secrets: Secrets | None) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            access = s3_access(public, secrets, "s3://bucket/a")
+        except CredentialsError as error:
+            return str(error)
+        keys = run(access.signer.current()) if access.signer is not None else None
+    return access.endpoint_url, access.region or None, keys
+
+
+EVERYTHING = {
+    "AWS_ACCESS_KEY_ID": "AKIA",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_SECURITY_TOKEN": "older",
+    "AWS_SESSION_TOKEN": "newer",
+    "AWS_REGION": "eu-west-1",
+    "AWS_DEFAULT_REGION": "us-west-2",
+    "AWS_ENDPOINT_URL": "https://lab.example",
+    "AWS_ENDPOINT_URL_S3": "https://s3.lab.example",
+}
+
+
+@settings(deadline=None)
+@given(
+    environment=st.fixed_dictionaries(
+        {},
+        optional={
+            "AWS_ACCESS_KEY_ID": st.sampled_from(["", "AKIA"]),
+            "AWS_SECRET_ACCESS_KEY": st.sampled_from(["", "secret"]),
+            "AWS_SECURITY_TOKEN": st.sampled_from(["", "older"]),
+            "AWS_SESSION_TOKEN": st.sampled_from(["", "newer"]),
+            "AWS_CREDENTIAL_EXPIRATION": st.sampled_from(["", "2100-01-01T00:00:00Z"]),
+            "AWS_PROFILE": st.sampled_from(["", "default", "unknown"]),
+            "AWS_REGION": st.sampled_from(["", "eu-west-1"]),
+            "AWS_DEFAULT_REGION": st.sampled_from(["", "us-west-2"]),
+            "AWS_ENDPOINT_URL": st.sampled_from(["", "https://lab.example/"]),
+            "AWS_ENDPOINT_URL_S3": st.sampled_from(["", "https://s3.lab.example"]),
+            "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": st.sampled_from(["", "false", "True"]),
+        },
+    ),
+    public=st.fixed_dictionaries(
+        {}, optional={"region": st.just("eu-west-3"), "endpoint_url": st.just("https://given.example")}
+    ),
+    identity=st.sampled_from(["given", "anon", "ambient"]),
+)
+@example(environment=EVERYTHING, public={}, identity="ambient")
+def test_the_environment_says_the_same_without_botocore(
+    tmp_path_factory: pytest.TempPathFactory,
+    environment: dict[str, str],
+    public: dict[str, Any],
+    identity: str,
+) -> None:
+    # A file, even an empty one, is left to botocore.
+    empty = tmp_path_factory.getbasetemp() / "empty"
+    empty.touch()
+    secrets = Secrets.keep({"key": "k", "secret": "s"}) if identity == "given" else None
+    public = public | ({"anon": True} if identity == "anon" else {})
+    read = access_or_error(environment | {"AWS_CONFIG_FILE": str(empty)}, public, secrets)
+    assert access_or_error(environment, public, secrets) == read
+
+
+def test_credentials_that_have_expired_and_cannot_be_renewed_are_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
+        monkeypatch.setenv(f"AWS_{name}", CANARY)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2020-01-01T00:00:00Z")
+    with pytest.raises(CredentialsError, match="s3://bucket/a have expired and cannot be renewed") as caught:
+        run(open_transport(locate("s3://bucket/a")).get("k"))
+    assert CANARY not in everything_said(caught.value)
+
+
+def test_what_is_more_particular_comes_first_in_the_environment() -> None:
+    keys = Keys("AKIA", "secret", "older")
+    assert access_or_error(EVERYTHING, {}, None) == ("https://s3.lab.example", "eu-west-1", keys)
+
+
+@pytest.mark.parametrize("place", ["{folder}/config", "$A_FOLDER/config"])
+def test_the_configuration_says_where_keys_that_are_given_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-3\nendpoint_url = https://lab.example/\n")
+    monkeypatch.setenv("A_FOLDER", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", place.format(folder=tmp_path))
+    access = s3_access({}, Secrets.keep({"key": "k", "secret": "s"}), "s3://bucket/a")
+    assert (access.endpoint_url, access.region) == ("https://lab.example", "eu-west-3")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"key": f"{CANARY} "}, {"token": f"{CANARY}\n"}, {"key": f"{CANARY}é"}, {"secret": f"{CANARY}\udcff"}],
+)
+@pytest.mark.parametrize("source", ["given", "environment"])
+def test_characters_that_no_credentials_have_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, source: str, odd: dict[str, str]
+) -> None:
+    values = {"key": "key", "secret": "secret", "token": "token"} | odd
+    if source == "environment":
+        for name, value in zip(
+            ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"), values.values(), strict=True
+        ):
+            monkeypatch.setenv(f"AWS_{name}", value)
+    secrets = Secrets.keep(values) if source == "given" else None
+    with pytest.raises(CredentialsError, match="a character that no credentials have") as caught:
+        s3_access({}, secrets, "s3://bucket/a")
+    assert "s3://bucket/a" in str(caught.value)
+    assert CANARY not in everything_said(caught.value)
+
+
+def test_they_are_an_error_in_a_file_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "credentials"
+    path.write_text(f"[default]\naws_access_key_id = {CANARY}é\naws_secret_access_key = s\n", "utf-8")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    with pytest.raises(CredentialsError, match="a character that no credentials have") as caught:
+        run(open_transport(locate("s3://bucket/a")).get("k"))
+    assert CANARY not in everything_said(caught.value)
+
+
+def test_keys_show_nothing() -> None:
+    assert repr(Keys(CANARY, CANARY, CANARY)) == "Keys()"
+
+
+def test_botocore_logs_nothing_while_it_works_for_us(caplog: pytest.LogCaptureFixture) -> None:
+    request = AWSRequest("GET", "http://host/", {})
+    with caplog.at_level(logging.DEBUG), unlogged():
+        S3SigV4Auth(Credentials("key", "secret", CANARY), "s3", "us-east-1").add_auth(request)
+    assert CANARY not in caplog.text
 
 
 def test_signing_is_not_logged_and_what_others_sign_is(

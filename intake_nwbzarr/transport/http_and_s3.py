@@ -6,10 +6,10 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
-from intake_nwbzarr.credentials import missing_here, s3_access, unlogged
+from intake_nwbzarr.credentials import Keys, missing_here, s3_access
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -42,6 +42,7 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
+from intake_nwbzarr.transport.signature import sign
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
 
 MOST_REDIRECTS = 3
@@ -353,17 +354,17 @@ class S3Transport(HttpTransport):
         return f"{endpoint}/{self._bucket}" + (f"/{path}" if path else "")
 
     def _sign(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None, keys: Any, region: str
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        keys: Keys | None,
+        region: str,
     ) -> dict[str, str]:
         if keys is None:
             return headers
-        from botocore.auth import S3SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
-        request = AWSRequest(method, url, headers, body or b"")
-        with unlogged():
-            S3SigV4Auth(keys, "s3", region).add_auth(request)
-        return dict(request.headers.items())
+        return sign(method, url, headers, body, keys, region, datetime.now(UTC))
 
 
 def error_code(answer: Answer) -> str:
