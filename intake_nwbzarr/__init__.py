@@ -7,6 +7,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `open_nwb`                    the raw `pynwb.NWBFile`, read by NWBZarrIO, of any hdmf-zarr release
 `open_hierarchy`              every group and array of a file, as canonical metadata
 `track_requests`              how many requests and bytes a block of code took
+`set_limits`                  how many requests, bytes and threads are at work at once
 `consolidate`                 write or repair a file's consolidated metadata
 `snapshot`                    save what opening sessions reads, to open them without a request
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from intake_nwbzarr import errors
     from intake_nwbzarr.hierarchy.load import open_hierarchy
+    from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.prepare.consolidate import consolidate
     from intake_nwbzarr.prepare.download import download
     from intake_nwbzarr.prepare.verify import verify
@@ -40,6 +42,7 @@ __all__ = [
     "errors",
     "open_hierarchy",
     "open_nwb",
+    "set_limits",
     "snapshot",
     "track_requests",
     "verify",
@@ -52,6 +55,7 @@ _HOMES = {
     "download": "intake_nwbzarr.prepare.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.load",
     "open_nwb": "intake_nwbzarr.raw",
+    "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.snapshots.recording",
     "track_requests": "intake_nwbzarr.transport.requests",
     "verify": "intake_nwbzarr.prepare.verify",

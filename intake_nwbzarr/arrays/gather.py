@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
@@ -20,6 +20,7 @@ from intake_nwbzarr.arrays.layout import Layout
 from intake_nwbzarr.arrays.selection import Index, Selection, most_cells, outer, pieces
 from intake_nwbzarr.arrays.shards import Sharding, Span, locate_chunks, parse_index, spans
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
+from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.requests import Transport
 
 UNDECODED: Final = 512 * 2**20
@@ -240,7 +241,7 @@ async def _finish(stored: _Stored, encoded: Mapping[int, bytes | memoryview | No
         _decode_and_place(stored, encoded)
     else:
         await asyncio.get_running_loop().run_in_executor(
-            _threads(os.getpid()), _decode_and_place, stored, encoded
+            _threads(os.getpid(), limits().decoding_threads), _decode_and_place, stored, encoded
         )
 
 
@@ -282,7 +283,7 @@ def _is_whole(inside: tuple[Index, ...], shape: tuple[int, ...]) -> bool:
     )
 
 
-@cache
-def _threads(process: int) -> ThreadPoolExecutor:
+@lru_cache(maxsize=1)
+def _threads(process: int, count: int) -> ThreadPoolExecutor:
     """The process's decoding threads, of which a forked child has none."""
-    return ThreadPoolExecutor(min(8, max(2, os.cpu_count() or 2)), f"nwbzarr-decode-{process}")
+    return ThreadPoolExecutor(count, f"nwbzarr-decode-{process}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
-# Hundreds of small reads, as S3 serves them best; of large ones, their bytes let fewer at once.
-REQUESTS = 256
+from intake_nwbzarr.limits import Limits, limits
+
 FEWEST_REQUESTS = 4
-BYTES = 512 * 2**20
 
 
 class Budget:
@@ -19,16 +18,14 @@ class Budget:
 
     Parameters
     ----------
-    requests
-        In flight at most. A server that says 503 or 429 halves it, answers win it back one by one.
-    size
-        Bytes of announced bodies that are being received at most. A larger body goes alone.
+    limits
+        What is allowed now, asked for whenever it matters. A server that says 503 or 429 halves the requests
+        in flight, and answers win them back one by one. A body larger than all the bytes goes alone.
     """
 
-    def __init__(self, requests: int = REQUESTS, size: int = BYTES) -> None:
-        self._most = float(requests)
-        self._limit = float(requests)
-        self._size = size
+    def __init__(self, limits: Callable[[], Limits] = limits) -> None:
+        self._limits = limits
+        self._share = 1.0  # of the requests that are allowed, what overloads have left
         self._requests = 0
         self._bytes = 0
         self._slowed = 0.0
@@ -38,7 +35,8 @@ class Budget:
     @property
     def limit(self) -> int:
         """Requests that may be in flight now."""
-        return int(self._limit)
+        most = self._limits().requests
+        return max(int(self._share * most), min(FEWEST_REQUESTS, most))
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
@@ -76,12 +74,12 @@ class Budget:
         """Halve the requests in flight, at most once a second: one overload makes many complaints."""
         if monotonic() - self._slowed >= 1.0:
             self._slowed = monotonic()
-            self._limit = max(self._limit / 2, float(min(FEWEST_REQUESTS, self._most)))
+            self._share = self.limit / 2 / self._limits().requests
 
     def speed_up(self) -> None:
         """Allow a little more after an answer: one request more for as many answers as are allowed."""
-        if self._limit < self._most:
-            self._limit = min(self._limit + 1 / self._limit, self._most)
+        if self._share < 1:
+            self._share = min(self._share + 1 / self.limit / self._limits().requests, 1.0)
             self._admit()
 
     async def _queue(self, waiting: deque[asyncio.Future[None]]) -> None:
@@ -104,7 +102,7 @@ class Budget:
                 future.set_result(None)
 
     def _fits(self, size: int) -> bool:
-        return self._bytes == 0 or self._bytes + size <= self._size
+        return self._bytes == 0 or self._bytes + size <= self._limits().bytes_in_flight
 
     def _admit_bodies(self) -> None:
         while self._bodies and (self._bodies[0][0].done() or self._fits(self._bodies[0][1])):

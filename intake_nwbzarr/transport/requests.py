@@ -12,6 +12,7 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 from intake_nwbzarr.credentials import Secrets
+from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.contract import Fetched, Listed, Transport
 from intake_nwbzarr.transport.log import Counts, RequestLog, track_requests
@@ -34,8 +35,6 @@ __all__ = [
 
 # A transport holds little more than its location; connections belong to the process.
 MOST_TRANSPORTS = 1024
-# More coroutines than the budget ever lets through at once only cost memory.
-_FETCHERS = 256
 
 _transports: OrderedDict[Hashable, Transport] = OrderedDict()
 _lock = threading.Lock()
@@ -124,7 +123,8 @@ async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
         for turn in turns:
             results[turn] = await calls[turn]()
 
-    tasks = [asyncio.ensure_future(work()) for _ in range(min(len(calls), _FETCHERS))]
+    # More than may be in flight at once only cost memory.
+    tasks = [asyncio.ensure_future(work()) for _ in range(min(len(calls), limits().requests))]
     try:
         await asyncio.gather(*tasks)
     finally:
