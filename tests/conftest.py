@@ -44,7 +44,8 @@ def no_settings_of_whoever_runs_the_tests(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Hide their AWS credentials, endpoints and profiles, and their proxies."""
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+    hidden = ("AWS_", "NWBZARR_")
+    for name in [name for name in os.environ if name.startswith(hidden) or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
     nowhere = tmp_path_factory.getbasetemp() / "nowhere"
     monkeypatch.setenv("AWS_CONFIG_FILE", str(nowhere))

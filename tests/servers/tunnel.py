@@ -60,7 +60,7 @@ async def open_tunnel(runner: web.AppRunner) -> Tunnel:
     """Let an application answer over TLS too, for the names above, reached through a tunnel."""
     tunnel = Tunnel(tempfile.TemporaryDirectory())
     key = tunnel.certificate.with_name("key.pem")
-    _certify(tunnel.certificate, key)
+    certify(tunnel.certificate, key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tunnel.certificate, key)
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -80,7 +80,7 @@ async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.close()
 
 
-def _certify(certificate: Path, key_file: Path) -> None:
+def certify(certificate: Path, key_file: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     alternatives = [x509.DNSName(text) for text in NAMES] + [

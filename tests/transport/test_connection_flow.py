@@ -20,7 +20,7 @@ from intake_nwbzarr.transport.connection import (
 )
 from intake_nwbzarr.transport.loop import run
 from tests.servers.scripted import Link, scripted, settle, until
-from tests.servers.tunnel import _certify
+from tests.servers.tunnel import certify
 from tests.transport.connected import CHUNKED, OK, REQUEST, answering, connected, exchange, sized
 
 LARGE = bytes(range(256)) * 2**17
@@ -96,7 +96,7 @@ async def _upload(context: tuple[ssl.SSLContext, ssl.SSLContext] | None) -> int:
 
 def test_what_is_slow_and_moves_is_no_stall(tmp_path: Path) -> None:
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    _certify(certificate, key)
+    certify(certificate, key)
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(certificate, key)
     context = ours, ssl.create_default_context(cafile=certificate)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr.errors import LimitError, ResponseError, TransportError
+from intake_nwbzarr.limits import limits
 from intake_nwbzarr.storage_options import Timeouts
 from intake_nwbzarr.transport import pool as pools
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.budget import BYTES, budget
+from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import track_requests
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.wire import LARGEST_ERROR, Answer, Request, exchange
@@ -256,7 +257,7 @@ def test_waiting_for_other_bodies_is_no_stall() -> None:
 
     async def scenario() -> None:
         async with scripted(echo) as server:
-            async with budget.body(BYTES):
+            async with budget.body(limits().bytes_in_flight):
                 task = asyncio.ensure_future(ask(server, timeouts=hasty))
                 await until(lambda: len(server.requests) == 1)
                 await asyncio.sleep(0.5)
@@ -273,7 +274,7 @@ def test_waiting_for_other_bodies_is_no_stall() -> None:
 def test_a_connection_that_breaks_while_its_answer_waits_for_others_is_an_error() -> None:
     async def scenario() -> None:
         async with scripted(answering(sized(b"x" * 500)[:-1], then="end")) as server:
-            async with budget.body(BYTES):
+            async with budget.body(limits().bytes_in_flight):
                 task = asyncio.ensure_future(ask(server))
                 await until(lambda: len(server.requests) == 1)
                 await asyncio.sleep(0.05)

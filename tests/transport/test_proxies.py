@@ -13,7 +13,7 @@ from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.pool import Server
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
 from tests.servers.scripted import Link, Script, Scripted, scripted, until
-from tests.servers.tunnel import _certify
+from tests.servers.tunnel import certify
 from tests.transport.connected import sized
 
 PAIR = b64encode(b"me:p@ss w\xc3\xb6rd").decode()
@@ -23,7 +23,7 @@ PAIR = b64encode(b"me:p@ss w\xc3\xb6rd").decode()
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 127.0.0.1 and of some of Amazon's names; its key is next to it."""
     path = tmp_path_factory.mktemp("certificate") / "certificate.pem"
-    _certify(path, path.with_name("key.pem"))
+    certify(path, path.with_name("key.pem"))
     return path
 
 
