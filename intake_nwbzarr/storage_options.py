@@ -199,7 +199,17 @@ def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], d
 def check_endpoint(endpoint: str) -> str:
     """An endpoint without its trailing slash; refused where it is no URL or holds a password."""
     parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username or parts.query:
+    try:
+        usable = parts.port != 0
+    except ValueError:
+        usable = False
+    if (
+        not usable
+        or parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.username
+        or parts.query
+    ):
         raise LocationError(
             "The endpoint_url must be http://host[:port] or https://host[:port], without a password or query."
         )

@@ -96,6 +96,8 @@ def test_nonsense_is_an_error_without_an_echo_of_secrets(given: Any) -> None:
         ("s3://bucket/a", {"client_kwargs": {"endpoint": "x"}}, "did you mean 'endpoint_url'"),
         ("s3://bucket/a", {"endpoint_url": "localhost:9000"}, "endpoint_url must be"),
         ("s3://bucket/a", {"endpoint_url": "http://me:canary@host"}, "endpoint_url must be"),
+        ("s3://bucket/a", {"endpoint_url": "http://host:99999"}, "endpoint_url must be"),
+        ("s3://bucket/a", {"endpoint_url": "http://host:x"}, "endpoint_url must be"),
         ("s3://bucket/a", {"timeouts": {"connect": 0}}, "positive numbers"),
         ("s3://bucket/a", {"timeouts": {"conect": 1}}, "positive numbers"),
         ("https://host/a", {"key": "canary", "secret": "canary"}, "use s3://bucket/key"),
