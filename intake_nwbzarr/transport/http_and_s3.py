@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
-from intake_nwbzarr.credentials import Keys, missing_here, s3_access
+from intake_nwbzarr.credentials import missing_here, s3_access
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -301,7 +301,9 @@ class S3Transport(HttpTransport):
             region = self._region
             keys = await self._signer.current() if self._signer is not None else None
             url = self._address(key) + (f"?{query}" if query else "")
-            signed = self._sign(method, url, {**headers, **self._extra}, body, keys, region)
+            signed = {**headers, **self._extra}
+            if keys is not None:
+                signed = sign(method, url, signed, body, keys, region, datetime.now(UTC))
             request = Request(method, url, signed, (self.counted, counted), part, limit, body)
             answer = await self._ask(request)
             if isinstance(answer, Failure):
@@ -352,19 +354,6 @@ class S3Transport(HttpTransport):
             scheme, _, host = endpoint.partition("://")
             return f"{scheme}://{self._bucket}.{host}/{path}"
         return f"{endpoint}/{self._bucket}" + (f"/{path}" if path else "")
-
-    def _sign(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        body: bytes | None,
-        keys: Keys | None,
-        region: str,
-    ) -> dict[str, str]:
-        if keys is None:
-            return headers
-        return sign(method, url, headers, body, keys, region, datetime.now(UTC))
 
 
 def error_code(answer: Answer) -> str:

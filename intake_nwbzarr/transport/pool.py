@@ -67,12 +67,19 @@ def server_of(url: URL) -> Server:
     ValueError
         When that is no host on the web.
     """
-    server = _directly(url)
+    server = directly(url)
     proxy = proxy_of(f"{server.scheme}://{server.name}:{server.port}")
     return server if proxy is None else server._replace(proxy=proxy)
 
 
-def _directly(url: URL) -> Server:
+def directly(url: URL) -> Server:
+    """Whom a URL leads to without a proxy.
+
+    Raises
+    ------
+    ValueError
+        When that is no host on the web.
+    """
     host, port = ascii_name(url.raw_host or ""), url.port
     if url.scheme not in _PORTS or not host or not port:
         raise ValueError("no web address")
@@ -181,7 +188,7 @@ async def _connect(host: str, port: int) -> Connection:
 
 async def _through(proxy: str, server: Server) -> Connection:
     """A connection to a proxy, and for ``https`` on to the server."""
-    address = _directly(_address(proxy))
+    address = directly(_address(proxy))
     try:
         connection = await _open(address)
     except ConnectError as error:
@@ -219,7 +226,7 @@ def proxy_headers(proxy: str) -> dict[str, str]:
 def _address(proxy: str) -> URL:
     try:
         url = URL(proxy)
-        _directly(url)
+        directly(url)
     except ValueError:
         # Its message may hold the password.
         raise ProxyError("has an address that is not http://host:port") from None

@@ -135,7 +135,7 @@ async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
 
 def _new(location: Location) -> Transport:
-    # Each engine is imported when it is first needed: aiohttp and fsspec take a while, local folders do not.
+    # Each engine is imported when it is first needed: local folders need neither the web nor fsspec.
     if _is_archive(location):
         from intake_nwbzarr.transport.archive import ZipTransport
 

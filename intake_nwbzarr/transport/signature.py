@@ -11,7 +11,7 @@ from hashlib import sha256
 from yarl import URL
 
 from intake_nwbzarr.credentials import Keys
-from intake_nwbzarr.transport.pool import server_of
+from intake_nwbzarr.transport.pool import directly
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
@@ -65,7 +65,7 @@ def sign(
     if keys.token:
         signed["X-Amz-Security-Token"] = keys.token
     lines = {name.lower(): " ".join(value.split()) for name, value in signed.items()}
-    lines["host"] = server_of(address).authority
+    lines["host"] = directly(address).authority
     names = sorted(lines)
     listed = ";".join(names)
     request = "\n".join(
