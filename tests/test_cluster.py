@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,6 +77,30 @@ def test_the_raw_object_is_opened_on_a_worker(client: Client, url: str) -> None:
         return str(selected.nwb.nwbfile.identifier)
 
     assert client.submit(identify, dataset[[SERIES]]).result() == "corpus-ecephys"
+
+
+def test_sending_lazy_objects_to_workers_reads_nothing(
+    client: Client, url: str, http_server: StaticServer
+) -> None:
+    whole = xr.open_dataset(url, engine="nwbzarr")
+    units = xr.open_dataset(url, engine="nwbzarr", group="units")
+    trials = xr.open_dataset(url, engine="nwbzarr", group="intervals/trials")
+    tree = xr.open_datatree(url, engine="nwbzarr")
+    objects = [whole, whole[SERIES], units.nwb.bin(0.5), units.nwb.align(trials, (-0.1, 0.1), bin=0.05), tree]
+    sizes = [len(pickle.dumps(each)) for each in objects]
+    before = http_server.count()
+
+    def identify(sent: xr.Dataset | xr.DataArray | xr.DataTree) -> str:
+        return str(sent.nwb.location) if isinstance(sent, xr.Dataset) else type(sent).__name__
+
+    assert client.submit(identify, whole).result() == url
+    kinds = client.gather(client.map(identify, objects))
+    assert [kinds[0], kinds[1], kinds[3], kinds[4]] == [url, "DataArray", url, "DataTree"]
+    assert http_server.count() == before
+    assert all(len(pickle.dumps(each)) < size + 500 for each, size in zip(objects, sizes, strict=True))
+    # What is sent once is known again, so that nothing is computed twice.
+    again = xr.open_dataset(url, engine="nwbzarr")
+    assert client.submit(identify, whole).key == client.submit(identify, again).key
 
 
 def test_a_session_in_a_private_bucket_is_read_on_workers_that_are_sent_the_keys(

@@ -13,6 +13,7 @@ from xarray.backends import BackendArray
 
 from intake_nwbzarr.arrays.blocks import preferred_chunks
 from intake_nwbzarr.arrays.stored import Readable
+from intake_nwbzarr.tokens import Identified
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
     IndexingSupport,
@@ -23,7 +24,7 @@ from intake_nwbzarr.xarray_internals import (
 )
 
 
-class LazyArray(BackendArray):
+class LazyArray(Identified, BackendArray):
     """xarray's view of a stored or scaled array; nothing is read before it is indexed.
 
     Parameters

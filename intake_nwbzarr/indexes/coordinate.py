@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import normalize_token
 from xarray.backends import BackendArray
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex, PandasIndex
 
 from intake_nwbzarr.indexes.in_memory import is_in_memory
 from intake_nwbzarr.indexes.interface import Floats
 from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.tokens import Identified
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
     IndexingSupport,
@@ -74,7 +76,7 @@ class _TimeVariable(xr.Variable):
         return self.copy(deep=False)
 
 
-class _ViewTransform(CoordinateTransform):
+class _ViewTransform(Identified, CoordinateTransform):
     """A view of regular timestamps in the form that xarray makes lazy coordinates of."""
 
     def __init__(self, view: TimestampView, dim: str, name: Hashable) -> None:
@@ -85,8 +87,11 @@ class _ViewTransform(CoordinateTransform):
         (positions,) = dim_positions.values()
         return {self.coord_names[0]: _unchangeable(self.view.at(positions))}
 
+    def __dask_tokenize__(self) -> object:
+        return normalize_token(self.view)
 
-class _StoredTimes(BackendArray):
+
+class _StoredTimes(Identified, BackendArray):
     """A view of stored timestamps as xarray reads arrays."""
 
     def __init__(self, view: TimestampView) -> None:
@@ -105,7 +110,7 @@ class _StoredTimes(BackendArray):
         return result
 
     def __dask_tokenize__(self) -> object:
-        return (type(self).__qualname__, self.view.timestamps, self.view.samples)
+        return normalize_token(self.view)
 
     def _read(self, key: tuple[Any, ...]) -> Any:
         (selected,) = key

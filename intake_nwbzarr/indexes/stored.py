@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, override, runtime_checkable
 
 import numpy as np
+from dask.base import normalize_token
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import SelectionError
@@ -238,7 +239,7 @@ class StoredTimestamps(Timestamps):
         return type(self), (self.array, self.source)
 
     def __dask_tokenize__(self) -> object:
-        return (type(self).__qualname__, self.array)
+        return (type(self).__qualname__, normalize_token(self.array))
 
     def __repr__(self) -> str:
         return f"StoredTimestamps(size={self.size}, source={self.source!r})"
