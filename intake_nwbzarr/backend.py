@@ -46,6 +46,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         "decode_timedelta",
         "group",
         "storage_options",
+        "consolidated",
         "names",
         "dtype",
         "share_time",
@@ -60,6 +61,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        consolidated: bool | None = None,
         snapshot: str | os.PathLike[str] | Snapshots | None = None,
         verify: Verify = "metadata",
         **keywords: Any,
@@ -76,6 +78,9 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             ``"**/Position/*"``); or a list of these. None: the whole session, flat.
         storage_options
             Credentials and the like, in the vocabulary of s3fs and fsspec.
+        consolidated
+            Whether consolidated metadata are used: None, where there are any; True, they are required; False,
+            the session is listed, and every document read as it is stored now, also for ``ds.nwb.nwbfile``.
         snapshot
             A file made by `intake_nwbzarr.snapshot`, to open the session without reading its metadata.
         verify
@@ -110,7 +115,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         from intake_nwbzarr.neurodata.session import open_group, open_session
 
         options = _options(**keywords)
-        opened = _opening(filename_or_obj, storage_options, snapshot, verify)
+        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
         with opened.reading():
             hierarchy = opened.hierarchy()
             dataset = (
@@ -124,6 +129,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        consolidated: bool | None = None,
         snapshot: str | os.PathLike[str] | Snapshots | None = None,
         verify: Verify = "metadata",
         **keywords: Any,
@@ -132,7 +138,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
 
         Parameters
         ----------
-        filename_or_obj, storage_options, snapshot, verify, **keywords
+        filename_or_obj, storage_options, consolidated, snapshot, verify, **keywords
             As in `open_dataset`.
         group
             What is opened: a path, which becomes the root; a pattern, or a list of paths and patterns, which
@@ -143,7 +149,8 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         dict
             Datasets by path, ``/`` first; in one gather, however many they are.
         """
-        return self._open_groups(filename_or_obj, group, storage_options, snapshot, verify, keywords)
+        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        return self._open_groups(opened, group, keywords)
 
     def open_datatree(
         self,
@@ -151,28 +158,21 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         *,
         group: Group | None = None,
         storage_options: Mapping[str, Any] | None = None,
+        consolidated: bool | None = None,
         snapshot: str | os.PathLike[str] | Snapshots | None = None,
         verify: Verify = "metadata",
         **keywords: Any,
     ) -> xr.DataTree:
         """Open a session as a tree, the file's own hierarchy; see `open_groups_as_dict`."""
-        return xr.DataTree.from_dict(
-            self._open_groups(filename_or_obj, group, storage_options, snapshot, verify, keywords)
-        )
+        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        return xr.DataTree.from_dict(self._open_groups(opened, group, keywords))
 
     def _open_groups(
-        self,
-        filename_or_obj: Any,
-        group: Group | None,
-        storage_options: Mapping[str, Any] | None,
-        snapshot: str | os.PathLike[str] | Snapshots | None,
-        verify: Verify,
-        keywords: Mapping[str, Any],
+        self, opened: Opening | _FromTheSession, group: Group | None, keywords: Mapping[str, Any]
     ) -> dict[str, xr.Dataset]:
         from intake_nwbzarr.neurodata.tree import open_tree
 
         options = _options(**keywords)
-        opened = _opening(filename_or_obj, storage_options, snapshot, verify)
         with opened.reading():
             hierarchy = opened.hierarchy()
             datasets = open_tree(hierarchy, options, group)
@@ -196,8 +196,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
 class _FromTheSession:
     """Opening without a snapshot; the counterpart of `intake_nwbzarr.snapshots.opening.Opening`."""
 
-    place: Any
-    storage_options: Mapping[str, Any] | None
+    location: Location
     attributes: ClassVar[Mapping[str, str]] = {}
 
     def reading(self) -> AbstractContextManager[None]:
@@ -208,22 +207,24 @@ class _FromTheSession:
     def hierarchy(self) -> Hierarchy:
         from intake_nwbzarr.hierarchy.load import open_hierarchy
 
-        return open_hierarchy(self.place, self.storage_options)
+        return open_hierarchy(self.location)
 
 
 def _opening(
     place: Any,
     storage_options: Mapping[str, Any] | None,
+    consolidated: bool | None,
     snapshot: str | os.PathLike[str] | Snapshots | None,
     verify: Verify,
 ) -> Opening | _FromTheSession:
+    location = locate(place, storage_options).read_consolidated(consolidated)
     if snapshot is not None:
         from intake_nwbzarr.snapshots.opening import opening
 
-        return opening(snapshot, locate(place, storage_options), verify)
+        return opening(snapshot, location, verify)
     if verify != "metadata":
         raise OptionError(f"verify={verify!r} says how a snapshot is used, and none is given: snapshot=None.")
-    return _FromTheSession(place, storage_options)
+    return _FromTheSession(location)
 
 
 def _options(

@@ -89,6 +89,9 @@ def demo(
 def info(
     location: Location,
     group: Annotated[str | None, typer.Option(help="One object, by its path in the file.")] = None,
+    consolidated: Annotated[
+        bool, typer.Option(help="Use consolidated metadata, or list what is stored where they are stale.")
+    ] = True,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
@@ -104,6 +107,7 @@ def info(
             location,
             engine="nwbzarr",
             group=group,
+            consolidated=None if consolidated else False,
             storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
         )
         typer.echo(repr(dataset))

@@ -198,6 +198,10 @@ class UnconsolidatedWarning(NWBZarrWarning):
     """A store has no consolidated metadata, so opening it takes a request for every object."""
 
 
+class StaleMetadataWarning(NWBZarrWarning):
+    """A session's consolidated metadata do not list an object that is stored."""
+
+
 class SnapshotWarning(NWBZarrWarning):
     """A session is opened from a snapshot that cannot be compared with what is stored."""
 

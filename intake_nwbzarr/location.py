@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
 
 from intake_nwbzarr.credentials import Secrets, ambient_identity
-from intake_nwbzarr.errors import LinkError, LocationError
+from intake_nwbzarr.errors import LinkError, LocationError, OptionError
 from intake_nwbzarr.storage_options import OWN, canonical, split_options
 from intake_nwbzarr.urls import (
     BUCKET,
@@ -115,8 +115,23 @@ class Location:
     def uncached(self) -> Location:
         """The same, read without a chunk cache: for what must see the present state, or reads everything."""
         public = self.public
-        kept = {name: value for name, value in public.items() if name not in {"chunk_cache", "revalidate"}}
+        left_out = {"chunk_cache", "consolidated", "revalidate"}
+        kept = {name: value for name, value in public.items() if name not in left_out}
         return self if kept == public else replace(self, options=canonical(kept))
+
+    def read_consolidated(self, consolidated: bool | None) -> Location:
+        """The same, with another answer to whether its consolidated metadata are used; None leaves it.
+
+        Raises
+        ------
+        OptionError
+            When it is anything but True, False or None.
+        """
+        if not isinstance(consolidated, bool | None):
+            raise OptionError(f"consolidated must be True, False or None, not {consolidated!r:.80}.")
+        if consolidated is None:
+            return self
+        return _remember(replace(self, options=canonical(self.public | {"consolidated": consolidated})))
 
     def attributes(self) -> dict[str, str]:
         """What a Dataset carries to find its way back: the URL, and the options that are no secrets."""
@@ -218,7 +233,7 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
         ``client_kwargs`` (``endpoint_url``, ``region_name``), ``requester_pays``; ``headers`` for https; and
         ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``timeouts``
         (see `intake_nwbzarr.storage_options.Timeouts`), ``chunk_cache`` and ``revalidate`` (see
-        `intake_nwbzarr.cache_option`).
+        `intake_nwbzarr.cache_option`), ``consolidated`` (as the keyword of that name).
 
     Raises
     ------

@@ -28,6 +28,8 @@ from intake_nwbzarr.location import Location
 def open_nwb(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
+    *,
+    consolidated: bool | None = None,
 ) -> NWBFile:
     """Read an NWB Zarr file as a pynwb object, whichever hdmf-zarr release wrote it.
 
@@ -41,6 +43,8 @@ def open_nwb(
         A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
     storage_options
         Credentials and the like, in the vocabulary of s3fs and fsspec.
+    consolidated
+        Whether consolidated metadata are used; see `intake_nwbzarr.open_hierarchy`.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def open_nwb(
     ...     nwbfile.subject.species
     'Mus musculus'
     """
-    hierarchy = open_hierarchy(location, storage_options)
+    hierarchy = open_hierarchy(location, storage_options, consolidated=consolidated)
     io = _HierarchyIO(hierarchy)
     try:
         nwbfile = io.read()

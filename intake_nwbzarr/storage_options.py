@@ -40,12 +40,16 @@ class Timeouts:
 
 
 # Options of ours, meaningful for every location.
-OWN = frozenset({"allow_external", "chunk_cache", "revalidate", "ship_credentials", "timeouts"})
+OWN = frozenset(
+    {"allow_external", "chunk_cache", "consolidated", "revalidate", "ship_credentials", "timeouts"}
+)
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
 )
 S3_SECRET = frozenset({"key", "secret", "token"})
-_SWITCHES = frozenset({"anon", "requester_pays", "instance_role", "allow_external", "ship_credentials"})
+_SWITCHES = frozenset(
+    {"anon", "requester_pays", "instance_role", "allow_external", "consolidated", "ship_credentials"}
+)
 _AS_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")
 _S3_ALIASES = {

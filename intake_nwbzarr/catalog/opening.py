@@ -108,11 +108,11 @@ def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templ
         raise CredentialsError(f"{where} is empty: {cause}. Set it, or leave the option out {_INSTEAD}.")
 
 
-def open_raw(location: Location) -> pynwb.NWBFile:
-    """The session as pynwb reads it."""
+def open_raw(location: Location, keywords: Mapping[str, Any]) -> pynwb.NWBFile:
+    """The session as pynwb reads it; of the entry's keywords, ``consolidated`` matters."""
     from intake_nwbzarr.raw import open_nwb
 
-    return open_nwb(location)
+    return open_nwb(location, consolidated=keywords.get("consolidated"))
 
 
 def summary(location: Location, group: Group | None, keywords: Mapping[str, Any]) -> dict[str, Any]:

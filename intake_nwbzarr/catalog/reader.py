@@ -87,7 +87,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         of the stored chunks, unless given.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
-        ``snapshot``, ``verify``, ...
+        ``consolidated``, ``snapshot``, ``verify``, ...
 
     Examples
     --------
@@ -130,7 +130,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
         from intake_nwbzarr.catalog.opening import open_raw
 
-        return open_raw(self.data.location)
+        return open_raw(self.data.location, self.kwargs)
 
     def discover(self, **keywords: Any) -> dict[str, Any]:
         """Shapes, dtypes and metadata, without reading data.

@@ -42,7 +42,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         The catalog's.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
-        ``decode_times``, ``drop_variables``, ``snapshot``, ``verify``, ...
+        ``decode_times``, ``drop_variables``, ``consolidated``, ``snapshot``, ``verify``, ...
 
     Examples
     --------
@@ -113,7 +113,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 
     def to_nwb(self) -> pynwb.NWBFile:
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
-        return open_raw(self.location)
+        return open_raw(self.location, self.keywords)
 
     def discover(self) -> dict[str, Any]:
         """Shapes, dtypes and metadata, without reading data.

@@ -38,6 +38,11 @@ CHECKSUMS: Final = {
 LZMA_MEMORY: Final = 256 * 2**20
 """What an LZMA dictionary may take; the strongest preset needs 65 MiB."""
 
+MOST_STREAMS: Final = 2**16
+"""How many gzip members, or streams of another kind, a chunk may be made of; as good as all have one."""
+
+_LATER_STREAM: Final = 2**12
+
 
 def decompress(
     codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
@@ -266,20 +271,35 @@ def _stream(
 ) -> memoryview:
     """Undo one or `several` streams that follow each other, stopping one byte after the limit."""
     pieces: list[bytes] = []
-    made = 0
-    rest: Buffer = data
-    while True:
+    made = position = 0
+    # The first stream, which is mostly the only one, gets everything. What follows a stream is copied by the
+    # library, so later ones get little at a time: of many empty ones, each would cost as much as the rest.
+    window = len(data)
+    for _ in range(MOST_STREAMS):
         decompressor = start()
-        piece = decompressor.decompress(rest, limit + 1 - made)
-        made += len(piece)
-        if made > limit:
-            raise _too_large(f"more than {limit}", limit, where)
-        if not decompressor.eof:
-            raise EOFError("the stream ends in the middle")
-        pieces.append(piece)
-        rest = decompressor.unused_data.lstrip(b"\0")  # files may be padded with zeros
-        if not (several and rest):
+        while not decompressor.eof:
+            given = data[position : position + window]
+            pieces.append(decompressor.decompress(given, limit + 1 - made))
+            made += len(pieces[-1])
+            position += len(given)
+            if made > limit:
+                raise _too_large(f"more than {limit}", limit, where)
+            if position == len(data) and not decompressor.eof:
+                raise EOFError("the stream ends in the middle")
+            window *= 2
+        position = _without_padding(data, position - len(decompressor.unused_data))
+        if not several or position == len(data):
             return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        window = _LATER_STREAM
+    raise LimitError(f"{where} is made of more than {MOST_STREAMS:,} compressed streams; it is hostile.")
+
+
+def _without_padding(data: memoryview, position: int) -> int:
+    """Return the position of the first byte that is not zero: files may be padded with zeros."""
+    while position < len(data) and data[position] == 0:
+        block = bytes(data[position : position + 2**20])
+        position += len(block) - len(block.lstrip(b"\0"))
+    return position
 
 
 def _gzip(

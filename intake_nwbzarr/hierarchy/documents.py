@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +20,7 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NotZarrError,
     ResponseError,
+    UnsafePathError,
 )
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
@@ -71,37 +72,94 @@ class Documents:
         """
         return _decode(raw, dict[str, Any], f"{path}/{name}".lstrip("/"), self.location)
 
+    @property
+    def is_nwb(self) -> bool:
+        """Whether the root's attributes are those of an NWB file; one that is damaged may be."""
+        root, attributes = self.nodes.get("", {}), None
+        try:
+            if self.zarr_format == 3:
+                attributes = _decode(root["zarr.json"], _Attributes, "zarr.json", self.location).attributes
+            elif ".zattrs" in root:
+                attributes = self.decode("", ".zattrs", root[".zattrs"])
+        except MetadataError:
+            return True
+        return not {"nwb_version", "neurodata_type"}.isdisjoint(attributes or {})
+
 
 async def load_documents(transport: Transport) -> Documents:
     """Fetch a store's metadata documents.
 
     One round of two requests (``zarr.json`` and ``.zmetadata``, side by side) where they are consolidated;
-    otherwise folder after folder is listed, all of a level side by side, and every document fetched.
+    otherwise, or where the location's option ``consolidated`` is False, folder after folder is listed, all of
+    a level side by side, and every document fetched. A ``zarr.json`` that is no NWB file's, beside a whole
+    Zarr 2 store, is ignored, as is a web page where a document was asked for.
 
     Raises
     ------
     LocationNotFoundError, NotZarrError, HDF5FileError
         When there is no Zarr store.
     MetadataError, LimitError
-        When a document is damaged, or beyond 256 MiB or a million nodes.
+        When a document is damaged, or beyond 256 MiB or a million nodes; when it is not consolidated and had
+        to be.
     ListingError
         When the store is not consolidated and cannot be listed.
     """
-    newer, older = await asyncio.gather(
-        _unless_denied(transport, "zarr.json"), _unless_denied(transport, ".zmetadata")
-    )
+    asked = transport.location.option("consolidated")
+    names = ("zarr.json", ".zgroup" if asked is False else ".zmetadata")
+    newer, older = await asyncio.gather(*(_unless_denied(transport, name) for name in names))
     # A bucket that denies listing answers 403 for the one that is not there: the other one decides.
+    documents = await _chosen(transport, newer, older)
+    if documents is None:
+        for denied in (newer, older):
+            if isinstance(denied, AccessError):
+                raise denied
+        raise await _what_else_is_there(transport)
+    if asked is True and not documents.consolidated:
+        raise MetadataError(
+            f"{transport.location} has no consolidated metadata, and consolidated=True was asked for. Leave "
+            f"that out to open it by listing it, or write them with: nwbzarr consolidate {transport.location}"
+        )
+    return documents
+
+
+type _Answer = Fetched | AccessError | None
+
+
+async def _chosen(transport: Transport, newer: _Answer, older: _Answer) -> Documents | None:
+    """The documents of the Zarr 3 or the Zarr 2 store at a location, of the NWB file where both are there."""
+    location, root, damage = transport.location, None, None
     if isinstance(newer, Fetched):
-        documents = _consolidated_zarr_3(transport.location, newer)
-        return documents or await list_documents(transport, 3)
-    if isinstance(older, Fetched):
-        return _consolidated_zarr_2(transport.location, older)
-    for denied in (newer, older):
-        if isinstance(denied, AccessError):
-            raise denied
-    if await transport.get(".zgroup") is not None:
-        return await list_documents(transport, 2)
-    raise await _what_else_is_there(transport)
+        try:
+            root = parse_documents(location, 3, newer) or _root_alone(location, newer)
+        except UnsafePathError:
+            raise
+        except MetadataError as error:
+            damage = error
+    if newer is not None and not isinstance(newer, Fetched) and not isinstance(older, Fetched):
+        return None
+    if root is None or not ((older is None and len(root.nodes) > 1) or root.is_nwb):
+        found = await _zarr_2(transport, older, required=root is None and damage is None)
+        if found is not None:
+            return found
+    if damage is not None:
+        raise damage
+    if root is None:
+        return None
+    lists = not root.consolidated or location.option("consolidated") is False
+    return await list_documents(transport, 3) if lists else root
+
+
+async def _zarr_2(transport: Transport, older: _Answer, *, required: bool) -> Documents | None:
+    """The documents of a Zarr 2 store; None where there is none, or a damaged one that is not required."""
+    if transport.location.option("consolidated") is not False:
+        try:
+            if isinstance(older, Fetched):
+                return parse_documents(transport.location, 2, older)
+        except MetadataError as error:
+            if required or isinstance(error, UnsafePathError):
+                raise
+        older = await _unless_denied(transport, ".zgroup")
+    return await list_documents(transport, 2) if isinstance(older, Fetched) else None
 
 
 def parse_documents(location: Location, zarr_format: Literal[2, 3], fetched: Fetched) -> Documents | None:
@@ -117,17 +175,27 @@ def parse_documents(location: Location, zarr_format: Literal[2, 3], fetched: Fet
     return _consolidated_zarr_2(location, fetched)
 
 
-async def _unless_denied(transport: Transport, key: str) -> Fetched | AccessError | None:
+async def _unless_denied(transport: Transport, key: str) -> _Answer:
     try:
-        return await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
+        fetched = await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
     except CredentialsError:
         raise
     except AccessError as error:
         return error
+    return None if fetched is not None and is_page(fetched.data) else fetched
+
+
+def is_page(data: Bytes) -> bool:
+    """Whether an answer is HTML or XML, which some servers send with status 200 for what is missing."""
+    return bytes(data[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 class _Consolidated(msgspec.Struct):
     metadata: dict[str, msgspec.Raw]
+
+
+class _Attributes(msgspec.Struct):
+    attributes: dict[str, Any] | None = None
 
 
 class _Root(msgspec.Struct):
@@ -153,6 +221,10 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     return Documents(location, 3, nodes, True, fetched.etag, 2)
 
 
+def _root_alone(location: Location, fetched: Fetched) -> Documents:
+    return Documents(location, 3, {"": {"zarr.json": msgspec.Raw(fetched.data)}}, False, fetched.etag, 2)
+
+
 class _ZMetadata(msgspec.Struct):
     metadata: dict[str, msgspec.Raw]
 
@@ -163,7 +235,6 @@ def _consolidated_zarr_2(location: Location, fetched: Fetched) -> Documents:
         path, _, name = key.rpartition("/")
         nodes.setdefault(_node_path(path, location), {})[name] = raw
     _check_number(nodes, location)
-    _check_zarr_2(nodes, location)
     return Documents(location, 2, nodes, True, fetched.etag, 2)
 
 
@@ -203,13 +274,64 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
     try:
         await visit(root)
     except ListingError as error:
+        missing = f"list {root!r}" if root else "can be used"
         raise ListingError(
-            f"{location} has no consolidated metadata, so that its objects would have to be found by listing "
-            f"it. {error}"
+            f"{location} has no consolidated metadata that {missing}, so that its objects would have to be "
+            f"found by listing it. {error}"
         ) from error
-    if zarr_format == 2:
-        _check_zarr_2(nodes, location)
     return Documents(location, zarr_format, nodes, False, None, requests)
+
+
+async def find_documents(
+    transport: Transport, zarr_format: Literal[2, 3], path: str, known: Container[str]
+) -> Mapping[str, Mapping[str, msgspec.Raw]] | None:
+    """Fetch the documents of an object that the consolidated metadata do not list, and of what is in it.
+
+    Where nothing is stored at its path, that takes one request, of Zarr 2 a round of two.
+
+    Parameters
+    ----------
+    known
+        Paths of which the documents are known already.
+
+    Returns
+    -------
+    Mapping or None
+        From paths to documents, with those of the groups on the way; None when there is no such object.
+
+    Raises
+    ------
+    ListingError
+        When it is a group and cannot be listed.
+    """
+    names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zarray")
+    answers = await asyncio.gather(*(_unless_denied(transport, f"{path}/{name}") for name in names))
+    found = {
+        name: msgspec.Raw(answer.data)
+        for name, answer in zip(names, answers, strict=True)
+        if isinstance(answer, Fetched)
+    }
+    if not found:
+        return None
+    nodes: dict[str, Mapping[str, msgspec.Raw]] = {}
+    document = found.get("zarr.json")
+    if ".zarray" in found or (document and _is_array(document, f"{path}/", transport.location)):
+        nodes[path] = found | await _optional(transport, path, () if zarr_format == 3 else (".zattrs",))
+    else:
+        nodes |= (await list_documents(transport, zarr_format, path)).nodes
+    parts = path.split("/")
+    above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    for group in (group for group in above if group not in known):
+        nodes[group] = await _optional(
+            transport, group, ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zattrs")
+        )
+    return nodes
+
+
+async def _optional(transport: Transport, path: str, names: Sequence[str]) -> dict[str, msgspec.Raw]:
+    answers = await asyncio.gather(*(_unless_denied(transport, f"{path}/{name}") for name in names))
+    pairs = zip(names, answers, strict=True)
+    return {name: msgspec.Raw(answer.data) for name, answer in pairs if isinstance(answer, Fetched)}
 
 
 async def _document(transport: Transport, key: str) -> msgspec.Raw:
@@ -222,16 +344,11 @@ async def _document(transport: Transport, key: str) -> msgspec.Raw:
 
 
 def _is_array(document: msgspec.Raw, prefix: str, location: Location) -> bool:
-    return _decode(document, _Root, f"{prefix}zarr.json", location).node_type == "array"
-
-
-def _check_zarr_2(nodes: Mapping[str, Mapping[str, msgspec.Raw]], location: Location) -> None:
-    for path, documents in nodes.items():
-        if ".zgroup" not in documents and ".zarray" not in documents:
-            raise MetadataError(
-                f"{path!r} in {location} has attributes but neither .zgroup nor .zarray: the file is "
-                "incomplete, or its consolidated metadata is damaged."
-            )
+    try:
+        return _decode(document, _Root, f"{prefix}zarr.json", location).node_type == "array"
+    except MetadataError:
+        # A damaged document is told of when its node is asked for; there may be groups below it.
+        return False
 
 
 def _node_path(path: str, location: Location) -> str:
@@ -273,20 +390,18 @@ def _decode[T](data: Bytes | msgspec.Raw, form: type[T], name: str, location: Lo
 
 def _with_bare_nan[T](value: Any, form: type[T]) -> T:
     """A document that msgspec refuses for its NaN, its nodes encoded again to be decoded when asked for."""
-
-    def encoded(nodes: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
-        return {key: msgspec.Raw(json.dumps(node).encode()) for key, node in nodes.items()}
-
-    document: Any
     if form is _ZMetadata:
-        document = _ZMetadata(encoded(value["metadata"]))
-    elif form is _Root:
-        inner = value.get("consolidated_metadata")
-        consolidated = _Consolidated(encoded(inner["metadata"])) if inner else None
-        document = _Root(value["node_type"], value["zarr_format"], consolidated)
-    else:
-        document = msgspec.convert(value, form)
-    return cast("T", document)
+        value = _nodes_encoded(value)
+    elif form is _Root and isinstance(value, dict):
+        value = {**value, "consolidated_metadata": _nodes_encoded(value.get("consolidated_metadata"))}
+    return msgspec.convert(value, form)
+
+
+def _nodes_encoded(value: Any) -> Any:
+    nodes = value.get("metadata") if isinstance(value, dict) else None
+    if not isinstance(nodes, dict):
+        return value
+    return {**value, "metadata": {key: msgspec.Raw(json.dumps(node).encode()) for key, node in nodes.items()}}
 
 
 async def _what_else_is_there(transport: Transport) -> Exception:

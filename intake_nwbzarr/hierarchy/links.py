@@ -121,8 +121,11 @@ def group_links(node: Node, *, where: str) -> dict[str, Reference]:
     return links
 
 
-def resolve(hierarchy: Hierarchy, path: str) -> Target:
+def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target:
     """Follow a path, and every link it passes through, to the object it ends at.
+
+    The storage is asked for what the consolidated metadata do not list where a link leads, and at the path
+    itself if `look_up`: many are only tried.
 
     Raises
     ------
@@ -143,6 +146,10 @@ def resolve(hierarchy: Hierarchy, path: str) -> Target:
         node = current.get(here)
         link = current.links(here).get(name) if isinstance(node, GroupNode) else None
         if link is None:
+            # The consolidated metadata may be stale: what the rest of the path names is asked for.
+            if (look_up or hops) and current.look_up("/".join([child, *pending])):
+                here = child
+                continue
             if hops:
                 raise LinkError(
                     f"A link on the way to {path!r} in {hierarchy.location} leads to {child!r} in "

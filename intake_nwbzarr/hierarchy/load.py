@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final, Literal
@@ -17,13 +18,14 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NodeNotFoundError,
     NotNWBError,
+    StaleMetadataWarning,
     UnconsolidatedWarning,
     warn_caller,
 )
-from intake_nwbzarr.hierarchy.documents import Documents, list_documents
+from intake_nwbzarr.hierarchy.documents import Documents, find_documents, list_documents
 from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, safe_path
 from intake_nwbzarr.hierarchy.remembered import load_remembered
 from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group
 from intake_nwbzarr.location import Location, locate
@@ -32,10 +34,15 @@ from intake_nwbzarr.transport.requests import Transport, open_transport, run
 MOST_COMPARED: Final = 2000
 """How many names the closest to a missing one are looked for among."""
 
+MOST_LOOKED_UP: Final = 100
+"""How many paths that the consolidated metadata do not list are asked for: links may lead nowhere a lot."""
+
 
 def open_hierarchy(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
+    *,
+    consolidated: bool | None = None,
 ) -> Hierarchy:
     """Read the metadata of an NWB Zarr file: every group and array, whichever release wrote it.
 
@@ -49,6 +56,9 @@ def open_hierarchy(
         A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
     storage_options
         Credentials and the like, in the vocabulary of s3fs and fsspec.
+    consolidated
+        Whether consolidated metadata are used: None, where there are any; True, they are required; False, the
+        session is listed, and every document read as it is stored now.
 
     Returns
     -------
@@ -72,7 +82,7 @@ def open_hierarchy(
     >>> hierarchy["acquisition/ElectricalSeries/data"].shape  # doctest: +SKIP
     (108000000, 384)
     """
-    where = locate(location, storage_options)
+    where = locate(location, storage_options).read_consolidated(consolidated)
     transport = open_transport(where)
     documents = run(load_remembered(transport))
     hierarchy = Hierarchy(where, transport, documents)
@@ -85,7 +95,7 @@ def open_hierarchy(
             f"neurodata_type {found!r} where 'NWBFile' was expected. Give the root of an NWB file, not a "
             'group in it; open other Zarr stores with xarray\'s engine="zarr".'
         )
-    if not documents.consolidated:
+    if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
             f"{where} has no consolidated metadata: they took {documents.requests} requests instead of 2. "
             f"Whoever owns it can repair that with: nwbzarr consolidate {where}",
@@ -117,6 +127,7 @@ class Hierarchy(Mapping[str, Node]):
         self._nodes: dict[str, Node] = {}
         self._children: dict[str, tuple[str, ...]] | None = None
         self._others: dict[str, Hierarchy] = {}
+        self._looked_up: dict[str, bool] = {}
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -147,6 +158,8 @@ class Hierarchy(Mapping[str, Node]):
     def __getitem__(self, path: str) -> Node:
         path = path.strip("/")
         node: Node | None = self.get(path)
+        if node is None and self.look_up(path):
+            node = self.get(path)
         if node is None:
             raise self.not_found(path)
         return node
@@ -186,8 +199,16 @@ class Hierarchy(Mapping[str, Node]):
         children = self.children(path)
         return children + tuple(name for name in self.links(path) if name not in children)
 
-    def resolve(self, path: str) -> Target:
+    def resolve(self, path: str, *, look_up: bool = False) -> Target:
         """Follow a path and the links it passes through.
+
+        Parameters
+        ----------
+        path
+            From the root.
+        look_up
+            Whether the storage is asked for an object that the consolidated metadata do not list; where a
+            link leads it always is.
 
         Raises
         ------
@@ -196,12 +217,12 @@ class Hierarchy(Mapping[str, Node]):
         LinkError
             When a link leads nowhere, in a circle, or where it may not.
         """
-        return resolve(self, path)
+        return resolve(self, path, look_up=look_up)
 
     def reference(self, value: str | Mapping[str, Any] | Reference) -> Target:
         """The object that a stored reference (a path, JSON text, or a mapping) leads to."""
         reference = parse_reference(value, where=f"A reference in {self.location}")
-        return resolve(self.follow(reference.source), reference.path)
+        return resolve(self.follow(reference.source), reference.path, look_up=True)
 
     def follow(self, source: str) -> Hierarchy:
         """The hierarchy of the file that a link's source names; this one for ``"."``.
@@ -245,6 +266,48 @@ class Hierarchy(Mapping[str, Node]):
                 self._nodes[""] = GroupNode("", {**self[""].attributes, ".specloc": folder})
         return folder in self
 
+    def look_up(self, path: str) -> bool:
+        """Ask the storage for an object that the consolidated metadata do not list, which may be stale.
+
+        One request, of Zarr 2 a round of two; a path is asked for once. An object that is found becomes one
+        of the hierarchy, with what is in it, and a `StaleMetadataWarning` says so.
+
+        Raises
+        ------
+        ListingError
+            When it is a group, whose contents have to be listed, and that cannot be done.
+        """
+        if path in self or path in self._looked_up or not self._may_be_hidden(path):
+            return path in self
+        self._looked_up[path] = False
+        found = run(find_documents(self.transport, self.zarr_format, path, self._documents.nodes))
+        if found is None:
+            return False
+        self._looked_up[path] = True
+        # Not of the state that the document's ETag names.
+        self._documents = replace(self._documents.with_nodes(found), etag=None)
+        self._children = None
+        warn_caller(
+            f"{path!r} is stored in {self.location}, but its consolidated metadata do not list it: they are "
+            f"stale, and may hide more. Its owner can fix this with: nwbzarr consolidate {self.location}; "
+            "consolidated=False opens everything that is stored.",
+            StaleMetadataWarning,
+        )
+        return True
+
+    def _may_be_hidden(self, path: str) -> bool:
+        """Whether a request may find an object: once for each of so many paths, and not below an array."""
+        if not self.consolidated or not path or len(self._looked_up) >= MOST_LOOKED_UP:
+            return False
+        try:
+            if safe_path(path, where=str(self.location)) != path:
+                return False
+            while path and path not in self:
+                path = path.rpartition("/")[0]
+            return isinstance(self.get(path), GroupNode)
+        except MetadataError:
+            return False
+
     def not_found(self, path: str) -> NodeNotFoundError:
         """The error for a path that is not there, naming the closest that are."""
         parent, _, name = path.rpartition("/")
@@ -255,7 +318,9 @@ class Hierarchy(Mapping[str, Node]):
             names = islice(beside or self._documents.nodes, MOST_COMPARED)
             close = difflib.get_close_matches(path, names, n=3)
         hint = f"; the closest are {', '.join(map(repr, close[:3]))}" if close else ""
-        return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.")
+        asked = self._looked_up.get(path) is False
+        agree = " What is stored and its consolidated metadata agree in that." if asked else ""
+        return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.{agree}")
 
     def _decode(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
         documents = {name: self._documents.decode(path, name, value) for name, value in raw.items()}
@@ -273,6 +338,11 @@ class Hierarchy(Mapping[str, Node]):
                     raise MetadataError(
                         f"The metadata of {where} describe a {other!r:.80}; 'group' or 'array' was expected."
                     )
+        if ".zgroup" not in documents and ".zarray" not in documents:
+            raise MetadataError(
+                f"{where} has attributes but neither .zgroup nor .zarray: the file is incomplete, or its "
+                "consolidated metadata are damaged."
+            )
         attributes = documents.get(".zattrs", {})
         if ".zarray" in documents:
             array = translate_array(path, documents[".zarray"], attributes)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Final, Literal
 
+from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hierarchy.documents import (
     MAXIMUM_DOCUMENT_BYTES,
     Documents,
@@ -31,7 +33,7 @@ async def load_remembered(transport: Transport) -> Documents:
     requests and their bytes; with ``storage_options={"revalidate": False}`` no request, and no look at
     whether the session has changed. Otherwise as `intake_nwbzarr.hierarchy.documents.load_documents`.
     """
-    if not transport.conditional:
+    if not transport.conditional or transport.location.option("consolidated") is False:
         return await load_documents(transport)
     key = transport.location.uncached.cache_key
     asks = transport.location.option("revalidate") is not False
@@ -61,8 +63,11 @@ async def _from_copies(transport: Transport) -> Documents | None:
     """What a chunk cache keeps of the metadata, however old."""
     for zarr_format, name in _NAMES.items():
         kept = await transport.kept(name)
-        if kept is not None:
-            return parse_documents(transport.location, zarr_format, kept)
+        # A stray document of the other format may have been kept as well.
+        with suppress(MetadataError):
+            documents = kept and parse_documents(transport.location, zarr_format, kept)
+            if documents and documents.is_nwb:
+                return documents
     return None
 
 

@@ -64,12 +64,12 @@ def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
         if is_pattern(hierarchy, group):
             _take(wanted, _matches(everything, group, hierarchy))
         else:
-            _take(wanted, _at(hierarchy, group.strip("/")))
+            _take(wanted, _at(hierarchy, group.strip("/"), look_up=True))
     return wanted
 
 
-def _at(hierarchy: Hierarchy, path: str) -> Objects:
-    target = hierarchy.resolve(path)
+def _at(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Objects:
+    target = hierarchy.resolve(path, look_up=look_up)
     return find_objects(target.hierarchy, target.path, path)
 
 

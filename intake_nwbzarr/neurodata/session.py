@@ -96,7 +96,7 @@ def find_group(hierarchy: Hierarchy, path: str) -> Target:
     """
     if not {"", ".", ".."}.isdisjoint(path.split("/")):
         raise hierarchy.not_found(path)
-    target = hierarchy.resolve(path)
+    target = hierarchy.resolve(path, look_up=True)
     parent = target.path.rpartition("/")[0]
     is_part = target.hierarchy[parent].neurodata_type is not None or target.node.neurodata_type is None
     if isinstance(target.node, ArrayNode) and is_part and parent:

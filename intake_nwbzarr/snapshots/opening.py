@@ -114,5 +114,10 @@ def opening(
     """
     if not (verify is False or (isinstance(verify, str) and verify in get_args(Verify.__value__))):
         raise OptionError(f'verify={verify!r} means nothing here; it is "metadata", "all" or False.')
+    if location.option("consolidated") is False:
+        raise OptionError(
+            f"consolidated=False reads the metadata of {location} as they are stored now, and snapshot= as "
+            "they were; give one of them."
+        )
     snapshots = open_snapshots(snapshot)
     return Opening(snapshots, snapshots.session(location.url), location, verify)

@@ -1,8 +1,11 @@
+import bz2
 import contextlib
 import gzip
+import lzma
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -169,3 +172,31 @@ def test_bombs_take_no_memory(tmp_path):
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, timeout=60, text=True, check=True
     )
     assert {line.split()[2] for line in done.stdout.splitlines()} == COMPRESSORS, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["gzip", "numcodecs.bz2", "numcodecs.lzma"])
+def test_very_many_empty_streams_are_refused_in_time_that_grows_with_their_number(name):
+    empty = {
+        "gzip": gzip.compress(b""),
+        "numcodecs.bz2": bz2.compress(b""),
+        "numcodecs.lzma": lzma.compress(b""),
+    }
+    few = empty[name] * 100
+    assert decompress(name, few, 8, where=WHERE) == b""
+    assert decompress(name, few + ENCODERS[name].encode(b"abc"), 8, where=WHERE) == b"abc"
+    begun = time.process_time()
+    with pytest.raises(LimitError, match=r"more than 65,536 compressed streams"):
+        decompress(name, empty[name] * 300_000, 8, where=WHERE)
+    # Copying what is left after each of them would take minutes.
+    assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize("name", ["gzip", "numcodecs.bz2", "numcodecs.lzma"])
+def test_several_streams_with_padding_between_them_are_one_chunk(name):
+    part = np.random.default_rng(1).bytes(100_000)
+    data = ENCODERS[name].encode(part) + b"\0" * 5000 + ENCODERS[name].encode(part) + b"\0" * 7
+    assert decompress(name, data, 200_000, where=WHERE) == part * 2
+    with pytest.raises(LimitError):
+        decompress(name, data, 199_999, where=WHERE)
+    with pytest.raises(ChunkError):
+        decompress(name, data[:-20], 200_000, where=WHERE)
