@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ def dataset_of_one(
         Of the Dataset, after the object's own.
     """
     view = _View(options, reference)
+    piece = _saying_whose(piece)
     for dimension in _dimensions([piece]):
         view.add_dimension(dimension, dimension.name)
     for part in piece.parts:
@@ -76,7 +77,8 @@ def dataset_of_many(
         When there are more than 300 distinct times, which are then left out.
     """
     metadata = _metadata(piece for piece in pieces if piece.path != container)
-    pieces = limit_times(name_shared_times([piece for piece in pieces if piece.parts]))
+    with_arrays = [_saying_whose(piece) for piece in pieces if piece.parts]
+    pieces = limit_times(name_shared_times(with_arrays))
     dimensions = list(_dimensions(pieces))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
     view = _View(options, reference, container)
@@ -99,6 +101,32 @@ def dataset_of_many(
     place = {name: value for name, value in attributes.items() if name.startswith("nwb_")}
     session = {name: value for name, value in attributes.items() if name not in place}
     return view.dataset(pieces, session | metadata | place)
+
+
+def _saying_whose(piece: Piece) -> Piece:
+    """A piece whose arrays name the object and the column that they are of.
+
+    Neither names nor paths of variables tell that: a container may hold arrays beside objects, and a column
+    that is joined to a series stays its table's. Attributes survive selecting, renaming, merging and saving.
+    The data of an object, which are at its own path, need not say more.
+    """
+    parts = tuple(
+        part
+        if part.role == "main" or part.object == part.attributes.get("nwb_path", "")
+        else replace(part, attributes=_whose(part.attributes, part.object or piece.path, part.column))
+        for part in piece.parts
+    )
+    indexes = tuple(
+        replace(index, attributes=_whose(index.attributes, index.object or piece.path, index.column))
+        for index in piece.indexes
+    )
+    return replace(piece, parts=parts, indexes=indexes)
+
+
+def _whose(attributes: Mapping[str, Any], path: str, column: str | None = None) -> Mapping[str, Any]:
+    if "nwb_path" not in attributes:
+        return attributes
+    return {**attributes, "nwb_object": path} | ({} if column is None else {"nwb_column": column})
 
 
 def _metadata(pieces: Iterable[Piece]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,7 +56,8 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     labels: list[Labels] = []
     for array, axes in images:
         dimensions = _dimensions(array, axes, unequal, hierarchy[path])
-        parts.extend(array_parts(hierarchy[path], array.node.name, array, dimensions))
+        made = array_parts(hierarchy[path], array.node.name, array, dimensions)
+        parts.extend(replace(part, object=array.node.path) for part in made)
         labels.extend(_labels(axes, dimensions))
     kind = hierarchy[path].neurodata_type or "Images"
     return Piece(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))

@@ -37,7 +37,18 @@ _INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "
 _RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
 
 # What says where a variable is from, and how it is divided: never the file's own attributes of these names.
-_OURS = frozenset({"nwb_path", "nwb_group", "nwb_location", "nwb_unmapped", "ragged_values", "ragged_length"})
+_OURS = frozenset(
+    {
+        "nwb_path",
+        "nwb_object",
+        "nwb_column",
+        "nwb_group",
+        "nwb_location",
+        "nwb_unmapped",
+        "ragged_values",
+        "ragged_length",
+    }
+)
 
 # Longer lists are data, not description.
 LONGEST_ATTRIBUTE = 1000

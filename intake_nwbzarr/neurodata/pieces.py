@@ -73,6 +73,11 @@ class Part:
         so that many series joined to one table share that table's columns.
     is_time
         Whether the values are times, in seconds from the session's reference time: these can be decoded.
+    object
+        The path of the object that it is of, where that is not the one that brings it: of a column that is
+        joined to a series, the table; of a picture, itself.
+    column
+        Of a table: what the column is called in the view of that table alone.
     """
 
     name: str
@@ -81,6 +86,8 @@ class Part:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     role: Literal["main", "variable", "coordinate"] = "variable"
     is_time: bool = False
+    object: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,24 +98,33 @@ class RegularTime:
     starting_time: float
     rate: float
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    object: str | None = None
+    column: None = None
 
 
 @dataclass(frozen=True)
 class IrregularTime:
-    """Samples at stored timestamps, in seconds."""
+    """Samples at stored timestamps, in seconds; those of another object where it links to them."""
 
     dimension: Dimension
     timestamps: StoredArray
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    object: str | None = None
+    column: None = None
 
 
 @dataclass(frozen=True)
 class Labels:
-    """In-memory labels of a dimension: row ids, electrode ids, axis names."""
+    """In-memory labels of a dimension: row ids, electrode ids, axis names.
+
+    Row ids say which table and column they are, as a `Part` does.
+    """
 
     dimension: Dimension
     values: np.ndarray[Any, Any]
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    object: str | None = None
+    column: str | None = None
 
 
 @dataclass(frozen=True)

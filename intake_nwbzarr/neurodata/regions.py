@@ -88,7 +88,7 @@ def map_region(
     dimension = _dimension(table, None if whole else rows, name, owner)
     labels = None
     if table.ids is not None:
-        labels = Labels(dimension, values[1][rows], identity(table.ids.node))
+        labels = Labels(dimension, values[1][rows], identity(table.ids.node), table.path, "id")
     return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)))
 
 
@@ -173,6 +173,7 @@ def _joined(
             dimensions=(dimension, *part.dimensions[1:]),
             array=array,
             role="coordinate",
+            object=table.path,
         )
 
 
@@ -181,7 +182,7 @@ def _plain_parts(table: Table, options: MappingOptions) -> Iterator[Part]:
         if _is_cheap(table, column):
             for part in column_parts(table, column, options):
                 if part.dimensions[0] == table.rows:
-                    yield part
+                    yield replace(part, column=part.name)
 
 
 def _is_cheap(table: Table, column: Column) -> bool:

@@ -103,17 +103,17 @@ def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBas
 
     if length is None or length == size:
         own = dimension(name)
-        return TimeBase(own, (IrregularTime(own, timestamps, attributes),))
+        return TimeBase(own, (IrregularTime(own, timestamps, attributes, owner),))
     # An external movie has an empty dataset for data, and a timestamp for each frame of its files.
     if 0 in members.shape and "external_file" in members.small:
         return TimeBase(
-            None, (IrregularTime(dimension(name), timestamps, attributes),), renamed={name: "frame"}
+            None, (IrregularTime(dimension(name), timestamps, attributes, owner),), renamed={name: "frame"}
         )
     warn_caller(
         f"{members.where} has {size} timestamps for data of shape {members.shape}. The timestamps are shown "
         "on a dimension of their own, and the data without them."
     )
-    return TimeBase(None, (IrregularTime(dimension("timestamps"), timestamps, attributes),))
+    return TimeBase(None, (IrregularTime(dimension("timestamps"), timestamps, attributes, owner),))
 
 
 def _regular(members: SeriesMembers, starting_time: float, name: str, length: int | None) -> TimeBase:

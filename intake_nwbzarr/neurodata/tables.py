@@ -80,7 +80,7 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
         dimensions = {dimension: None for part in parts for dimension in part.dimensions}
         labels.extend(grid.labels(dimensions))
     # Several kinds of waveforms along the same samples say the same time.
-    distinct = {(part.name, part.dimensions): part for part in parts}
+    distinct = {(part.name, part.dimensions): replace(part, column=part.name) for part in parts}
     kind = hierarchy[path].neurodata_type or "DynamicTable"
     return Piece(path, kind, tuple(distinct.values()), tuple(labels), _attributes(table, layouts[1:]))
 
@@ -91,7 +91,7 @@ def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
             f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select with "
             "isel, since sel finds several rows or none."
         )
-    return Labels(table.rows, ids, identity(stored_ids.node))
+    return Labels(table.rows, ids, identity(stored_ids.node), column="id")
 
 
 def _short_indexes(table: Table) -> Iterator[tuple[tuple[str, str], StoredArray]]:

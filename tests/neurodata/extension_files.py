@@ -82,6 +82,8 @@ def _pose(folder: Path) -> None:
             name="PoseEstimation",
             pose_estimation_series=parts,
             description="from one camera",
+            original_videos=["above.avi"],
+            dimensions=np.array([[640, 480]], "uint16"),
             device=camera,
             scorer="DLC_resnet50",
             source_software="DeepLabCut",

@@ -19,6 +19,8 @@ from tests.neurodata.schema_words import Words, defined_datasets
 _EVERYWHERE = {
     "neurodata_type",
     "nwb_path",
+    "nwb_object",
+    "nwb_column",
     "nwb_group",
     "nwb_location",
     "nwb_version",

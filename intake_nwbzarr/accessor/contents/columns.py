@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import xarray as xr
 
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, column_name
-from intake_nwbzarr.accessor.ragged.bounds import SAMPLE_DIMENSION
-from intake_nwbzarr.neurodata.names import safe_name
+from intake_nwbzarr.accessor.contents.shown import ShownObject, column_name
+from intake_nwbzarr.accessor.ragged.bounds import SAMPLE_DIMENSION, which_bound
 
 type Pair = tuple[str | None, str]
 """The names of a column's ``_start``, which a compact Dataset does without, and ``_count``."""
@@ -24,8 +23,8 @@ class ShownColumn:
     column
         The column's name in the file; after the category's name in an aligned table.
     label
-        The same for the column's own values; for what is derived from a column (``electrodes_id``,
-        ``pixel_mask_x``, ``timeseries_path``) the variable's name without the table's.
+        What the table's own view calls it: the same for the column's values; of what is derived from a
+        column, its own name (``electrodes_id``, ``pixel_mask_x``, ``timeseries_path``).
     variable
         The variable's name in the Dataset.
     bounds
@@ -57,16 +56,8 @@ def shown_columns(dataset: xr.Dataset, table: ShownObject) -> list[ShownColumn]:
         along the rows nor along values that bounds divide.
     """
     bounds = _bounds(dataset, table)
-    paths: dict[str, list[str]] = {}
-    for name in table.variables:
-        if "ragged_values" not in dataset.variables[name].attrs and name != table.rows:
-            paths.setdefault(str(dataset.variables[name].attrs["nwb_path"]), []).append(name)
-    found = {
-        each.variable: each
-        for path, names in paths.items()
-        for each in _of_path(dataset, table, path, names, tuple(_chain(path, bounds)))
-    }
-    return [found[name] for name in table.variables if name in found]
+    found = (_column(dataset, table, name, bounds) for name in table.variables if name != table.rows)
+    return [column for column in found if column is not None]
 
 
 def _bounds(dataset: xr.Dataset, table: ShownObject) -> dict[str, tuple[str, Pair]]:
@@ -77,9 +68,7 @@ def _bounds(dataset: xr.Dataset, table: ShownObject) -> dict[str, tuple[str, Pai
         attributes = dataset.variables[name].attrs
         if "ragged_values" in attributes:
             divided = str(attributes["ragged_values"])
-            # Names made from a column's get underscores where a column has them already.
-            bound = name.rstrip("_").rpartition("_")[2]
-            pairs.setdefault(divided, {})[bound] = name
+            pairs.setdefault(divided, {})[which_bound(name, dataset.variables[name])] = name
             indexes[divided] = str(attributes["nwb_path"])
     return {
         divided: (indexes[divided], (pair.get("start"), pair["count"]))
@@ -89,30 +78,35 @@ def _bounds(dataset: xr.Dataset, table: ShownObject) -> dict[str, tuple[str, Pai
     }
 
 
+def _column(
+    dataset: xr.Dataset, table: ShownObject, name: str, bounds: Mapping[str, tuple[str, Pair]]
+) -> ShownColumn | None:
+    variable = dataset.variables[name]
+    path, label = str(variable.attrs["nwb_path"]), variable.attrs.get("nwb_column")
+    if label is None or "ragged_values" in variable.attrs:
+        return None
+    divisions = tuple(_chain(path, bounds))
+    along = (table.rows,)
+    if divisions:
+        if dataset.variables[divisions[0][1]].dims != along:
+            return None
+        # Of several variables of one column, such as the fields of a compound, all lie along its values.
+        along = dataset.variables[_first(dataset, table, path)].dims[:1]
+    if variable.dims[:1] != along:
+        return None
+    return ShownColumn(column_name(table.path, path), str(label), name, divisions)
+
+
+def _first(dataset: xr.Dataset, table: ShownObject, path: str) -> str:
+    attributes = {name: dataset.variables[name].attrs for name in table.variables}
+    return next(
+        name for name, own in attributes.items() if own["nwb_path"] == path and "ragged_values" not in own
+    )
+
+
 def _chain(path: str, bounds: Mapping[str, tuple[str, Pair]]) -> Iterator[Pair]:
     """The bounds of an array, outermost first: an index may be divided too."""
     if path in bounds:
         index, pair = bounds[path]
         yield from _chain(index, {divided: each for divided, each in bounds.items() if divided != path})
         yield pair
-
-
-def _of_path(
-    dataset: xr.Dataset, table: ShownObject, path: str, names: list[str], bounds: tuple[Pair, ...]
-) -> Iterator[ShownColumn]:
-    column = column_name(table.path, path)
-    along = table.rows
-    if bounds:
-        along = str(dataset.variables[names[0]].dims[0])
-        if dataset.variables[bounds[0][1]].dims != (table.rows,):
-            return
-    for name in names:
-        if tuple(dataset.variables[name].dims[:1]) != (along,):
-            continue
-        label = name.removeprefix(table.prefix)
-        form = next((form for form in (column, safe_name(column)) if label.startswith(form)), None)
-        if form is not None:
-            yield ShownColumn(column, column + label.removeprefix(form), name, bounds)
-        elif len(names) == 1:
-            # Joined to a series that needs the name for itself: `electrode_time`.
-            yield ShownColumn(column, column, name, bounds)

@@ -11,12 +11,10 @@ from intake_nwbzarr.accessor.contents.shown import (
     ShownObject,
     SortedVariables,
     attributes_of,
-    column_name,
-    parent_of,
 )
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 
-__all__ = ["ShownObject", "attributes_of", "column_name", "find_object", "shown_objects"]
+__all__ = ["ShownObject", "attributes_of", "find_object", "shown_objects"]
 
 
 def shown_objects(dataset: xr.Dataset) -> list[ShownObject]:
@@ -37,13 +35,8 @@ def shown_objects(dataset: xr.Dataset) -> list[ShownObject]:
     """
     view = SortedVariables.of(dataset)
     members: dict[str, list[str]] = {}
-    for name, path in view.paths.items():
-        members.setdefault(view.owner(name, path), []).append(name)
-    for path in [path for path in members if parent_of(path) in view.tables]:
-        # The categories of an aligned table are tables too, on its rows; columns of any type are not.
-        aligned = parent_of(path)
-        if aligned in members and view.rows(path, members[path]) == view.rows(aligned, members[aligned]):
-            members[aligned] += members.pop(path)
+    for name, path in view.objects.items():
+        members.setdefault(path, []).append(name)
     shown = [
         view.table(path, names) if path in view.tables else view.other(path, names)
         for path, names in members.items()

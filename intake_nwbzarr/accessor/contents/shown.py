@@ -15,9 +15,7 @@ from intake_nwbzarr.neurodata.types import ancestry, definition_of
 type Kind = Literal["series", "table", "other"]
 
 # What times are stored as; the path of a time coordinate ends in one of these.
-TIMES = frozenset({"timestamps", "starting_time", "times"})
-
-_COLUMN_TYPES = frozenset({"VectorData", "ElementIdentifiers"})
+_TIMES = frozenset({"timestamps", "starting_time", "times"})
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,6 @@ class ShownObject:
         Of a series: the variable with its data. None where that is not in the Dataset.
     rows
         Of a table: the dimension of its rows. None where one row was selected as a scalar.
-    prefix
-        Of a table: what comes before a column's name in the name of its variable.
     """
 
     path: str
@@ -52,21 +48,10 @@ class ShownObject:
     variables: tuple[str, ...]
     main: str | None = None
     rows: str | None = None
-    prefix: str = ""
 
     def is_a(self, ancestor: str) -> bool:
         """Whether the object is of a type of the core schema, or of one that extends it."""
         return self.neurodata_type is not None and ancestor in ancestry(self.neurodata_type)
-
-
-def parent_of(path: str) -> str:
-    """The path of what holds an object."""
-    return path.rpartition("/")[0]
-
-
-def _is_column(attributes: Mapping[str, Any], path: str) -> bool:
-    kinds = ancestry(str(attributes.get("neurodata_type")))
-    return not _COLUMN_TYPES.isdisjoint(kinds) or "ragged_values" in attributes or path.endswith("/id")
 
 
 @dataclass(frozen=True)
@@ -79,8 +64,8 @@ class SortedVariables:
         The Dataset.
     paths
         Where each variable comes from in the file.
-    known
-        These paths.
+    objects
+        The object that each is of.
     tables
         The paths of the tables that any column comes from.
     divided
@@ -91,7 +76,7 @@ class SortedVariables:
 
     dataset: xr.Dataset
     paths: Mapping[str, str]
-    known: frozenset[str]
+    objects: Mapping[str, str]
     tables: frozenset[str]
     divided: frozenset[str]
     timed: frozenset[str]
@@ -101,31 +86,20 @@ class SortedVariables:
         """Look at every variable once."""
         attributes = {str(name): variable.attrs for name, variable in dataset.variables.items()}
         paths = {name: str(own["nwb_path"]) for name, own in attributes.items() if "nwb_path" in own}
+        objects = {name: str(attributes[name].get("nwb_object", path)) for name, path in paths.items()}
         return cls(
             dataset,
             paths,
-            frozenset(paths.values()),
-            frozenset(parent_of(path) for name, path in paths.items() if _is_column(attributes[name], path)),
+            objects,
+            frozenset(path for name, path in objects.items() if "nwb_column" in attributes[name]),
             frozenset(str(own["ragged_values"]) for own in attributes.values() if "ragged_values" in own),
             frozenset(
                 str(dim)
                 for name, path in paths.items()
-                if path.rpartition("/")[2] in TIMES
+                if is_time(attributes[name]) and path != objects[name]
                 for dim in dataset.variables[name].dims
             ),
         )
-
-    def owner(self, name: str, path: str) -> str:
-        """The object that a variable is of, by the path that it says it comes from."""
-        parent, _, member = path.rpartition("/")
-        if parent in self.tables or parent in self.known:
-            return parent
-        if member in TIMES and name in self.dataset.coords:
-            return parent
-        # An object of another type: its parts say which, and so does the object itself.
-        kind = self.dataset.variables[name].attrs.get("neurodata_type")
-        known = attributes_of(self.dataset, parent).get("neurodata_type")
-        return parent if kind is not None and kind == known else path
 
     def dims(self, name: str) -> tuple[str, ...]:
         """The dimensions of a variable."""
@@ -137,7 +111,8 @@ class SortedVariables:
 
     def other(self, path: str, names: Sequence[str]) -> ShownObject | None:
         """A series, or an object of another type; None where only its time is there, for others to share."""
-        main = next((name for name in names if self.paths[name] == path), None)
+        own_data = (name for name in names if "nwb_object" not in self.dataset.variables[name].attrs)
+        main = next(own_data, None)
         dims = {dim for name in names for dim in self.dims(name)}
         if main is None and all(name in self.dataset.coords for name in names):
             others = (name for name in self.paths if name not in names)
@@ -165,10 +140,9 @@ class SortedVariables:
         if self.is_alone(path):
             kind = self.dataset.attrs.get("neurodata_type")
             return ShownObject(path, "table", path.rpartition("/")[2], kind, own, rows=rows)
-        prefix = self._prefix(path, own)
-        name = prefix.removesuffix("_") or str(rows)
+        name = self._prefix(own).removesuffix("_") or str(rows)
         kind = attributes_of(self.dataset, path).get("neurodata_type")
-        return ShownObject(path, "table", name, kind, own, None, rows, prefix)
+        return ShownObject(path, "table", name, kind, own, rows=rows)
 
     def is_one_row(self, path: str, names: Sequence[str]) -> bool:
         """Whether one row of a table was selected as a scalar, as its id then is."""
@@ -195,16 +169,23 @@ class SortedVariables:
         tables |= {safe_name(name) for name in tables}
         return next((dim for dim in along.values() if not tables.isdisjoint({dim, dim.rstrip("_")})), None)
 
-    def _prefix(self, path: str, names: Sequence[str]) -> str:
+    def _prefix(self, names: Sequence[str]) -> str:
         """What the names of a table's variables begin with, before the names of its columns."""
         found: Counter[str] = Counter()
         for name in names:
-            values = str(self.dataset.variables[name].attrs.get("ragged_values", self.paths[name]))
-            column = column_name(path, values)
+            # Names that something else has already are given underscores more.
+            column = str(self.dataset.variables[name].attrs.get("nwb_column", "")).rstrip("_")
             for form in dict.fromkeys((column, safe_name(column))):
-                if form in name and column != "id":
-                    found[name[: name.rindex(form)]] += 1
+                if form and name.rstrip("_").endswith(form) and name not in self.dataset.dims:
+                    found[name.rstrip("_").removesuffix(form)] += 1
         return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
+
+
+def is_time(attributes: Mapping[Any, Any]) -> bool:
+    """Whether a coordinate with these attributes is an object's time."""
+    path = str(attributes.get("nwb_path"))
+    # The labels of a series that is called ``times`` are at its own path.
+    return path.rpartition("/")[2] in _TIMES and path != attributes.get("nwb_object")
 
 
 def attributes_of(dataset: xr.Dataset, path: str) -> dict[str, Any]:

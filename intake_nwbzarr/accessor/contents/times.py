@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import xarray as xr
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.accessor.contents.shown import TIMES
+from intake_nwbzarr.accessor.contents.shown import is_time
 from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 from intake_nwbzarr.neurodata.series_time import TEMPLATES
 
@@ -57,7 +57,7 @@ def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
     for name, index in data.xindexes.items():
         if isinstance(index, LazyTimeIndex):
             found.append(SessionTime(str(name), index.dim, index))
-        elif isinstance(index, PandasIndex) and _path(data, str(name)).rpartition("/")[2] in TIMES:
+        elif isinstance(index, PandasIndex) and is_time(data.coords.variables[name].attrs):
             found.append(SessionTime(str(name), str(index.dim), index))
     return found
 

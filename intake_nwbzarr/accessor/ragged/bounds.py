@@ -104,7 +104,7 @@ def find_places(dataset: xr.Dataset) -> Places:
         divided = variable.attrs.get("ragged_values")
         if divided is None:
             continue
-        bound: Literal["start", "count"] = "start" if _ends(name, "_start") else "count"
+        bound = which_bound(name, variable)
         known = places.setdefault(str(divided), {}).setdefault(bound, str(name))
         if known != name:
             raise SelectionError(
@@ -112,6 +112,13 @@ def find_places(dataset: xr.Dataset) -> Places:
                 "whose; open the tables one by one, with group=."
             )
     return places
+
+
+def which_bound(name: Any, variable: xr.Variable) -> Literal["start", "count"]:
+    """Whether a variable says where rows start, or how long they are, by what its table alone calls it."""
+    # A name that a column has already is given underscores more.
+    called = str(variable.attrs.get("nwb_column", name)).rstrip("_")
+    return "start" if called.endswith("_start") else "count"
 
 
 def levels_of(dataset: xr.Dataset, name: str, places: Places) -> tuple[Bounds, ...]:
@@ -214,8 +221,3 @@ def run_positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> slice
     before = np.cumsum(counts) - counts
     positions: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - before, counts)
     return positions
-
-
-def _ends(name: Any, ending: str) -> bool:
-    # A name that a column has already is given underscores more.
-    return str(name).rstrip("_").endswith(ending)

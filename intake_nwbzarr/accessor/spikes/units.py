@@ -84,7 +84,7 @@ class UnitTable:
 
     def count_attributes(self, description: str) -> dict[str, Any]:
         """The attributes of counts."""
-        named = ("neurodata_type", "nwb_path")
+        named = ("neurodata_type", "nwb_path", "nwb_object")
         kept: dict[str, Any] = {key: self.attributes[key] for key in named if key in self.attributes}
         return {**kept, "units": "1", "description": description}
 

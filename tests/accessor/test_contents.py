@@ -1,0 +1,97 @@
+"""What a Dataset shows: whose each variable is, whatever things are called."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hdmf.common import DynamicTable, VectorData
+from pynwb import TimeSeries
+from pynwb.epoch import TimeIntervals
+
+from tests.neurodata.extension_files import extension_files
+from tests.neurodata.small_files import empty_session, write
+
+TRIALS, STARTS = [(0.0, 0.5), (1.0, 1.5)], [(0.0, 0.5), (1.0, 1.5), (2.0, 3.0)]
+
+
+@pytest.fixture(scope="module")
+def confusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Series called as their parts are, tables whose names and columns' names run into one another."""
+    nwbfile = empty_session()
+    for name in ("id", "times", "timestamps", "starting_time", "time"):
+        nwbfile.add_acquisition(TimeSeries(name=name, data=np.arange(5.0), unit="V", rate=10.0))
+    module = nwbfile.create_processing_module("a", "d")
+    b_c = VectorData(name="b_c", description="d", data=[1, 2])
+    c = [VectorData(name=name, description="d", data=data) for name, data in (("c", [3, 4]), ("c_", [5, 6]))]
+    module.add(DynamicTable(name="a", description="d", columns=[b_c]))
+    module.add(DynamicTable(name="a_b", description="d", columns=c))
+    for name, rows in (("trial", TRIALS), ("trial_start", STARTS)):
+        table = TimeIntervals(name=name, description="d")
+        for start, stop in rows:
+            table.add_interval(start_time=start, stop_time=stop)
+        nwbfile.add_time_intervals(table)
+    for spikes in ([1.0, 2.0], [3.0]):
+        nwbfile.add_unit(spike_times=spikes)
+    return write(tmp_path_factory.mktemp("contents"), nwbfile)
+
+
+@pytest.mark.parametrize("names", ["short", "path", "safe"])
+def test_objects_are_told_apart_whatever_they_are_called(confusing: Path, names: str) -> None:
+    dataset = xr.open_dataset(confusing, engine="nwbzarr", names=names)
+    frame = dataset.nwb.describe()
+    for name in ("id", "times", "timestamps", "starting_time", "time"):
+        row = frame.loc[f"acquisition/{name}"]
+        assert (row.type, row["shape"], row.rate) == ("TimeSeries", (5,), 10.0)
+        assert dataset.nwb.to_dataframe(f"acquisition/{name}").iloc[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert len(frame) == 10
+    assert dataset.nwb.to_dataframe("processing/a/a").to_dict("list") == {"b_c": [1, 2]}
+    assert dataset.nwb.to_dataframe("processing/a/a_b").to_dict("list") == {"c": [3, 4], "c_": [5, 6]}
+    for name, rows in (("trial", TRIALS), ("trial_start", STARTS)):
+        found = dataset.nwb.intervals(f"intervals/{name}")
+        assert list(found.itertuples(index=False, name=None)) == rows
+
+
+def test_renamed_variables_are_still_their_tables(confusing: Path) -> None:
+    dataset = xr.open_dataset(confusing, engine="nwbzarr").rename(
+        units_spike_times_start="first",
+        units_spike_times_count="number",
+        units_spike_times="spikes",
+        units="cell",
+        trial_start_time="on",
+        trial_stop_time="off",
+    )
+    assert dataset.nwb.describe().loc["units", "dims"] == ("cell",)
+    assert [spikes.tolist() for spikes in dataset.nwb.to_dataframe("units").spike_times] == [[1, 2], [3]]
+    np.testing.assert_array_equal(dataset.nwb.spike_times(1), [3.0])
+    assert dataset.nwb.intervals("intervals/trial").stop_time.tolist() == [0.5, 1.5]
+
+
+def test_what_a_saved_and_merged_dataset_shows_is_the_same(confusing: Path, tmp_path: Path) -> None:
+    dataset = xr.open_dataset(confusing, engine="nwbzarr", names="safe")
+    expected = dataset.nwb.describe().drop(columns="rate")
+    dataset.to_netcdf(tmp_path / "saved.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "saved.nc", engine="netcdf4") as saved:
+        found = saved.nwb.describe()
+    assert found.name.to_dict() == expected.name.to_dict()
+    assert found.type.to_dict() == expected.type.to_dict()
+    merged = xr.merge([dataset[list(dataset.data_vars)[half::2]] for half in (0, 1)], join="exact")
+    assert merged.nwb.describe().name.to_dict() == expected.name.to_dict()
+
+
+def test_series_in_a_container_that_has_arrays_are_objects_of_their_own(tmp_path: Path) -> None:
+    pose = extension_files(tmp_path)["pose"]
+    container = "processing/behavior/PoseEstimation"
+    for group in (None, container):
+        dataset = xr.open_dataset(pose, engine="nwbzarr", group=group)
+        frame = dataset.nwb.describe()
+        for name in ("nose", "tail"):
+            row = frame.loc[f"{container}/{name}"]
+            assert (row.type, row["name"], row["shape"]) == ("PoseEstimationSeries", name, (3, 2))
+            assert {name, f"{name}_confidence"} <= set(row.variables)
+            assert dataset.nwb.to_dataframe(name).shape == (3, 2)
+            assert dataset.nwb.to_pynapple(name).shape == (3, 2)
+        assert "dimensions" in "".join(frame.loc[container, "variables"])
+        with warnings.catch_warnings(action="error"):
+            assert dataset.nwb.restrict(0.05, 0.2)[f"{name}_confidence"].values.tolist() == [0.5]
