@@ -47,6 +47,8 @@ class AlongTime:
             Of units: the width of a bin in seconds. Of the window's end, a bin that is not whole is left out.
         rate
             Of series: lags per second. Required where samples are irregular; the series' own unless given.
+            Times in memory that are evenly spaced but for rounding, as after ``coarsen`` or ``resample``,
+            are regular; stored timestamps are not looked at for that.
         method
             Of series: ``nearest`` takes the nearest sample, of two equally near ones the later; ``ffill`` the
             last at or before; ``linear`` interpolates between both sides. A regular series is aligned by its
@@ -81,8 +83,7 @@ class AlongTime:
         Raises
         ------
         OptionError
-            When a keyword means nothing for a series or for units, is missing, or a dimension's name clashes;
-            when the times of a regular series are decoded, for they no longer tell its rate.
+            When a keyword means nothing for a series or for units, is missing, or a dimension's name clashes.
         NodeNotFoundError
             When the events have no such column.
         SelectionError

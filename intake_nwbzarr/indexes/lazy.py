@@ -14,10 +14,17 @@ from xarray.indexes import Index, PandasIndex
 from intake_nwbzarr.errors import BoundsError, SelectionError
 from intake_nwbzarr.indexes import combine, presentation
 from intake_nwbzarr.indexes.coordinate import time_variable
-from intake_nwbzarr.indexes.in_memory import IN_MEMORY_LIMIT, bring, cut, in_memory, pick
+from intake_nwbzarr.indexes.in_memory import (
+    IN_MEMORY_LIMIT,
+    bring,
+    cut,
+    in_memory,
+    is_in_memory,
+    pick,
+)
 from intake_nwbzarr.indexes.interface import Floats, Positions
 from intake_nwbzarr.indexes.labels import as_labels, positions_of_label
-from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps
+from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps, evenly_spaced
 from intake_nwbzarr.indexes.timestamps import TimestampView
 from intake_nwbzarr.xarray_internals import IndexSelResult
 
@@ -69,6 +76,21 @@ class LazyTimeIndex(Index):
         """Samples per second of a regular recording, whatever stride of it this is; None where irregular."""
         times = self.view.timestamps
         return times.rate if isinstance(times, RegularTimestamps) else None
+
+    @property
+    def as_regular(self) -> TimestampView | None:
+        """These times as a rate gives them: also of times in memory that are evenly spaced but for rounding.
+
+        None where they are irregular, or stored, for telling would take reading all of them.
+        """
+        if self.rate is not None:
+            return self.view
+        if not is_in_memory(self.view) or not self.view.timestamps.ascending:
+            return None
+        forwards = self.view.samples.step > 0
+        even = evenly_spaced((self.view if forwards else self.view[::-1]).values())
+        ahead = range(self.size)
+        return None if even is None else TimestampView(even, ahead if forwards else ahead[::-1])
 
     @property
     def samples(self) -> range:

@@ -136,8 +136,8 @@ CALLS: list[tuple[str, Callable[[Opened], Any]]] = [
     ("to_dataframe", lambda o: o("units").nwb.to_dataframe()),
     ("to_dataframe", lambda o: o().nwb.to_dataframe("licks")),
     ("to_dataframe", lambda o: o().nwb.to_dataframe("irregular")),
-    # Regular times tell a rate, where datetimes do not; stored ones no start before they are read.
-    ("describe", lambda o: o(REGULAR).nwb.describe().drop(columns="rate")),
+    # Of stored times the rate and the start are known once they are read, as datetimes are.
+    ("describe", lambda o: o(REGULAR).nwb.describe()),
     ("describe", lambda o: o().nwb.describe().drop(columns=["rate", "start", "duration"])),
     ("sweeps", lambda o: o().nwb.sweeps()),
     *(
@@ -157,9 +157,6 @@ CALLS: list[tuple[str, Callable[[Opened], Any]]] = [
 ]  # fmt: skip
 
 REFUSED: list[tuple[str, Callable[[Opened], Any]]] = [
-    ("align", lambda o: o(REGULAR).nwb.align(o(TRIALS), (-1, 1))),
-    ("align", lambda o: o(REGULAR).nwb.align(o(TRIALS), (-1, 1), rate=5000, method="nearest")),
-    ("align", lambda o: o(REGULAR).isel(time=slice(50)).nwb.align([0.6], (-1, 1), rate=9, method="linear")),
     ("resample_like", lambda o: o(REGULAR).nwb.resample_like(o(IRREGULAR), "nearest")),
     ("resample_like", lambda o: o().nwb.resample_like(o(REGULAR), "linear")),
 ]  # fmt: skip
@@ -220,6 +217,22 @@ def test_a_call_on_decoded_times_gives_what_it_gives_on_seconds(
 ) -> None:
     expected, found = (plain(call(Opened(path, {"decode_times": decode}))) for decode in (False, True))
     np.testing.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "keywords", [{}, {"method": "linear"}, {"rate": 20, "method": "nearest"}, {"on_missing": "drop"}]
+)
+def test_decoded_times_that_are_evenly_spaced_are_aligned_as_regular_ones(
+    path: Path, keywords: dict[str, Any]
+) -> None:
+    expected, found = (
+        opened(REGULAR).nwb.align(opened(TRIALS), (-0.5, 0.5), **keywords)
+        for opened in (Opened(path, {"decode_times": decode}) for decode in (False, True))
+    )
+    np.testing.assert_allclose(found.data, expected.data, rtol=1e-6)
+    np.testing.assert_array_equal(found.lag, expected.lag)
+    if "lag_offset" in expected.coords:
+        np.testing.assert_allclose(found.lag_offset, expected.lag_offset, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("call", names(REFUSED))

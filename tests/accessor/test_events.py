@@ -215,14 +215,38 @@ def test_gaps_are_missing() -> None:
     assert present["linear"] == [0, *range(21, 25)]
 
 
-def test_timestamps_that_pandas_indexes_are_irregular(session: Path) -> None:
+def test_timestamps_that_are_no_more_evenly_spaced_are_irregular(session: Path) -> None:
     counter = opened(session, "acquisition/counter")
-    masked = counter.isel(time=counter.time.values < 3)
-    indexed = masked.drop_indexes("time").set_xindex("time")
-    with pytest.raises(OptionError, match="irregular: say at which rate="):
-        indexed.nwb.align([2.0], (0, 0.1))
-    aligned = indexed.nwb.align([2.0], (0, 0.1), rate=100, method="nearest")
-    np.testing.assert_array_equal(aligned.data[0], np.arange(500, 600, 10))
+    masked = counter.isel(time=(counter.time.values < 3) & (counter.time.values != 2.5))
+    jittered = counter.assign_coords(time=counter.time + 2e-9 * np.sin(np.arange(counter.sizes["time"])))
+    for irregular in (masked, masked.drop_indexes("time").set_xindex("time"), jittered):
+        with pytest.raises(OptionError, match="irregular"):
+            irregular.nwb.align([2.0], (0, 0.1))
+        aligned = irregular.nwb.align([2.0], (0, 0.1), rate=100, method="nearest")
+        np.testing.assert_array_equal(aligned.data[0], np.arange(500, 600, 10))
+
+
+@pytest.mark.parametrize("decode_times", [False, True])
+def test_evenly_spaced_times_are_regular_whatever_made_them(session: Path, decode_times: bool) -> None:
+    counter = xr.open_dataset(session, engine="nwbzarr", group="acquisition/counter")
+    averaged = counter.coarsen(time=8).mean()
+    expected = COUNTER.reshape(-1, 8).mean(axis=1)
+    moved = [averaged, averaged[["data"]].isel(time=slice(None, None, -1))]
+    shift = 0.0
+    if decode_times:
+        decoded = xr.open_dataset(session, engine="nwbzarr", group="acquisition/counter", decode_times=True)
+        # Labelled by where each interval begins.
+        moved, shift = [decoded.resample(time="8ms", origin="start").mean()], -3.5 / RATE
+    else:
+        moved.append(averaged.assign_coords(time=averaged.time.values))
+    for regular in moved:
+        assert regular.nwb.describe()["rate"].tolist() in ([125.0], [np.nan])
+        first = START + 3.5 / RATE + shift
+        aligned = regular.nwb.align([first + 100 * 0.008, first + 10.2 * 0.008], (-0.04, 0.04))
+        assert aligned.lag.attrs["rate"] == 125.0
+        np.testing.assert_allclose(aligned.data[0], expected[95:105])
+        np.testing.assert_allclose(aligned.data[1], expected[5:15])
+        np.testing.assert_allclose(aligned.lag_offset, [0, -0.2 * 0.008], atol=1e-9)
 
 
 def test_datetimes_are_events_in_utc_or_in_their_own_zone(session: Path) -> None:

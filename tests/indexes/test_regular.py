@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import MetadataError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
+from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps, evenly_spaced
 from tests.indexes.twins import RATES, STARTS, assert_same, irregular, regular_twins, with_index
 
 HOUR = 108_000_000
@@ -201,6 +202,48 @@ def test_samples_that_share_a_rounded_time_are_selected_together_or_refused(
 def test_time_without_a_sensible_rate_is_refused(starting_time: float, rate: float, size: int) -> None:
     with pytest.raises(MetadataError):
         RegularTimeIndex.from_rate(starting_time, rate, size)
+
+
+@given(
+    st.sampled_from(STARTS) | st.floats(-1e5, 1e5),
+    st.sampled_from(RATES) | st.floats(0.1, 40_000),
+    st.integers(3, 300),
+    st.sampled_from([1, 3, 10]),
+)
+def test_averaged_and_shifted_times_are_regular_at_their_own_rate(
+    starting_time: float, rate: float, size: int, width: int
+) -> None:
+    times = starting_time + np.arange(size * width) / rate
+    if abs(starting_time) > 1e5:
+        return  # too coarse to tell, at some rates
+    for moved in (times.reshape(-1, width).mean(axis=1), times[::width] - starting_time, times[::width]):
+        found = evenly_spaced(moved)
+        assert found is not None
+        assert found.rate == pytest.approx(rate / width, rel=1e-9 / (moved[-1] - moved[0]))
+        np.testing.assert_allclose(found.at(np.arange(size)), moved, rtol=1e-15, atol=0.7e-9)
+
+
+@pytest.mark.parametrize("jitter", [2e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("rate", [1.0, 30.0, 1250.0, 30_000.0])
+def test_times_with_the_jitter_of_a_real_clock_are_irregular(rate: float, jitter: float) -> None:
+    times = np.arange(1000) / rate
+    jittered = np.sort(times + jitter * np.random.default_rng(0).normal(size=1000))
+    assert evenly_spaced(jittered) is None
+    assert IrregularTimeIndex.from_array(jittered).as_regular is None
+    gap = np.delete(times, 400)
+    assert evenly_spaced(gap) is None
+
+
+@pytest.mark.parametrize(
+    "times", [[], [1.0], [1.0, 2.0], [1.0, 1.0, 1.0], [0.0, np.nan, 2.0], [0.0, 1.0, np.inf]]
+)
+def test_times_that_tell_no_rate_have_none(times: list[float]) -> None:
+    assert evenly_spaced(np.array(times)) is None
+
+
+def test_times_so_large_that_they_cannot_tell_are_irregular() -> None:
+    assert evenly_spaced(1.7e9 + np.arange(1000) / 30_000) is None
+    assert evenly_spaced(1.7e9 + np.arange(1000) / 30) == RegularTimestamps(1.7e9, 30.0)
 
 
 def test_a_rate_is_not_guessed_from_timestamps() -> None:

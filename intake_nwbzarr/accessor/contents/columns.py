@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 
 import xarray as xr
@@ -86,7 +86,7 @@ def _column(
     if label is None or "ragged_values" in variable.attrs:
         return None
     divisions = tuple(_chain(path, bounds))
-    along = (table.rows,)
+    along: tuple[Hashable, ...] = (table.rows,)
     if divisions:
         if dataset.variables[divisions[0][1]].dims != along:
             return None

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import xarray as xr
 
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
+from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
 from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex
+from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps
 from intake_nwbzarr.indexes.timestamps import TimestampView
 
 
@@ -27,37 +28,35 @@ class TimeAxis:
         Whether the Dataset has them in the opposite order.
     rate
         Samples per second of a regular axis, None of an irregular.
-    lost_rate
-        Whether they are datetimes that were made of a regular time, whose rate they do not tell any more.
     """
 
     dimension: Hashable
     view: TimestampView
     backwards: bool
     rate: float | None
-    lost_rate: bool = False
 
 
 def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
     """The session's time along each dimension that data variables lie along and that has one.
 
-    Timestamps that pandas indexes, such as decoded ones, are irregular, whatever they were made of.
+    Times that pandas indexes, such as averaged or decoded ones, are regular where they are evenly spaced.
     """
     along = {dimension for variable in dataset.data_vars.values() for dimension in variable.dims}
     for time in session_times(dataset):
         if time.dim not in along:
             continue
         index = seconds_index(dataset, time)
-        rate, step = index.rate, index.samples.step
-        view = index.view if step > 0 else index.view[::-1]
-        stored = str(dataset.coords.variables[time.name].attrs.get("nwb_path", ""))
-        yield TimeAxis(
-            time.dim,
-            view,
-            step < 0,
-            None if rate is None else rate / abs(step),
-            lost_rate=is_decoded(time.index) and stored.endswith("/starting_time"),
-        )
+        regular = index.as_regular
+        view = index.view if regular is None else regular
+        rate = None if regular is None else rate_of(regular)
+        backwards = view.samples.step < 0
+        yield TimeAxis(time.dim, view[::-1] if backwards else view, backwards, rate)
+
+
+def rate_of(regular: TimestampView) -> float:
+    """The samples per second of a regular view."""
+    assert isinstance(regular.timestamps, RegularTimestamps)  # noqa: S101 - for the type checker.
+    return regular.timestamps.rate / abs(regular.samples.step)
 
 
 def seconds_index(dataset: xr.Dataset, time: SessionTime) -> LazyTimeIndex:

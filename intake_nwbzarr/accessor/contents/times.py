@@ -57,9 +57,16 @@ def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
     for name, index in data.xindexes.items():
         if isinstance(index, LazyTimeIndex):
             found.append(SessionTime(str(name), index.dim, index))
-        elif isinstance(index, PandasIndex) and is_time(data.coords.variables[name].attrs):
+        elif isinstance(index, PandasIndex) and _is_time(str(name), data.coords.variables[name]):
             found.append(SessionTime(str(name), str(index.dim), index))
     return found
+
+
+def _is_time(name: str, variable: xr.Variable) -> bool:
+    if "nwb_path" in variable.attrs:
+        return is_time(variable.attrs)
+    # Times that were computed from a coordinate's bare values say nothing any more, but for their name.
+    return (name == "time" or name.endswith("_time")) and variable.dtype.kind in "fM"
 
 
 def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:

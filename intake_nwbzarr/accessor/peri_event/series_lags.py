@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.seconds import datetimes_refused
 from intake_nwbzarr.accessor.contents.time_axis import TimeAxis
 from intake_nwbzarr.accessor.peri_event.grid_samples import on_grid
 from intake_nwbzarr.accessor.peri_event.lags import checked_positive, sample_steps
@@ -67,15 +66,10 @@ def series_lags(
     Raises
     ------
     OptionError
-        When a keyword means nothing, what an irregular series needs is not given, or the times of a regular
-        one are decoded.
+        When a keyword means nothing, or what an irregular series needs is not given.
     """
     if method is not None and method not in METHODS:
         raise OptionError(f"method={method!r} is not known; use one of {METHODS}.")
-    if axis.lost_rate:
-        raise datetimes_refused(
-            f"The times along {axis.dimension!r}", "no longer tell the rate of the series that is aligned"
-        )
     if axis.rate is None and (rate is None or method is None):
         raise OptionError(
             f"The samples along {axis.dimension!r} are irregular: say at which rate= (per second) and by "

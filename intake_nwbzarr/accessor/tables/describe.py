@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, attributes_of, shown_objects
-from intake_nwbzarr.accessor.contents.times import SessionTime, indexed_times
+from intake_nwbzarr.accessor.contents.time_axis import rate_of
+from intake_nwbzarr.accessor.contents.times import SessionTime, indexed_times, is_decoded
+from intake_nwbzarr.indexes import IrregularTimeIndex
 from intake_nwbzarr.indexes.in_memory import is_in_memory
 from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 
@@ -75,15 +77,21 @@ def _time(time: SessionTime) -> dict[str, Any]:
     """What is known of a time without reading it."""
     index = time.index
     if not isinstance(index, LazyTimeIndex):
-        values = index.index
-        return {"timestamps": len(values), **(_from_to(values[0], values[-1]) if len(values) else {})}
-    known: dict[str, Any] = {"timestamps": index.size}
-    if index.rate is not None:
-        known["rate"] = index.rate / abs(index.samples.step)
+        values: Any = index.index
+        if not len(values):
+            return {"timestamps": 0}
+        seconds = (values - values[0]).total_seconds() if is_decoded(index) else values
+        lazy = IrregularTimeIndex.from_array(seconds.to_numpy())
+        return {"timestamps": len(values), **_rate(lazy), **_from_to(values[0], values[-1])}
+    known: dict[str, Any] = {"timestamps": index.size, **_rate(index)}
     if index.size and (index.view.timestamps.computed or is_in_memory(index.view)):
         first, last = index.view.at([0, -1])
         known |= _from_to(first, last)
     return known
+
+
+def _rate(index: LazyTimeIndex) -> dict[str, float]:
+    return {} if index.as_regular is None else {"rate": rate_of(index.as_regular)}
 
 
 def _from_to(first: Any, last: Any) -> dict[str, Any]:

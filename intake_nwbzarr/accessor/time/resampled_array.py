@@ -182,9 +182,9 @@ class ResampledArray:
         starts, stops = self.labels.view.at(wanted), np.full(len(wanted), np.nan)
         followed = wanted + 1 < self.labels.size
         stops[followed] = self.labels.view.at(wanted[followed] + 1)
-        if self.labels.rate is not None and self.labels.starting_time is not None:
-            samples = self.labels.samples
-            stops[~followed] = self.labels.starting_time + (samples[-1] + samples.step) / self.labels.rate
+        if (regular := self.labels.as_regular) is not None:
+            samples = regular.samples
+            stops[~followed] = regular.timestamps.at(np.array([samples[-1] + samples.step]))
         return self._count_before(starts), self._count_before(stops)
 
     def _count_before(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
