@@ -18,13 +18,18 @@ from intake_nwbzarr.credentials import Secrets, ambient_identity
 from intake_nwbzarr.errors import LinkError, LocationError, OptionError
 from intake_nwbzarr.storage_options import OWN, canonical, split_options
 from intake_nwbzarr.urls import (
-    BUCKET,
-    CHAINED,
-    ODD_HOST,
     PATH_SAFE,
+    PLAIN,
     SCHEME,
+    canonical_bucket,
+    canonical_chain,
     canonical_http,
+    check_page,
+    check_path,
+    check_schemes,
+    is_encodable,
     normalise,
+    protocol_of,
     redact,
     split_url,
 )
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 type Place = str | os.PathLike[str] | Location | Store
 
+_SIGNED = re.compile(r"[?&][^=&/]*(?:x-amz-|key|sig|token|secret|passw|cred|auth)[^=&/]*=", re.IGNORECASE)
 _LINKED_SCHEMES = frozenset({"file", "http", "https", "s3"})
 
 # What this process' user, or a pickle of theirs, has named: only that is opened for a Dataset's attributes.
@@ -97,8 +103,13 @@ class Location:
 
     @property
     def scheme(self) -> str:
-        """``file``, ``http``, ``https``, ``s3`` or ``store``; anything else is fsspec's."""
-        return self.url.partition("://")[0] if "::" not in self.url else "fsspec"
+        """``file``, ``http``, ``https``, ``s3``, ``store``, or one of fsspec's: of a chain, the first."""
+        return self.url.partition("://")[0].partition("::")[0]
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether the URL is one of fsspec's chains; ``::`` in a name makes none."""
+        return self.scheme not in PLAIN and "::" in self.url
 
     @property
     def path(self) -> Path | None:
@@ -264,60 +275,64 @@ def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -
             raise LocationError(f"{location} carries its own storage options; give the URL to use others.")
         return location
     if isinstance(location, os.PathLike):
-        return _local(os.fspath(location), options)
+        return _local(_checked_text(os.fsdecode(location)), options)
     if not isinstance(location, str):
         return _open_store(location, options)
-    if "\0" in location or location == "":
-        raise LocationError("The location is empty or holds a NUL character.")
-    if CHAINED.match(location):
-        return _fsspec(location, options)
-    if not SCHEME.match(location):
-        return _local(location, options)
-    scheme, _, rest = location.partition("://")
-    match scheme.lower():
-        case "file" | "local":
-            plain, decoded = rest.removeprefix("localhost"), unquote(rest.removeprefix("localhost"))
-            return _local(decoded if not Path(plain).exists() and Path(decoded).exists() else plain, options)
-        case "http" | "https":
+    location = _checked_text(location)
+    match protocol_of(location):
+        case None:
+            return _local(location, options)
+        case "file" | "local" if SCHEME.match(location):
+            rest = location.partition("://")[2].removeprefix("localhost")
+            decoded = unquote(rest)
+            return _local(
+                decoded if not os.path.lexists(rest) and os.path.lexists(decoded) else rest, options
+            )
+        case "http" | "https" as scheme:
             url, hidden = canonical_http(location)
-            return _make(scheme.lower(), url, options, hidden)
+            check_page(url)
+            return _make(scheme, url, options, hidden)
         case "s3" | "s3a":
-            return _s3(rest, options)
+            return _s3(location.partition("://")[2], options)
         case "store":
             raise LocationError(
-                f"{location} names an open zarr Store of another time; give the store itself."
+                "The location names a zarr Store that was open at another time; give the store itself."
             )
         case _:
             return _fsspec(location, options)
 
 
+def _checked_text(location: str) -> str:
+    """A location that an operating system, a URL and a log can hold."""
+    if not location:
+        raise LocationError("The location is empty.")
+    if not is_encodable(location):
+        raise LocationError("The location holds a NUL character, or half of a character (a lone surrogate).")
+    return str(location)
+
+
 def _local(path: str, options: Mapping[str, Any]) -> Location:
-    url = "file://" + os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symlinks, as a shell)
-    return _make("file", url, options)
+    path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symlinks, as a shell)
+    check_path(path)
+    return _make("file", f"file://{path}", options)
 
 
 def _s3(rest: str, options: Mapping[str, Any]) -> Location:
-    bucket, _, key = rest.partition("/")
-    if "@" in bucket:
-        userinfo, _, bucket = bucket.rpartition("@")
+    authority, slash, path = rest.partition("/")
+    if "@" in authority:
+        userinfo, _, authority = authority.rpartition("@")
         name, _, password = userinfo.partition(":")
         options = {"key": unquote(name), "secret": unquote(password)} | dict(options)
-    if not BUCKET.fullmatch(bucket):
-        raise LocationError(
-            "An s3:// location is s3://bucket/key, and what follows s3:// here is no bucket's name; a key "
-            "pair goes into storage_options={'key': ..., 'secret': ...}."
-        )
-    if re.search(r"[?&](X-Amz-|AWSAccessKeyId=)", key):
+    bucket, key = canonical_bucket(authority + slash + path)
+    if _SIGNED.search(key):
         raise LocationError(f"s3://{bucket} is given with a signed query; such links are https:// URLs.")
     return _make("s3", f"s3://{bucket}/{key}".rstrip("/"), options)
 
 
 def _fsspec(url: str, options: Mapping[str, Any]) -> Location:
+    url = canonical_chain(url)
+    check_schemes(url)
     shown = redact(url)
-    if ODD_HOST.search(shown):
-        raise LocationError(
-            "The location has a host with a port that is no number; a / in a password is %2F."
-        )
     hidden = {} if shown == url else {"url": url}
     shown = shown.rstrip("/") if not shown.endswith("://") else shown
     return _make("fsspec", shown, options, hidden)
@@ -329,7 +344,8 @@ def _open_store(store: Any, options: Mapping[str, Any]) -> Location:
 
     if not isinstance(store, Store):
         raise LocationError(
-            f"A {type(store).__name__} is no location; give a path, a URL, a zarr Store or a Location."
+            f"Cannot open an object of type {type(store).__name__}; pass a path, a URL, a zarr Store or a "
+            "Location."
         )
     if isinstance(store, LocalStore):
         return _local(str(store.root), options)
@@ -377,7 +393,11 @@ def _resolve_source(
 ) -> tuple[str | None, list[str] | None]:
     """Where a link's source leads, as (scheme and authority, parts); None for where no link may lead."""
     remote = location.scheme in {"http", "https"}
-    if "\\" in source or "\0" in source or "::" in source or location.scheme == "store":
+    # Next to a location of fsspec's, :: would begin another link of a chain.
+    chained = "::" in source and (
+        location.scheme not in PLAIN or protocol_of(source) not in _LINKED_SCHEMES | {None}
+    )
+    if "\\" in source or "\0" in source or chained or location.scheme == "store":
         return None, None
     if SCHEME.match(source):
         scheme = source.partition("://")[0].lower()

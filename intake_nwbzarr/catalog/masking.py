@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from intake_nwbzarr.urls import is_misplaced
+
 MASK = "****"
 
 _SECRET_NAME = re.compile(
@@ -15,8 +17,9 @@ _SECRET_NAME = re.compile(
 # A value that is nothing but a template of Intake 1, `{{ env(NAME) }}`, or Intake 2, `{env(NAME)}`.
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 # A name and password, which may hold slashes: what follows a host's colon and is no port.
-_USERINFO = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/:?#\s]*:(?!\d+/)[^?#\s]*)@")
+_USERINFO = re.compile(r"(?<=://)(?:[^/?#]*|[^/:?#]*:(?!\d+/)[^?#]*)@")
 _QUERY = re.compile(r"(?<=\?)[^#\s]+")
+_FRAGMENT = re.compile(r"(?<=#)\S+")
 
 
 def masked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -37,13 +40,22 @@ def masked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
 def masked_url(url: object) -> str:
     """A URL with `MASK` for a user's name and password and for the query, where signatures stand.
 
+    So is the whole of a URL that is so mistyped that any part of it may be a password.
+
     Examples
     --------
     >>> masked_url("https://me:pass@host/a.nwb.zarr?X-Amz-Signature=0a1b")
     'https://****@host/a.nwb.zarr?****'
     """
     text = str(url)
-    return _QUERY.sub(MASK, _USERINFO.sub(f"{MASK}@", text)) if "://" in text else text
+    named = _USERINFO.sub(f"{MASK}@", text)
+    if is_misplaced(_TEMPLATE.sub("x", named)):
+        return MASK
+    if "://" not in text or text.startswith(("file://", "local://")):
+        return text
+    shown = _QUERY.sub(MASK, named)
+    # A key on S3 may hold the sign.
+    return _FRAGMENT.sub(MASK, shown) if re.search("https?://", text) else shown
 
 
 def _masked(value: Any, secret: bool) -> Any:

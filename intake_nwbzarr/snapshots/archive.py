@@ -18,12 +18,11 @@ from intake_nwbzarr.errors import (
     LimitError,
     LocationNotFoundError,
     NotInSnapshotError,
-    OptionError,
     SnapshotError,
 )
-from intake_nwbzarr.location import locate
 from intake_nwbzarr.snapshots.records import Date, KeptSession, decode
 from intake_nwbzarr.transport.log import readable_size
+from intake_nwbzarr.urls import check_path, local_path
 
 FORMAT: Final = "nwbzarr-snapshot"
 VERSION: Final = 1
@@ -210,7 +209,8 @@ def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
     """
     if isinstance(path, Snapshots):
         return path
-    place = local_path(path)
+    place = local_path(path, "A snapshot is a local file")
+    check_path(str(place))
     try:
         status = place.stat()
     except FileNotFoundError:
@@ -220,16 +220,6 @@ def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
     if not place.is_file():
         raise SnapshotError(f"{place} is a folder; a snapshot is one file. {_ANEW}")
     return _opened(place, (status.st_mtime_ns, status.st_size, status.st_ino))
-
-
-def local_path(path: object) -> Path:
-    """Where a snapshot is, or will be."""
-    place = locate(path).path if isinstance(path, str | os.PathLike) and os.fspath(path) else None
-    if place is None:
-        raise OptionError(
-            f"A snapshot is a local file, which {path!r:.200} is not; download it, and give its path."
-        )
-    return place
 
 
 @lru_cache(maxsize=4)

@@ -23,7 +23,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.documents import MAXIMUM_DOCUMENT_BYTES, load_documents
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.location import Location, Place, locate
-from intake_nwbzarr.snapshots.archive import Snapshots, local_path
+from intake_nwbzarr.snapshots.archive import Snapshots
 from intake_nwbzarr.snapshots.records import (
     CONSOLIDATED,
     DOCUMENTS,
@@ -37,6 +37,7 @@ from intake_nwbzarr.snapshots.serving import ServingTransport
 from intake_nwbzarr.snapshots.writing import replaced, write_snapshots
 from intake_nwbzarr.transport.contract import Fetched, Folder
 from intake_nwbzarr.transport.requests import run, standing_in
+from intake_nwbzarr.urls import local_path
 
 LARGEST_KEPT: Final = 64 * 2**20
 """Bytes of an object other than a document that is kept; a larger one is read from where it is, each time."""
@@ -104,7 +105,9 @@ def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | 
         When that is no local path, or there is something there that is no snapshot.
     """
     name = locations[0].url.rpartition("/")[2].removesuffix(".zip") if len(locations) == 1 else ""
-    target = local_path(f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path)
+    target = local_path(
+        f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "A snapshot is a local file"
+    )
     # Before minutes are spent on sessions.
     replaced(target)
     return target

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import unquote
 
 from intake_nwbzarr.credentials import Secrets
@@ -35,6 +38,9 @@ __all__ = [
 
 # A transport holds little more than its location; connections belong to the process.
 MOST_TRANSPORTS = 1024
+
+# A link of fsspec's that opens zip files itself.
+_OF_ZIP = re.compile(r"(?:^|::)zip(?:::|://)")
 
 _transports: OrderedDict[Hashable, Transport] = OrderedDict()
 _lock = threading.Lock()
@@ -176,16 +182,16 @@ def _cached(transport: Transport) -> Transport:
 
 def _is_archive(location: Location) -> bool:
     """Whether a location is a zip file that holds a store."""
-    if not location.url.endswith(".zip") or location.scheme == "store" or "zip:" in location.url:
+    if not location.url.endswith(".zip") or location.scheme == "store" or _OF_ZIP.search(location.url):
         return False
-    return location.path is None or not location.path.is_dir()
+    return location.path is None or not os.path.isdir(location.path)  # noqa: PTH112 (False for names too long)
 
 
 def _container(location: Location) -> tuple[Location, str]:
     """The folder that holds a file, with the same options and secrets, and the file's key in it."""
     if location.path is not None:
         # A link to an archive may lead anywhere: its user named it.
-        file = location.path.resolve()
+        file = Path(os.path.realpath(location.path))
         return replace(location, url=f"file://{file.parent}"), file.name
     start, separator, rest = location.url.rpartition("://")
     folder, _, name = rest.rpartition("/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import struct
 import threading
 from abc import ABC, abstractmethod
@@ -71,10 +72,14 @@ class LoopbackServer(ABC):
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
         self.port = 0
+        # Set before it starts: another address to listen on, and TLS.
+        self.host = "127.0.0.1"
+        self.tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.tls else ''}://{host}:{self.port}"
 
     def fault(self, kind: FaultKind, match: str = "", times: float = 1, **details: Any) -> None:
         """Let something go wrong: see `Fault`; ``times=math.inf`` for always."""
@@ -120,12 +125,17 @@ class LoopbackServer(ABC):
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, access_log=None, logger=_quiet, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, self.host, 0, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
         assert self._runner is not None
+        assert self._runner.server is not None
+        # TLS would wait for what the other side says at the end of a connection.
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

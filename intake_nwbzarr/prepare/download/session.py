@@ -20,6 +20,7 @@ from intake_nwbzarr.prepare.download.workspace import Workspace, local_errors
 from intake_nwbzarr.transport.contract import Fetched, Unchanged
 from intake_nwbzarr.transport.log import readable_size
 from intake_nwbzarr.transport.requests import Transport, gather, open_transport, run
+from intake_nwbzarr.urls import local_path
 
 AT_ONCE: Final = 64
 """Objects that are being fetched, or checked, at a time; the transport's budget may allow fewer requests."""
@@ -62,7 +63,9 @@ def download(
     Raises
     ------
     DownloadError
-        When the folder is something else, the disk is full, or what was written cannot be read back.
+        When the folder holds something else, the disk is full, or what was written cannot be read back.
+    OptionError
+        When the folder is no local path.
     LimitError
         When the session has more than two million objects.
     NWBZarrError
@@ -74,7 +77,7 @@ def download(
     s3://bucket/sub-1.nwb.zarr: 1,204 objects, 3.2 GB, verified, in /data/sub-1.nwb.zarr (1,204 fetched).
     """
     where = locate(location, storage_options).uncached
-    target = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 (the folder, and not what it links to)
+    target = local_path(folder, "The folder of a download is a local path")
     if where.path is not None and (where.path == target or target.is_relative_to(where.path)):
         raise DownloadError(f"{target} is the session itself, or lies in it; give another folder.")
     transport = open_transport(where)
