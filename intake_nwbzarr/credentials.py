@@ -13,7 +13,7 @@ import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,25 @@ _unlogged: ContextVar[bool] = ContextVar("unlogged", default=False)
 
 
 class _Discretion(logging.Filter):
-    """Drops what botocore says at DEBUG level of requests and answers with credentials, if made for us."""
+    """Drops what libraries say at DEBUG level of URLs, requests and credentials, if they work for us."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
         return not _unlogged.get()
 
 
-for _name in ("auth", "endpoint", "hooks", "httpsession", "parsers"):
-    logging.getLogger(f"botocore.{_name}").addFilter(_Discretion())
+# A filter of a logger does not see what its children log.
+_TALKATIVE = (
+    *(f"botocore.{name}" for name in ("auth", "endpoint", "hooks", "httpsession", "parsers")),
+    *("fsspec", "fsspec.asyn", "fsspec.cached", "fsspec.caching", "fsspec.http", "fsspec.reference"),
+    *("fsspec.local", "fsspec.sftp", "gcsfs", "s3fs", "webhdfs"),
+)
+for _name in _TALKATIVE:
+    logging.getLogger(_name).addFilter(_Discretion())
 
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Have botocore log nothing that holds credentials; what other users of it do is logged as ever."""
+    """Have botocore and fsspec log nothing that holds secrets; what others do with them is logged as ever."""
     before = _unlogged.set(True)
     try:
         yield
@@ -143,11 +149,15 @@ class S3Access:
         As asked for or configured, None where nothing says.
     signer
         None for anonymous requests.
+    verify
+        Whether a server's certificate is checked, or the path of those that are trusted instead of the
+        machine's.
     """
 
     endpoint_url: str | None
     region: str | None
     signer: AWSCredentials | None = field(repr=False)
+    verify: bool | str = True
 
 
 class AWSCredentials:
@@ -194,27 +204,32 @@ def s3_access(public: Mapping[str, Any], secrets: Secrets | None, url: str) -> S
     if not asked and not _configured():
         if not public.get("anon"):
             _log_anonymous(url)
-        return S3Access(public.get("endpoint_url"), public.get("region"), None)
+        verify = public.get("verify", True)
+        return S3Access(public.get("endpoint_url"), public.get("region"), None, verify)
 
     session = _session(public.get("profile"), url) if _has_profiles(public) else None
-    endpoint = public.get("endpoint_url") or _configured_endpoint(session)
-    region = public.get("region") or _configured_region(session)
+    access = S3Access(
+        public.get("endpoint_url") or _configured_endpoint(session),
+        public.get("region") or _configured_region(session),
+        None,
+        public.get("verify", _configured_certificates(session)),
+    )
     if public.get("anon"):
-        return S3Access(endpoint, region, None)
+        return access
     if given is not None and "key" in given:
         keys = _keys(given["key"], given["secret"], given.get("token"), url)
-        return S3Access(endpoint, region, AWSCredentials(keys, url))
+        return replace(access, signer=AWSCredentials(keys, url))
 
     source = _source(public, url, session)
     if source is not None:
-        return S3Access(endpoint, region, AWSCredentials(source, url, lambda: _source(public, url)))
+        return replace(access, signer=AWSCredentials(source, url, lambda: _source(public, url)))
     if secrets is not None:
         raise CredentialsError(missing_here(url))
     if asked:
         wanted = f"profile {public['profile']!r}" if public.get("profile") else "machine's role"
         raise CredentialsError(f"No credentials for {url}: the {wanted} gives none.")
     _log_anonymous(url)
-    return S3Access(endpoint, region, None)
+    return access
 
 
 def missing_here(url: str) -> str:
@@ -240,7 +255,7 @@ def ambient_identity() -> str:
 
 
 _VARIABLES = (
-    "AWS_ACCESS_KEY_ID", "AWS_CONFIG_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_ACCESS_KEY_ID", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_PROFILE", "AWS_REGION", "AWS_ROLE_ARN",
     "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN", "AWS_SHARED_CREDENTIALS_FILE",
@@ -254,7 +269,8 @@ def _files() -> tuple[Path, Path]:
         environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
         environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     )
-    first, second = (Path(os.path.expandvars(name)).expanduser() for name in names)
+    # As botocore does: where there is no home, the name stays as it is, and there is no such file.
+    first, second = (Path(os.path.expanduser(os.path.expandvars(name))) for name in names)  # noqa: PTH111
     return first, second
 
 
@@ -368,6 +384,12 @@ def _configured_region(session: Any | None) -> str | None:
     environment = os.environ
     default = session.get_config_variable("region") if session else environment.get("AWS_DEFAULT_REGION")
     return environment.get("AWS_REGION") or default
+
+
+def _configured_certificates(session: Any | None) -> bool | str:
+    """The path of the certificates that the environment or profile trusts; True for the machine's own."""
+    found = session.get_config_variable("ca_bundle") if session else os.environ.get("AWS_CA_BUNDLE")
+    return os.path.expanduser(found) if found else True  # noqa: PTH111 (where there is no home, as it stands)
 
 
 def _configured_endpoint(session: Any | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from intake_nwbzarr.cache_option import cache_option, revalidate_option
 from intake_nwbzarr.errors import CredentialsError, LocationError
-from intake_nwbzarr.urls import redact
+from intake_nwbzarr.urls import local_path, redact
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ OWN = frozenset(
 )
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
+    | {"use_ssl", "verify"}
 )
 S3_SECRET = frozenset({"key", "secret", "token"})
 _SWITCHES = frozenset(
-    {"anon", "requester_pays", "instance_role", "allow_external", "consolidated", "ship_credentials"}
+    {"anon", "requester_pays", "instance_role", "use_ssl"}
+    | {"allow_external", "consolidated", "ship_credentials"}
 )
 _AS_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")
@@ -149,7 +152,10 @@ def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dic
     known = S3_PUBLIC | S3_SECRET
     _refuse_unknown(set(flat) - known - _TUNING, known | OWN, "S3", url)
     flat = _switches(flat, url)
-    public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False}
+    encrypted, trusted = flat.pop("use_ssl", True), _trust(flat.pop("verify", True), url)
+    public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False} | trusted
+    if not encrypted:
+        public["use_ssl"] = False
     if public.get("addressing_style", "auto") not in _STYLES:
         raise LocationError(
             f"addressing_style={public['addressing_style']!r} for {url} means nothing; it is one of "
@@ -190,14 +196,32 @@ def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], d
         raise LocationError(
             f"S3 keys were given for {url}, which is read over plain HTTP; use s3://bucket/key."
         )
-    headers = dict(options.get("client_kwargs", {}).get("headers", {})) | dict(options.get("headers", {}))
-    others = set(options.get("client_kwargs", {})) - {"headers"}
-    others |= set(options) - {"client_kwargs", "headers", "anon"} - _TUNING
-    _refuse_unknown(others, OWN | {"headers"}, "HTTP", url)
+    client, known = dict(options.get("client_kwargs", {})), {"headers", "verify", "ssl"}
+    headers = dict(client.get("headers") or {}) | dict(options.get("headers") or {})
+    others = (set(client) - known) | (set(options) - known - {"client_kwargs", "anon"} - _TUNING)
+    _refuse_unknown(others, OWN | known, "HTTP", url)
+    # aiohttp, which fsspec's HTTP is made of, calls it ssl, and others verify.
+    flat = client | dict(options)
+    trusted = _trust(flat.get("verify", flat.get("ssl", True)), url)
     lines = {str(name): str(value) for name, value in headers.items()}
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
         raise LocationError(f"A header given for {url} holds a line break.")
-    return {}, {"headers": lines} if lines else {}
+    return trusted, {"headers": lines} if lines else {}
+
+
+def _trust(given: object, url: str) -> dict[str, Any]:
+    """The option `verify`, where it is not the default: False, or the path of what is trusted."""
+    value = _AS_TEXT.get(given.lower(), given) if isinstance(given, str) else given
+    if value is None or value is True:
+        return {}
+    if value is False:
+        return {"verify": False}
+    if not isinstance(value, str | os.PathLike):
+        raise LocationError(
+            f"The storage option verify (or ssl) for {url} is True, False, or the path of a file or folder "
+            f"of certificates, not an object of type {type(value).__name__}."
+        )
+    return {"verify": str(local_path(value, f"The storage option verify for {url} is a local path"))}
 
 
 def check_endpoint(endpoint: str) -> str:

@@ -105,7 +105,7 @@ def test_no_failure_shows_a_secret(
 ) -> None:
     said = io.StringIO()
     with (
-        caplog.at_level(logging.DEBUG, "intake_nwbzarr"),
+        caplog.at_level(logging.DEBUG),
         contextlib.redirect_stdout(said),
         contextlib.redirect_stderr(said),
         track_requests() as log,

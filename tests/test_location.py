@@ -321,7 +321,7 @@ def test_switches_may_be_text_as_catalogs_templates_give_them(value: object) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{"anon": "maybe"}, {"requester_pays": "no"}, {"addressing_style": "x"}, {"use_ssl": False}, "anon"],
+    [{"anon": "maybe"}, {"requester_pays": "no"}, {"addressing_style": "x"}, {"use_ssl": "no"}, "anon"],
     ids=str,
 )
 def test_a_value_that_means_nothing_is_an_error(options: Any) -> None:

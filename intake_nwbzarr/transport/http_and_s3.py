@@ -42,8 +42,10 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
+from intake_nwbzarr.transport.pool import check_certificates
 from intake_nwbzarr.transport.signature import sign
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
+from intake_nwbzarr.urls import access_point
 
 MOST_REDIRECTS = 3
 LARGEST_PAGE = 32 * 2**20
@@ -73,7 +75,13 @@ class HttpTransport(Transport):
         if "userinfo" in given:
             self._headers["Authorization"] = "Basic " + b64encode(given["userinfo"].encode()).decode()
         self._query = f"?{given['query']}" if "query" in given else ""
+        self._trust(location.public.get("verify", True))
         self._signed = bool(given)
+
+    def _trust(self, verify: bool | str) -> None:
+        self._verify = verify
+        if verify is not True:
+            check_certificates(verify, self.location)
 
     async def identity(self) -> Identity:
         """Told apart by the headers and the query that a caller gave."""
@@ -137,6 +145,7 @@ class HttpTransport(Transport):
 
     async def _ask(self, request: Request) -> Answer | Failure:
         """Exchange, following the redirects that may be followed."""
+        request = replace(request, verify=self._verify)
         for _ in range(MOST_REDIRECTS + 1):
             answer = await exchange(request, self.timeouts)
             if isinstance(answer, Failure) or answer.status not in _REDIRECTS or self._is_final(answer):
@@ -235,10 +244,12 @@ class S3Transport(HttpTransport):
         self._signer = access.signer
         self._signed = access.signer is not None
         self._endpoint = access.endpoint_url
-        self._region = access.region or "us-east-1"
-        if not _REGION.fullmatch(self._region):
-            raise CredentialsError(f"The region {self._region!r} for {location} is no AWS region.")
+        self._trust(access.verify)
         self._bucket, _, self._root = location.url.removeprefix("s3://").partition("/")
+        self._point = access_point(self._bucket)
+        self._region = self._point.region if self._point else access.region or "us-east-1"
+        if not _REGION.fullmatch(self._region):
+            raise CredentialsError(f"The region for {location} is not an AWS region, such as us-west-2.")
         self._style = location.option("addressing_style") or "auto"
         self._extra = {"x-amz-request-payer": "requester"} if location.option("requester_pays") else {}
 
@@ -303,7 +314,8 @@ class S3Transport(HttpTransport):
             url = self._address(key) + (f"?{query}" if query else "")
             signed = {**headers, **self._extra}
             if keys is not None:
-                signed = sign(method, url, signed, body, keys, region, datetime.now(UTC))
+                service = self._point.service if self._point else "s3"
+                signed = sign(method, url, signed, body, keys, region, datetime.now(UTC), service)
             request = Request(method, url, signed, (self.counted, counted), part, limit, body)
             answer = await self._ask(request)
             if isinstance(answer, Failure):
@@ -346,8 +358,12 @@ class S3Transport(HttpTransport):
 
     def _address(self, key: str) -> str:
         path = quote(key, safe="/~")
+        plain_http = self.location.option("use_ssl") is False
+        if self._point is not None:
+            scheme, _, host = (self._endpoint or f"https://{self._point.host}").partition("://")
+            return f"{'http' if plain_http else scheme}://{self._point.prefix}.{host}/{path}"
         domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-        endpoint = self._endpoint or f"https://s3.{self._region}.{domain}"
+        endpoint = self._endpoint or f"http{'' if plain_http else 's'}://s3.{self._region}.{domain}"
         # A certificate for *.s3.amazonaws.com covers no name with further dots.
         plain = re.fullmatch(r"[a-z0-9][a-z0-9-]+", self._bucket) is not None
         if self._style == "virtual" or (self._style == "auto" and plain and self._endpoint is None):

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from intake_nwbzarr.credentials import missing_here
+from intake_nwbzarr.credentials import missing_here, unlogged
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
     HostNotFoundError,
     ListingError,
     LocationError,
+    MissingPackageError,
     ResponseError,
     TransportError,
 )
@@ -69,7 +70,8 @@ class FsspecTransport(Transport):
             if start is not None and stop is not None and stop - start > limit:
                 return too_large(stop - start, limit)
             record(self.counted, "get", requests=1)
-            data = bytes(self._filesystem.cat_file(path, start=start, end=stop))
+            with unlogged():
+                data = bytes(self._filesystem.cat_file(path, start=start, end=stop))
         except Exception as error:
             failure = _failure(error)
         else:
@@ -89,7 +91,8 @@ class FsspecTransport(Transport):
     def _size(self, path: str) -> int:
         if path not in self._sizes:
             record(self.counted, "get", requests=1)
-            size = self._filesystem.info(path).get("size")
+            with unlogged():
+                size = self._filesystem.info(path).get("size")
             if not isinstance(size, int):
                 raise TypeError("the filesystem does not say how large an object is")
             self._sizes[path] = size
@@ -106,7 +109,8 @@ class FsspecTransport(Transport):
         # Some filesystems name files with a leading slash, and some without.
         start = f"{self._root}/".lstrip("/")
         try:
-            found = self._filesystem.find(self._path(prefix) if prefix else self._root, detail=True)
+            with unlogged():
+                found = self._filesystem.find(self._path(prefix) if prefix else self._root, detail=True)
         except Exception as error:
             failure = _failure(error)
         else:
@@ -126,7 +130,8 @@ class FsspecTransport(Transport):
     def _ls(self, folder: str) -> Folder | Failure:
         record(self.counted, "list", requests=1)
         try:
-            found = self._filesystem.ls(self._path(folder) if folder else self._root, detail=True)
+            with unlogged():
+                found = self._filesystem.ls(self._path(folder) if folder else self._root, detail=True)
         except Exception as error:
             failure = _failure(error)
         else:
@@ -203,7 +208,7 @@ def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
 
 def _origin(location: Location) -> Transport | None:
     """What a cache keeps copies of, for a second opinion: fsspec's caches call every failure "not found"."""
-    if location.store is not None or location.scheme != "fsspec":
+    if location.store is not None or not location.is_chain:
         return None
     url, options = _revealed(location)
     *caches, last = url.split("::")
@@ -225,19 +230,33 @@ def _origin(location: Location) -> Transport | None:
 def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
-    problem = ""
+    problem, missing = "", None
     try:
-        filesystem, path = url_to_fs(url, **options)
+        with unlogged():
+            filesystem, path = url_to_fs(url, **options)
+    except ImportError as error:
+        missing = _missing_package(error)
     except Exception as error:
         problem = type(error).__name__
     else:
         if "?" not in str(path):
             return filesystem, str(path).rstrip("/")
         problem = "a query belongs to one object, not to a folder of them"
+    if missing is not None:
+        raise MissingPackageError(f"{location} needs a package that is not installed: {missing}")
     raise LocationError(
         f"fsspec cannot open {location} with the options given ({problem}); check the URL's scheme, its "
         "options, and that the package of that filesystem is installed."
     )
+
+
+def _missing_package(error: ImportError) -> str:
+    """What fsspec's registry says that has to be installed, and the module that was not found."""
+    cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+    module = f"the module {cause.name} was not found" if cause.name else "a module was not found"
+    # The registry's own words come with their cause; others may hold what a caller gave.
+    advice = str(error).strip().rstrip(".") if error.__cause__ is not None and error.args[0] else ""
+    return f"{advice} ({module})." if advice else f"{module}."
 
 
 def _twin(filesystem: Any) -> Any:
@@ -266,6 +285,8 @@ def _failure(error: Exception) -> Failure | None:
                 "the storage refuses",
                 advice="Check the credentials, and that they may read there.",
             )
+        case ImportError():
+            return Failure(MissingPackageError, f"a package is not installed: {_missing_package(error)}")
         case _ if isinstance(error, _FINAL):
             return Failure(TransportError, f"the filesystem failed ({name})")
         case _ if "DNS" in name or "EndpointConnection" in name:

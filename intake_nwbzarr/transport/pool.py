@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 from aiohappyeyeballs import start_connection
 from yarl import URL
 
+from intake_nwbzarr.errors import LocationError
 from intake_nwbzarr.transport.connection import Connection, ExchangeError
 from intake_nwbzarr.transport.hosts import addresses, ascii_name, proxy_of
 from intake_nwbzarr.transport.loop import when_closing
@@ -41,8 +43,8 @@ class Server(NamedTuple):
     host: str
     port: int
     proxy: str | None = None
-    certificates: tuple[str | None, str | None] = (None, None)
-    """Of ``https``: where OpenSSL is told to find those that are trusted."""
+    certificates: tuple[bool | str, str | None, str | None] = (True, None, None)
+    """Of ``https``: whether, or by what path, they are checked; and where OpenSSL finds those it trusts."""
 
     @property
     def name(self) -> str:
@@ -59,8 +61,13 @@ class Server(NamedTuple):
         return f"Server({self.scheme}://{self.host}:{self.port})"
 
 
-def server_of(url: URL) -> Server:
+def server_of(url: URL, verify: bool | str = True) -> Server:
     """Whom a URL leads to, by the proxies and certificates that the environment names now.
+
+    Parameters
+    ----------
+    verify
+        Whether the server's certificate is checked, or the path of those that are trusted.
 
     Raises
     ------
@@ -68,6 +75,8 @@ def server_of(url: URL) -> Server:
         When that is no host on the web.
     """
     server = directly(url)
+    if server.scheme == "https" and verify is not True:
+        server = server._replace(certificates=(verify, None, None))
     proxy = proxy_of(f"{server.scheme}://{server.name}:{server.port}")
     return server if proxy is None else server._replace(proxy=proxy)
 
@@ -83,8 +92,10 @@ def directly(url: URL) -> Server:
     host, port = ascii_name(url.raw_host or ""), url.port
     if url.scheme not in _PORTS or not host or not port:
         raise ValueError("no web address")
-    trusted = (os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    return Server(url.scheme, host, port, certificates=trusted if url.scheme == "https" else (None, None))
+    if url.scheme == "http":
+        return Server(url.scheme, host, port)
+    trusted = (True, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return Server(url.scheme, host, port, certificates=trusted)
 
 
 class Pool:
@@ -234,5 +245,34 @@ def _address(proxy: str) -> URL:
 
 
 @lru_cache(maxsize=8)
-def _tls(file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 (the variables that OpenSSL reads)
-    return ssl.create_default_context()
+def _tls(verify: bool | str, file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: ARG001 (the variables that OpenSSL reads)
+    if isinstance(verify, str):
+        is_folder = Path(verify).is_dir()
+        return ssl.create_default_context(
+            cafile=None if is_folder else verify, capath=verify if is_folder else None
+        )
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def check_certificates(verify: bool | str, location: object) -> None:
+    """Refuse a path that holds no certificates.
+
+    Raises
+    ------
+    LocationError
+        Which names the location.
+    """
+    problem = ""
+    try:
+        _tls(verify, None, None)
+    except (OSError, ValueError) as error:
+        problem = type(error).__name__
+    if problem:
+        raise LocationError(
+            f"The certificates that verify (or AWS_CA_BUNDLE) names for {location} cannot be read "
+            f"({problem}): give the path of a file of certificates in PEM form."
+        )

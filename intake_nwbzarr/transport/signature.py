@@ -24,6 +24,7 @@ def sign(
     keys: Keys,
     region: str,
     now: datetime,
+    service: str = "s3",
 ) -> dict[str, str]:
     """Headers with the signature that botocore's ``S3SigV4Auth`` makes, in a small part of its time.
 
@@ -45,6 +46,8 @@ def sign(
         The bucket's.
     now
         In UTC; servers refuse signatures that are 15 minutes old.
+    service
+        Of AWS: some kinds of access points have one of their own.
 
     Returns
     -------
@@ -79,8 +82,8 @@ def sign(
             digest,
         ]
     )
-    scope = f"{day}/{region}/s3/aws4_request"
-    signature = _signer(keys.secret_key, day, region).copy()
+    scope = f"{day}/{region}/{service}/aws4_request"
+    signature = _signer(keys.secret_key, day, region, service).copy()
     signature.update(f"{_ALGORITHM}\n{moment}\n{scope}\n{sha256(request.encode()).hexdigest()}".encode())
     signed["Authorization"] = (
         f"{_ALGORITHM} Credential={keys.access_key}/{scope}, SignedHeaders={listed}, "
@@ -98,9 +101,9 @@ def _canonical_query(query: str) -> str:
 # A copy of an HMAC signs without letting go of the interpreter's lock, as hmac.digest does: to get it back
 # takes milliseconds where other threads decode.
 @lru_cache(maxsize=32)
-def _signer(secret: str, day: str, region: str) -> hmac.HMAC:
+def _signer(secret: str, day: str, region: str, service: str) -> hmac.HMAC:
     """The HMAC with the signing key of a day."""
     key = f"AWS4{secret}".encode()
-    for part in (day, region, "s3", "aws4_request"):
+    for part in (day, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return hmac.new(key, digestmod="sha256")

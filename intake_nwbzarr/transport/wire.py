@@ -54,6 +54,8 @@ class Request:
     ----------
     counted
         The location's URL and method, for the counts.
+    verify
+        Whether the server's certificate is checked, or the path of those that are trusted.
     """
 
     method: str
@@ -63,6 +65,7 @@ class Request:
     part: Part | None = None
     limit: int = LARGEST_ERROR
     body: bytes | None = field(default=None, repr=False)
+    verify: bool | str = True
 
 
 class _StaleError(Exception):
@@ -74,7 +77,7 @@ async def exchange(request: Request, timeouts: Timeouts) -> Answer | Failure:
     host = "the host"
     try:
         url = URL(request.url, encoded=True)
-        server = server_of(url)
+        server = server_of(url, request.verify)
         host = server.name
         message = _message(request, url, server)
         try:
@@ -215,7 +218,8 @@ def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
             return Failure(
                 TransportError,
                 f"the TLS connection to {host} cannot be trusted or made",
-                advice="Check the clock and the certificates of this machine (SSL_CERT_FILE).",
+                advice="Check this machine's clock and certificates; SSL_CERT_FILE, or storage_options="
+                "{'client_kwargs': {'verify': path}}, names those of an authority of your own.",
             )
         case ConnectError(), _:
             return Failure(TransportError, f"no connection to {host} ({_os_error(cause)})", attempts=3)

@@ -74,6 +74,18 @@ class S3Server(LoopbackServer):
     def anonymous_options(self) -> dict[str, Any]:
         return {"anon": True, "endpoint_url": self.endpoint_url}
 
+    @property
+    def certificate(self) -> Path:
+        """What must be trusted at `tls_endpoint_url`."""
+        assert self._tunnel is not None
+        return self._tunnel.certificate
+
+    @property
+    def tls_endpoint_url(self) -> str:
+        """The same server over TLS."""
+        assert self._runner is not None
+        return f"https://127.0.0.1:{self._runner.addresses[-1][1]}"
+
     def as_amazon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let this process take the server for Amazon's, until the test is over."""
         assert self._tunnel is not None

@@ -2,16 +2,22 @@
 
 import ssl
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from intake_nwbzarr.errors import TransportError
+from intake_nwbzarr.errors import LocationError, TransportError
+from intake_nwbzarr.location import locate
 from intake_nwbzarr.storage_options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.pool import Server
+from intake_nwbzarr.transport.requests import open_transport
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
+from tests.servers.http_server import StaticServer
+from tests.servers.s3_server import S3Server
 from tests.servers.scripted import Link, Script, Scripted, scripted, until
 from tests.servers.tunnel import certify
 from tests.transport.connected import sized
@@ -299,6 +305,87 @@ def test_a_certificate_behind_a_tunnel_is_checked_as_well(
             assert kinds == [b"CONNECT", b"CONNECT", b"CONNECT", b"GET"]
 
     run(scenario())
+
+
+@pytest.fixture
+def lab(certificate: Path, tmp_path: Path) -> Iterator[StaticServer]:
+    """A web server whose certificate only those trust who say so."""
+    (tmp_path / "zarr.json").write_bytes(b"{}")
+    server = StaticServer(tmp_path)
+    server.tls = server_side(certificate)
+    with server:
+        yield server
+
+
+def fetched(url: str, options: dict[str, Any]) -> bytes:
+    found = run(open_transport(locate(url, options)).get("zarr.json"))
+    assert found is not None
+    return bytes(found.data)
+
+
+def test_an_authority_of_one_s_own_is_trusted_where_it_is_named(
+    lab: StaticServer, certificate: Path, tmp_path: Path
+) -> None:
+    for options in (
+        {"client_kwargs": {"verify": str(certificate)}},
+        {"verify": certificate},
+        {"ssl": False},
+        {"client_kwargs": {"verify": False}},
+        {"verify": "false"},
+    ):
+        assert fetched(lab.url, options) == b"{}"
+    for options in ({}, {"verify": True}, {"ssl": None}, {"verify": str(tmp_path)}):
+        with pytest.raises(TransportError, match=r"cannot be trusted.*SSL_CERT_FILE.*'verify'"):
+            fetched(lab.url, options)
+    # Nobody else trusts it because one location did.
+    with pytest.raises(TransportError, match="cannot be trusted"):
+        fetched(lab.url, {})
+    # Whom one trusts is one thing, and who it is another.
+    with pytest.raises(TransportError, match="cannot be trusted"):
+        fetched(lab.url.replace("127.0.0.1", "localhost"), {"verify": str(certificate)})
+
+
+def test_s3_takes_its_authority_from_options_or_from_where_aws_tools_take_it(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "zarr.json").write_bytes(b"{}")
+    url = s3_server.upload(s3_server.private_bucket, "a.nwb.zarr", tmp_path)
+    options = {"key": s3_server.key, "secret": s3_server.secret, "endpoint_url": s3_server.tls_endpoint_url}
+    with pytest.raises(TransportError, match="cannot be trusted"):
+        fetched(url, options)
+    authority = str(s3_server.certificate)
+    for client in ({"verify": authority}, {"verify": False}, {"verify": "False"}):
+        assert fetched(url, options | {"client_kwargs": client}) == b"{}"
+    monkeypatch.setenv("AWS_CA_BUNDLE", authority)
+    assert fetched(url, options) == b"{}"
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    with pytest.raises(TransportError, match="cannot be trusted"):
+        fetched(url, options)
+    config = tmp_path / "config"
+    config.write_text(f"[default]\nca_bundle = {authority}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    assert fetched(url, options) == b"{}"
+
+
+def test_use_ssl_decides_where_no_endpoint_does(
+    http_server: StaticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", http_server.url)
+    for given in ({"use_ssl": False}, {"client_kwargs": {"use_ssl": False}}):
+        transport = open_transport(locate("s3://bucket/a", {"anon": True} | given))
+        assert run(transport.get("zarr.json")) is None
+    assert {seen.headers["Host"] for seen in http_server.requests} == {"bucket.s3.us-east-1.amazonaws.com"}
+    assert locate("s3://bucket/a", {"use_ssl": True}) == locate("s3://bucket/a")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"canary"])
+def test_certificates_that_cannot_be_read_are_an_error_at_once(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "authority.pem"
+    if content is not None:
+        path.write_bytes(content)
+    for url in ("https://127.0.0.1:9/a", "s3://bucket/a"):
+        with pytest.raises(LocationError, match=f"certificates that verify .* for {url} cannot be read"):
+            open_transport(locate(url, {"client_kwargs": {"verify": str(path)}}))
 
 
 def test_a_server_shows_no_password_of_its_proxy() -> None:

@@ -1,10 +1,12 @@
 """Signatures: those of botocore, byte for byte, and the examples that Amazon publishes."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
 from urllib.parse import quote, urlsplit
 
+import botocore.session
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -17,6 +19,7 @@ from intake_nwbzarr.location import locate
 from intake_nwbzarr.transport.listing import page_query
 from intake_nwbzarr.transport.requests import open_transport, run
 from intake_nwbzarr.transport.signature import sign
+from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
 SIGNATURE = ("Authorization", "X-Amz-Date", "X-Amz-Content-SHA256", "X-Amz-Security-Token")
@@ -151,3 +154,63 @@ def test_an_international_name_is_signed_as_it_is_sent() -> None:
         for host in ("b\u00fccher.example:9000", "xn--bcher-kva.example:9000")
     )
     assert named == sent
+
+
+POINTS = [
+    "arn:aws:s3:us-west-2:123456789012:accesspoint:lab",
+    "arn:aws-cn:s3:cn-north-1:123456789012:accesspoint:lab",
+    "arn:aws:s3-object-lambda:eu-west-1:123456789012:accesspoint:lab",
+    "arn:aws:s3-outposts:us-west-2:123456789012:outpost:op-01ac5d28a6a232904:accesspoint:lab",
+]
+
+
+class SentError(Exception):
+    """Raised where botocore would send a request, with the request."""
+
+
+def sent_by_botocore(arn: str, endpoint_url: str | None, keys: Keys, now: datetime) -> Any:
+    """The request for an object of an access point, from a region that is another."""
+    session = botocore.session.Session()
+    client = session.create_client(
+        "s3", "cn-northwest-1" if "aws-cn" in arn else "us-east-1", endpoint_url=endpoint_url,
+        aws_access_key_id=keys.access_key, aws_secret_access_key=keys.secret_key,
+    )  # fmt: skip
+
+    def stop(request: Any, **_: Any) -> None:
+        raise SentError(request)
+
+    client.meta.events.register("before-send.s3", stop)
+    with patch("botocore.auth.get_current_datetime", return_value=now), pytest.raises(SentError) as caught:
+        client.get_object(Bucket=arn, Key="day/a.nwb.zarr/lick rate/+0")
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize("arn", POINTS)
+@pytest.mark.parametrize("endpoint_url", [None, "http://s3.lab.example:9000"])
+def test_a_request_to_an_access_point_is_the_one_that_botocore_sends(
+    arn: str, endpoint_url: str | None, http_server: StaticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", http_server.url)
+    keys = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+    options = {"key": keys.access_key, "secret": keys.secret_key, "region": "us-east-1"}
+    # What goes over TLS is seen without it.
+    more = {"use_ssl": False} if endpoint_url is None else {"endpoint_url": endpoint_url}
+    transport = open_transport(locate(f"s3://{arn}/day/a.nwb.zarr", options | more))
+    assert run(transport.get("lick rate/+0")) is None
+    (seen,) = http_server.requests
+    now = datetime.strptime(seen.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    theirs = sent_by_botocore(arn, endpoint_url, keys, now)
+    there = urlsplit(theirs.url)
+    assert seen.headers["Host"] == there.netloc
+    assert urlsplit(seen.path).path == there.path
+    pattern = re.compile(r"Credential=[^,]*")
+    found, expected = seen.headers["Authorization"], theirs.headers["Authorization"].decode()
+    assert pattern.findall(found) == pattern.findall(expected)
+    # botocore adds headers of its own, which it signs as well.
+    request = AWSRequest("GET", f"http://{there.netloc}{there.path}", {}, b"")
+    service = arn.split(":")[2]
+    with patch("botocore.auth.get_current_datetime", return_value=now):
+        S3SigV4Auth(Credentials(keys.access_key, keys.secret_key), service, arn.split(":")[3]).add_auth(
+            request
+        )
+    assert found == request.headers["Authorization"]
