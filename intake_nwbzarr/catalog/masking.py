@@ -49,7 +49,7 @@ def masked_url(url: object) -> str:
     """
     text = str(url)
     named = _USERINFO.sub(f"{MASK}@", text)
-    if is_misplaced(_TEMPLATE.sub("x", named)):
+    if is_misplaced(_TEMPLATE.sub("any", named)):
         return MASK
     if "://" not in text or text.startswith(("file://", "local://")):
         return text
