@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from intake_nwbzarr.hierarchy import remembered
-from intake_nwbzarr.transport import remembering
+from intake_nwbzarr.transport import presence, remembering
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -57,6 +57,7 @@ def nothing_remembered() -> None:
     """Forget what other tests have read when they opened sessions, so that requests can be counted."""
     remembered.memory.clear()
     remembering.memory.clear()
+    presence.looks.clear()
 
 
 @pytest.fixture

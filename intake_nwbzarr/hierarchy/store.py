@@ -96,7 +96,7 @@ class HierarchyStore(Store):
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Fetch small chunks side by side that will be read one after the other; kept until `close`."""
-        fetched = fetch_many(self.hierarchy.transport, keys)
+        fetched = fetch_many(self.hierarchy.transport.while_opening(), keys)
         self._prefetched = {
             key: None if found is None else found.data for key, found in zip(keys, fetched, strict=True)
         }

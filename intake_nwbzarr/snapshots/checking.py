@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from intake_nwbzarr.errors import ObjectChangedError
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.snapshots.records import CONSOLIDATED, KeptFile, listing_digest
+from intake_nwbzarr.snapshots.records import CONSOLIDATED, KeptFile, KeptObject, listing_digest
 from intake_nwbzarr.transport.contract import Transport, Unchanged
 from intake_nwbzarr.transport.requests import gather, open_transport, run, standing_in
 
@@ -76,5 +76,9 @@ async def _is_same(file: KeptFile, key: str, transport: Transport) -> bool:
         found = await transport.get(key)
     if isinstance(found, Unchanged):
         return True
+    if (None if found is None else found.data) != kept.data:
+        return False
     # An object that was stored anew may have another ETag and be the same.
-    return (None if found is None else found.data) == kept.data
+    if found is not None and found.etag != kept.etag:
+        file.objects[key] = KeptObject(kept.data, found.etag)
+    return True

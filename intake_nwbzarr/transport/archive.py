@@ -12,7 +12,17 @@ from functools import cached_property
 from intake_nwbzarr.errors import LimitError, NotZarrError, ObjectChangedError, ResponseError
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.answers import Bytes
-from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
+from intake_nwbzarr.transport.contract import (
+    Failure,
+    Fetched,
+    Folder,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+    same_etag,
+    too_large,
+)
 
 # The directory is at the end; that of a small session arrives with the first request.
 FIRST_TAIL = 128 * 2**10
@@ -62,6 +72,7 @@ class ZipTransport(Transport):
 
     # Every request is the inner transport's; waiting for one while holding one could wait for ever.
     budgeted = False
+    presence_lasts = 0.0
 
     def __init__(self, location: Location, inner: Transport, name: str) -> None:
         super().__init__(location)
@@ -93,7 +104,7 @@ class ZipTransport(Transport):
             return data
         return Fetched(
             data[start:stop] if part is not None else data,
-            f"{member.CRC:08x}-{member.file_size:x}",
+            _etag(member),
             member.file_size,
         )
 
@@ -101,7 +112,7 @@ class ZipTransport(Transport):
         directory = await self._directory()
         start = f"{prefix}/" if prefix else ""
         return [
-            Listed(key, member.file_size, f"{member.CRC:08x}-{member.file_size:x}")
+            Listed(key, member.file_size, _etag(member))
             for key, member in (directory.members if directory is not None else {}).items()
             if key.startswith(start)
         ]
@@ -141,8 +152,13 @@ class ZipTransport(Transport):
             )
         return fetched.data
 
-    async def _is_gone(self) -> bool:
-        return await self._directory() is None
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        directory = await self._directory()
+        member = directory.members.get(key) if directory is not None else None
+        if member is None:
+            return None
+        found = _etag(member)
+        return Unchanged() if same_etag(found, etag) else Fetched(b"", found)
 
     async def _directory(self) -> _Directory | None:
         # Many readers at once share one reading; one that failed, or found nothing, is not remembered.
@@ -176,6 +192,10 @@ class ZipTransport(Transport):
             fetched.etag,
             size,
         )
+
+
+def _etag(member: zipfile.ZipInfo) -> str:
+    return f"{member.CRC:08x}-{member.file_size:x}"
 
 
 class _NeedsMoreError(Exception):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
+from math import inf
+from time import monotonic
 from typing import Any
 
 from intake_nwbzarr.errors import (
@@ -23,6 +25,7 @@ from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity,
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import readable_size, record
 from intake_nwbzarr.transport.loop import on_loop
+from intake_nwbzarr.transport.presence import REMEMBERED, check_presence
 
 __all__ = [
     "DOCUMENTS",
@@ -35,6 +38,8 @@ __all__ = [
     "Part",
     "Transport",
     "Unchanged",
+    "is_document",
+    "same_etag",
     "too_large",
 ]
 
@@ -58,12 +63,19 @@ class Transport(ABC):
     writable = False
     # Whether an ETag can be asked about without the object being sent.
     conditional = False
+    # Seconds for which a session that was seen is taken to be there.
+    presence_lasts = REMEMBERED
+    # The ETag of the session's metadata document, where whoever reads knows it.
+    state: str | None = None
+    # Whether a metadata document that was received a moment ago says that the session is there.
+    opening = False
 
     def __init__(self, location: Location) -> None:
         self.location = location
         # Whose requests are counted; see `count_for`.
         self.counted = location.url
         self.timeouts = timeouts(location.public)
+        self._seen = -inf
 
     def count_for(self, url: str) -> None:
         """Have requests counted for another location, such as an archive's that is read through this one."""
@@ -114,19 +126,16 @@ class Transport(ABC):
         LimitError
             When there are more bytes than `limit`; they are not received.
         ObjectChangedError
-            When the object has another ETag by now.
+            When the object has another ETag by now; or when a chunk is absent, and the session another one.
         TransportError
-            When it cannot be had, names the cause and the attempts; or when nothing is left of a whole local
-            folder or an archive, whose chunks would otherwise be taken for fill values.
+            When it cannot be had, names the cause and the attempts; or when a chunk is absent because the
+            whole session is, so that it would be taken for fill values.
         """
         part = _part(start, stop, suffix)
         fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit, etag)
         if fetched is None:
-            if key.rpartition("/")[2] not in DOCUMENTS and await on_loop(self._is_gone()):
-                raise TransportError(
-                    f"Cannot read {self.location}/{key}: {self.location} is not there any more, or not "
-                    "mounted. Bring it back, or open it where it is now."
-                )
+            if not is_document(key):
+                await on_loop(check_presence(self, self._safe(key)))
             return None
         if etag is not None and fetched.etag != etag:
             raise ObjectChangedError(
@@ -145,7 +154,9 @@ class Transport(ABC):
     ) -> Fetched | None:
         """As `get`, for another transport that makes something of the bytes, and checks the ETag itself."""
         safe = self._safe(key)
-        return await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+        found = await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+        self._note_seen(key, found)
+        return found
 
     async def get_unless(
         self, key: str, etag: str, *, part: Part | None = None, limit: int = LARGEST_OBJECT
@@ -172,14 +183,48 @@ class Transport(ABC):
     ) -> Fetched | Unchanged | None:
         """As `get_unless`, for another transport that makes something of the answer."""
         safe = self._safe(key)
-        return await on_loop(self._persist("get", safe, lambda: self._get_unless(safe, part, limit, etag)))
+        found = await on_loop(self._persist("get", safe, lambda: self._get_unless(safe, part, limit, etag)))
+        self._note_seen(key, found)
+        return found
 
-    def at(self, etag: str | None) -> Transport:  # noqa: ARG002 (of use to a cache)
+    async def find(self, key: str) -> Fetched | Unchanged | None:
+        """Look for a metadata document, by the session's state where that is known, without receiving it.
+
+        Returns
+        -------
+        Fetched, Unchanged or None
+            Fetched, whose bytes may be none of the document's, where its ETag is not that of the state.
+
+        Raises
+        ------
+        NWBZarrError
+            As `get`.
+        """
+        safe = self._safe(key)
+        return await on_loop(self._persist("get", safe, lambda: self._find(safe, self.state)))
+
+    @property
+    def presence_key(self) -> Hashable:
+        """What the session, in the state that is known here, is remembered by."""
+        return self.location.uncached.cache_key, self.state
+
+    def at(self, etag: str | None) -> Transport:
         """The same, for the state of the session whose metadata document has this ETag.
 
-        Nothing else is fetched through it; a cache may answer by itself what it keeps from that state.
+        Nothing else is fetched through it. A cache may answer by itself what it keeps from that state, and
+        a chunk that is absent is an error once the session has another.
         """
-        return self
+        from intake_nwbzarr.transport.over import OverTransport
+
+        return self if etag == self.state else OverTransport(self, etag)
+
+    def while_opening(self) -> Transport:
+        """The same for what is read just after the metadata, which need not be asked for again."""
+        from intake_nwbzarr.transport.over import OverTransport
+
+        opening = OverTransport(self, self.state)
+        opening.opening = True
+        return opening
 
     async def kept(self, key: str) -> Fetched | None:  # noqa: ARG002 (a cache's)
         """An object as a cache has it, without any request; None where there is no cache or it has none."""
@@ -262,6 +307,15 @@ class Transport(ABC):
         """What to raise instead of writing where `writable` is false."""
         return LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
 
+    def _note_seen(self, key: str, found: object) -> None:
+        if found is not None and is_document(key):
+            self._seen = monotonic()
+
+    @property
+    def seen(self) -> float:
+        """When a metadata document was received last, by `time.monotonic`."""
+        return self._seen
+
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         """One attempt; it counts its requests and the bytes it received."""
@@ -273,9 +327,10 @@ class Transport(ABC):
         found = await self._get(key, part, limit)
         return Unchanged() if isinstance(found, Fetched) and found.etag == etag else found
 
-    async def _is_gone(self) -> bool:
-        """Whether there is nothing at the location at all, where that is known without a request."""
-        return False
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        """One attempt to find out whether there is an object, and whether it has the ETag that is given."""
+        found = await self._get(key, Part(0, 1), 1)
+        return Unchanged() if isinstance(found, Fetched) and same_etag(found.etag, etag) else found
 
     @abstractmethod
     async def _list(self, prefix: str) -> Sequence[Listed]: ...
@@ -328,6 +383,16 @@ class Transport(ABC):
 
     def _safe(self, key: str) -> str:
         return safe_path(key, where=str(self.location))
+
+
+def is_document(key: str) -> bool:
+    """Whether a key is a metadata document's, or the location itself; else it is a chunk's."""
+    return key.rpartition("/")[2] in DOCUMENTS
+
+
+def same_etag(found: str | None, known: str | None) -> bool:
+    """Whether an ETag does not show that an object has changed; a weak one says as much here."""
+    return None in {found, known} or (found or "").removeprefix("W/") == (known or "").removeprefix("W/")
 
 
 def too_large(size: int | None, limit: int) -> Failure:

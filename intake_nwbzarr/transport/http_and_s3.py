@@ -30,6 +30,8 @@ from intake_nwbzarr.transport.contract import (
     Part,
     Transport,
     Unchanged,
+    is_document,
+    same_etag,
 )
 from intake_nwbzarr.transport.hosts import proxy_of, reach
 from intake_nwbzarr.transport.listing import (
@@ -77,6 +79,7 @@ class HttpTransport(Transport):
         self._query = f"?{given['query']}" if "query" in given else ""
         self._trust(location.public.get("verify", True))
         self._signed = bool(given)
+        self._found_by_redirect = False
 
     def _trust(self, verify: bool | str) -> None:
         self._verify = verify
@@ -90,7 +93,7 @@ class HttpTransport(Transport):
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         answer = await self._get_object(key, part, limit, {})
-        return answer if isinstance(answer, Failure) else self._fetched(answer)
+        return answer if isinstance(answer, Failure) else await self._fetched(answer, key)
 
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str
@@ -98,7 +101,18 @@ class HttpTransport(Transport):
         answer = await self._get_object(key, part, limit, {"If-None-Match": etag})
         if isinstance(answer, Failure):
             return answer
-        return Unchanged() if answer.status == 304 else self._fetched(answer)
+        return Unchanged() if answer.status == 304 else await self._fetched(answer, key)
+
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        # Without a body: the connection of a document that has changed is closed instead of receiving it.
+        answer = await self._get_object(key, None, 0, {} if etag is None else {"If-None-Match": etag})
+        if isinstance(answer, Failure):
+            return answer
+        is_there = answer.status in {200, 304}
+        self._found_by_redirect |= is_there and answer.redirected
+        if answer.status == 304 or (is_there and same_etag(answer.headers.get("ETag"), etag)):
+            return Unchanged()
+        return await self._fetched(answer, key)
 
     async def _get_object(
         self, key: str, part: Part | None, limit: int, condition: Mapping[str, str]
@@ -136,20 +150,35 @@ class HttpTransport(Transport):
     def _page(self, answer: Answer) -> Page | Failure:
         return parse_page(bytes(answer.body)) if answer.status == 200 else self._refusal(answer)
 
-    def _fetched(self, answer: Answer) -> Fetched | Failure | None:
+    async def _fetched(self, answer: Answer, key: str) -> Fetched | Failure | None:
         if answer.status in {200, 206}:
+            self._found_by_redirect |= answer.redirected
             return Fetched(answer.body, answer.headers.get("ETag"), answer.size)
-        if answer.status in {404, 410} and error_code(answer) != "NoSuchBucket":
+        if is_document(key) and answer.status == 410:
             return None
-        return self._refusal(answer)
+        if answer.status != 404 or error_code(answer) == "NoSuchBucket":
+            return self._refusal(answer)
+        if answer.redirected and not is_document(key) and not await self._finds_by_redirect():
+            # Elsewhere than where it was said to be: nothing tells that it was never stored.
+            return Failure(TransportError, "the server redirects to an address where it is not")
+        return None
+
+    async def _finds_by_redirect(self) -> bool:
+        """Whether the server redirects for what it does have, too."""
+        for document in ("zarr.json", ".zmetadata", ".zgroup"):
+            if not self._found_by_redirect:
+                await self._find(document, None)
+        return self._found_by_redirect
 
     async def _ask(self, request: Request) -> Answer | Failure:
         """Exchange, following the redirects that may be followed."""
         request = replace(request, verify=self._verify)
-        for _ in range(MOST_REDIRECTS + 1):
+        for number in range(MOST_REDIRECTS + 1):
             answer = await exchange(request, self.timeouts)
-            if isinstance(answer, Failure) or answer.status not in _REDIRECTS or self._is_final(answer):
+            if isinstance(answer, Failure):
                 return answer
+            if answer.status not in _REDIRECTS or self._is_final(answer):
+                return replace(answer, redirected=number > 0)
             target = await self._redirected(request.url, answer)
             if isinstance(target, Failure):
                 return target
@@ -211,6 +240,8 @@ class HttpTransport(Transport):
             )
         if status == 403:
             return Failure(AccessError, said, advice=self._forbidden())
+        if status == 410:
+            return Failure(TransportError, "it was removed for good: the server answered 410")
         if status == 412:
             return Failure(ObjectChangedError, "it was changed, or created, since it was read")
         if status in {408, 429} or status >= 500:
@@ -243,6 +274,7 @@ class S3Transport(HttpTransport):
         access = s3_access(location.public, location.secrets, location.url)
         self._signer = access.signer
         self._signed = access.signer is not None
+        self._found_by_redirect = False
         self._endpoint = access.endpoint_url
         self._trust(access.verify)
         self._bucket, _, self._root = location.url.removeprefix("s3://").partition("/")

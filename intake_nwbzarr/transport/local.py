@@ -15,7 +15,16 @@ from intake_nwbzarr.errors import (
     UnsafePathError,
 )
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
+from intake_nwbzarr.transport.contract import (
+    Failure,
+    Fetched,
+    Folder,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+    too_large,
+)
 from intake_nwbzarr.transport.log import record
 
 # Taken for absent, a chunk that git-annex has not fetched would be read as its array's fill value.
@@ -31,6 +40,7 @@ class LocalTransport(Transport):
 
     budgeted = False
     writable = True
+    presence_lasts = 0.0
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)
@@ -73,16 +83,20 @@ class LocalTransport(Transport):
         trail = (Path(self._root, part) for part in (key, *map(str, Path(key).parents)))
         return any(path.is_symlink() and not path.exists() for path in trail)
 
-    async def _is_gone(self) -> bool:
-        return await asyncio.to_thread(self._holds_nothing)
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        return await asyncio.to_thread(self._stat, key, etag)
 
-    def _holds_nothing(self) -> bool:
-        # The folder that a disk is mounted on stays, empty, when it is not.
+    def _stat(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        # In no count, as nothing is read.
         try:
-            with os.scandir(self._root) as entries:
-                return next(entries, None) is None
+            found = _etag(Path(self._inside(key)).stat())
         except (FileNotFoundError, NotADirectoryError):
-            return True
+            return None
+        except OSError as error:
+            return _failure(error)
+        # Another machine may have a copy of its own, with the same bytes and other times.
+        same = etag is None or _size_of(found) == _size_of(etag)
+        return Unchanged() if same else Fetched(b"", found)
 
     async def _list(self, prefix: str) -> list[Listed]:
         async def attempt() -> list[Listed] | Failure:
@@ -192,6 +206,10 @@ def _read_exactly(descriptor: int, start: int, stop: int) -> bytes:
 
 def _etag(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
+
+
+def _size_of(etag: str) -> list[str]:
+    return etag.split("-")[1:2]
 
 
 def _failure(error: OSError) -> Failure:

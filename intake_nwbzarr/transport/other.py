@@ -19,7 +19,16 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.storage_options import OWN
-from intake_nwbzarr.transport.contract import Failure, Fetched, Folder, Listed, Part, Transport, too_large
+from intake_nwbzarr.transport.contract import (
+    Failure,
+    Fetched,
+    Folder,
+    Listed,
+    Part,
+    Transport,
+    Unchanged,
+    too_large,
+)
 from intake_nwbzarr.transport.log import record
 
 _CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
@@ -85,6 +94,22 @@ class FsspecTransport(Transport):
             )
         return failure
 
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        if self._origin is not None:
+            return await self._origin._find(key, etag)
+        return await asyncio.to_thread(self._first_byte, key)
+
+    def _first_byte(self, key: str) -> Unchanged | Failure | None:
+        # Not `exists`, which may be answered from an earlier listing.
+        record(self.counted, "get", requests=1)
+        try:
+            self._filesystem.cat_file(self._path(key), start=0, end=1)
+        except Exception as error:
+            failure = _failure(error)
+        else:
+            return Unchanged()
+        return failure
+
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}" if self._root else key
 
@@ -100,11 +125,11 @@ class FsspecTransport(Transport):
 
     async def _list(self, prefix: str) -> list[Listed]:
         async def attempt() -> list[Listed] | Failure:
-            return await asyncio.to_thread(self._find, prefix)
+            return await asyncio.to_thread(self._files, prefix)
 
         return await self._persist("list", prefix, attempt)
 
-    def _find(self, prefix: str) -> list[Listed] | Failure:
+    def _files(self, prefix: str) -> list[Listed] | Failure:
         record(self.counted, "list", requests=1)
         # Some filesystems name files with a leading slash, and some without.
         start = f"{self._root}/".lstrip("/")
@@ -310,4 +335,4 @@ def _is_absence(cause: BaseException) -> bool:
     response = getattr(cause, "response", None)
     if isinstance(response, Mapping):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
-    return str(status) in {"404", "410"}
+    return str(status) == "404"

@@ -7,14 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.contract import (
-    DOCUMENTS,
-    Fetched,
-    Identity,
-    Part,
-    Transport,
-    Unchanged,
-)
+from intake_nwbzarr.transport.contract import Fetched, Transport, is_document
 from intake_nwbzarr.transport.memory import Memory
 from intake_nwbzarr.transport.over import OverTransport
 from intake_nwbzarr.transport.requests import open_transport, standing_in
@@ -63,20 +56,11 @@ class RememberingTransport(OverTransport):
         The ETag of the session's metadata document, where the caller knows it.
     """
 
+    opening = True
+
     def __init__(self, own: Transport, scope: Hashable, state: str | None = None) -> None:
-        super().__init__(own)
+        super().__init__(own, state)
         self._scope = scope
-        self._state = state
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RememberingTransport) and (other._inner, other._scope, other._state) == (
-            self._inner,
-            self._scope,
-            self._state,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self._inner, self._scope, self._state))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._inner.__reduce__()
@@ -96,33 +80,14 @@ class RememberingTransport(OverTransport):
         etag: str | None = None,
     ) -> Fetched | None:
         """As `Transport.get`; what is remembered costs no request, and is in no count."""
-        is_document = key.rpartition("/")[2] in DOCUMENTS
         is_whole = start is None and stop is None and suffix is None
-        name = (self._scope, self._state, key)
-        if self._state is None or is_document or not is_whole:
-            return await self._inner.get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
+        name = (self._scope, self.state, key)
+        if self.state is None or is_document(key) or not is_whole:
+            return await super().get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
         known = memory.get(name)
         if known is not None and etag in {None, known.etag} and (limit is None or len(known.data) <= limit):
             return known
-        fetched = await self._inner.get(key, limit=limit, etag=etag)
+        fetched = await super().get(key, limit=limit, etag=etag)
         if fetched is not None and len(fetched.data) <= LARGEST:
             memory.put(name, fetched, len(fetched.data) + _OVERHEAD)
         return fetched
-
-    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
-        """Of the location's own transport."""
-        return await self._inner.fetch(key, part, limit, etag)
-
-    async def fetch_unless(
-        self, key: str, part: Part | None, limit: int, etag: str
-    ) -> Fetched | Unchanged | None:
-        """Of the location's own transport."""
-        return await self._inner.fetch_unless(key, part, limit, etag)
-
-    async def kept(self, key: str) -> Fetched | None:
-        """Of the location's own transport."""
-        return await self._inner.kept(key)
-
-    async def identity(self) -> Identity:
-        """Of the location's own transport."""
-        return await self._inner.identity()

@@ -44,6 +44,7 @@ class Answer:
     headers: Mapping[str, str]
     body: Bytes
     size: int | None = None
+    redirected: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Request:
     ----------
     counted
         The location's URL and method, for the counts.
+    limit
+        Bytes of the body at most; none of it is received where that is 0.
     verify
         Whether the server's certificate is checked, or the path of those that are trusted.
     """
@@ -141,6 +144,8 @@ async def _checked(connection: Connection, head: Head, request: Request, stall: 
             )
         beginning = await connection.receive(LARGEST_ERROR, stall)
         return Answer(head.status, head.headers, beginning)
+    if request.limit == 0:
+        return Answer(head.status, head.headers, b"")
     if request.method == "GET" and head.length is None and not head.chunked:
         return Failure(
             ResponseError, "the server does not say how long its answer is, so its end cannot be told"

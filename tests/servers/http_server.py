@@ -18,6 +18,9 @@ class StaticServer(LoopbackServer):
         # When set, requests must carry exactly this Authorization header, or this query.
         self.authorization: str | None = None
         self.query: str | None = None
+        # Whether objects have an ETag; where everything is instead, as of a portal.
+        self.etags = True
+        self.forward_to: str | None = None
 
     async def answer(self, request: web.Request) -> Response:
         path, _, query = request.raw_path.partition("?")
@@ -25,6 +28,8 @@ class StaticServer(LoopbackServer):
             return Response(401)
         if self.query is not None and query != self.query:
             return Response(403)
+        if self.forward_to is not None:
+            return Response(307, b"", {"Location": self.forward_to + request.raw_path})
         file = self.root / unquote(path).lstrip("/")
         if ".." in file.parts or not file.is_file():
             return Response(404, b"not found")
@@ -32,6 +37,7 @@ class StaticServer(LoopbackServer):
             return Response(405)
         body = file.read_bytes()
         etag = f'"{md5(body, usedforsecurity=False).hexdigest()}"'
-        if request.headers.get("If-None-Match") == etag:
+        if self.etags and request.headers.get("If-None-Match") == etag:
             return Response(304, b"", {"ETag": etag})
-        return partial(body, request.headers.get("Range"), {"ETag": etag, "Accept-Ranges": "bytes"})
+        tagged = {"ETag": etag} if self.etags else {}
+        return partial(body, request.headers.get("Range"), tagged | {"Accept-Ranges": "bytes"})

@@ -17,6 +17,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def web(http_server: StaticServer) -> StaticServer:
-    """A server with one object, `a/0`."""
+    """A server with one object, `a/0`, and a metadata document."""
     store_object(http_server, "a/0", DATA)
+    store_object(http_server, "zarr.json", b"{}")
     return http_server

@@ -144,7 +144,7 @@ def test_a_refusal_is_not_repeated(
 
 
 def test_a_missing_object_is_none_after_one_request(server: StaticServer | S3Server) -> None:
-    assert run(source(server).get("no/such/key")) is None
+    assert run(source(server).get("no/such/.zattrs")) is None
     assert server.count() == 1
 
 

@@ -10,6 +10,7 @@ from intake_nwbzarr.transport.requests import fetch_many, open_transport, run
 
 def test_logs_may_be_nested_and_count_while_open_only(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "zarr.json").write_bytes(b"{}")
     transport = open_transport(locate(tmp_path))
     with track_requests() as outer:
         run(transport.get("a"))

@@ -127,6 +127,7 @@ def test_what_a_cache_calls_not_found_is_asked_for_again(
 ) -> None:
     (http_server.root / "group").mkdir()
     (http_server.root / "group" / "0").write_bytes(DATA)
+    (http_server.root / ".zgroup").write_bytes(b"{}")
     server: StaticServer | S3Server = http_server if kind == "http" else s3_server
     url = http_server.url
     if kind == "s3":

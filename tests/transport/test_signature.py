@@ -143,7 +143,7 @@ def test_the_host_is_signed_as_it_is_sent(s3_server: S3Server) -> None:
     endpoint = f"http://LocalHost:{urlsplit(s3_server.endpoint_url).port}"
     options = s3_server.signed_options | {"endpoint_url": endpoint}
     transport = open_transport(locate(f"s3://{s3_server.private_bucket}/spelt", options))
-    assert run(transport.get("nothing")) is None
+    assert run(transport.get("nothing/.zattrs")) is None
     assert s3_server.requests[-1].status == 404
 
 

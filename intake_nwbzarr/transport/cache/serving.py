@@ -6,24 +6,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 from intake_nwbzarr.cache_option import DEFAULT_SIZE, default_folder
-from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.copies import Copies
 from intake_nwbzarr.transport.cache.files import Copy, PartName, tag
 from intake_nwbzarr.transport.cache.parts import Piece, cover
 from intake_nwbzarr.transport.cache.store import open_store
-from intake_nwbzarr.transport.contract import (
-    DOCUMENTS,
-    Fetched,
-    Identity,
-    Part,
-    Transport,
-    Unchanged,
-)
+from intake_nwbzarr.transport.contract import Fetched, Part, Transport, Unchanged, is_document
 from intake_nwbzarr.transport.log import record
 from intake_nwbzarr.transport.loop import on_loop
 from intake_nwbzarr.transport.over import OverTransport
@@ -72,24 +63,10 @@ class CachedTransport(OverTransport):
     """
 
     def __init__(self, shared: _Shared, state: str | None = None) -> None:
-        super().__init__(shared.inner)
+        super().__init__(shared.inner, state)
         self._shared = shared
         self._copies = shared.copies
-        self._state = state
         self._revalidate: bool | None = self.location.option("revalidate")
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, CachedTransport)
-            and other._shared is self._shared
-            and other._state == self._state
-        )
-
-    def __hash__(self) -> int:
-        return hash((id(self._shared), self._state))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.location, self._state)
 
     def at(self, etag: str | None) -> Transport:
         """The same, for the state of the session whose metadata document has this ETag."""
@@ -99,10 +76,6 @@ class CachedTransport(OverTransport):
         """Have requests counted for another location."""
         super().count_for(url)
         self._inner.count_for(url)
-
-    async def identity(self) -> Identity:
-        """Of the transport that fetches."""
-        return await self._inner.identity()
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """As `get`; for an object that is known to have `etag`, a copy that has it is current."""
@@ -144,7 +117,7 @@ class CachedTransport(OverTransport):
             return _answer(copy)
         found = await self._inner.fetch_unless(key, None, limit, copy.etag)
         if isinstance(found, Unchanged):
-            await self._copies.confirm(key, [copy], self._state)
+            await self._copies.confirm(key, [copy], self.state)
             return _answer(copy)
         return await self._note(key, None, found)
 
@@ -160,7 +133,7 @@ class CachedTransport(OverTransport):
             asked = await self._inner.fetch_unless(key, part, limit, copies[0].etag)
             if not isinstance(asked, Unchanged):
                 return await self._note(key, part, asked)
-            await self._copies.confirm(key, copies, self._state)
+            await self._copies.confirm(key, copies, self.state)
         return found.joined({})
 
     async def _fill(
@@ -173,7 +146,7 @@ class CachedTransport(OverTransport):
         for gap, piece in zip(parts, fetched, strict=True):
             if piece is None or piece.etag != found.etag or piece.size != found.size:
                 return await self._fetch(key, part, limit, None)
-            await self._copies.keep(key, gap, piece, self._state)
+            await self._copies.keep(key, gap, piece, self.state)
             filled[gap.start or 0] = piece.data
         return found.joined(filled)
 
@@ -204,15 +177,14 @@ class CachedTransport(OverTransport):
         if fetched is None:
             await self._copies.forget(key)
         else:
-            await self._copies.keep(key, part, fetched, self._state)
+            await self._copies.keep(key, part, fetched, self.state)
         return fetched
 
     def _is_current(self, key: str, copy: Copy) -> bool:
         """Whether a copy needs no question."""
         if self._revalidate is not None:
             return not self._revalidate
-        is_document = key.rpartition("/")[2] in DOCUMENTS
-        return not is_document and self._state is not None and copy.state == self._state
+        return not is_document(key) and self.state is not None and copy.state == self.state
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
         try:
@@ -247,9 +219,3 @@ class _Covering:
 
 def _answer(copy: Copy) -> Fetched:
     return Fetched(copy.data, copy.etag, copy.size, len(copy.data))
-
-
-def _reopened(location: Location, state: str | None) -> Transport:
-    from intake_nwbzarr.transport.requests import open_transport
-
-    return open_transport(location).at(state)
