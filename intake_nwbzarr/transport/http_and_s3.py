@@ -9,6 +9,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
+from yarl import URL
+
 from intake_nwbzarr.credentials import missing_here, s3_access
 from intake_nwbzarr.errors import (
     AccessError,
@@ -33,7 +35,7 @@ from intake_nwbzarr.transport.contract import (
     is_document,
     same_etag,
 )
-from intake_nwbzarr.transport.hosts import proxy_of, reach
+from intake_nwbzarr.transport.hosts import ascii_name, proxy_of, reach
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -124,11 +126,11 @@ class HttpTransport(Transport):
 
     async def _list(self, prefix: str) -> list[Listed]:
         ask, root = self._listing(prefix)
-        return await list_pages(ask, root, prefix)
+        return await list_pages(ask, root, prefix, str(self.location))
 
     async def _list_folder(self, folder: str) -> Folder:
         ask, root = self._listing(folder)
-        return await list_level(ask, root, folder)
+        return await list_level(ask, root, folder, str(self.location))
 
     def _listing(self, prefix: str) -> tuple[Ask, str]:
         """What asks for a page of a listing, and the bucket's key that this location is."""
@@ -190,10 +192,13 @@ class HttpTransport(Transport):
         return False
 
     async def _redirected(self, url: str, answer: Answer) -> str | Failure:
-        target = urljoin(url, answer.headers.get("Location", ""))
+        origin, host = urlsplit(url), ""
         try:
-            origin, goal = urlsplit(url), urlsplit(target)
-            host = goal.hostname or ""
+            target = urljoin(url, answer.headers.get("Location", ""))
+            goal = urlsplit(target)
+            # Asked for the errors that they raise: of a port that is no number, and a host that is no name.
+            host = ascii_name(goal.hostname or "") if goal.port != 0 else ""
+            URL(target, encoded=True)
         except ValueError:
             host = ""
         if not host or goal.scheme not in {"http", "https"} or goal.username is not None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 from urllib.parse import quote, unquote, urlsplit
-from xml.etree import ElementTree as ET
+from xml.parsers import expat
 
-from intake_nwbzarr.errors import ResponseError
+from intake_nwbzarr.errors import LimitError, ResponseError
+from intake_nwbzarr.hierarchy.nodes import MAXIMUM_DEPTH
 from intake_nwbzarr.transport.contract import Failure, Folder, Listed
 
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
 MOST_FOLDERS = 64
+MOST_PAGES: Final = 20_000
+"""Pages, of 1,000 keys as a rule, that are read of one listing."""
+
+MOST_KEYS: Final = 4 * 10**6
+"""Keys and folders that are taken from one listing."""
+
+MOST_EMPTY: Final = 100
+"""Pages without anything new, in a row, after which a server is taken to go on so for ever."""
+
 # bucket.s3.amazonaws.com, bucket.s3.eu-west-1.amazonaws.com, s3.eu-west-1…, s3-eu-west-1…, s3.dualstack.…
 _S3_HOST = re.compile(r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?")
+_SIZE = re.compile(r"\d{1,15}")
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,16 @@ type PageOutcome = Page | Failure
 type Ask = Callable[[Mapping[str, str]], Awaitable[Page]]
 
 
-async def list_pages(ask: Ask, root: str, prefix: str) -> list[Listed]:
-    """Every object of `prefix`, with keys relative to `root`."""
+async def list_pages(ask: Ask, root: str, prefix: str, where: str) -> list[Listed]:
+    """Every object of `prefix`, with keys relative to `root`.
+
+    Raises
+    ------
+    ResponseError, LimitError
+        When a server lists what was not asked for, or does not come to an end.
+    """
     folder = "/".join(part for part in (root, prefix) if part)
-    found = await _list_folder(ask, f"{folder}/" if folder else "")
+    found = await _list_folder(_Listing(ask, where), f"{folder}/" if folder else "", 0)
     start = f"{root}/" if root else ""
     # A key that ends with a slash is the marker that consoles make of an empty folder.
     return [
@@ -44,20 +62,64 @@ async def list_pages(ask: Ask, root: str, prefix: str) -> list[Listed]:
     ]
 
 
-async def list_level(ask: Ask, root: str, folder: str) -> Folder:
-    """What is directly in `folder`; of a Zarr 2 array's only the first page, which names its documents."""
+async def list_level(ask: Ask, root: str, folder: str, where: str) -> Folder:
+    """What is directly in `folder`; of a Zarr 2 array's only the first page, which names its documents.
+
+    Raises
+    ------
+    ResponseError, LimitError
+        As `list_pages`.
+    """
     path = "/".join(part for part in (root, folder) if part)
     query = {"prefix": f"{path}/" if path else "", "delimiter": "/"}
     start = len(query["prefix"])
-    page = await ask(query)
+    listing = _Listing(ask, where)
+    page = await listing.page(query)
     names = [entry.key[start:] for entry in page.objects]
     folders = [key[start:-1] for key in page.folders]
     while page.token is not None and ".zarray" not in names:
-        page = await ask(query | {"continuation-token": page.token})
+        page = await listing.page(query, page)
         names += [entry.key[start:] for entry in page.objects]
         folders += [key[start:-1] for key in page.folders]
     # The folder itself, where a console made a marker for it, is the empty name.
     return Folder(tuple(name for name in names if name), tuple(folders))
+
+
+@dataclass
+class _Listing:
+    """The pages of one listing, which must come to an end."""
+
+    ask: Ask
+    where: str
+    pages: int = 0
+    keys: int = 0
+    empty: int = 0
+    tokens: set[int] = field(default_factory=set)
+
+    async def page(self, query: Mapping[str, str], after: Page | None = None) -> Page:
+        """The first page of a query, or the one after another."""
+        asked = query if after is None else {**query, "continuation-token": after.token or ""}
+        found = await self.ask(asked)
+        prefix = query["prefix"]
+        keys = [entry.key for entry in found.objects]
+        if not all(key.startswith(prefix) for key in keys) or not all(
+            folder.startswith(prefix) and folder.endswith("/") and len(folder) > len(prefix)
+            for folder in found.folders
+        ):
+            raise ResponseError(f"Cannot list {self.where}: the server names keys that were not asked for.")
+        self.pages += 1
+        self.keys += len(keys) + len(found.folders)
+        self.empty = 0 if after is None or keys or found.folders else self.empty + 1
+        place = hash((prefix, "delimiter" in query, found.token))
+        if self.empty > MOST_EMPTY or (found.token is not None and place in self.tokens):
+            raise ResponseError(f"Cannot list {self.where}: the server's listing does not come to an end.")
+        self.tokens.add(place)
+        if self.pages > MOST_PAGES or self.keys > MOST_KEYS:
+            raise LimitError(
+                f"Cannot list {self.where}: it has more than {MOST_KEYS:,} keys, or {MOST_PAGES:,} pages of "
+                "them, which is the limit."
+            )
+        return found
 
 
 def page_query(query: Mapping[str, str]) -> str:
@@ -68,33 +130,82 @@ def page_query(query: Mapping[str, str]) -> str:
 
 def parse_page(document: bytes) -> Page | Failure:
     """Read a ListBucketResult document."""
+    reader = _PageReader()
+    parser = expat.ParserCreate("utf-8")
+    parser.StartElementHandler = reader.begin
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.texts.append
     # Entities could make a small document a huge one; S3 writes none.
-    if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        return Failure(ResponseError, "the listing is not one that an S3 server writes")
+    parser.StartDoctypeDeclHandler = reader.refuse
     try:
-        tree = ET.fromstring(document)  # noqa: S314 (no document types, see above)
-        if tree.tag.rpartition("}")[2] != "ListBucketResult":
-            return Failure(ResponseError, "the answer is no listing of a bucket")
-        space = tree.tag.rpartition("}")[0] + "}" if tree.tag.startswith("{") else ""
-        decode = unquote if tree.findtext(f"{space}EncodingType") == "url" else str
-        objects = tuple(
-            Listed(
-                decode(entry.findtext(f"{space}Key") or ""),
-                int(entry.findtext(f"{space}Size") or 0),
-                entry.findtext(f"{space}ETag"),
-            )
-            for entry in tree.iter(f"{space}Contents")
-        )
-        folders = tuple(
-            decode(entry.findtext(f"{space}Prefix") or "") for entry in tree.iter(f"{space}CommonPrefixes")
-        )
-        truncated = tree.findtext(f"{space}IsTruncated") == "true"
-        token = tree.findtext(f"{space}NextContinuationToken") if truncated else None
-    except (ET.ParseError, ValueError):
+        parser.Parse(document, True)
+    except (expat.ExpatError, ValueError):
         return Failure(ResponseError, "the listing cannot be parsed", attempts=None)
-    if truncated and not token:
-        return Failure(ResponseError, "the listing is cut off and does not say where to go on", attempts=None)
-    return Page(objects, folders, token)
+    except _NoListingError:
+        return Failure(ResponseError, "the answer is no listing that an S3 server writes")
+    return reader.page()
+
+
+class _NoListingError(Exception):
+    """A document of another kind, or one that was made to do harm."""
+
+
+class _PageReader:
+    """Takes what it knows from a ListBucketResult, and refuses other documents at their first element."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._path: list[str] = []
+        self._entry: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
+        self._objects: list[dict[str, str]] = []
+        self._folders: list[str] = []
+
+    def refuse(self, *_declared: object) -> None:
+        """Refuse the document."""
+        raise _NoListingError
+
+    def begin(self, tag: str, _attributes: Mapping[str, str]) -> None:
+        """Begin an element."""
+        self._path.append(tag.rpartition(":")[2])
+        # The deepest that there is: Contents/Owner/DisplayName.
+        if self._path[0] != "ListBucketResult" or len(self._path) > 8:
+            self.refuse()
+        self.texts.clear()
+
+    def end(self, _tag: str) -> None:
+        """Take an element that is complete."""
+        text = "".join(self.texts)
+        self.texts.clear()
+        match self._path[1:]:
+            case ["Contents"]:
+                self._objects.append(self._entry)
+                self._entry = {}
+            case ["Contents", name]:
+                self._entry[name] = text
+            case ["CommonPrefixes", "Prefix"]:
+                self._folders.append(text)
+            case [name]:
+                self._fields[name] = text
+        self._path.pop()
+
+    def page(self) -> Page | Failure:
+        """The page that was read."""
+        decode = unquote if self._fields.get("EncodingType") == "url" else str
+        sizes = [entry.get("Size") or "0" for entry in self._objects]
+        if not all(map(_SIZE.fullmatch, sizes)):
+            return Failure(ResponseError, "the listing cannot be parsed", attempts=None)
+        truncated = self._fields.get("IsTruncated") == "true"
+        token = self._fields.get("NextContinuationToken") if truncated else None
+        if truncated and not token:
+            return Failure(
+                ResponseError, "the listing is cut off and does not say where to go on", attempts=None
+            )
+        objects = tuple(
+            Listed(decode(entry.get("Key", "")), int(size), entry.get("ETag"))
+            for entry, size in zip(self._objects, sizes, strict=True)
+        )
+        return Page(objects, tuple(map(decode, self._folders)), token)
 
 
 def public_bucket(url: str) -> tuple[str, str] | None:
@@ -111,21 +222,22 @@ def public_bucket(url: str) -> tuple[str, str] | None:
     return (f"{origin}/{quote(bucket)}", key) if bucket else None
 
 
-async def _list_folder(ask: Ask, prefix: str) -> list[Listed]:
-    first = await ask({"prefix": prefix})
+async def _list_folder(listing: _Listing, prefix: str, depth: int) -> list[Listed]:
+    from intake_nwbzarr.transport.requests import gather
+
+    first = await listing.page({"prefix": prefix})
     if first.token is None:
         return list(first.objects)
-    level = await ask({"prefix": prefix, "delimiter": "/"})
-    if level.token is not None or not 1 < len(level.folders) <= MOST_FOLDERS:
-        return await _rest(ask, prefix, first)
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_list_folder(ask, folder)) for folder in level.folders]
-    return list(level.objects) + [entry for task in tasks for entry in task.result()]
+    level = await listing.page({"prefix": prefix, "delimiter": "/"})
+    if level.token is not None or not 1 < len(level.folders) <= MOST_FOLDERS or depth > MAXIMUM_DEPTH:
+        return await _rest(listing, prefix, first)
+    inner = await gather([partial(_list_folder, listing, folder, depth + 1) for folder in level.folders])
+    return list(level.objects) + [entry for entries in inner for entry in entries]
 
 
-async def _rest(ask: Ask, prefix: str, page: Page) -> list[Listed]:
+async def _rest(listing: _Listing, prefix: str, page: Page) -> list[Listed]:
     found = list(page.objects)
     while page.token is not None:
-        page = await ask({"prefix": prefix, "continuation-token": page.token})
+        page = await listing.page({"prefix": prefix}, page)
         found += page.objects
     return found

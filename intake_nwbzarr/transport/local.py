@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import stat
+from io import FileIO
 from pathlib import Path
 
 from intake_nwbzarr.errors import (
@@ -34,6 +36,12 @@ _DANGLING = Failure(
     advice="Fetch the content first, for example by `datalad get` or `git annex get`.",
 )
 
+_NO_FILE = Failure(
+    TransportError,
+    "it is a folder, a pipe, a socket or a device, and no file",
+    advice="Compare the session with the original.",
+)
+
 
 class LocalTransport(Transport):
     """The files of a folder; symbolic links are followed as long as they stay inside."""
@@ -56,8 +64,10 @@ class LocalTransport(Transport):
         path = self._inside(key)
         record(self.counted, "get", requests=1)
         try:
-            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (the faster of the two)
+            with open(path, "rb", buffering=0, opener=_open_at_once) as file:
                 status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    return _NO_FILE
                 size, tag = status.st_size, _etag(status)
                 start, stop = (0, size) if part is None else part.bounds(size) or (0, -1)
                 if stop < 0:
@@ -66,7 +76,7 @@ class LocalTransport(Transport):
                     )
                 if stop - start > limit:
                     return too_large(stop - start, limit)
-                data = _read_exactly(file.fileno(), start, stop)
+                data = _read_exactly(file, start, stop)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return _DANGLING if self._dangles(key) else None
         except OSError as error:
@@ -194,12 +204,17 @@ class LocalTransport(Transport):
         return path
 
 
-def _read_exactly(descriptor: int, start: int, stop: int) -> bytes:
-    data = os.pread(descriptor, stop - start, start)
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe would be waited for until somebody writes; where there are none, there is no such flag.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_exactly(file: FileIO, start: int, stop: int) -> bytes:
+    if start:
+        file.seek(start)
+    data = file.read(stop - start) or b""
     # One call gives two gigabytes at most.
-    while start + len(data) < stop and (
-        more := os.pread(descriptor, stop - start - len(data), start + len(data))
-    ):
+    while len(data) < stop - start and (more := file.read(stop - start - len(data))):
         data += more
     return data
 

@@ -210,7 +210,26 @@ def test_a_redirect_to_an_unknown_name_is_an_error(http_server: StaticServer) ->
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://me:canary@127.0.0.1/", ""]
+    "target",
+    [
+        "file:///etc/passwd",
+        "ftp://127.0.0.1/x",
+        "http://me:canary@127.0.0.1/",
+        "",
+        "http://[::1",
+        "//[",
+        "//[::1]x:80",
+        "http://[v1.x]/",
+        "http://a]b/",
+        "http://[1.2.3.4]/",
+        "http://127.0.0.1:99999/",
+        "http://127.0.0.1:port/",
+        "http://127.0.0.1:0/",
+        "http://a b/",
+        "http://" + "a" * 300 + "/",
+        "http://..../",
+        "http://\u2100.example/",
+    ],
 )
 def test_a_redirect_to_no_web_address_is_an_error(http_server: StaticServer, target: str) -> None:
     http_server.fault("redirect", times=9, status=302, to=target)

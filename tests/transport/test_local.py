@@ -1,6 +1,7 @@
 """Local folders: what is read, what is refused, and how a file is replaced."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -180,3 +181,18 @@ def test_a_folder_that_is_a_link_to_nothing_is_an_error(root: Path, transport: T
             run(call)
     with pytest.raises(TransportError, match="git annex get"):
         run(transport.list_folder("annexed"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("key", ["zarr.json", "x/c/0"])
+def test_a_named_pipe_or_a_socket_is_an_error_and_not_waited_for(tmp_path: Path, key: str) -> None:
+    path = tmp_path / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(TransportError, match="no file"):
+        run(open_transport(locate(tmp_path)).get(key))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        with pytest.raises(TransportError, match="Cannot read"):
+            run(open_transport(locate(tmp_path)).get(key))
