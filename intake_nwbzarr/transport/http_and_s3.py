@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
-from yarl import URL
-
 from intake_nwbzarr.credentials import missing_here, s3_access
 from intake_nwbzarr.errors import (
     AccessError,
@@ -35,7 +33,7 @@ from intake_nwbzarr.transport.contract import (
     is_document,
     same_etag,
 )
-from intake_nwbzarr.transport.hosts import ascii_name, proxy_of, reach
+from intake_nwbzarr.transport.hosts import proxy_of, reach
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -196,9 +194,8 @@ class HttpTransport(Transport):
         try:
             target = urljoin(url, answer.headers.get("Location", ""))
             goal = urlsplit(target)
-            # Asked for the errors that they raise: of a port that is no number, and a host that is no name.
-            host = ascii_name(goal.hostname or "") if goal.port != 0 else ""
-            URL(target, encoded=True)
+            # A port that is no number raises when it is asked for.
+            host = (goal.hostname or "") if goal.port != 0 else ""
         except ValueError:
             host = ""
         if not host or goal.scheme not in {"http", "https"} or goal.username is not None:

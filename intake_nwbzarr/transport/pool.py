@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,8 +19,9 @@ from yarl import URL
 
 from intake_nwbzarr.errors import LocationError
 from intake_nwbzarr.transport.connection import Connection, ExchangeError
-from intake_nwbzarr.transport.hosts import addresses, ascii_name, proxy_of
+from intake_nwbzarr.transport.hosts import Address, addresses, ascii_name, proxy_of
 from intake_nwbzarr.transport.loop import when_closing
+from intake_nwbzarr.transport.ramp import REFUSALS, Ramp
 
 KEPT = 30.0
 """Seconds that a connection is kept without use."""
@@ -103,6 +105,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._idle: dict[Server, deque[tuple[float, Connection]]] = {}
+        self._ramps: dict[Server, Ramp] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     @asynccontextmanager
@@ -116,14 +119,25 @@ class Pool:
         ConnectError
             When it cannot be made.
         """
+        ramp = self._ramps.setdefault(server, Ramp())
         kept = None if fresh else self._take(server)
-        if kept is None:
-            async with asyncio.timeout(within):
-                kept = await _open(server)
+        while kept is None and not ramp.enter():
+            await ramp.turn()
+            kept = None if fresh else self._take(server)
+        counts = kept is None
         try:
+            if kept is None:
+                async with asyncio.timeout(within):
+                    kept = await _open(server, ramp)
+                if not ramp.is_careful:
+                    counts = False
+                    ramp.leave()
             yield kept
+            ramp.used()
         finally:
-            self._put(server, kept)
+            if kept is not None:
+                self._put(server, kept)
+            ramp.leave() if counts else ramp.wake()
 
     async def close(self) -> None:
         """Close them all."""
@@ -173,11 +187,11 @@ def pool() -> Pool:
     return _pool
 
 
-async def _open(server: Server) -> Connection:
+async def _open(server: Server, ramp: Ramp) -> Connection:
     if server.proxy is None:
-        connection = await _connect(server.host, server.port)
+        connection = await _connect(server.host, server.port, ramp)
     else:
-        connection = await _through(server.proxy, server)
+        connection = await _through(server.proxy, server, ramp)
     if server.scheme == "https":
         try:
             await connection.start_tls(_tls(*server.certificates), server.host)
@@ -186,22 +200,43 @@ async def _open(server: Server) -> Connection:
     return connection
 
 
-async def _connect(host: str, port: int) -> Connection:
+async def _connect(host: str, port: int, ramp: Ramp) -> Connection:
     loop = asyncio.get_running_loop()
     try:
         found = await addresses(host, port)
-        link = await start_connection(found, happy_eyeballs_delay=_SECOND_ADDRESS_AFTER, interleave=1)
+        link = await _link(found, ramp)
         _, connection = await loop.create_connection(Connection, sock=link)
     except OSError as error:
         raise ConnectError from error
     return connection
 
 
-async def _through(proxy: str, server: Server) -> Connection:
+async def _link(found: Sequence[Address], ramp: Ramp) -> socket.socket:
+    """A socket that is connected to one of the addresses; what a full backlog loses is begun anew."""
+    loop = asyncio.get_running_loop()
+    losses = 0
+    while True:
+        began = loop.time()
+        try:
+            async with asyncio.timeout(ramp.patience(losses)):
+                link = await start_connection(found, happy_eyeballs_delay=_SECOND_ADDRESS_AFTER, interleave=1)
+            ramp.connected(began)
+            return link
+        except TimeoutError:
+            ramp.lost(began)
+        except ConnectionRefusedError:
+            if not ramp.has_connected or losses >= REFUSALS:
+                raise
+            ramp.lost(began)
+            await asyncio.sleep(0.05 * 2**losses)
+        losses += 1
+
+
+async def _through(proxy: str, server: Server, ramp: Ramp) -> Connection:
     """A connection to a proxy, and for ``https`` on to the server."""
     address = directly(_address(proxy))
     try:
-        connection = await _open(address)
+        connection = await _open(address, ramp)
     except ConnectError as error:
         raise ProxyError("cannot be reached") from error.__cause__
     if server.scheme == "http":
