@@ -41,6 +41,7 @@ __all__ = [
     "VectorizedIndexer",
     "async_explicit_indexing_adapter",
     "explicit_indexing_adapter",
+    "is_lazy",
     "lazy_data",
     "transform_of",
 ]
@@ -54,3 +55,11 @@ def lazy_data(variable: xr.Variable) -> Any:
 def transform_of(adapter: CoordinateTransformIndexingAdapter) -> tuple[Any, ...]:
     """What a computed coordinate is computed by: its transform, the coordinate's name, and its dimensions."""
     return adapter._transform, adapter._coord_name, adapter._dims
+
+
+def is_lazy(variable: xr.Variable) -> bool:
+    """Whether a variable's values are still to be read, and are not dask's.
+
+    xarray has no public name for that: `Variable.data` reads.
+    """
+    return variable.chunks is None and not variable._in_memory

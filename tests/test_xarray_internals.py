@@ -23,6 +23,7 @@ from intake_nwbzarr.xarray_internals import (
     VectorizedIndexer,
     async_explicit_indexing_adapter,
     explicit_indexing_adapter,
+    is_lazy,
 )
 
 VALUES = np.arange(60.0).reshape(6, 10)
@@ -169,3 +170,13 @@ def test_a_cached_array_is_read_whole_once_and_in_parts_each_time(array: Recordi
     assert len(array.keys) == 2
     np.testing.assert_array_equal(variable[1:3].values, VALUES[1:3])
     assert len(array.keys) == 2
+
+
+def test_a_variable_tells_whether_it_is_still_to_be_read(array: RecordingArray) -> None:
+    lazy = xr.Variable(("x", "y"), MemoryCachedArray(LazilyIndexedArray(array)))
+    assert is_lazy(lazy)
+    assert is_lazy(lazy[1:])
+    assert not is_lazy(lazy.chunk(x=2))
+    assert array.keys == []
+    assert not is_lazy(lazy.load())
+    assert not is_lazy(xr.Variable("x", np.arange(4.0)))

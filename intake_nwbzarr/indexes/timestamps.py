@@ -122,7 +122,7 @@ class TimestampView:
                 raise unordered.refuse_method(method)
             found = unordered.locate_exactly(self.values(), labels)
             return np.where(np.isnan(labels), -1, found)
-        before, through = self._bounds(labels)
+        before, through = self.bounds(labels)
         if method is None:
             found, shared = np.where(before < through, before, -1), through - before > 1
         else:
@@ -138,7 +138,7 @@ class TimestampView:
             return None
         if not self.timestamps.ascending:
             return unordered.locate_one(self.values(), label)
-        before, through = (int(bound[0]) for bound in self._bounds(np.array([label])))
+        before, through = (int(bound[0]) for bound in self.bounds(np.array([label])))
         if before == through:
             return None
         return before if through == before + 1 else slice(before, through)
@@ -155,7 +155,7 @@ class TimestampView:
             # Times that are all one ascend as well as they descend, and pandas takes them to ascend.
             backwards_at_one = self.samples.step < 0 and np.ptp(self.at([0, -1])) == 0
             view = self[::-1] if backwards_at_one else self
-            before, through = view._bounds(np.array(labels))
+            before, through = view.bounds(np.array(labels))
             first = int(before[0]) if low is not None else first
             last = int(through[-1]) if high is not None else last
         if not backwards:
@@ -164,7 +164,7 @@ class TimestampView:
             return slice(0, 0, step)
         return slice(last - 1, first - 1 if first else None, step)
 
-    def _bounds(self, labels: Floats) -> tuple[Positions, Positions]:
+    def bounds(self, labels: Floats) -> tuple[Positions, Positions]:
         """Count, in this view's order, the samples before each label, and those before or equal to it."""
         ascending = self.samples if self.samples.step > 0 else self.samples[::-1]
         both = np.concatenate([labels, labels])
@@ -215,7 +215,7 @@ class TimestampView:
     def _refuse(self, position: int) -> NoReturn:
         """Say that a position's time is not its own."""
         time = self.at([position])
-        (before,), (through,) = self._bounds(time)
+        (before,), (through,) = self.bounds(time)
         raise SelectionError(
             f"{through - before} samples share the time {float(time[0])!r} s, so a list of labels or a "
             "method cannot tell them apart; select a slice of times, or with isel the positions "

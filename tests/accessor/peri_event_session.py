@@ -114,7 +114,8 @@ def units_in_memory(
     if observed is not None:
         intervals = [np.reshape(np.asarray(each, float), (-1, 2)) for each in observed]
         variables |= _ragged("obs_intervals", "obs_interval", intervals)
-    return xr.Dataset(variables, {"unit": np.arange(len(trains)) * 10})
+    ids = {"nwb_path": "units/id", "nwb_object": "units", "nwb_column": "id"}
+    return xr.Dataset(variables, {"unit": ("unit", np.arange(len(trains)) * 10, ids)})
 
 
 def _ragged(name: str, dimension: str, rows: list[NDArray[Any]]) -> dict[str, xr.Variable]:
@@ -122,8 +123,10 @@ def _ragged(name: str, dimension: str, rows: list[NDArray[Any]]) -> dict[str, xr
     values = np.concatenate(rows)
     path = f"units/{name}"
     bounds = {"nwb_path": f"{path}_index", "ragged_values": path, "ragged_length": len(values)}
+    start, count = ({"nwb_object": "units", "nwb_column": f"{name}_{bound}"} for bound in ("start", "count"))
+    own = {"nwb_path": path, "nwb_object": "units", "nwb_column": name}
     return {
-        f"{name}_start": xr.Variable("unit", np.cumsum(counts) - counts, bounds),
-        f"{name}_count": xr.Variable("unit", counts, bounds),
-        name: xr.Variable([dimension, "bound"][: values.ndim], values, {"nwb_path": path}),
+        f"{name}_start": xr.Variable("unit", np.cumsum(counts) - counts, bounds | start),
+        f"{name}_count": xr.Variable("unit", counts, bounds | count),
+        name: xr.Variable([dimension, "bound"][: values.ndim], values, own),
     }

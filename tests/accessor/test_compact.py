@@ -68,7 +68,9 @@ def test_a_compact_dataset_is_written_and_read_back(units: xr.Dataset, form: str
         assert_rows(saved, [4, 0, 1])
         np.testing.assert_array_equal(saved.nwb.spike_times(6), TRAINS[0])
         assert_rows(saved.nwb.compact(), [4, 0, 1])
-        assert int(saved.nwb.bin(1.0).sel(unit=40).sum()) == np.sum(TRAINS[4] < np.floor(TRAINS[0][-1]))
+        assert int(saved.nwb.bin(1.0).spike_counts.sel(unit=40).sum()) == np.sum(
+            TRAINS[4] < np.floor(TRAINS[0][-1])
+        )
 
 
 def test_the_flat_view_and_one_row_compact_too(session: Path) -> None:

@@ -125,6 +125,15 @@ CALLS: list[tuple[str, Callable[[Opened], Any]]] = [
     ("bin", lambda o: o().nwb.bin(0.5, start=1, stop=9)),
     ("bin", lambda o: o("units").nwb.bin(1, start=o(TRIALS).start_time.load()[0], stop=9)),
     ("bin", lambda o: o("units").nwb.bin(1, stop=o(TRIALS).stop_time.load()[2])),
+    ("bin", lambda o: o("events/licks").nwb.bin(1)),
+    ("bin", lambda o: o(IRREGULAR).nwb.bin(1, stop=9)),
+    ("align", lambda o: o().nwb.align("trials", (-1, 1), bin=0.5, name="irregular")),
+    ("restrict", lambda o: o().nwb.restrict("trials").nwb.compact()),
+    ("restrict", lambda o: o("units").nwb.restrict(o(TRIALS))),
+    ("label", lambda o: o(["units", IRREGULAR]).nwb.label(o(TRIALS).isel(trial=[0, 2]))),
+    ("start", lambda o: o("units").nwb.start),
+    ("stop", lambda o: o(IRREGULAR).nwb.stop),
+    ("stop", lambda o: o(TRIALS).nwb.stop),
     ("restrict", lambda o: o().nwb.restrict(1.5, 9.504).nwb.compact()),
     ("restrict", lambda o: o().nwb.restrict(o(TRIALS).start_time.load()[1], o(TRIALS).stop_time.load()[1])),
     ("restrict", lambda o: o([TRIALS, "events/licks"]).nwb.restrict(-np.inf, 3)),
@@ -272,7 +281,7 @@ def test_nothing_is_read_of_decoded_spikes_until_counts_are(path: Path) -> None:
     with track_requests() as log:
         counts = units.nwb.bin(1, stop=20)
     assert log.requests == 0
-    assert counts.sum() == sum(map(len, SPIKES))
+    assert counts.spike_counts.sum() == sum(map(len, SPIKES))
     assert units.nwb.spike_times(7).dtype == np.float64
 
 

@@ -81,3 +81,10 @@ def is_template(path: str) -> bool:
 def is_decoded(index: Index) -> bool:
     """Whether an index holds datetimes, as `decode_times=True` gives, rather than seconds."""
     return isinstance(index, PandasIndex) and index.index.dtype.kind == "M"
+
+
+def is_irregular(data: xr.Dataset | xr.DataArray, time: SessionTime) -> bool:
+    """Whether a time is of samples that have timestamps each, as events have, and no rate."""
+    stored = _path(data, time.name)
+    regular = isinstance(time.index, LazyTimeIndex) and time.index.rate is not None
+    return not regular and not stored.endswith("/starting_time")

@@ -9,19 +9,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.contents.given import named, part_of
+from intake_nwbzarr.accessor.contents.kinds import find_object, shown_objects
 from intake_nwbzarr.accessor.contents.time_axis import TimeAxis, time_axes
-from intake_nwbzarr.accessor.peri_event.counts import Bins, count_variable
+from intake_nwbzarr.accessor.peri_event.bins import Bins
 from intake_nwbzarr.accessor.peri_event.event_times import Events, EventTimes, event_times
 from intake_nwbzarr.accessor.peri_event.lags import bin_edges, checked_positive, checked_window
 from intake_nwbzarr.accessor.peri_event.samples import AlignMethod, incomplete
 from intake_nwbzarr.accessor.peri_event.series_lags import SeriesLags, series_lags
 from intake_nwbzarr.accessor.peri_event.values import peri_event_variable
-from intake_nwbzarr.accessor.spikes.units import (
-    has_spikes,
-    observed_intervals,
-    unit_columns,
-    unit_table,
-)
+from intake_nwbzarr.accessor.spikes.countable import Countable, countable
+from intake_nwbzarr.accessor.spikes.counts import count_variable
+from intake_nwbzarr.accessor.spikes.units import has_spikes
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.neurodata.names import free_name
 
@@ -41,7 +40,7 @@ _ON_MISSING = ("nan", "drop", "raise")
 
 def align(
     dataset: xr.Dataset,
-    events: Events,
+    events: Events | str,
     window: tuple[float, float],
     *,
     on: str | None = None,
@@ -50,60 +49,53 @@ def align(
     method: AlignMethod | None = None,
     gap: float | None = None,
     on_missing: OnMissing = "nan",
+    name: str | None = None,
+    by: str | None = None,
 ) -> xr.Dataset:
-    """A series or spike counts around events; see `intake_nwbzarr.accessor.NWBAccessor.align`."""
+    """Align a series, or counts of spikes or events, to events; see `NWBAccessor.align`."""
     window = checked_window(window)
     if on_missing not in _ON_MISSING:
         raise OptionError(f"on_missing={on_missing!r} is not known; use one of {_ON_MISSING}.")
-    axis = _subject(dataset)
+    if isinstance(events, str):
+        events, column = named(dataset, events, "tables of events")
+        on = on if column is None else column
+    if bin is not None:
+        width = checked_positive(bin, "bin", "the width of a bin in seconds")
+        for value, keyword in ((rate, "rate"), (method, "method"), (gap, "gap")):
+            _unused(value, keyword, "is of series' samples, and bin= counts: leave out one of them")
+        counted = countable(dataset, name, by)
+        found = event_times(events, on, dataset.attrs)
+        return _align_counts(counted, found, bin_edges(window, width), width, on_missing, dataset.coords)
+    _unused(by, "by", "is of what is counted: give the width of a bin with bin=")
+    if name is not None:
+        timed = [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
+        dataset = part_of(dataset, find_object(dataset, name, timed, "series and tables"))
+    axis = _time_axis(dataset)
     found = event_times(events, on, dataset.attrs)
-    if axis is not None:
-        _unused(bin, "bin", "counts spikes, and this is a series; its lags are its samples, or set by rate=")
-        chosen = series_lags(axis, window, rate, method, gap)
-        return _align_series(dataset, chosen, found, on_missing)
-    for value, keyword in ((rate, "rate"), (method, "method"), (gap, "gap")):
-        _unused(value, keyword, "is of series, and these are units; give the width of a bin with bin=")
-    if bin is None:
+    return _align_series(dataset, series_lags(axis, window, rate, method, gap), found, on_missing)
+
+
+def _time_axis(dataset: xr.Dataset) -> TimeAxis:
+    """The one time of a Dataset's series."""
+    axes = list(time_axes(dataset))
+    if len(axes) == 1:
+        return axes[0]
+    if has_spikes(dataset) and not axes:
         raise OptionError(
             "Units are aligned as spike counts: give the width of a bin in seconds, such as bin=0.01."
         )
-    width = checked_positive(bin, "bin", "the width of a bin in seconds")
-    return _align_units(dataset, found, bin_edges(window, width), width, on_missing)
-
-
-def _subject(dataset: xr.Dataset) -> TimeAxis | None:
-    """The one time of a Dataset's series; None where it has units instead."""
-    axes = list(time_axes(dataset))
-    spiking = has_spikes(dataset)
-    if len(axes) == 1 and not spiking:
-        return axes[0]
-    if spiking and not axes:
-        return None
     if not axes:
         raise SelectionError(
             "There is nothing to align: no variable of this Dataset lies along an indexed time of the "
             "session, and it has no ragged spike times. Open a series or the units with group=; when "
-            "selecting variables, keep the '_start' and '_count' of spike times, and the time of a series."
+            "selecting variables, keep the '_start' and '_count' of spike times, and the time of a series. "
+            "To count events, give the width of a bin in seconds with bin=."
         )
-    along = [f"{axis.dimension!r}" for axis in axes] + (["units with spike times"] if spiking else [])
-    first = [str(name) for name, each in dataset.data_vars.items() if axes[0].dimension in each.dims][:1]
-    choices = [f"ds[{first}]"]
-    if spiking:
-        choices.append(f"ds[{_spike_variables(dataset)}]")
-    raise SelectionError(
-        f"Several things here could be aligned: {', '.join(along)}. Select the variables of one, such as "
-        f"{' or '.join(choices)}, or open it with group=."
+    series = [each.name for each in shown_objects(dataset) if each.kind == "series" and each.main is not None]
+    raise OptionError(
+        f"This Dataset has series along several times, {', '.join(repr(axis.dimension) for axis in axes)}; "
+        f"pass name=, one of {', '.join(map(repr, series))}. To count spikes or events, pass bin=."
     )
-
-
-def _spike_variables(dataset: xr.Dataset) -> list[str]:
-    """The variables that counting spikes takes."""
-    path = unit_table(dataset).spikes.values.attrs.get("nwb_path")
-    return [
-        str(name)
-        for name, variable in dataset.data_vars.items()
-        if path in {variable.attrs.get("nwb_path"), variable.attrs.get("ragged_values")}
-    ]
 
 
 def _unused(value: Any, keyword: str, why: str) -> None:
@@ -137,20 +129,26 @@ def _align_series(
     return _assembled(dataset.drop_dims([along]), variables, events, lags, offsets, dataset.coords)
 
 
-def _align_units(
-    dataset: xr.Dataset, events: EventTimes, edges: NDArray[np.float64], width: float, on_missing: OnMissing
+def _align_counts(
+    counted: Countable,
+    events: EventTimes,
+    edges: NDArray[np.float64],
+    width: float,
+    on_missing: OnMissing,
+    coordinates: Mapping[Any, Any],
 ) -> xr.Dataset:
-    units = unit_table(dataset)
-    _check_dimensions([units.dimension], events)
-    observed = observed_intervals(dataset, units)
+    rows = "row" if counted.rows is None else counted.rows
+    if counted.rows is not None:
+        _check_dimensions([rows], events)
+    observed = counted.observed()
     bins = Bins(events.times, edges, None if observed is None else tuple(observed))
     if on_missing != "nan":
-        unknown = bins.incomplete(len(units.spikes))
+        unknown = bins.incomplete(len(counted.spikes))
         events = _complete(events, unknown, on_missing, "a time at which every unit was observed")
         bins = Bins(events.times, edges, bins.observed)
-    attributes = units.count_attributes("number of spikes in each bin around the event")
-    dims = (units.dimension, events.dimension, LAG)
-    counts = count_variable(units.spikes, bins, dims, attributes, whole=on_missing != "nan")
+    attributes = {**counted.attributes, "description": "number of events in each bin around the event"}
+    dims = (rows, events.dimension, LAG)
+    counts = count_variable(counted.spikes, bins, dims, attributes, whole=on_missing != "nan")
     lags = xr.Variable(
         LAG,
         edges[:-1],
@@ -161,8 +159,8 @@ def _align_units(
             "bin_width": width,
         },
     )
-    table = unit_columns(dataset, units)
-    return _assembled(table, {units.counts_name: counts}, events, lags, None, dataset.coords)
+    variables: dict[Hashable, xr.Variable] = {counted.name: counted.counted(counts)}
+    return _assembled(counted.columns, variables, events, lags, None, coordinates)
 
 
 def _complete(events: EventTimes, missing: NDArray[np.bool_], on_missing: OnMissing, what: str) -> EventTimes:

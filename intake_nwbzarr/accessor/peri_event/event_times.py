@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
+from intake_nwbzarr.accessor.contents.given import EVENT, ROW_TIMES, as_dataset
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes import LazyTimeIndex
 
-type Events = xr.Dataset | xr.DataArray | ArrayLike
-"""A table, times along one dimension, or anything that NumPy makes a one-dimensional array of."""
-
-DIMENSION: Final = "event"
-"""What the dimension of events without a table is called."""
-
-_USUAL = ("start_time", "timestamp")
+type Events = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | ArrayLike
+"""A table, also as a DataFrame or of pynapple, times along one dimension, or what NumPy makes an array of."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,8 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
     Parameters
     ----------
     events
-        A Dataset of a table, or one that has a table among others; a DataArray; an array.
+        A Dataset of a table, or one that has a table among others, also as a node, a DataFrame or of
+        pynapple; the Dataset of an irregular series; a DataArray; an array.
     on
         The column of the times, by its name in the table or in the Dataset.
     attributes
@@ -79,10 +78,14 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
     MappingWarning
         When the events count from another time than what is aligned to them.
     """
+    events = as_dataset(events)
     if isinstance(events, xr.Dataset):
         _warn_of_another_zero(events.attrs, attributes)
-        name = _column(events, on)
-        return _of_table(events, name, {**attributes, **events.attrs})
+        series = _series_time(events) if on is None else None
+        attributes = {**attributes, **events.attrs}
+        if series is not None:
+            return _of_series(events, series, attributes)
+        return _of_table(events, _column(events, on), attributes)
     if on is not None:
         raise OptionError(f"on={on!r} names a column of a table, but the events are {type(events).__name__}.")
     if isinstance(events, xr.DataArray):
@@ -94,10 +97,31 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
     if values.ndim != 1:
         raise _not_one_dimension(f"the {type(events).__name__} has the shape {values.shape}")
     times = in_seconds(values, attributes, "the array of events") if values.size else np.empty(0)
-    columns = xr.Dataset(
-        coords={DIMENSION: np.arange(len(times)), "event_time": (DIMENSION, times, _SECONDS)}
-    )
-    return EventTimes(DIMENSION, times, columns)
+    return EventTimes(EVENT, times, _labelled(times))
+
+
+def _labelled(times: NDArray[np.float64]) -> xr.Dataset:
+    return xr.Dataset(coords={EVENT: np.arange(len(times)), "event_time": (EVENT, times, _SECONDS)})
+
+
+def _series_time(dataset: xr.Dataset) -> SessionTime | None:
+    """The time of the one irregular series that a Dataset without a table of events has."""
+    times = session_times(dataset)
+    if any(True for wanted in ROW_TIMES for _ in _named(dataset, wanted)):
+        return None
+    return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
+
+
+def _of_series(series: xr.Dataset, time: SessionTime, attributes: Mapping[Any, Any]) -> EventTimes:
+    """The samples of a series as events, with their values."""
+    times = in_seconds(series.variables[time.name].values, attributes, f"the coordinate {time.name!r}")
+    along = [
+        name
+        for name, each in series.variables.items()
+        if each.dims == (time.dim,) and name not in series.xindexes
+    ]
+    columns = series[along].drop_vars(time.name).rename_dims({time.dim: EVENT}).drop_attrs(deep=False)
+    return EventTimes(EVENT, times, columns.set_coords(along).assign_coords(_labelled(times).coords))
 
 
 _ZERO = "timestamps_reference_time"
@@ -141,8 +165,8 @@ def _of_array(events: xr.DataArray, attributes: Mapping[Any, Any]) -> EventTimes
     if isinstance(events.xindexes.get(along), LazyTimeIndex):
         # Their own times are what was selected from; as a dimension they would pass for a series' time.
         named = "event_time" if events.name == along else events.name
-        events, along = events.rename(named).rename({along: DIMENSION}), DIMENSION
-        events = events.drop_indexes(DIMENSION).reset_coords(DIMENSION, drop=True)
+        events, along = events.rename(named).rename({along: EVENT}), EVENT
+        events = events.drop_indexes(EVENT).reset_coords(EVENT, drop=True)
     coordinates = events.coords
     columns = coordinates.to_dataset()
     columns = columns.drop_vars([name for name in columns.coords if along not in columns[name].dims])
@@ -163,7 +187,7 @@ def _column(table: xr.Dataset, on: str | None) -> str:
     """The variable with the times of a table's events."""
     if on is not None and on in table.variables:
         return on
-    for wanted in _USUAL if on is None else (on,):
+    for wanted in ROW_TIMES if on is None else (on,):
         found = list(_named(table, wanted))
         if len(found) == 1:
             return found[0]
@@ -172,7 +196,7 @@ def _column(table: xr.Dataset, on: str | None) -> str:
                 f"The events have several columns {wanted!r}: {', '.join(map(repr, found))}. Say which with "
                 f"on={found[0]!r}."
             )
-    wanted = " or ".join(map(repr, _USUAL)) if on is None else repr(on)
+    wanted = " or ".join(map(repr, ROW_TIMES)) if on is None else repr(on)
     times = [
         str(name)
         for name, variable in table.variables.items()

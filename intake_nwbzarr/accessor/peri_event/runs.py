@@ -58,3 +58,30 @@ class Runs:
         run = np.searchsorted(self.starts, positions, side="right") - 1
         offsets = np.cumsum(self.lengths) - self.lengths
         return positions + (offsets - self.starts)[run]
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions at places among all of them: what `places` undoes.
+
+        Examples
+        --------
+        >>> Runs.of(np.array([5, 0]), np.array([7, 2])).at(np.arange(4))
+        array([0, 1, 5, 6])
+        """
+        offsets = np.cumsum(self.lengths) - self.lengths
+        run = np.searchsorted(offsets, places, side="right") - 1
+        return places + (self.starts - offsets)[run]
+
+    def count_before(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many of them lie before each position.
+
+        Examples
+        --------
+        >>> Runs.of(np.array([5, 0]), np.array([7, 2])).count_before(np.array([0, 1, 3, 6, 9]))
+        array([0, 1, 2, 3, 4])
+        """
+        if not self.size:
+            return np.zeros_like(positions)
+        run = np.maximum(np.searchsorted(self.starts, positions, side="right") - 1, 0)
+        offsets = np.cumsum(self.lengths) - self.lengths
+        inside = np.clip(positions - self.starts[run], 0, self.lengths[run])
+        return np.asarray(offsets[run] + inside)

@@ -133,7 +133,7 @@ def placed(values: NDArray[Any], taken: Taken, dtype: np.dtype[Any]) -> NDArray[
     """
     missing = taken.first < 0
     if not len(values):
-        return np.full((*missing.shape, *values.shape[1:]), _missing(dtype), dtype)
+        return np.full((*missing.shape, *values.shape[1:]), missing_value(dtype), dtype)
     found = values[np.where(missing, 0, taken.first)]
     if taken.second is not None and taken.weight is not None:
         weight = taken.weight.reshape(*missing.shape, *(1 for _ in values.shape[1:]))
@@ -145,7 +145,7 @@ def placed(values: NDArray[Any], taken: Taken, dtype: np.dtype[Any]) -> NDArray[
         found = between
     found = found.astype(dtype, copy=False)
     if missing.any():
-        found[missing] = _missing(dtype)
+        found[missing] = missing_value(dtype)
     return found
 
 
@@ -211,7 +211,7 @@ def _block(
     found = sliced(data, starts, stops)
     if found is None:
         shape = (*samples.shape, *data.shape[1:])
-        return da.full(shape, _missing(dtype), dtype=dtype, chunks=(*samples.shape, *others))  # type: ignore[no-untyped-call]
+        return da.full(shape, missing_value(dtype), dtype=dtype, chunks=(*samples.shape, *others))  # type: ignore[no-untyped-call]
     values, runs = found
     return da.map_blocks(  # type: ignore[no-untyped-call]
         partial(_aligned, samples=samples, runs=runs, dtype=dtype),
@@ -234,10 +234,16 @@ def _dtype(dtype: np.dtype[Any], interpolates: bool, whole: bool) -> np.dtype[An
             f"method='linear' cannot interpolate values of {dtype}; use 'nearest' or 'ffill', or leave such "
             "variables out."
         )
-    if dtype.kind in "fcOmM" or (whole and not interpolates):
+    return dtype if whole and not interpolates else with_missing(dtype)
+
+
+def with_missing(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of values some of which are missing: integers and booleans become float64, text objects."""
+    if dtype.kind in "fcOmM":
         return dtype
     return np.dtype(np.float64) if dtype.kind in "biu" else np.dtype(object)
 
 
-def _missing(dtype: np.dtype[Any]) -> Any:
+def missing_value(dtype: np.dtype[Any]) -> Any:
+    """What stands for a missing value: NaN, or NaT of datetimes."""
     return np.array("NaT", dtype) if dtype.kind in "mM" else np.nan

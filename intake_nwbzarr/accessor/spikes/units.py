@@ -14,10 +14,11 @@ from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.bounds import find_places, run_positions
 from intake_nwbzarr.accessor.ragged.column import RaggedColumn, ragged
+from intake_nwbzarr.accessor.time.window import merged
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
 
 SPIKE_TIMES = "spike_times"
-SPIKE_COUNTS = "spike_counts"
+EVENT_TIMES = "event_times"
 OBS_INTERVALS = "obs_intervals"
 
 
@@ -80,18 +81,18 @@ class UnitTable:
     @property
     def counts_name(self) -> str:
         """What counts of these spikes are called: ``spike_counts``, or with the table's name before it."""
-        return self.name.removesuffix(SPIKE_TIMES) + SPIKE_COUNTS
-
-    def count_attributes(self, description: str) -> dict[str, Any]:
-        """The attributes of counts."""
-        named = ("neurodata_type", "nwb_path", "nwb_object")
-        kept: dict[str, Any] = {key: self.attributes[key] for key in named if key in self.attributes}
-        return {**kept, "units": "1", "description": description}
+        return self.name.removesuffix("times").rstrip("_") + "_counts"
 
 
 def has_spikes(dataset: xr.Dataset) -> bool:
-    """Whether there are spike times that something divides among units."""
-    return any(path.rpartition("/")[2] == SPIKE_TIMES for path in find_places(dataset))
+    """Whether there are spike times, or times of events, that something divides among units or kinds."""
+    return bool(_divided_times(dataset))
+
+
+def _divided_times(dataset: xr.Dataset) -> list[str]:
+    """Which of the columns of times that are divided into rows there are."""
+    divided = {path.rpartition("/")[2] for path in find_places(dataset)}
+    return [name for name in (SPIKE_TIMES, EVENT_TIMES) if name in divided]
 
 
 def unit_table(dataset: xr.Dataset) -> UnitTable:
@@ -104,7 +105,7 @@ def unit_table(dataset: xr.Dataset) -> UnitTable:
     SelectionError
         When they were selected along their own dimension, or one unit was selected as a scalar.
     """
-    column = ragged(dataset, SPIKE_TIMES)
+    column = ragged(dataset, next(iter(_divided_times(dataset)), SPIKE_TIMES))
     if not isinstance(column, RaggedColumn) or len(column.levels) != 1 or column.values.ndim != 1:
         raise SelectionError(
             f"{column.name!r} has spike times along {column.values.dims} in {len(column.levels)} levels of "
@@ -143,7 +144,7 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
             f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}; leave it out to "
             "count all time as observed."
         )
-    return [_merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
+    return [merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
 
 
 def unit_columns(dataset: xr.Dataset, units: UnitTable) -> xr.Dataset:
@@ -162,14 +163,13 @@ def ascending(times: NDArray[Any]) -> NDArray[np.float64]:
     return ordered[~np.isnan(ordered)]
 
 
-def _merged(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intervals in their order, those that touch made one."""
-    intervals = intervals.reshape(-1, 2)
-    intervals = intervals[~np.isnan(intervals).any(axis=1)]
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    if not len(intervals):
-        return intervals
-    reach = np.maximum.accumulate(intervals[:, 1])
-    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > reach[:-1]]))
-    last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
-    return np.column_stack([intervals[first, 0], reach[last]])
+def ends_of_rows(spikes: Spikes) -> NDArray[np.float64]:
+    """The first and last times of all rows, and all times of rows in which one of these is NaN."""
+    rows = np.flatnonzero(spikes.counts > 0)
+    starts = spikes.starts[rows]
+    # Ascending, for the sake of what is stored.
+    positions, inverse = np.unique(np.stack([starts, starts + spikes.counts[rows] - 1]), return_inverse=True)
+    (along,) = spikes.values.dims
+    ends = spikes.values.isel({along: positions}).values[inverse].reshape(2, -1)
+    missing = rows[np.isnan(ends).any(axis=0)]
+    return np.concatenate([ends.ravel(), spikes.take(missing).read().values])

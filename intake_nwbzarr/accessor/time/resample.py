@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pandas as pd
 import xarray as xr
 from dask.base import tokenize
+from numpy.typing import ArrayLike
 from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.accessor.contents.seconds import datetimes_refused, number
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
+from intake_nwbzarr.accessor.peri_event.event_times import event_times
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import OptionError, SelectionError
@@ -18,18 +21,22 @@ from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 
 __all__ = ["ResampleMethod", "resample_like"]
 
+type Times = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | ArrayLike
+"""A series, also as a node, as a DataFrame or of pynapple, or times."""
+
 _SECONDS = frozenset({"s", "sec", "second", "seconds"})
 
 
 def resample_like(
     dataset: xr.Dataset,
-    other: xr.Dataset | xr.DataArray,
+    other: Times,
     method: ResampleMethod,
     *,
     tolerance: float | None = None,
 ) -> xr.Dataset:
     """Put every series on another's time; see `NWBAccessor.resample_like`."""
     _check(method, tolerance)
+    other = _with_time(other, dataset)
     target = _time_of(other)
     labels = _lazy(target)
     moved = {time.dim: time for time in session_times(dataset) if not _is_same(time, target, labels)}
@@ -68,10 +75,18 @@ def _check(method: str, tolerance: float | None) -> None:
         )
 
 
+def _with_time(other: Times, dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
+    """What has the time: times that were given as such become the index of one."""
+    if isinstance(other, xr.DataTree):
+        return other.to_dataset(inherit=False)
+    if isinstance(other, xr.Dataset | xr.DataArray):
+        return other
+    times = event_times(other, None, dataset.attrs).times
+    return xr.Dataset(coords=IrregularTimeIndex.from_array(times, attrs={"units": "s"}).coordinates())
+
+
 def _time_of(other: xr.Dataset | xr.DataArray) -> SessionTime:
     """The one time of what is resampled like."""
-    if not isinstance(other, xr.Dataset | xr.DataArray):
-        raise OptionError(f"other={type(other).__name__} is neither a Dataset nor a DataArray with a time.")
     found = session_times(other) or [
         SessionTime(str(name), str(index.dim), index)
         for name, index in other.xindexes.items()

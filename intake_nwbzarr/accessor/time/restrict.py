@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from math import isfinite
 from typing import Any
 
@@ -11,41 +12,69 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, shown_objects
-from intake_nwbzarr.accessor.contents.seconds import Time, in_seconds, number
+from intake_nwbzarr.accessor.contents.given import part_of
+from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.seconds import Time, as_given, in_seconds, number
 from intake_nwbzarr.accessor.contents.time_axis import seconds_index
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_template, session_times
-from intake_nwbzarr.accessor.time.restrict_rows import restricted_bounds
-from intake_nwbzarr.accessor.time.window import Window, window_of
-from intake_nwbzarr.errors import SelectionError, warn_caller
+from intake_nwbzarr.accessor.peri_event.runs import Runs
+from intake_nwbzarr.accessor.time.epochs import Epochs, epoch_table
+from intake_nwbzarr.accessor.time.pieces import pieces_of
+from intake_nwbzarr.accessor.time.restrict_rows import restricted_rows
+from intake_nwbzarr.accessor.time.window import Windows, window_of
+from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
+from intake_nwbzarr.indexes.in_memory import is_in_memory
 from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import TimestampView
 
 _INTERVAL = ("start_time", "stop_time")
 
 
-def restrict(dataset: xr.Dataset, start: Time, stop: Time) -> xr.Dataset:
-    """Keep what a session holds from one time on and before another; see `NWBAccessor.restrict`."""
-    window = window_of(start, stop, dataset.attrs)
+def restrict(
+    dataset: xr.Dataset, start: Time | Epochs, stop: Time | None = None, *, name: str | None = None
+) -> xr.Dataset:
+    """Keep what a session holds between two times, or within epochs; see `NWBAccessor.restrict`."""
+    windows = _windows(dataset, start, stop)
+    if name is not None:
+        dataset = part_of(dataset, find_object(dataset, name, _timed(dataset), "series and tables"))
     shown = shown_objects(dataset)
     times = session_times(dataset)
     _check_series(dataset, shown, times)
     chosen: dict[str, slice | NDArray[np.int64]] = {}
-    for time in times:
-        chosen[time.dim] = _samples(dataset, time, window)
-    bounds: dict[str, xr.Variable] = {}
-    for table in (each for each in shown if each.kind == "table"):
+    tables = [each for each in shown if each.kind == "table"]
+    restricted = dataset
+    for table in tables:
         columns = shown_columns(dataset, table)
-        rows = _rows(dataset, table, columns, window)
+        rows = _rows(dataset, table, columns, windows)
         if rows is not None and table.rows is not None:
             chosen[table.rows] = _positions(rows)
-        bounds |= restricted_bounds(dataset, table, columns, window)
-    if not chosen and not bounds:
+        restricted = restricted_rows(restricted, table, columns, windows)
+    if not chosen and not times and restricted is dataset:
         raise SelectionError(
             f"{dataset.attrs.get('nwb_location', 'This Dataset')}: there is no series, interval, event or "
             f"spike with a time among {[each.name for each in shown]}, so nothing can be restricted to one."
         )
-    # The bounds first: rows of units all stay, unless the same table says when its rows were.
-    return dataset.assign(bounds).isel(chosen)
+    for time in times:
+        restricted = _restricted_series(restricted, time, windows)
+    # The bounds came first: rows of units all stay, unless the same table says when its rows were.
+    return restricted.isel(chosen)
+
+
+def _windows(dataset: xr.Dataset, start: Time | Epochs, stop: Time | None) -> Windows:
+    """What is kept: between two times, or the union of epochs."""
+    if stop is not None:
+        return window_of(start, stop, dataset.attrs)
+    if number(start) is not None or isinstance(start, datetime | np.datetime64):
+        raise OptionError(
+            f"restrict({as_given(start)}) lacks a stop: pass start and stop, or epochs, such as a table of "
+            "intervals."
+        )
+    epochs = epoch_table(start, dataset)
+    return Windows.union(epochs.starts, epochs.stops)
+
+
+def _timed(dataset: xr.Dataset) -> list[ShownObject]:
+    return [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
 
 
 def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[SessionTime]) -> None:
@@ -76,36 +105,48 @@ def _has_times(attributes: Mapping[Any, Any]) -> bool:
     return regular or "timestamps" in attributes
 
 
-def _samples(dataset: xr.Dataset, time: SessionTime, window: Window) -> slice | NDArray[np.int64]:
-    """The positions of samples within the window, found without reading all times."""
-    if isinstance(time.index, LazyTimeIndex):
-        if not time.index.view.timestamps.ascending:
-            # In memory already; without an order, or with NaN among them, they can only be compared.
-            return _positions(window.holds(time.index.view.values()))
-        # Slices include both ends: the last number before `stop` makes that half-open, exactly.
-        ends = (window.start, float(np.nextafter(window.stop, -np.inf)))
-        label = slice(*(ends if time.index.samples.step > 0 else ends[::-1]))
-        try:
-            found: slice = time.index.sel({time.name: label}).dim_indexers[time.dim]
-            return found
-        except SelectionError as error:
-            raise SelectionError(
-                f"{error} Samples in any order are compared one by one once their times are in memory, which "
-                f"ds.sortby({time.name!r}) sees to. Or leave out what lies along it, with "
-                f"ds.drop_dims({time.dim!r})."
-            ) from error
-    return _positions(window.holds(seconds_index(dataset, time).view.values()))
+def _restricted_series(dataset: xr.Dataset, time: SessionTime, windows: Windows) -> xr.Dataset:
+    """Keep the samples within the windows, found without reading all times."""
+    index = time.index
+    if not isinstance(index, LazyTimeIndex) or not index.view.timestamps.ascending:
+        # In memory already; without an order, or with NaN among them, they can only be compared.
+        times = seconds_index(dataset, time).view.values()
+        return dataset.isel({time.dim: _positions(windows.holds(times))})
+    backwards = index.samples.step < 0
+    try:
+        runs = _samples(index.view[::-1] if backwards else index.view, windows)
+    except SelectionError as error:
+        raise SelectionError(
+            f"{error} Samples in any order are compared one by one once their times are in memory, which "
+            f"ds.sortby({time.name!r}) sees to. Or leave out what lies along it, with "
+            f"ds.drop_dims({time.dim!r})."
+        ) from error
+    if backwards:
+        runs = Runs(index.size - (runs.starts + runs.lengths)[::-1], runs.lengths[::-1])
+    if len(runs.starts) > 1 and not backwards and not is_in_memory(index.view):
+        return pieces_of(dataset, time, index, runs)
+    return dataset.isel({time.dim: runs.positions()})
+
+
+def _samples(view: TimestampView, windows: Windows) -> Runs:
+    """The samples of an ascending view that lie in the windows, all looked for together."""
+    if not len(view):
+        return Runs(np.empty(0, np.int64), np.empty(0, np.int64))
+    # Half-open, exactly: through the last number before a window's stop.
+    labels = np.concatenate([windows.starts, np.nextafter(windows.stops, -np.inf)])
+    before, through = view.bounds(labels)
+    return Runs.of(before[: len(windows.starts)], through[len(windows.starts) :])
 
 
 def _rows(
-    dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], window: Window
+    dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], windows: Windows
 ) -> NDArray[np.bool_] | None:
     """Which rows of a table of intervals or events to keep; None for a table whose rows have no time."""
     plain = {column.label: column.variable for column in columns if not column.bounds}
     interval = [plain[name] for name in _INTERVAL if name in plain]
     if len(interval) == 2:
         starts, stops = (_column(dataset, table, name) for name in interval)
-        return window.overlaps(starts, stops)
+        return windows.overlaps(starts, stops)
     if table.is_a("TimeIntervals") or table.path.startswith("intervals/"):
         missing = next(name for name in _INTERVAL if name not in plain)
         raise SelectionError(
@@ -115,7 +156,7 @@ def _rows(
     events = next(_event_times(dataset, plain), None)
     if events is None:
         return None
-    return window.holds(_column(dataset, table, events))
+    return windows.holds(_column(dataset, table, events))
 
 
 def _column(dataset: xr.Dataset, table: ShownObject, name: str) -> NDArray[np.float64]:

@@ -1,10 +1,8 @@
-"""Spikes between two times: the bounds of each unit's row drawn in, while no value moves."""
+"""Spikes within windows: of one, the bounds of each unit's row drawn in, while no value moves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,8 +11,11 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents.columns import Pair, ShownColumn
 from intake_nwbzarr.accessor.contents.kinds import ShownObject
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.peri_event.runs import Runs
+from intake_nwbzarr.accessor.ragged.bounds import divided_by
 from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows, each_row
-from intake_nwbzarr.accessor.time.window import Window
+from intake_nwbzarr.accessor.time.pieces import pieces_along
+from intake_nwbzarr.accessor.time.window import Windows
 from intake_nwbzarr.errors import SelectionError
 from intake_nwbzarr.neurodata.types import ancestry
 
@@ -22,25 +23,29 @@ SPIKES, OBSERVED = "spike_times", "obs_intervals"
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """How far the bounds of every row are drawn in.
+class _Kept:
+    """Which values of every row are kept.
 
     Parameters
     ----------
-    skipped
-        Values left out at the start of each row, (row,).
-    kept
-        Values that are left, (row,).
+    skipped, counts
+        Values left out at the start of each row, and how many are kept, (row,).
+    positions
+        Of the values that are kept, counted from the start of each row, where they may have gaps; None where
+        they have none.
     """
 
     skipped: NDArray[np.int64]
-    kept: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    positions: tuple[NDArray[np.int64], ...] | None
 
 
-def restricted_bounds(
-    dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], window: Window
-) -> dict[str, xr.Variable]:
-    """Draw in the bounds of a table's spikes, of what runs parallel to them, and of observed intervals.
+def restricted_rows(
+    dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], windows: Windows
+) -> xr.Dataset:
+    """Keep a table's spikes, what runs parallel to them, and observed intervals, within windows.
+
+    Of one window, bounds are drawn in and no value moves. Between several, values are left out.
 
     Parameters
     ----------
@@ -48,13 +53,13 @@ def restricted_bounds(
         Holds the table.
     table, columns
         The table, of units as a rule, and its columns.
-    window
-        In seconds; spikes at its start are kept, those at its stop are not.
+    windows
+        Spikes at the start of one are kept, those at its stop are not.
 
     Returns
     -------
-    dict
-        The new bounds by name: empty for a table without spike times.
+    xarray.Dataset
+        The same where the table has no spike times.
 
     Raises
     ------
@@ -64,20 +69,19 @@ def restricted_bounds(
     """
     ragged = {column.column: column for column in columns if column.bounds}
     _check_spikes(dataset, table, ragged)
-    changed: dict[str, xr.Variable] = {}
+    restricted = dataset
     if SPIKES in ragged:
         spikes = ragged[SPIKES]
         starts, counts = bounds_of_rows(dataset, spikes.bounds[0], spikes.variable)
-        drawn = _drawn(dataset, table, spikes, starts, counts, window, _between)
-        changed |= _bounds(dataset, spikes.bounds[0], drawn)
-        for pair in _parallel(dataset, columns, counts):
-            changed |= _bounds(dataset, pair, drawn)
+        kept = _kept(dataset, table, spikes, starts, counts, windows)
+        for pair in (spikes.bounds[0], *_parallel(dataset, columns, counts)):
+            restricted = _restricted_column(restricted, pair, kept)
     if OBSERVED in ragged:
         observed = ragged[OBSERVED]
         starts, counts = bounds_of_rows(dataset, observed.bounds[0], observed.variable)
-        drawn = _drawn(dataset, table, observed, starts, counts, window, _reaching)
-        changed |= _bounds(dataset, observed.bounds[0], drawn)
-    return changed
+        kept = _kept(dataset, table, observed, starts, counts, windows)
+        restricted = _restricted_column(restricted, observed.bounds[0], kept)
+    return restricted
 
 
 def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, ShownColumn]) -> None:
@@ -120,29 +124,17 @@ def _undivided(dataset: xr.Dataset, table: ShownObject, path: str, present: list
     )
 
 
-def _between(times: NDArray[Any], window: Window) -> tuple[int, int]:
-    first, end = np.searchsorted(times, np.array([window.start, window.stop]), side="left")
-    return int(first), int(end)
-
-
-def _reaching(intervals: NDArray[Any], window: Window) -> tuple[int, int]:
-    """Of intervals in order of time, those that reach into the window."""
-    first = int(np.searchsorted(intervals[:, 1], window.start, side="right"))
-    end = int(np.searchsorted(intervals[:, 0], window.stop, side="left"))
-    return first, max(first, end)
-
-
-def _drawn(
+def _kept(
     dataset: xr.Dataset,
     table: ShownObject,
     column: ShownColumn,
     starts: NDArray[np.int64],
     counts: NDArray[np.int64],
-    window: Window,
-    positions: Callable[[NDArray[Any], Window], tuple[int, int]],
-) -> _Drawn:
+    windows: Windows,
+) -> _Kept:
     """Look at every row's values, piece by piece."""
-    skipped, kept = np.zeros_like(starts), np.zeros_like(counts)
+    found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(starts)
+    skipped = np.zeros_like(starts)
     for row, values in each_row(dataset.variables[column.variable], starts, counts):
         times = in_seconds(values, dataset.attrs, repr(column.variable))
         # Searching presumes order, in both columns of intervals.
@@ -153,9 +145,12 @@ def _drawn(
                 f"cannot be restricted. Leave this row out, with ds.isel({table.rows}=...) without position "
                 f"{row}."
             )
-        first, end = positions(times, window)
-        skipped[row], kept[row] = first, end - first
-    return _Drawn(skipped, kept)
+        found[row] = np.flatnonzero(windows.holds(times) if times.ndim == 1 else windows.overlaps(*times.T))
+        if found[row].size:
+            skipped[row] = found[row][0]
+    lengths = np.array([len(each) for each in found], np.int64)
+    gaps = any(each.size and each[-1] - each[0] + 1 != each.size for each in found)
+    return _Kept(skipped, lengths, tuple(found) if gaps else None)
 
 
 def _parallel(dataset: xr.Dataset, columns: list[ShownColumn], counts: NDArray[np.int64]) -> list[Pair]:
@@ -174,11 +169,31 @@ def _parallel(dataset: xr.Dataset, columns: list[ShownColumn], counts: NDArray[n
     return list(pairs)
 
 
-def _bounds(dataset: xr.Dataset, pair: Pair, drawn: _Drawn) -> dict[str, xr.Variable]:
-    changed: dict[str, xr.Variable] = {}
-    if pair[0] is not None:
-        start = dataset.variables[pair[0]]
-        starts = np.asarray(start.values, np.int64) + drawn.skipped
-        changed[pair[0]] = xr.Variable(start.dims, starts, start.attrs)
-    count = dataset.variables[pair[1]]
-    return changed | {pair[1]: xr.Variable(count.dims, drawn.kept, count.attrs)}
+def _restricted_column(dataset: xr.Dataset, pair: Pair, kept: _Kept) -> xr.Dataset:
+    """Draw in the bounds of a column; where values between are left out, the others follow one another."""
+    assert pair[0] is not None  # noqa: S101 - for the type checker: compact ones were refused
+    start, count = dataset.variables[pair[0]], dataset.variables[pair[1]]
+    begins = np.asarray(start.values, np.int64) + kept.skipped
+    divided, changed = divided_by(dataset, str(count.attrs.get("ragged_values"))), {}
+    if kept.positions is not None and divided is not None:
+        runs = _runs(np.asarray(start.values, np.int64), kept.positions)
+        dataset = pieces_along(dataset, dataset.variables[divided].dims[0], runs)
+        begins = np.where(kept.counts > 0, runs.count_before(begins), 0)
+        changed = {"ragged_length": runs.size}
+    bounds = {pair[0]: (start, begins), pair[1]: (count, kept.counts)}
+    return dataset.assign(
+        {
+            name: xr.Variable(bound.dims, values, {**bound.attrs, **changed})
+            for name, (bound, values) in bounds.items()
+        }
+    )
+
+
+def _runs(starts: NDArray[np.int64], positions: tuple[NDArray[np.int64], ...]) -> Runs:
+    """The values that are kept of all rows, where they are stored."""
+    begins, ends = [], []
+    for start, each in zip(starts, positions, strict=True):
+        breaks = np.flatnonzero(np.diff(each) > 1)
+        begins.append(start + each[np.concatenate([[0], breaks + 1])] if each.size else each)
+        ends.append(start + each[np.concatenate([breaks, [-1]])] + 1 if each.size else each)
+    return Runs.of(np.concatenate(begins), np.concatenate(ends))

@@ -1,0 +1,123 @@
+"""What callers give in place of a Dataset: nodes of trees, DataFrames, pynapple's objects, names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from intake_nwbzarr.accessor.contents.columns import shown_columns
+from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.neurodata.names import free_name
+
+EVENT: Final = "event"
+"""What the dimension of events without a table is called."""
+
+ROW_TIMES: Final = ("start_time", "timestamp")
+"""The columns that say when a row of a table was."""
+
+
+def as_dataset(given: Any, rows: str = EVENT) -> Any:
+    """Give nodes of trees, DataFrames and pynapple's objects as Datasets; anything else as it is.
+
+    Rows lie along `rows`, labelled by their index. pynapple's times are seconds in the session, as
+    `NWBAccessor.to_pynapple` makes them: ``timestamp``, or an IntervalSet's ``start_time`` and ``stop_time``.
+    """
+    if isinstance(given, xr.DataTree):
+        return given.to_dataset(inherit=False)
+    frame = given if isinstance(given, pd.DataFrame) else _of_pynapple(given)
+    return given if frame is None else _of_frame(frame, rows)
+
+
+def _of_frame(frame: pd.DataFrame, rows: str) -> xr.Dataset:
+    """A DataFrame as a Dataset: its columns of one value a row, and its index, which may be their times."""
+    columns = {}
+    for name in frame.columns.unique():
+        column = frame[name]
+        if not isinstance(column, pd.DataFrame) and not _is_ragged(column):
+            columns[str(name)] = _values(column)
+    labels: Any = np.arange(len(frame))
+    if not isinstance(frame.index, pd.MultiIndex):
+        labels = _values(frame.index.to_series())
+    if labels.dtype.kind in "fM" and columns.keys().isdisjoint(ROW_TIMES):
+        columns["timestamp"], labels = labels, np.arange(len(frame))
+    rows = free_name(rows, columns)
+    attributes = {str(name): value for name, value in frame.attrs.items()}
+    return xr.Dataset({name: (rows, each) for name, each in columns.items()}, {rows: labels}, attributes)
+
+
+def _is_ragged(column: pd.Series[Any]) -> bool:
+    return column.dtype.kind == "O" and any(isinstance(each, list | tuple | np.ndarray) for each in column)
+
+
+def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
+    """A column as NumPy has it: datetimes without a zone, which is UTC."""
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
+    return np.asarray(column)
+
+
+def _of_pynapple(given: Any) -> pd.DataFrame | None:
+    """An object of pynapple's as a DataFrame; None for anything else."""
+    # Without importing it: nobody has an object of a package that is not imported.
+    pynapple = sys.modules.get("pynapple")
+    if pynapple is None:
+        return None
+    if isinstance(given, pynapple.IntervalSet):
+        frame: pd.DataFrame = given.as_dataframe()
+        return frame.rename(columns={"start": "start_time", "end": "stop_time"})
+    if isinstance(given, pynapple.TsGroup):
+        pooled = given.to_tsd()
+        return pd.DataFrame({"timestamp": pooled.times(), "unit": np.asarray(pooled.values)})
+    if isinstance(given, pynapple.Tsd):
+        return pd.DataFrame({"timestamp": given.times(), "value": np.asarray(given.values)})
+    if isinstance(given, pynapple.Ts | pynapple.TsdFrame | pynapple.TsdTensor):
+        return pd.DataFrame({"timestamp": given.times()})
+    return None
+
+
+def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | None]:
+    """A table of a Dataset, or one of its columns of times, by name.
+
+    Parameters
+    ----------
+    dataset
+        Where it is looked for.
+    name
+        A table's name or path, or the name of a column: its own, or its variable's.
+    what
+        What is looked for, for errors: ``tables of events``.
+
+    Returns
+    -------
+    dataset
+        The table's part of the Dataset.
+    column
+        The variable that was named, None for a table.
+
+    Raises
+    ------
+    NodeNotFoundError, OptionError
+        As `find_object`.
+    """
+    tables = [each for each in shown_objects(dataset) if each.kind == "table" and each.rows is not None]
+    found = [
+        (table, column.variable)
+        for table in tables
+        for column in shown_columns(dataset, table)
+        if name == column.variable and not column.bounds
+    ]
+    if len(found) == 1:
+        (table, variable) = found[0]
+        return part_of(dataset, table), variable
+    return part_of(dataset, find_object(dataset, name, tables, what)), None
+
+
+def part_of(dataset: xr.Dataset, shown: ShownObject) -> xr.Dataset:
+    """One object of a Dataset, with the coordinates that belong to it."""
+    names: list[Hashable] = [name for name in shown.variables if name not in dataset.xindexes]
+    return dataset[names]
