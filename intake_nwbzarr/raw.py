@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from itertools import product
 from math import prod
@@ -17,7 +18,7 @@ from pynwb import NWBFile, get_type_map
 from zarr.abc.store import Store
 
 from intake_nwbzarr.arrays.layout import layout
-from intake_nwbzarr.errors import LinkError, MetadataError, NodeNotFoundError, NWBZarrError
+from intake_nwbzarr.errors import LimitError, LinkError, MetadataError, NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.hierarchy.links import parse_reference
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -65,9 +66,8 @@ def open_nwb(
     'Mus musculus'
     """
     hierarchy = open_hierarchy(location, storage_options, consolidated=consolidated)
-    io = _HierarchyIO(hierarchy)
     try:
-        nwbfile = io.read()
+        nwbfile = _read(HierarchyStore(hierarchy))
     except Exception as error:
         # hdmf's ConstructError prints the whole file; what was wrong is the innermost cause.
         cause: BaseException = error
@@ -85,6 +85,16 @@ def open_nwb(
     kind: Any = type(nwbfile)
     nwbfile.__class__ = closing(kind)
     return nwbfile
+
+
+def _read(store: HierarchyStore) -> NWBFile:
+    try:
+        return _HierarchyIO(store).read()
+    except Exception:
+        # It may be an array that zarr refuses, with all the rest.
+        if not store.replace_refused():
+            raise
+    return _HierarchyIO(store).read()
 
 
 _NAMES = ("__doc__", "__module__", "__qualname__")
@@ -120,10 +130,10 @@ def closing(kind: Any) -> Any:
 class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
     """NWBZarrIO over a hierarchy's store, which also follows links into other files, local or remote."""
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
-        self._hierarchy = hierarchy
-        self._store = HierarchyStore(hierarchy)
-        self._other_files: dict[int, zarr.Group] = {}
+    def __init__(self, store: HierarchyStore) -> None:
+        self._store = store
+        self._hierarchy = hierarchy = store.hierarchy
+        self._other_files: dict[tuple[int, int], zarr.Group] = {}
         super().__init__(path=self._store, mode="r", manager=BuildManager(_type_map(hierarchy, self._store)))
         self._store.prefetch([key for node in _read_at_once(hierarchy) for key in _chunk_keys(node)])
 
@@ -158,10 +168,11 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
                 "stored, and pynwb cannot read a file with such a reference. What is there can be read with "
                 'xarray.open_dataset(..., engine="nwbzarr").'
             ) from error
-        if target.hierarchy is self._hierarchy:
+        if target.hierarchy is self._hierarchy and target.path in self._store:
             name, found = super().resolve_ref({"source": ".", "path": f"/{target.path}"})
             return name, found
-        number = id(target.hierarchy)
+        # Of the same file, what its consolidated metadata do not list, and was looked for just now.
+        number = id(target.hierarchy), len(target.hierarchy)
         if number not in self._other_files:
             self._other_files[number] = zarr.open_consolidated(HierarchyStore(target.hierarchy), mode="r")
         try:
@@ -180,10 +191,11 @@ def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
     Cached schemas are not among them: those that are needed have been read.
     """
     schemas = f"{hierarchy.specifications}/"
-    for path, node in hierarchy.items():
-        if not isinstance(node, ArrayNode) or path.startswith(schemas) or node.size > _SMALL:
+    for node in hierarchy.understood():
+        if not isinstance(node, ArrayNode) or node.path.startswith(schemas) or node.size > _SMALL:
             continue
-        listed = node.neurodata_type is None and node.ndim == 1 and path.rpartition("/")[0] in _OF_SESSION
+        of_session = node.path.rpartition("/")[0] in _OF_SESSION
+        listed = node.neurodata_type is None and node.ndim == 1 and of_session
         if node.ndim == 0 or listed or node.neurodata_type in {"ElementIdentifiers", "DynamicTableRegion"}:
             yield node
 
@@ -191,9 +203,10 @@ def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
 def _chunk_keys(node: ArrayNode) -> Iterator[str]:
     """The names of an array's chunks, if it has few, and whole ones."""
     counts = [-(-length // max(width, 1)) for length, width in zip(node.shape, node.chunks, strict=True)]
-    found = layout(node)
-    if found.sharding is None and prod(counts) <= _FEW:
-        yield from (found.key(place) for place in product(*(range(count) for count in counts)))
+    with suppress(MetadataError, LimitError):
+        found = layout(node)
+        if found.sharding is None and prod(counts) <= _FEW:
+            yield from (found.key(place) for place in product(*(range(count) for count in counts)))
 
 
 # Groups whose lists are the session's own metadata.
@@ -209,7 +222,7 @@ def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
     """
     types = get_type_map()
     used = {
-        str(node.attributes["namespace"]) for node in hierarchy.values() if "namespace" in node.attributes
+        str(node.attributes["namespace"]) for node in hierarchy.understood() if "namespace" in node.attributes
     }
     missing = used - set(types.namespace_catalog.namespaces)
     if missing and hierarchy.load_specifications():

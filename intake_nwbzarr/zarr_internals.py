@@ -4,7 +4,14 @@ Codecs and chunk key encodings can be registered publicly in zarr 3.4, but the c
 and the base class of encodings are private.
 """
 
-from zarr.core.array_spec import ArraySpec
+from zarr.buffer import default_buffer_prototype
+from zarr.core.array_spec import ArrayConfig, ArraySpec
 from zarr.core.chunk_key_encodings import ChunkKeyEncoding
+from zarr.dtype import UInt8
 
-__all__ = ["ArraySpec", "ChunkKeyEncoding"]
+__all__ = ["ArraySpec", "ChunkKeyEncoding", "bytes_spec"]
+
+
+def bytes_spec(size: int) -> ArraySpec:
+    """Return what a codec that makes bytes of bytes is told of a chunk: so many bytes."""
+    return ArraySpec((size,), UInt8(), 0, ArrayConfig("C", True), default_buffer_prototype())

@@ -19,7 +19,13 @@ from pynwb.misc import Units
 from pynwb.testing import TestCase
 
 from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
-from intake_nwbzarr.errors import ClosedError, LinkError, MetadataError, UnconsolidatedWarning
+from intake_nwbzarr.errors import (
+    ClosedError,
+    LinkError,
+    MetadataError,
+    StaleMetadataWarning,
+    UnconsolidatedWarning,
+)
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import KINDS, RELEASES
@@ -197,6 +203,10 @@ def test_a_reference_to_what_is_not_stored_says_so(corpus_dir: Corpus, tmp_path:
     for path in [path for path in nodes if path.startswith("general/extracellular_ephys/electrodes")]:
         del nodes[path]
     (store / "zarr.json").write_text(json.dumps(document))
+    with pytest.warns(StaleMetadataWarning, match="electrodes"):
+        found = open_nwb(store)
+    assert len(found.acquisition["ElectricalSeriesAP"].electrodes.table) == 8
+    shutil.rmtree(store / "general/extracellular_ephys/electrodes")
     with pytest.raises(LinkError, match=r"is incomplete: .*electrodes.*open_dataset"):
         open_nwb(store)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from typing import Any, Final, Literal, NamedTuple
 
@@ -12,10 +13,13 @@ import numcodecs
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.codec import ArrayBytesCodec, BytesBytesCodec
 from zarr.buffer.cpu import Buffer as ZarrBuffer
+from zarr.errors import UnknownCodecError
+from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore, StorePath
 
-from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, Room, undo_bytes
 from intake_nwbzarr.hierarchy.legacy_codecs import ARRAY_FILTERS
 from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
@@ -23,6 +27,7 @@ from intake_nwbzarr.hierarchy.objects import decode_legacy_objects
 from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, decode_items, text_limit
 from intake_nwbzarr.hierarchy.zarr3 import named
 from intake_nwbzarr.transport.contract import LARGEST_OBJECT
+from intake_nwbzarr.zarr_internals import bytes_spec
 
 CHUNK_LIMIT: Final = LARGEST_OBJECT
 """The most bytes that a chunk may have, stored or decoded."""
@@ -31,6 +36,14 @@ _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 FILTERS: Final = frozenset(f"numcodecs.{name}" for name in ARRAY_FILTERS) | {"transpose"}
 """Array-to-array codecs undone here."""
+
+_KNOWN: Final = FILTERS | COMPRESSORS | CHECKSUMS.keys() | {"bytes", "numcodecs.shuffle"}
+
+SERIALIZERS: Final = VARIABLE_LENGTH | {"bytes", "sharding_indexed"}
+"""Codecs that make bytes of an array, as far as they are known by name."""
+
+REFUSED: Final = frozenset({"pickle"})
+"""Codecs of numcodecs that are never used, whoever registered them."""
 
 
 class Stage(NamedTuple):
@@ -53,15 +66,15 @@ class Chain:
     shape, dtype
         The decoded chunk's.
     stages
-        The codecs in the order of writing; empty when zarr has to decode.
-    document
-        The array's metadata, as zarr is given them for a chunk that it has to decode.
+        The codecs in the order of writing, without those that zarr has to undo.
+    for_zarr
+        The array's metadata with the codecs that zarr has to undo, after `stages`; None where there are none.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     stages: tuple[Stage, ...]
-    document: Mapping[str, Any]
+    for_zarr: Mapping[str, Any] | None
     path: str
     field: str | None = None
 
@@ -73,13 +86,15 @@ class Chain:
     @property
     def is_plain(self) -> bool:
         """Whether decoding takes time in proportion to the decoded size."""
-        return bool(self.stages) and self.dtype.kind != "O" and not _is_legacy(self)
+        names = {stage.name for stage in self.stages}
+        return self.for_zarr is None and self.dtype.kind != "O" and _KNOWN.issuperset(names)
 
     @property
     def is_direct(self) -> bool:
         """Whether what the compressor makes is the chunk, byte for byte, and in native order."""
         return (
             len(self.stages) == 2
+            and self.for_zarr is None
             and self.stages[0].name == "bytes"
             and self.stages[1].name in COMPRESSORS
             and self.field is None
@@ -113,13 +128,15 @@ def chain(
         raise MetadataError(
             f"The array {path!r} has codecs that cannot be understood: {error}. Its metadata are damaged."
         ) from error
-    result = Chain(shape, dtype, stages, document, path, field)
+    result = Chain(shape, dtype, stages, None, path, field)
     if result.nbytes > CHUNK_LIMIT and not _is_legacy(result):
         raise LimitError(
             f"The array {path!r} has chunks of {result.nbytes} bytes; {CHUNK_LIMIT} are allowed. "
             "The metadata are damaged, or the array has to be rewritten in smaller chunks."
         )
-    return result if _is_known(result) else Chain(shape, dtype, (), document, path, field)
+    known = _first_known(result)
+    for_zarr = {**document, "codecs": document["codecs"][:known]} if known else None
+    return replace(result, stages=stages[known:], for_zarr=for_zarr)
 
 
 def _is_legacy(made: Chain) -> bool:
@@ -151,8 +168,12 @@ def _stages(
             nbytes = text_limit(shape)  # known only from the data
         elif name in CHECKSUMS:
             nbytes += 4
+        elif name in SERIALIZERS:
+            pass
         elif name in COMPRESSORS:
             nbytes += nbytes // 8 + 4096  # more than any of them adds to data that do not compress
+        else:
+            nbytes += nbytes // 8 + 2**20  # whatever it is: it stores data of that size, and an index perhaps
     return stages
 
 
@@ -166,19 +187,32 @@ def _filtered_dtype(name: str, configuration: Mapping[str, Any], dtype: np.dtype
     return found
 
 
-def _is_known(made: Chain) -> bool:
-    """Whether every codec is one that is undone here, in a place where it can be."""
+def _first_known(made: Chain) -> int:
+    """The position of the first codec that is undone here, of those that end with the last one.
+
+    What makes bytes of bytes always is, also by a codec that another package has registered: what comes out
+    is compared with what may. Before that, numbers and what makes bytes of them are left to zarr, unless all
+    of them are known.
+    """
     names = [stage.name for stage in made.stages]
     if names in (["vlen-utf8", LEGACY_OBJECTS], ["bytes", LEGACY_OBJECTS]):
         # A whole compound with fixed-width fields is what the codec itself makes, for zarr.
-        return made.dtype.names is None or made.field is not None
+        return 0 if made.dtype.names is None or made.field is not None else 2
     serializers = VARIABLE_LENGTH if made.dtype.kind == "O" else {"bytes"}
     position = next((at for at, name in enumerate(names) if name in serializers), None)
-    return (
-        position is not None
-        and FILTERS.issuperset(names[:position])
-        and (COMPRESSORS | CHECKSUMS.keys() | {"numcodecs.shuffle"}).issuperset(names[position + 1 :])
-    )
+    if position is not None and FILTERS.issuperset(names[:position]):
+        return 0
+    return next((at + 1 for at, name in enumerate(names) if _makes_bytes(name)), len(names))
+
+
+def _makes_bytes(name: str) -> bool:
+    """Whether a codec is the one that makes bytes of an array."""
+    if name in SERIALIZERS:
+        return True
+    try:
+        return issubclass(get_codec_class(name), ArrayBytesCodec)
+    except (KeyError, ValueError, ImportError, UnknownCodecError):
+        return False
 
 
 def decode(
@@ -213,7 +247,7 @@ def decode(
     """
     try:
         chunk = _decode(made, data, where, out)
-    except (ChunkError, LimitError):
+    except NWBZarrError:
         raise
     except Exception as error:  # codec libraries raise whatever they like
         raise ChunkError(
@@ -226,16 +260,15 @@ def decode(
 
 
 def _decode(made: Chain, data: bytes | memoryview, where: str, out: NDArray[Any] | None) -> NDArray[Any]:
-    if not made.stages:
-        chunk = _through_zarr(made, data)
-        return chunk if made.field is None else chunk[made.field]
     if _is_legacy(made):
         return _legacy(made, data, where)
     room = out.reshape(-1).view(np.uint8) if out is not None and made.is_direct else None
     content: Any = data
     for stage in reversed(made.stages):
         content = _undo(stage, content, where, room)
-    chunk = np.asarray(content)
+    chunk = (
+        np.asarray(content) if made.for_zarr is None else _through_zarr(made, made.for_zarr, content, where)
+    )
     return chunk if made.field is None else chunk[made.field]
 
 
@@ -264,8 +297,10 @@ def _undo(stage: Stage, content: Any, where: str, room: Room) -> Any:
             return content.transpose(np.argsort(configuration["order"]))
         case "numcodecs.shuffle":
             return _unshuffle(stage, content)
-        case _:
+        case _ if name in FILTERS:
             return _unfilter(stage, content)
+        case _:
+            return _undo_registered(stage, content, where)
 
 
 def _from_bytes(stage: Stage, content: Any, where: str) -> NDArray[Any]:
@@ -312,10 +347,65 @@ def _unfilter(stage: Stage, content: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(decoded).reshape(stage.shape)
 
 
-def _through_zarr(made: Chain, data: bytes | memoryview) -> NDArray[Any]:
-    """Let zarr decode a chunk with codecs not known here, as an array of that one chunk in memory."""
+def _undo_registered(stage: Stage, content: Any, where: str) -> Any:
+    """Undo a codec that another package has registered, with numcodecs or with zarr."""
+    name = stage.name.removeprefix("numcodecs.")
+    if name in REFUSED:
+        raise ChunkError(
+            f"{where} is stored by the codec {name!r}, which could run anything on decoding and is not used. "
+            "Rewrite the array."
+        )
+    try:
+        if name != stage.name:
+            codec = numcodecs.get_codec({**stage.configuration, "id": name})
+        else:
+            codec = get_codec_class(name).from_dict(
+                {"name": name, "configuration": dict(stage.configuration)}
+            )
+    except (UnknownCodecError, numcodecs.errors.UnknownCodecError) as error:
+        raise _not_installed(name, where) from error
+    if isinstance(codec, numcodecs.Pickle):
+        raise ChunkError(f"{where} is stored by {stage.name!r}, which is a pickle and is not used.")
+    if isinstance(codec, BytesBytesCodec):
+        spec = bytes_spec(stage.nbytes)
+        buffer = spec.prototype.buffer.from_bytes(memoryview(content).cast("B"))
+        (made,) = asyncio.run(codec.decode([(buffer, spec)]))
+        decoded: Any = b"" if made is None else made.as_numpy_array()
+    else:
+        decoded = codec.decode(memoryview(content).cast("B"))
+    view = (
+        np.ascontiguousarray(decoded).reshape(-1).view(np.uint8)
+        if isinstance(decoded, np.ndarray)
+        else decoded
+    )
+    found = memoryview(view).nbytes
+    if found > stage.nbytes:
+        raise LimitError(f"{where} expands to {found} bytes by {name!r}; {stage.nbytes} are allowed.")
+    return memoryview(view).cast("B")
+
+
+def _not_installed(name: str, where: str) -> ChunkError:
+    return ChunkError(
+        f"{where} cannot be decoded: no codec {name!r} is installed. Install and import the Python package "
+        "that registers it with zarr, or with numcodecs for Zarr 2."
+    )
+
+
+def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: str) -> NDArray[Any]:
+    """Let zarr undo codecs not known here, on an array of that one chunk in memory."""
+    from intake_nwbzarr.arrays.zarr_codec import bounded_sharding
+
+    for name, _ in map(named, metadata["codecs"]):
+        try:
+            get_codec_class(name)
+        except UnknownCodecError as error:
+            raise _not_installed(name, where) from error
     document = {
-        **made.document,
+        "zarr_format": 3,
+        "node_type": "array",
+        "data_type": metadata["data_type"],
+        "fill_value": metadata.get("fill_value"),
+        "codecs": [bounded_sharding(codec, metadata, made.path) for codec in metadata["codecs"]],
         "shape": made.shape,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": made.shape}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},

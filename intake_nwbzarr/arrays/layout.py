@@ -17,7 +17,6 @@ from intake_nwbzarr.arrays.shards import Sharding, sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
 from intake_nwbzarr.hierarchy.first_column import FIRST_COLUMN
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.hierarchy.zarr3 import named
 
 _KEY_ENCODINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...], str]]] = {
     "default": (("c",), (), "/"),
@@ -163,14 +162,5 @@ def _sharding(
         return None
     configuration = codecs[0]["configuration"]
     inner = tuple(int(length) for length in configuration["chunk_shape"])
-    if len(inner) != len(shape) or any(b < 1 or a % b for a, b in zip(shape, inner, strict=True)):
-        raise MetadataError(
-            f"The array {node.path!r} has shards of {shape} that chunks of {inner} do not fill."
-        )
-    if any(named(codec)[0] == "sharding_indexed" for codec in configuration["codecs"]):
-        raise MetadataError(
-            f"The array {node.path!r} has shards in its shards, which is not read here. Rewrite it with one "
-            "level of shards."
-        )
-    made = sharding(configuration, shape, int(np.prod(inner, dtype=object)) * node.dtype.itemsize)
-    return None if made is None else (inner, configuration["codecs"], made)
+    decoded = int(np.prod(inner, dtype=object)) * node.dtype.itemsize
+    return inner, configuration["codecs"], sharding(configuration, shape, decoded, node.path)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Final, NamedTuple
 
-import numcodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.errors import ChunkError
+from intake_nwbzarr.arrays.decode import Chain, chain, decode
+from intake_nwbzarr.errors import ChunkError, MetadataError
+from intake_nwbzarr.hierarchy.decompress import CHECKSUMS
 from intake_nwbzarr.hierarchy.zarr3 import named
 
 GAP: Final = 64 * 2**10
@@ -36,22 +36,19 @@ class Sharding:
         The decoded size of one.
     at_end
         Whether the index is at the end of the shard.
-    order
-        The index's byte order, ``<`` or ``>``.
-    has_checksum
-        Whether a CRC32C follows the index.
+    index
+        How the index is decoded, to ``(*counts, 2)`` offsets and lengths.
     """
 
     counts: tuple[int, ...]
     chunk_bytes: int
     at_end: bool
-    order: str
-    has_checksum: bool
+    index: Chain
 
     @property
     def index_bytes(self) -> int:
         """The size of the stored index."""
-        return prod(self.counts) * 16 + (4 if self.has_checksum else 0)
+        return self.index.nbytes + 4 * sum(stage.name in CHECKSUMS for stage in self.index.stages)
 
     def is_whole(self, wanted: int, of: int) -> bool:
         """Whether a shard is better fetched in one piece, if so many chunks are wanted `of` all."""
@@ -68,22 +65,38 @@ class Span(NamedTuple):
 
 
 def sharding(
-    configuration: Mapping[str, Any], shard_shape: tuple[int, ...], chunk_bytes: int
-) -> Sharding | None:
-    """Understand the configuration of ``sharding_indexed``; None if its index is encoded unusually."""
-    codecs = [named(entry) for entry in configuration.get("index_codecs", ())]
-    if [name for name, _ in codecs] not in (["bytes"], ["bytes", "crc32c"]):
-        return None
-    counts = tuple(
-        shard // chunk for shard, chunk in zip(shard_shape, configuration["chunk_shape"], strict=True)
-    )
-    return Sharding(
-        counts=counts,
-        chunk_bytes=chunk_bytes,
-        at_end=configuration.get("index_location", "end") == "end",
-        order=">" if codecs[0][1].get("endian") == "big" else "<",
-        has_checksum=len(codecs) == 2,
-    )
+    configuration: Mapping[str, Any], shard_shape: tuple[int, ...], chunk_bytes: int, path: str
+) -> Sharding:
+    """Understand the configuration of ``sharding_indexed``.
+
+    Raises
+    ------
+    MetadataError
+        When chunks do not fill a shard, or its index is encoded so that its size is not known beforehand.
+    """
+    inner = tuple(int(length) for length in configuration["chunk_shape"])
+    if len(inner) != len(shard_shape) or any(b < 1 or a % b for a, b in zip(shard_shape, inner, strict=True)):
+        raise MetadataError(
+            f"The array {path!r} has shards of {shard_shape} that chunks of {inner} do not fill."
+        )
+    if any(named(codec)[0] == "sharding_indexed" for codec in configuration["codecs"]):
+        raise MetadataError(
+            f"The array {path!r} has shards in its shards, which is not read here. Rewrite it with one "
+            "level of shards."
+        )
+    codecs = configuration.get("index_codecs", ())
+    names = [named(entry)[0] for entry in codecs]
+    if not {"bytes", "transpose", *CHECKSUMS}.issuperset(names):
+        raise MetadataError(
+            f"The array {path!r} has shards whose index is stored by {', '.join(names)}; known for an index "
+            "are bytes, transpose and checksums. Rewrite the array."
+        )
+    counts = tuple(shard // chunk for shard, chunk in zip(shard_shape, inner, strict=True))
+    index = chain({"codecs": codecs}, (*counts, 2), np.dtype(np.uint64), path)
+    if index.for_zarr is not None:
+        raise MetadataError(f"The array {path!r} has shards with an index that nothing makes bytes of.")
+    at_end = configuration.get("index_location", "end") == "end"
+    return Sharding(counts, chunk_bytes, at_end, index)
 
 
 def parse_index(made: Sharding, data: bytes | memoryview, where: str) -> NDArray[np.uint64]:
@@ -99,12 +112,10 @@ def parse_index(made: Sharding, data: bytes | memoryview, where: str) -> NDArray
             f"{where} is a shard whose index has {len(data)} bytes; {made.index_bytes} were expected. "
             "It is truncated, or does not belong to this array."
         )
-    if made.has_checksum:
-        try:
-            data = bytes(numcodecs.get_codec({"id": "crc32c"}).decode(data))
-        except RuntimeError as error:
-            raise ChunkError(f"{where} is a shard whose index is damaged: {error}.") from error
-    return np.frombuffer(data, np.dtype(np.uint64).newbyteorder(made.order)).reshape(-1, 2)  # type: ignore[arg-type]
+    try:
+        return decode(made.index, data, where).reshape(-1, 2)
+    except ChunkError as error:
+        raise ChunkError(f"{where} is a shard whose index is damaged. {error}") from error
 
 
 def locate_chunks(index: NDArray[np.uint64], wanted: Iterable[int]) -> dict[int, tuple[int, int] | None]:

@@ -112,46 +112,6 @@ def undo_bytes(
     return memoryview(content).cast("B")
 
 
-def check_expansion(codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str) -> None:
-    """Refuse bytes that would expand beyond a limit, before a decoder that knows of none gets them.
-
-    What declares its size is not decompressed for that.
-
-    Parameters
-    ----------
-    codec, data, limit, where
-        As for `decompress`; a codec that is no compressor passes.
-
-    Raises
-    ------
-    LimitError
-        When the data declare, or turn out, to be larger than `limit`.
-    ChunkError
-        When they are truncated or damaged.
-    """
-    (name, _), view = named(codec), memoryview(data).cast("B")
-    if name not in COMPRESSORS:
-        return
-    declared: int | None = None
-    try:
-        match name.removeprefix("numcodecs."):
-            case "blosc":
-                declared, _, encoded = struct.unpack_from("<III", view, 4)
-                if encoded > len(view):
-                    # Decompressing says so, in an error of its own.
-                    declared = None
-            case "lz4":
-                (declared,) = struct.unpack_from("<I", view)
-            case "zstd":
-                declared = zstd_size(view)
-    except (ValueError, IndexError, EOFError, struct.error):
-        declared = None
-    if declared is None:
-        decompress(codec, data, limit, where=where)
-    elif declared > limit:
-        raise _too_large(declared, limit, where)
-
-
 def _too_large(found: int | str, limit: int, where: str) -> LimitError:
     return LimitError(
         f"{where} expands to {found} bytes, but the array's metadata allow {limit}; "

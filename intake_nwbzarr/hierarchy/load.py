@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import PurePosixPath, PureWindowsPath
@@ -27,7 +28,7 @@ from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, safe_path
 from intake_nwbzarr.hierarchy.remembered import load_remembered
-from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group
+from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group, check_shape
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.requests import Transport, open_transport, run
 
@@ -179,6 +180,12 @@ class Hierarchy(Mapping[str, Node]):
     def __len__(self) -> int:
         return len(self._documents.nodes)
 
+    def understood(self) -> Iterator[Node]:
+        """Every node, in the order of their paths, but for those whose metadata are damaged."""
+        for path in self:
+            with suppress(MetadataError):
+                yield self[path]
+
     def children(self, path: str) -> tuple[str, ...]:
         """The names of the groups and arrays stored in a group, sorted; links are not among them."""
         if self._children is None:
@@ -321,6 +328,36 @@ class Hierarchy(Mapping[str, Node]):
         asked = self._looked_up.get(path) is False
         agree = " What is stored and its consolidated metadata agree in that." if asked else ""
         return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.{agree}")
+
+    def salvage(self, path: str) -> dict[str, Any] | None:
+        """The shape and the attributes of an array whose metadata are damaged, as far as they can be told.
+
+        Returns
+        -------
+        dict or None
+            With ``shape`` and ``attributes``; None where it is a group, or nobody knows what.
+        """
+        documents: dict[str, dict[str, Any]] = {}
+        for name, raw in self._documents.nodes[path].items():
+            with suppress(MetadataError):
+                documents[name] = self._documents.decode(path, name, raw)
+        found = documents.get("zarr.json", {})
+        if self.zarr_format == 2:
+            if ".zarray" not in self._documents.nodes[path]:
+                return None
+            found = {**documents.get(".zarray", {}), "node_type": "array"}
+            with suppress(MetadataError):
+                found["attributes"] = translate_group(path, documents.get(".zattrs", {})).attributes
+        if found.get("node_type") != "array":
+            return None
+        kept: dict[str, Any] = {"shape": [1], "attributes": {}}
+        with suppress(MetadataError):
+            check_group({"attributes": found.get("attributes")}, where=path)
+            kept["attributes"] = found.get("attributes") or {}
+        with suppress(MetadataError):
+            check_shape(found.get("shape"), where=path)
+            kept["shape"] = found["shape"]
+        return kept
 
     def _decode(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
         documents = {name: self._documents.decode(path, name, value) for name, value in raw.items()}

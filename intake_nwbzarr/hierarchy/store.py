@@ -1,12 +1,13 @@
-"""The hierarchy as a read-only Zarr store: canonical metadata from memory, chunks from the wire."""
+"""The hierarchy as a read-only Zarr store: canonical metadata from memory, chunks decoded by this package."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Buffer, Iterable, Sequence
-from math import prod
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypedDict
 
+import zarr
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.buffer import BufferPrototype
 from zarr.abc.store import (
@@ -17,16 +18,16 @@ from zarr.abc.store import (
     SuffixByteRequest,
 )
 from zarr.buffer import default_buffer_prototype
+from zarr.storage import StorePath
 
-from intake_nwbzarr.errors import ChunkError, ClosedError
-from intake_nwbzarr.hierarchy.decompress import check_expansion, undo_bytes
+from intake_nwbzarr.arrays.layout import layout
+from intake_nwbzarr.arrays.shards import Sharding, parse_index
+from intake_nwbzarr.arrays.zarr_codec import NamedBuffer, zarr_document
+from intake_nwbzarr.errors import ClosedError, MetadataError, NWBZarrError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
-from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, check_count, text_limit
-from intake_nwbzarr.hierarchy.zarr3 import Codec, named
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
+from intake_nwbzarr.hierarchy.zarr3 import named
 from intake_nwbzarr.transport.answers import Bytes
-from intake_nwbzarr.transport.contract import LARGEST_OBJECT
 from intake_nwbzarr.transport.requests import fetch_many
 
 
@@ -47,6 +48,7 @@ class HierarchyStore(Store):
         self.hierarchy = hierarchy
         self.closed = False
         self._prefetched: dict[str, Bytes | None] = {}
+        self._unreadable: dict[str, NWBZarrError] = {}
 
     def __str__(self) -> str:
         return str(self.hierarchy.location)
@@ -59,6 +61,9 @@ class HierarchyStore(Store):
 
     def __hash__(self) -> int:
         return hash(id(self.hierarchy))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._documents
 
     def close(self) -> None:
         """Refuse all further reading."""
@@ -83,6 +88,8 @@ class HierarchyStore(Store):
             return buffers.buffer.from_bytes(document)
         if key.rpartition("/")[2] in {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}:
             return None
+        if (error := self._unreadable.get(self._array_of(key))) is not None:
+            raise error
         if byte_range is None and key in self._prefetched:
             data = self._prefetched[key]
         else:
@@ -90,9 +97,8 @@ class HierarchyStore(Store):
             data = None if fetched is None else fetched.data
         if data is None:
             return None
-        if byte_range is None:
-            self._check(key, data)
-        return buffers.buffer.from_bytes(data)
+        self._check_index(key, byte_range, data)
+        return NamedBuffer.named(data, key)
 
     def prefetch(self, keys: Sequence[str]) -> None:
         """Fetch small chunks side by side that will be read one after the other; kept until `close`."""
@@ -138,7 +144,7 @@ class HierarchyStore(Store):
 
     async def list(self) -> AsyncIterator[str]:
         """The keys of all metadata documents."""
-        for path in self.hierarchy:
+        for path in self._documents:
             yield f"{path}/zarr.json".lstrip("/")
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
@@ -150,62 +156,118 @@ class HierarchyStore(Store):
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """The names of what is directly in a group."""
         path = prefix.strip("/")
-        if path in self.hierarchy:
+        if path in self._documents:
             yield "zarr.json"
         for name in self.hierarchy.children(path):
-            yield name
+            if f"{path}/{name}".lstrip("/") in self._documents:
+                yield name
 
-    def _check(self, key: str, data: Bytes) -> None:
-        """Refuse a chunk that would expand far beyond its array's chunks: zarr's codecs know no limit."""
+    def replace_refused(self) -> bool:
+        """Put others in place of the arrays that zarr refuses, so that it reads the rest of the file.
+
+        Returns
+        -------
+        bool
+            Whether there were any.
+        """
+        refused = dict(self._refused())
+        self._documents |= {path: _in_place_of(self._documents[path]) for path in refused}
+        self._unreadable |= refused
+        return bool(refused)
+
+    def _refused(self) -> Iterator[tuple[str, NWBZarrError]]:
+        for path, document in self._documents.items():
+            if document["node_type"] == "array" and path not in self._unreadable:
+                try:
+                    zarr.Array.from_dict(StorePath(self, path), document)
+                except Exception as error:  # zarr raises many kinds
+                    where = f"The array {path!r} in {self.hierarchy.location}"
+                    yield path, MetadataError(f"{where} is refused by zarr: {type(error).__name__}: {error}.")
+
+    def _array_of(self, key: str) -> str:
+        """The path of the array that a chunk belongs to."""
         path = key
         while path and path not in self.hierarchy:
             path = path.rpartition("/")[0]
-        node = self.hierarchy.get(path)
-        if isinstance(node, ArrayNode):
-            where = f"{key!r} in {self.hierarchy.location}"
-            codecs = [named(codec) for codec in node.metadata["codecs"]]
-            if codecs[0][0] in VARIABLE_LENGTH:
-                _check_items(node, codecs[1:], data, where)
-            else:
-                # Filters may widen what they decode.
-                limit = min(prod(node.chunks) * node.dtype.itemsize * 16 + 2**20, LARGEST_OBJECT)
-                check_expansion(node.metadata["codecs"][-1], data, limit, where=where)
+        return path
+
+    def _check_index(self, key: str, byte_range: ByteRequest | None, data: Bytes) -> None:
+        """Refuse a shard whose index is damaged: zarr would say so in words, and of kinds, of its own."""
+        node = self.hierarchy.get(self._array_of(key))
+        if not isinstance(node, ArrayNode) or named(node.metadata["codecs"][0])[0] != "sharding_indexed":
+            return
+        made = layout(node).sharding
+        if made is None or not (byte_range is None or _is_index(byte_range, made)):
+            return
+        view = memoryview(data)
+        index = view[-made.index_bytes :] if made.at_end else view[: made.index_bytes]
+        parse_index(made, index, f"{key!r} in {self.hierarchy.location}")
 
     def _document(self, key: str) -> bytes | None:
         path, _, name = key.rpartition("/")
-        if name != "zarr.json" or path not in self.hierarchy:
+        if name != "zarr.json" or path not in self._documents:
             return None
-        document = self._node_document(path)
+        document = self._documents[path]
         if path == "":
-            document["consolidated_metadata"] = {
-                "kind": "inline",
-                "must_understand": False,
-                "metadata": {child: self._node_document(child) for child in self.hierarchy if child},
+            document = {
+                **document,
+                "consolidated_metadata": {
+                    "kind": "inline",
+                    "must_understand": False,
+                    "metadata": {child: each for child, each in self._documents.items() if child},
+                },
             }
         # As zarr-python writes them: NaN and infinity, which attributes may hold, are not null.
         return json.dumps(document, separators=(",", ":")).encode()
 
-    def _node_document(self, path: str) -> dict[str, Any]:
-        node = self.hierarchy[path]
-        if isinstance(node, ArrayNode):
-            return dict(node.metadata)
-        return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
+    @cached_property
+    def _documents(self) -> dict[str, dict[str, Any]]:
+        """What zarr is told of each node; of one that is damaged, only what can be told of it."""
+        documents: dict[str, dict[str, Any]] = {}
+        location = str(self.hierarchy.location)
+        for path in self.hierarchy:
+            parent = path.rpartition("/")[0]
+            if path and documents.get(parent, {}).get("node_type") != "group":
+                continue  # of a group that is left out, or below an array
+            try:
+                node = self.hierarchy[path]
+                documents[path] = (
+                    _group(node) if isinstance(node, GroupNode) else zarr_document(node, location)
+                )
+            except NWBZarrError as error:
+                salvaged = self.hierarchy.salvage(path)
+                if salvaged is None:
+                    warn_caller(f"{path!r} in {location} is left out. {error}")
+                else:
+                    documents[path] = _in_place_of(salvaged)
+                    self._unreadable[path] = error
+        return documents
 
 
-def _check_items(node: ArrayNode, codecs: Sequence[Codec], data: Bytes, where: str) -> None:
-    """Refuse strings that are more, or longer, than the metadata of their array allow."""
-    if any(name == LEGACY_OBJECTS for name, _ in codecs):
-        return  # the codec has limits of its own
-    content: Buffer = data
-    for name, configuration in reversed(codecs):
-        codec = {"name": name, "configuration": configuration}
-        content = undo_bytes(codec, content, text_limit(node.chunks), where=where)
-    try:
-        check_count(content, prod(node.chunks))
-    except ValueError as error:
-        raise ChunkError(
-            f"{where} cannot be decoded: {error}. The chunk is damaged, or does not belong to this array."
-        ) from error
+def _group(node: GroupNode) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
+
+
+def _in_place_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for an array that cannot be read: of its shape, with its attributes, and no fill value."""
+    shape = document["shape"]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(each, 1) for each in shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+        "attributes": document["attributes"],
+    }
+
+
+def _is_index(byte_range: ByteRequest, made: Sharding) -> bool:
+    if made.at_end:
+        return isinstance(byte_range, SuffixByteRequest) and byte_range.suffix == made.index_bytes
+    return byte_range == RangeByteRequest(0, made.index_bytes)
 
 
 class _Range(TypedDict, total=False):

@@ -73,8 +73,14 @@ def check_array(document: Mapping[str, Any], *, where: str) -> None:
     MetadataError
         When it is not what Zarr 3 defines, or beyond what can be counted in 64 bits.
     """
-    for check in (_check_attributes, _check_shape, _check_data_type, _check_codecs, _check_keys):
+    checks = (_check_attributes, _check_shape, _check_data_type, _check_codecs, _check_keys)
+    for check in (*checks, _check_extensions):
         _run(check, document, where)
+
+
+def check_shape(shape: Any, *, where: str) -> None:
+    """Check a shape alone, as `check_array` does."""
+    _run(_shape, {"shape": shape}, where)
 
 
 def _run(check: Any, document: Mapping[str, Any], where: str) -> None:
@@ -119,13 +125,18 @@ def _lengths(value: Any, least: int, what: str) -> list[int]:
     return value
 
 
-def _check_shape(document: Mapping[str, Any]) -> None:
+def _shape(document: Mapping[str, Any]) -> list[int]:
     shape = _lengths(document.get("shape"), 0, "shape")
     # Bounded even where another axis is empty: an axis is looked at by itself.
     if len(shape) > MAXIMUM_DIMENSIONS or prod(length or 1 for length in shape) > LARGEST_LENGTH:
         raise ValueError(
             f"the shape {shape!r:.80} is beyond {MAXIMUM_DIMENSIONS} dimensions of 2**63 - 1 elements"
         )
+    return shape
+
+
+def _check_shape(document: Mapping[str, Any]) -> None:
+    shape = _shape(document)
     name, configuration = named(document.get("chunk_grid"))
     if name != "regular":
         raise ValueError(f"the chunk grid is {name!r:.80}; only 'regular' can be read")
@@ -168,3 +179,15 @@ def _check_keys(document: Mapping[str, Any]) -> None:
         raise ValueError(
             f"chunk coordinates are separated by {configuration['separator']!r:.80}, not by '/' or '.'"
         )
+
+
+def _check_extensions(document: Mapping[str, Any]) -> None:
+    """Refuse what would change how everything else is to be understood."""
+    if document.get("storage_transformers"):
+        raise ValueError(f"there are storage transformers, {document['storage_transformers']!r:.80}")
+    for name, value in document.items():
+        if name not in _KNOWN and isinstance(value, Mapping) and value.get("must_understand") is True:
+            raise ValueError(f"{name!r:.80} must be understood to read it, and is not")
+
+
+_KNOWN: Final = frozenset({"attributes", "chunk_grid", "chunk_key_encoding", "data_type", "fill_value"})

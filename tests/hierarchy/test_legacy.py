@@ -211,8 +211,6 @@ def test_metadata_are_what_zarr_3_says():
             {"dtype": "|O", "filters": [{"id": "vlen-array", "dtype": "<i4"}]},
             "Python objects stored by 'vlen-array'",
         ),
-        ({"filters": [{"id": "categorize"}]}, "codec 'categorize'"),
-        ({"compressor": {"id": "zfpy"}}, "codec 'zfpy'"),
         ({"compressor": {"level": 1}}, "without an 'id'"),
         ({"filters": [{"id": "zlib"}, {"id": "delta", "dtype": "<i4"}]}, "filters bytes before numbers"),
         ({"shape": [3, 3]}, r"the shape \[3, 3\] but chunks"),

@@ -1,9 +1,12 @@
 """The store: zarr-python reads any release's file through it, and writes nothing."""
 
+import gzip
 import shutil
 import struct
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numcodecs
 import numpy as np
@@ -12,7 +15,7 @@ import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import ChunkError, ClosedError, LimitError
+from intake_nwbzarr.errors import ChunkError, ClosedError, LimitError, MetadataError, NWBZarrError
 from intake_nwbzarr.hierarchy.store import HierarchyStore
 from tests.hierarchy.stores import array, write_store
 
@@ -86,7 +89,91 @@ def test_a_bomb_is_refused_before_zarr_decodes_it(compressor: str, tmp_path: Pat
     (store / "x/c").mkdir()
     (store / "x/c/0").write_bytes(codec.encode(np.zeros(100 * 2**20, "u1")))
     group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
-    with pytest.raises(LimitError, match=r"'x/c/0' in .* expands to"):
+    with pytest.raises(LimitError, match=r"'x/c/0' of the array 'x' in .* expands to"):
+        group["x"][:]
+
+
+GZIP = {"name": "gzip", "configuration": {"level": 9}}
+BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+CRC = {"name": "crc32c"}
+
+
+def _crc(data: bytes) -> bytes:
+    return bytes(numcodecs.CRC32C().encode(data))
+
+
+def _shard(chunk: bytes, checksums: int) -> bytes:
+    index = struct.pack("<QQ", 0, len(chunk))
+    for _ in range(checksums):
+        index = _crc(index)
+    return chunk + index
+
+
+def _sharding(*index_codecs: dict[str, Any]) -> list[dict[str, Any]]:
+    configuration = {"chunk_shape": [10], "codecs": [BYTES, GZIP], "index_codecs": list(index_codecs)}
+    return [{"name": "sharding_indexed", "configuration": configuration}]
+
+
+PAYLOAD = gzip.compress(bytes(60 * 2**20), 9)
+HIDDEN_BOMBS = {
+    "behind a checksum": ([BYTES, GZIP, CRC], _crc(PAYLOAD)),
+    "behind two checksums": ([BYTES, GZIP, CRC, CRC], _crc(_crc(PAYLOAD))),
+    "behind another compressor": ([BYTES, GZIP, GZIP], gzip.compress(PAYLOAD, 9)),
+    "behind a shuffle": ([BYTES, GZIP, {"name": "numcodecs.shuffle"}], PAYLOAD),
+    "behind a codec of zarr alone": ([{"name": "scale_offset"}, BYTES, GZIP], PAYLOAD),
+    "in a shard": (_sharding(BYTES, CRC), _shard(PAYLOAD, 1)),
+    "in a shard without a checksum": (_sharding(BYTES), _shard(PAYLOAD, 0)),
+    "in a shard with an odd index": (_sharding(BYTES, CRC, CRC), _shard(PAYLOAD, 2)),
+    "in a compressed shard": ([*_sharding(BYTES, CRC), GZIP], gzip.compress(_shard(PAYLOAD, 1))),
+}
+
+
+@pytest.mark.parametrize("where", HIDDEN_BOMBS)
+def test_a_bomb_is_refused_wherever_it_is_hidden_and_however_it_is_read(where: str, tmp_path: Path) -> None:
+    codecs, chunk = HIDDEN_BOMBS[where]
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": array((10,)) | {"codecs": codecs}})
+    (store / "x/c").mkdir()
+    (store / "x/c/0").write_bytes(chunk)
+    hierarchy = open_hierarchy(store)
+    group = zarr.open_group(HierarchyStore(hierarchy), mode="r")
+    for read in (lambda: group["x"][:], StoredArray(hierarchy.location, hierarchy["x"]).read):
+        tracemalloc.start()
+        try:
+            with pytest.raises(NWBZarrError, match="'x"):
+                read()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 20 * 2**20
+
+
+def test_an_index_that_cannot_be_of_one_size_is_refused(tmp_path: Path) -> None:
+    codecs = _sharding(BYTES, GZIP)
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": array((10,)) | {"codecs": codecs}})
+    hierarchy = open_hierarchy(store)
+    with pytest.raises(MetadataError, match="index is stored by bytes, gzip"):
+        zarr.open_group(HierarchyStore(hierarchy), mode="r")["x"][:]
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(3, 7)])
+def test_a_damaged_index_of_a_shard_is_an_error_of_ours(part: slice, tmp_path: Path) -> None:
+    codecs = _sharding(BYTES, CRC)
+    codecs[0]["configuration"]["chunk_shape"] = [2]
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": array((10,)) | {"codecs": codecs}})
+    (store / "x/c").mkdir()
+    (store / "x/c/0").write_bytes(bytes(500))
+    group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
+    with pytest.raises(ChunkError, match=r"'x/c/0'.*index is damaged"):
+        group["x"][part]
+
+
+def test_damaged_text_is_an_error_of_ours(tmp_path: Path) -> None:
+    node = array((1,)) | {"data_type": "string", "fill_value": "", "codecs": ["vlen-utf8"]}
+    store = write_store(tmp_path / "a.nwb.zarr", {"x": node})
+    (store / "x/c").mkdir()
+    (store / "x/c/0").write_bytes(struct.pack("<II", 1, 2) + b"\xff\xfe")
+    group = zarr.open_group(HierarchyStore(open_hierarchy(store)), mode="r")
+    with pytest.raises(ChunkError, match="'x/c/0' of the array 'x'"):
         group["x"][:]
 
 

@@ -46,9 +46,11 @@ class Sides:
     def paths(self) -> Mapping[str, str]:
         """The path of each object, by its ``object_id``; of one in another file, that of the link to it."""
         found: dict[str, str] = {}
-        for path, node in self.hierarchy.items():
-            _name(found, node, path)
-        for path, node in self.hierarchy.items():
+        nodes = list(self.hierarchy.understood())
+        for node in nodes:
+            _name(found, node, node.path)
+        for node in nodes:
+            path = node.path
             for name, link in self.hierarchy.links(path).items() if isinstance(node, GroupNode) else ():
                 if link.source != ".":
                     self._name_linked(found, f"{path}/{name}".lstrip("/"))
@@ -57,7 +59,8 @@ class Sides:
     def _name_linked(self, found: dict[str, str], path: str) -> None:
         with suppress(*UNREACHABLE):
             target = self.hierarchy.resolve(path)
-            for inner, node in target.hierarchy.items():
+            for node in target.hierarchy.understood():
+                inner = node.path
                 if inner == target.path or inner.startswith(f"{target.path}/"):
                     _name(found, node, path + inner.removeprefix(target.path))
 

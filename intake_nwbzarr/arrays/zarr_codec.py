@@ -1,0 +1,166 @@
+"""What zarr decodes chunks with when pynwb reads them: this package's own, bounded decoding, as a codec.
+
+zarr's codecs know no limits, raise what their libraries raise, and refuse a whole file for one array that
+they do not understand. So zarr is given documents in which one codec of this package stands for all codecs of
+an array; those of a shard are within ``sharding_indexed``, so that parts of shards are read as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Self
+
+from zarr.abc.buffer import Buffer as ZarrBuffer
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.buffer.cpu import Buffer as CpuBuffer
+from zarr.buffer.cpu import NDBuffer
+from zarr.registry import register_codec
+
+from intake_nwbzarr.arrays.decode import Chain, chain, decode
+from intake_nwbzarr.arrays.fill import fill_value
+from intake_nwbzarr.arrays.gather import INLINE
+from intake_nwbzarr.arrays.shards import sharding
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, numpy_dtype
+from intake_nwbzarr.hierarchy.zarr3 import named
+from intake_nwbzarr.zarr_internals import ArraySpec
+
+CHUNK: Final = "nwbzarr.chunk"
+TEXTS: Final = "nwbzarr.texts"
+
+
+class NamedBuffer(CpuBuffer):
+    """The bytes of a stored object, or of a part of it, with its name for errors."""
+
+    name: str | None = None
+
+    @classmethod
+    def named(cls, data: bytes | memoryview, name: str) -> NamedBuffer:
+        """Make one."""
+        buffer = cls.from_bytes(data)
+        buffer.name = name
+        return buffer
+
+
+@dataclass(frozen=True)
+class ChunkCodec(ArrayBytesCodec):
+    """The codec ``nwbzarr.chunk``: decodes a chunk as the whole package does, for reading only.
+
+    Parameters
+    ----------
+    configuration
+        ``array`` (its path) and ``location``, for errors; ``data_type``, ``fill_value`` and ``codecs``, as
+        Zarr 3 has them.
+    """
+
+    configuration: Mapping[str, Any]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """From a codec document of array metadata."""
+        return cls(data["configuration"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the codec document."""
+        return {"name": CHUNK, "configuration": dict(self.configuration)}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> NoReturn:
+        """Unknown, as for any compressor."""
+        raise NotImplementedError
+
+    def _chain(self, chunk_spec: ArraySpec) -> Chain:
+        array = self.configuration["array"]
+        dtype = numpy_dtype(self.configuration["data_type"], array)
+        return chain(self.configuration, chunk_spec.shape, dtype, array)
+
+    def _decode_sync(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        array, location = self.configuration["array"], self.configuration["location"]
+        name = getattr(chunk_data, "name", None)
+        where = f"{'A chunk' if name is None else f'The chunk {name!r}'} of the array {array!r} in {location}"
+        decoded = decode(self._chain(chunk_spec), memoryview(chunk_data.as_numpy_array()), where)
+        return NDBuffer.from_numpy_array(decoded.astype(chunk_spec.dtype.to_native_dtype(), copy=False))
+
+    async def _decode_single(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        made = self._chain(chunk_spec)
+        if made.is_plain and made.nbytes <= INLINE:
+            return self._decode_sync(chunk_data, chunk_spec)
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+
+@dataclass(frozen=True)
+class VLenUTF8Codec(ChunkCodec):
+    """The codec ``nwbzarr.texts``: the same for strings; zarr 3.4 asks for a class of this name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the codec document."""
+        return {"name": TEXTS, "configuration": dict(self.configuration)}
+
+
+# Nothing that is written names them: they need no entry point.
+register_codec(CHUNK, ChunkCodec)
+register_codec(TEXTS, VLenUTF8Codec)
+
+
+def zarr_document(node: ArrayNode, location: str) -> dict[str, Any]:
+    """An array's metadata for zarr, with one codec of this package for all that are stored.
+
+    Raises
+    ------
+    MetadataError
+        When there is something that zarr could not be told of either.
+    """
+    metadata = node.metadata
+    fill_value(metadata.get("fill_value"), node.dtype, node.path)
+    names = metadata.get("dimension_names")
+    codecs = metadata["codecs"]
+    if len(codecs) == 1 and named(codecs[0])[0] == "sharding_indexed":
+        decoding = bounded_sharding(codecs[0], metadata, node.path, location)
+        sharding(named(codecs[0])[1], node.chunks, 1, node.path)
+    else:
+        decoding = _decoding(codecs, metadata, node.path, location)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(node.shape),
+        "data_type": metadata["data_type"],
+        "chunk_grid": metadata["chunk_grid"],
+        "chunk_key_encoding": _spelled_out(metadata.get("chunk_key_encoding", "default")),
+        "fill_value": metadata.get("fill_value"),
+        "codecs": [decoding],
+        "attributes": dict(node.attributes),
+        **({"dimension_names": names} if _are_names(names, node.ndim) else {}),
+    }
+
+
+def bounded_sharding(
+    codec: Any, metadata: Mapping[str, Any], path: str, location: str = "memory"
+) -> dict[str, Any]:
+    """The codec ``sharding_indexed`` with this package's decoding of its chunks; any other as it is."""
+    name, configuration = named(codec)
+    if name != "sharding_indexed":
+        return _spelled_out(codec)
+    inner = _decoding(configuration["codecs"], metadata, path, location)
+    index = [_spelled_out(entry) for entry in configuration.get("index_codecs", ())]
+    return {"name": name, "configuration": {**configuration, "codecs": [inner], "index_codecs": index}}
+
+
+def _spelled_out(entry: Any) -> dict[str, Any]:
+    """What Zarr 3 allows to be a name alone, as zarr wants it."""
+    name, configuration = named(entry)
+    return {"name": name, "configuration": dict(configuration)} if configuration else {"name": name}
+
+
+def _decoding(codecs: Any, metadata: Mapping[str, Any], path: str, location: str) -> dict[str, Any]:
+    described = {name: metadata.get(name) for name in ("data_type", "fill_value")}
+    name = TEXTS if named(metadata["data_type"])[0] == "string" else CHUNK
+    return {
+        "name": name,
+        "configuration": {"array": path, "location": location, **described, "codecs": codecs},
+    }
+
+
+def _are_names(names: Any, ndim: int) -> bool:
+    return (
+        isinstance(names, list) and len(names) == ndim and all(isinstance(name, str | None) for name in names)
+    )
