@@ -1,6 +1,7 @@
 """The tree of errors and warnings.
 
-Every error derives from `NWBZarrError` and from the built-in that a caller would catch::
+Every error derives from `NWBZarrError` and from the built-in that a caller would catch. Its attribute
+`transient` says whether trying again may help::
 
     NWBZarrError
     ├── LocationError (ValueError)                a location or its options make no sense
@@ -51,7 +52,16 @@ class NWBZarrError(Exception):
 
     The message names the location without secrets, the path inside the file, what was found, what was
     expected, and the next step.
+
+    Attributes
+    ----------
+    transient : bool
+        Whether trying the same again may help: after a reset or stalled connection, a timeout, a response of
+        status 408, 429 or 5xx. Not after a refusal, and not for what is missing, damaged or has changed. It
+        is kept when an error comes back from another process.
     """
+
+    transient: bool = False
 
     def __str__(self) -> str:
         # KeyError shows the repr of its message; a sentence should read as one.

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,11 @@ class Timeouts:
         Seconds without a single byte.
     total
         Seconds for a request with all its repetitions.
+    session
+        Seconds for all requests to a session, together; no limit unless it is given. They count from when it
+        is opened in a process, and in one that reads it without opening it, as a dask worker does, from the
+        first request. What is under way when they are over, and what is asked for later, ends in a
+        `TransportError`, until the session is opened again, or nothing was asked of it for as long.
     attempts
         How often a request is sent at most.
     backoff
@@ -36,6 +42,7 @@ class Timeouts:
     connect: float = 5.0
     stall: float = 20.0
     total: float = 600.0
+    session: float = inf
     attempts: int = 6
     backoff: float = 0.25
 

@@ -30,6 +30,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, safe_path
 from intake_nwbzarr.hierarchy.remembered import load_remembered
 from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group, check_shape
 from intake_nwbzarr.location import Location, locate
+from intake_nwbzarr.transport.contract import begin_session
 from intake_nwbzarr.transport.requests import Transport, open_transport, run
 
 MOST_COMPARED: Final = 2000
@@ -84,6 +85,7 @@ def open_hierarchy(
     (108000000, 384)
     """
     where = locate(location, storage_options).read_consolidated(consolidated)
+    begin_session(where)
     transport = open_transport(where)
     documents = run(load_remembered(transport))
     hierarchy = Hierarchy(where, transport, documents)

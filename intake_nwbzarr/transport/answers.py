@@ -112,6 +112,8 @@ class Failure:
         Seconds that the server asked for.
     overload
         Whether fewer requests should be in flight.
+    transient
+        Whether trying again later may help; unless it is given, so it is with what is worth several attempts.
     """
 
     error: type[NWBZarrError]
@@ -120,3 +122,10 @@ class Failure:
     advice: str = ""
     wait: float | None = None
     overload: bool = False
+    transient: bool | None = None
+
+    def raised(self, sentence: str) -> NWBZarrError:
+        """The error to raise, with a message."""
+        error = self.error(sentence)
+        error.transient = self.attempts != 1 if self.transient is None else self.transient
+        return error

@@ -7,6 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
-from intake_nwbzarr.storage_options import timeouts
+from intake_nwbzarr.storage_options import Timeouts, timeouts
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
 from intake_nwbzarr.transport.budget import budget
 from intake_nwbzarr.transport.log import readable_size, record
@@ -46,6 +47,7 @@ __all__ = [
 # No object of a session is larger than this unless a caller says so.
 LARGEST_OBJECT = 2 * 2**30
 LONGEST_BACKOFF = 10.0
+_LONGEST_SESSION = 86_400.0
 # What is asked for to learn whether there is a store at all; the key "" is the location itself.
 DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"})
 
@@ -348,33 +350,52 @@ class Transport(ABC):
 
     async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
         """Repeat what may succeed if repeated, within the attempts and the time that are allowed."""
-        deadline = asyncio.get_running_loop().time() + self.timeouts.total
+        session = session_deadline(self.location, self.timeouts)
+        deadline = min(_now() + self.timeouts.total, session)
         number = 0
         while True:
             number += 1
-            outcome = await self._in_time(attempt, deadline)
+            outcome = await self._in_time(attempt, deadline, session)
             if not isinstance(outcome, Failure):
                 budget.speed_up()
+                note_used(self.location, session)
                 return outcome
             if outcome.overload:
                 budget.slow_down()
             allowed = self.timeouts.attempts if outcome.attempts is None else outcome.attempts
             pause = self._pause(number, outcome.wait)
-            if number >= min(allowed, self.timeouts.attempts) or _now() + pause >= deadline:
+            if number >= min(allowed, self.timeouts.attempts):
+                break
+            if _now() + pause >= deadline:
+                if deadline == session:
+                    outcome = replace(outcome, advice=self._spent, transient=True)
                 break
             await asyncio.sleep(pause)
             record(self.counted, method, retries=1)
-        raise outcome.error(_sentence(self.location, method, key, outcome, number))
+        note_used(self.location, session)
+        raise outcome.raised(_sentence(self.location, method, key, outcome, number))
 
     async def _in_time[T](
-        self, attempt: Callable[[], Awaitable[T | Failure]], deadline: float
+        self, attempt: Callable[[], Awaitable[T | Failure]], deadline: float, session: float
     ) -> T | Failure:
-        try:
-            async with budget.request() if self.budgeted else nullcontext(), asyncio.timeout_at(deadline):
-                return await attempt()
-        except TimeoutError:
-            pass
-        return Failure(TransportError, f"nothing complete arrived within {self.timeouts.total:g} s")
+        if _now() < session:
+            try:
+                async with budget.request() if self.budgeted else nullcontext(), asyncio.timeout_at(deadline):
+                    return await attempt()
+            except TimeoutError:
+                pass
+        if _now() >= session:
+            return Failure(TransportError, "nothing complete arrived in time", 1, self._spent, transient=True)
+        return Failure(
+            TransportError, f"nothing complete arrived within {self.timeouts.total:g} s", transient=True
+        )
+
+    @property
+    def _spent(self) -> str:
+        return (
+            f"The {self.timeouts.session:g} s that the session was given, timeouts={{'session': ...}}, are "
+            "over. Open it again, or give it more."
+        )
 
     def _pause(self, number: int, wanted: float | None) -> float:
         longest = min(self.timeouts.backoff * 2 ** (number - 1), LONGEST_BACKOFF)
@@ -383,6 +404,42 @@ class Transport(ABC):
 
     def _safe(self, key: str) -> str:
         return safe_path(key, where=str(self.location))
+
+
+_sessions: dict[Hashable, _Session] = {}
+
+
+@dataclass
+class _Session:
+    """When the time of a session began in this process, and when something was asked of it last."""
+
+    began: float
+    used: float
+
+
+def begin_session(location: Location) -> None:
+    """Let the time that a session has as a whole begin now: it is opened."""
+    _sessions.pop(location.uncached.cache_key, None)
+
+
+def session_deadline(location: Location, allowed: Timeouts) -> float:
+    """When the time of a session is over, by the event loop's clock; see `Timeouts`."""
+    if allowed.session == inf:
+        return inf
+    now = _now()
+    for name in [name for name, known in _sessions.items() if now - known.used > _LONGEST_SESSION]:
+        del _sessions[name]
+    session = _sessions.setdefault(location.uncached.cache_key, _Session(now, now))
+    if now - session.used > allowed.session:
+        session.began = now
+    session.used = now
+    return session.began + allowed.session
+
+
+def note_used(location: Location, deadline: float) -> None:
+    """Note that a request to a session, which has a time of its own, has just ended."""
+    if deadline < inf and (session := _sessions.get(location.uncached.cache_key)) is not None:
+        session.used = _now()
 
 
 def is_document(key: str) -> bool:

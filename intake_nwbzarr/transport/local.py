@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import stat
@@ -41,6 +42,9 @@ _NO_FILE = Failure(
     "it is a folder, a pipe, a socket or a device, and no file",
     advice="Compare the session with the original.",
 )
+
+# Of network filesystems, and of a process with too many files open.
+_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT})
 
 
 class LocalTransport(Transport):
@@ -231,4 +235,4 @@ def _failure(error: OSError) -> Failure:
     cause = f"the operating system says {os.strerror(error.errno) if error.errno else type(error).__name__!r}"
     if isinstance(error, PermissionError):
         return Failure(AccessError, cause, advice="Check who may read it.")
-    return Failure(TransportError, cause)
+    return Failure(TransportError, cause, transient=error.errno in _PASSING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -314,9 +315,15 @@ def _failure(error: Exception) -> Failure | None:
             return Failure(MissingPackageError, f"a package is not installed: {_missing_package(error)}")
         case _ if isinstance(error, _FINAL):
             return Failure(TransportError, f"the filesystem failed ({name})")
+        case _ if _is_final(_status(error)):
+            return Failure(TransportError, f"the filesystem failed ({name}, {_status(error)})")
         case _ if "DNS" in name or "EndpointConnection" in name:
             return Failure(
-                HostNotFoundError, "the host cannot be found", attempts=2, advice="Check its name."
+                HostNotFoundError,
+                "the host cannot be found",
+                attempts=2,
+                advice="Check its name.",
+                transient=False,
             )
         case _ if "Credentials" in name:
             return Failure(CredentialsError, f"the credentials cannot be used ({name})")
@@ -328,6 +335,11 @@ def _is_absence(cause: BaseException) -> bool:
     """Whether what led to a FileNotFoundError means just that: fsspec's HTTP gives it for any failure."""
     if isinstance(cause, OSError | LookupError):
         return isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | LookupError)
+    return _status(cause) == "404"
+
+
+def _status(cause: BaseException) -> str:
+    """The HTTP status that an exception of a foreign library carries, if it does."""
     # Of aiohttp, Azure, Google and botocore, in this order.
     status = next(
         (getattr(cause, name) for name in ("status", "status_code", "code") if hasattr(cause, name)), None
@@ -335,4 +347,8 @@ def _is_absence(cause: BaseException) -> bool:
     response = getattr(cause, "response", None)
     if isinstance(response, Mapping):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", status)
-    return str(status) == "404"
+    return str(status)
+
+
+def _is_final(status: str) -> bool:
+    return re.fullmatch("4[0-9][0-9]", status) is not None and status not in {"408", "429"}

@@ -35,7 +35,19 @@ class ConnectError(Exception):
 
 
 class ProxyError(ConnectError):
-    """The proxy could not be reached, or refuses: the message says what it does."""
+    """The proxy could not be reached, or refuses: the message says what it does.
+
+    Parameters
+    ----------
+    message
+        What it does.
+    transient
+        Whether it may do something else later.
+    """
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class Server(NamedTuple):
@@ -238,7 +250,7 @@ async def _through(proxy: str, server: Server, ramp: Ramp) -> Connection:
     try:
         connection = await _open(address, ramp)
     except ConnectError as error:
-        raise ProxyError("cannot be reached") from error.__cause__
+        raise ProxyError("cannot be reached", transient=True) from error.__cause__
     if server.scheme == "http":
         return connection
     there = f"{server.name}:{server.port}"
@@ -247,10 +259,10 @@ async def _through(proxy: str, server: Server, ramp: Ramp) -> Connection:
     try:
         head = await connection.ask("\r\n".join([*lines, "", ""]).encode("latin-1"), stall=3600)
     except ExchangeError:
-        raise ProxyError("gave no answer") from None
+        raise ProxyError("gave no answer", transient=True) from None
     if head.status != 200:
         connection.close()
-        raise ProxyError(f"answered {head.status}")
+        raise ProxyError(f"answered {head.status}", transient=head.status >= 500)
     return connection
 
 
@@ -275,7 +287,7 @@ def _address(proxy: str) -> URL:
         directly(url)
     except ValueError:
         # Its message may hold the password.
-        raise ProxyError("has an address that is not http://host:port") from None
+        raise ProxyError("has an address that is not http://host:port", transient=False) from None
     return url
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from intake_nwbzarr.credentials import Secrets
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location import Location
+from intake_nwbzarr.storage_options import canonical
 from intake_nwbzarr.transport.contract import Fetched, Listed, Transport
 from intake_nwbzarr.transport.log import Counts, RequestLog, track_requests
 from intake_nwbzarr.transport.loop import check_process, on_loop, run
@@ -189,6 +190,11 @@ def _is_archive(location: Location) -> bool:
 
 def _container(location: Location) -> tuple[Location, str]:
     """The folder that holds a file, with the same options and secrets, and the file's key in it."""
+    public = location.public
+    if "session" in public.get("timeouts", {}):
+        # The archive's time, which is not counted twice.
+        public["timeouts"] = {name: value for name, value in public["timeouts"].items() if name != "session"}
+        location = replace(location, options=canonical(public))
     if location.path is not None:
         # A link to an archive may lead anywhere: its user named it.
         file = Path(os.path.realpath(location.path))

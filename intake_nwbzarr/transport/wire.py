@@ -129,7 +129,7 @@ def _message(request: Request, url: URL, server: Server) -> bytes:
 
 async def _checked(connection: Connection, head: Head, request: Request, stall: float) -> Answer | Failure:
     if head.status == 407:
-        raise ProxyError("answered 407")
+        raise ProxyError("answered 407", transient=False)
     expected = 206 if request.part is not None else 200
     if head.status != expected:
         if head.status == 200 and request.method == "GET":
@@ -211,6 +211,7 @@ def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
                 f"the proxy {error}{detail}",
                 attempts=2,
                 advice="Check http_proxy, https_proxy and no_proxy, and the user and password in them.",
+                transient=error.transient,
             )
         case ConnectError(), socket.gaierror():
             return Failure(
@@ -218,6 +219,7 @@ def _failure(error: Exception, host: str, timeouts: Timeouts) -> Failure:
                 f"the name {host} does not resolve",
                 attempts=2,
                 advice="Check the spelling, and this machine's connection.",
+                transient=getattr(cause, "errno", None) == socket.EAI_AGAIN,
             )
         case ConnectError(), ssl.SSLError():
             return Failure(

@@ -1,6 +1,7 @@
 """What goes wrong on the wire: the outcome of each fault, and how many attempts it takes."""
 
 import math
+import pickle
 import socket
 import time
 from typing import Any
@@ -20,6 +21,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.limits import set_limits
 from intake_nwbzarr.location import locate
+from intake_nwbzarr.transport.contract import begin_session
 from intake_nwbzarr.transport.requests import Transport, fetch_many, open_transport, run, track_requests
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -287,3 +289,68 @@ def test_requests_in_flight_keep_to_the_budget(http_server: StaticServer) -> Non
         set_limits(requests=before.requests)
     # Earlier overloads may have lowered it for this process.
     assert 4 <= http_server.most_at_once <= 40
+
+
+@pytest.mark.parametrize(("kind", "details"), REPEATED)
+def test_an_error_that_may_pass_says_so_also_after_pickling(
+    server: StaticServer | S3Server, kind: Any, details: dict[str, Any]
+) -> None:
+    server.fault(kind, "chunk", times=math.inf, **details)
+    with pytest.raises(TransportError) as caught:
+        run(source(server, attempts=1).get("chunk"))
+    assert caught.value.transient
+    assert pickle.loads(pickle.dumps(caught.value)).transient
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 412, 416])
+def test_an_error_that_lasts_says_so(server: StaticServer | S3Server, status: int) -> None:
+    server.fault("status", times=math.inf, status=status, code="Other")
+    with pytest.raises(NWBZarrError) as caught:
+        run(source(server).get("chunk"))
+    assert not caught.value.transient
+    assert not pickle.loads(pickle.dumps(caught.value)).transient
+
+
+def test_a_refused_connection_may_pass_and_an_unknown_name_does_not() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        for host, transient in (
+            (f"127.0.0.1:{unused.getsockname()[1]}", True),
+            ("no-such-host.invalid", False),
+        ):
+            with pytest.raises(TransportError) as caught:
+                run(open_transport(locate(f"http://{host}", {"timeouts": QUICK})).get("chunk"))
+            assert caught.value.transient is transient or "EAI_AGAIN" in str(caught.value)
+
+
+def test_all_reads_of_a_session_end_with_its_time(server: StaticServer | S3Server) -> None:
+    server.fault("stall", times=math.inf)
+    transport = source(server, stall=5, session=0.5)
+    began = time.monotonic()
+    for key in ("chunk", "chunk", "other"):
+        with pytest.raises(TransportError, match=r"0\.5 s that the session was given") as caught:
+            run(transport.get(key))
+        assert caught.value.transient
+    assert time.monotonic() - began < 3
+    assert server.count() <= 1
+    server.reset()
+    begin_session(transport.location)
+    assert run(transport.get("chunk")) is not None
+
+
+def test_a_pause_does_not_go_beyond_the_time_of_a_session(server: StaticServer | S3Server) -> None:
+    server.fault("status", times=math.inf, status=503)
+    began = time.monotonic()
+    with pytest.raises(TransportError, match="that the session was given"):
+        run(source(server, attempts=50, backoff=0.2, session=1).get("chunk"))
+    assert time.monotonic() - began < 3
+
+
+def test_the_time_of_a_session_begins_anew_when_nothing_was_asked_for_as_long(
+    http_server: StaticServer,
+) -> None:
+    (http_server.root / "chunk").write_bytes(b"1")
+    transport = source(http_server, session=0.4)
+    run(transport.get("chunk"))
+    time.sleep(0.5)
+    assert run(transport.get("chunk")) is not None
