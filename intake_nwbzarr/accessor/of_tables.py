@@ -160,12 +160,13 @@ class OfTables:
         return intervals(self._dataset, name)
 
     def to_dataframe(self, name: str | None = None) -> pd.DataFrame:
-        """Give a table or a series as a pandas DataFrame, from the rows that this Dataset has.
+        """Give a table, a series or events as a pandas DataFrame, from the rows that this Dataset has.
 
         Parameters
         ----------
         name
-            What the Dataset calls the table or series, or its path in the file. None for the only one here.
+            What the Dataset calls the table, series or events, or their path in the file. None for the only
+            one here.
 
         Returns
         -------
@@ -177,7 +178,8 @@ class OfTables:
             ``<column>_sample_start``, ``<column>_sample_count`` and ``<column>_path``, of a compound
             ``<column>_<field>``; the categories of an aligned table come as ``<category>_<column>``.
 
-            Of a series, a row for each sample, labelled by time, and a column for each channel.
+            Of a series, a row for each sample, labelled by time, and a column for each channel. Of events
+            without a table (times, and values beside them), a row for each, with a column ``timestamp``.
 
         Raises
         ------

@@ -1,5 +1,6 @@
 """`ds.nwb.to_dataframe`, compared with pynwb's own DataFrames, value by value."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 from hdmf.common import DynamicTable
+from pynwb import TimeSeries
+from pynwb.base import Images
+from pynwb.ecephys import ElectricalSeries, EventDetection
+from pynwb.image import GrayscaleImage
 
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import LICK_TIMES, copy_of, timed_session, written_once
@@ -227,3 +232,43 @@ def test_what_is_not_there_names_the_closest(dataset: xr.Dataset) -> None:
         dataset.isel(units=0).nwb.to_dataframe("units")
     with pytest.raises(SelectionError, match="10 of 66 values are left"):
         dataset.isel(units_spike=slice(10)).nwb.to_dataframe("units")
+
+
+def test_events_without_a_table_have_a_row_each(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    series = TimeSeries(name="raw", data=np.arange(20.0), unit="V", rate=10.0)
+    nwbfile.add_acquisition(series)
+    nwbfile.add_acquisition(Images(name="photos", images=[GrayscaleImage(name="dot", data=np.eye(2))]))
+    module = nwbfile.create_processing_module("ecephys", "d")
+    with warnings.catch_warnings(action="ignore"):
+        module.add(
+            EventDetection(
+                name="detected",
+                detection_method="by eye",
+                source_electricalseries=_voltage(nwbfile),
+                source_idx=[3, 5, 9],
+                times=[0.3, 0.5, 0.9],
+            )
+        )
+    path = write(tmp_path, nwbfile)
+    whole = xr.open_dataset(path, engine="nwbzarr")
+    alone = xr.open_dataset(path, engine="nwbzarr", group="processing/ecephys/detected")
+    node = xr.open_datatree(path, engine="nwbzarr")["processing/ecephys/detected"]
+    for nwb, name in ((whole.nwb, "detected"), (alone.nwb, None), (node.nwb, None)):
+        frame = nwb.to_dataframe(name)
+        assert frame.to_dict("list") == {"timestamp": [0.3, 0.5, 0.9], "source_idx": [3, 5, 9]}
+        assert nwb.to_pynapple(name or "detected").t.tolist() == [0.3, 0.5, 0.9]
+    # An image has pixels, not rows.
+    with pytest.raises(OptionError, match="'raw'") as error:
+        whole.nwb.to_dataframe()
+    assert "dot" not in str(error.value)
+
+
+def _voltage(nwbfile: Any) -> ElectricalSeries:
+    probe = nwbfile.create_device(name="probe")
+    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
+    nwbfile.add_electrode(group=shank, location="CA1")
+    region = nwbfile.create_electrode_table_region([0], "all")
+    voltage = ElectricalSeries(name="voltage", data=np.zeros((9, 1)), electrodes=region, rate=10.0)
+    nwbfile.add_acquisition(voltage)
+    return voltage

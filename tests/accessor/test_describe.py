@@ -129,6 +129,14 @@ def test_objects_that_are_neither_series_nor_tables_are_rows_too(tmp_path: Path)
     assert alone.nwb.describe().index.tolist() == ["processing/ecephys/features"]
 
 
+def test_what_lies_on_a_grid_is_one_object_with_its_grid(corpus_dir: CorpusDir) -> None:
+    dataset = xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
+    frame = dataset.nwb.describe()
+    assert not frame.type.isin(["None", "nan"]).any()
+    hierarchy = open_hierarchy(dataset.nwb.location)
+    assert all(hierarchy[str(path)].neurodata_type for path in frame.index)
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written_once(tmp_path_factory, every_series)

@@ -200,6 +200,18 @@ def test_extremes_are_those_of_each_bin(data: st.DataObject) -> None:
             assert (np.min(inside), np.max(inside)) == (np.nanmin(part), np.nanmax(part))
 
 
+def test_no_sample_of_a_stack_is_cut_off(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    data = np.random.default_rng(0).normal(size=(500, 3))
+    data[100, 0], data[200, 2], data[300, 1] = 60, -80, np.inf
+    nwbfile.add_acquisition(TimeSeries(name="F", data=data, unit="a.u.", rate=20.0))
+    ax = opened(tmp_path, nwbfile).nwb.plot.traces()
+    low, high = sorted(ax.get_ylim())
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()[:3]])
+    assert low < drawn[np.isfinite(drawn)].min() < -80
+    assert high > drawn[np.isfinite(drawn)].max() >= 59
+
+
 def test_many_channels_are_thinned_out_and_said_to_be(tmp_path: Path) -> None:
     nwbfile = empty_session()
     data = np.arange(1000.0).reshape(10, 100)
@@ -249,6 +261,42 @@ def test_a_frame_is_upright_and_the_nearest(ophys: xr.Dataset) -> None:
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "y")
     first = ophys.nwb.plot.image("TwoPhotonSeries")
     np.testing.assert_array_equal(shown_image(first), ophys.TwoPhotonSeries[0].values.T)
+
+
+def in_a_plane(**grid: Any) -> NWBFile:
+    nwbfile = empty_session()
+    plane = nwbfile.create_imaging_plane(
+        name="plane",
+        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=510.0),
+        description="d",
+        device=nwbfile.create_device("microscope"),
+        excitation_lambda=920.0,
+        indicator="i",
+        location="V1",
+        **grid,
+    )
+    data = np.arange(5 * 8 * 6.0).reshape(5, 8, 6)
+    nwbfile.add_acquisition(
+        OnePhotonSeries(name="movie", data=data, imaging_plane=plane, rate=20.0, unit="n.a.")
+    )
+    return nwbfile
+
+
+def test_images_are_drawn_where_their_coordinates_are(tmp_path: Path) -> None:
+    grid = {"grid_spacing": [2.0, 4.0], "grid_spacing_unit": "um", "origin_coords": [10.0, 100.0]}
+    movie = opened(tmp_path, in_a_plane(**grid, origin_coords_unit="um"), group="acquisition/movie")
+    ax = movie.nwb.plot.image()
+    assert (ax.get_xlim(), ax.get_ylim()) == ((9.0, 25.0), (122.0, 98.0))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x [um]", "y [um]")
+    part = movie.isel(x=slice(4, 6), y=[3])
+    ax = part.nwb.plot.image()
+    assert (ax.get_xlim(), ax.get_ylim()) == ((17.0, 21.0), (113.0, 111.0))
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[27.0, 33.0]])
+    backwards = movie.isel(x=slice(None, None, -1)).nwb.plot.image()
+    assert backwards.get_xlim() == (25.0, 9.0)
+    # Pixels that are no grid any more have no other place than their number.
+    apart = movie.isel(x=[0, 1, 5]).nwb.plot.image()
+    assert (apart.get_xlim(), apart.get_xlabel()) == ((-0.5, 2.5), "x")
 
 
 def test_pictures_are_drawn_in_grey_or_in_their_colours(ophys: xr.Dataset) -> None:

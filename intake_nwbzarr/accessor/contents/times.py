@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import xarray as xr
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.accessor.contents.shown import is_time
+from intake_nwbzarr.accessor.contents.shown import ShownObject, is_time
 from intake_nwbzarr.indexes.lazy import LazyTimeIndex
 from intake_nwbzarr.neurodata.series_time import TEMPLATES
 
@@ -60,6 +60,11 @@ def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
         elif isinstance(index, PandasIndex) and _is_time(str(name), data.coords.variables[name]):
             found.append(SessionTime(str(name), str(index.dim), index))
     return found
+
+
+def event_time(dataset: xr.Dataset, events: ShownObject) -> SessionTime | None:
+    """The time that an object itself has; None where another's, or none, is along its dimensions."""
+    return next((time for time in indexed_times(dataset) if time.name in events.variables), None)
 
 
 def _is_time(name: str, variable: xr.Variable) -> bool:

@@ -58,9 +58,13 @@ def draw_image(
         values = _upright(variable, plane, picture)
     ax = axes_or_new(ax)
     coloured = values.ndim == 3
-    drawn = ax.imshow(_colours(values) if coloured else values, cmap=None if coloured else "gray")
+    extent = _extent(dataset, picture)
+    drawn = ax.imshow(
+        _colours(values) if coloured else values, cmap=None if coloured else "gray", extent=extent
+    )
     ax.set_title(title)
-    ax.set(xlabel="x", ylabel="y", aspect="equal")
+    names = ("x", "y") if extent is None else _labels(dataset, picture)
+    ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
     if not coloured:
         label = with_units("", dataset.variables[picture.variable]).strip()
         ax.figure.colorbar(drawn, ax=ax, label=label.strip("[]"), shrink=0.8)
@@ -145,6 +149,45 @@ def _axes(variable: xr.Variable) -> dict[str, str]:
         for word in words
         if str(dim) == word or str(dim).endswith(f"_{word}")
     }
+
+
+def _extent(dataset: xr.Dataset, picture: _Picture) -> tuple[float, float, float, float] | None:
+    """The edges of an image by the coordinates of its pixels; None where these give no even grid.
+
+    A pixel that is alone along an axis is as wide as along the other.
+    """
+    # Pixels of masks that are stored one by one have numbers, and images may have no coordinates.
+    if not {picture.x, picture.y} <= set(dataset.coords) & set(dataset.dims):
+        return None
+    sides = [dataset.coords[dim].to_numpy() for dim in (picture.x, picture.y)]
+    steps = [_step(positions) for positions in sides]
+    widths = [step for step in steps if step]
+    if None in steps or not widths:
+        return None
+    edges: list[float] = []
+    for positions, step in zip(sides, steps, strict=True):
+        half = (step or abs(widths[0])) / 2
+        edges += [float(positions[0]) - half, float(positions[-1]) + half]
+    left, right, top, bottom = edges
+    return left, right, bottom, top
+
+
+def _step(positions: NDArray[Any]) -> float | None:
+    """The distance of pixels, 0 of one alone; None where they are not evenly spaced numbers."""
+    if positions.dtype.kind not in "iuf" or not len(positions) or not np.isfinite(positions).all():
+        return None
+    if len(positions) == 1:
+        return 0.0
+    steps = np.diff(positions.astype(np.float64))
+    even = steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)
+    return float(positions[-1] - positions[0]) / len(steps) if even else None
+
+
+def _labels(dataset: xr.Dataset, picture: _Picture) -> tuple[str, str]:
+    x, y = (
+        with_units(name, dataset.coords.variables[dim]) for name, dim in (("x", picture.x), ("y", picture.y))
+    )
+    return x, y
 
 
 def _frame(dataset: xr.Dataset, picture: _Picture, time: Time | None) -> tuple[int, Any]:

@@ -124,8 +124,8 @@ class Plots:
         Returns
         -------
         matplotlib.axes.Axes
-            One line for each channel. Stacked channels are drawn around their own medians, the first at the
-            top, with a scale bar; a single one keeps its values on the axis.
+            One line for each channel, all of it within the axes. Stacked channels are drawn around their own
+            medians, the first at the top, with a scale bar; a single one keeps its values on the axis.
 
         Raises
         ------
@@ -175,7 +175,8 @@ class Plots:
         Returns
         -------
         matplotlib.axes.Axes
-            With one image on it, of equal aspect. A movie's title is the frame's time.
+            With one image on it, of equal aspect, in the units of the coordinates of x and y where these are
+            evenly spaced, otherwise in pixels. A movie's title is the frame's time.
 
         Raises
         ------

@@ -200,7 +200,11 @@ def _stack(
     for offset, (times, values) in zip(offsets, centred, strict=True):
         ax.plot(times, values + offset, color=INK, linewidth=0.6)
     label_rows(ax, offsets, labels)
-    ax.set_ylim(offsets[-1] - spacing, spacing)
+    # Spacing goes by what most samples do; none is cut off at the top or at the bottom.
+    drawn = [values + offset for offset, (_, values) in zip(offsets, centred, strict=True)]
+    lowest = min(_finite(np.min, values) for values in drawn)
+    highest = max(_finite(np.max, values) for values in drawn)
+    ax.set_ylim(min(offsets[-1], lowest) - spacing / 2, max(0.0, highest) + spacing / 2)
     without_frame(ax, "left")
     _scale_bar(ax, spacing, units)
 

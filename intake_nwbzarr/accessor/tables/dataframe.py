@@ -11,6 +11,7 @@ from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.times import event_time
 from intake_nwbzarr.accessor.ragged.column import ragged
 from intake_nwbzarr.accessor.ragged.rows import rows_of_column
 from intake_nwbzarr.errors import SelectionError, warn_caller
@@ -22,9 +23,33 @@ if TYPE_CHECKING:
 
 def to_dataframe(dataset: xr.Dataset, name: str | None = None) -> pd.DataFrame:
     """Give a table or a series as a DataFrame; see `NWBAccessor.to_dataframe`."""
-    shown = [each for each in shown_objects(dataset) if each.kind == "table" or each.main is not None]
+    shown = [each for each in shown_objects(dataset) if _has_rows(dataset, each)]
     found = find_object(dataset, name, shown, "tables and series")
-    return table_dataframe(dataset, found) if found.kind == "table" else _series_dataframe(dataset, found)
+    if found.kind == "table":
+        return table_dataframe(dataset, found)
+    return _events_dataframe(dataset, found) if found.main is None else _series_dataframe(dataset, found)
+
+
+def _has_rows(dataset: xr.Dataset, shown: ShownObject) -> bool:
+    if shown.kind == "table":
+        return True
+    if shown.main is None:
+        return event_time(dataset, shown) is not None
+    return not ({"Image", "BaseImage"} & set(ancestry(str(shown.neurodata_type))))
+
+
+def _events_dataframe(dataset: xr.Dataset, events: ShownObject) -> pd.DataFrame:
+    """Events that have times and perhaps values beside them, but no data of their own: a row for each."""
+    import pandas as pd
+
+    time = event_time(dataset, events)
+    assert time is not None  # noqa: S101 - for the type checker; `_has_rows` looked.
+    columns = {"timestamp": dataset.variables[time.name].values}
+    for name in events.variables:
+        if name != time.name and dataset.variables[name].dims == (time.dim,):
+            path = str(dataset.variables[name].attrs["nwb_path"])
+            columns[path.removeprefix(f"{events.path}/")] = dataset.variables[name].values
+    return pd.DataFrame(columns, index=pd.RangeIndex(dataset.sizes[time.dim], name="event"))
 
 
 def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:

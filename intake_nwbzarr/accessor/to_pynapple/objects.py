@@ -15,7 +15,7 @@ from intake_nwbzarr.accessor.contents.columns import shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
 from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
-from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
+from intake_nwbzarr.accessor.contents.times import SessionTime, event_time, session_times
 from intake_nwbzarr.accessor.spikes.trains import SPIKE_TIMES, rows_of, spikes_of
 from intake_nwbzarr.accessor.to_pynapple.support import joined, observed, of_an_instant
 from intake_nwbzarr.accessor.to_pynapple.values import LazyValues
@@ -110,7 +110,7 @@ def _converter(dataset: xr.Dataset, found: ShownObject) -> Callable[[xr.Dataset,
         numeric = dataset.variables[found.main].dtype.kind in "biufc"
         return _series if numeric and _time_of(dataset, found.main) is not None else None
     if found.kind != "table":
-        return None
+        return _events if found.main is None and event_time(dataset, found) is not None else None
     if spikes_of(dataset, found) is not None:
         return _units
     names = {each.label for each in shown_columns(dataset, found) if not each.bounds}
@@ -267,8 +267,13 @@ def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
 def _events(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
-    stored = _plain(dataset, found, set())["timestamp"]
-    times = in_seconds(stored, dataset.attrs, f"'timestamp' of {found.path!r}")
+    if found.kind == "table":
+        stored = _plain(dataset, found, set())["timestamp"]
+    else:
+        time = event_time(dataset, found)
+        assert time is not None  # noqa: S101 - for the type checker; `_converter` looked.
+        stored = dataset.variables[time.name].to_numpy()
+    times = in_seconds(stored, dataset.attrs, f"the times of {found.path!r}")
     known = np.isfinite(times)
     if not known.all():
         warn_caller(
