@@ -71,5 +71,11 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
         return NWBAccessor, (self._dataset,)
 
     def __repr__(self) -> str:
-        where = self._dataset.attrs.get("nwb_location", "a session that its attributes no longer name")
-        return f"<ds.nwb of {where}>"
+        from intake_nwbzarr.accessor.tables.overview import as_text
+
+        return as_text(self._dataset)
+
+    def _repr_html_(self) -> str:
+        from intake_nwbzarr.accessor.tables.overview import as_html
+
+        return as_html(self._dataset)

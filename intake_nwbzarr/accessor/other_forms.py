@@ -114,11 +114,13 @@ class OtherForms:
         units               ``TsGroup`` by id, with the plain columns. ``obs_intervals`` are the time support,
                             else from the first to the last of all spikes
         intervals           ``IntervalSet``, sorted by start, with the plain columns and ``id``
-        events              ``Ts``, sorted
+        events              ``Ts``, sorted: a table's ``timestamp``, or an object's times where it has no data
         ==================  ======================================================================
 
-        Times are in seconds, also where this Dataset has them decoded, to the nanosecond then, and so are
-        columns of times. Samples that all have one time have a time support of a microsecond.
+        Values are in SI units, as this Dataset has them, where pynapple's own NWB reader gives the numbers
+        that are stored. Times are in seconds, also where this Dataset has them decoded, to the nanosecond
+        then, and so are columns of times. Samples that all have one time have a time support of a
+        microsecond.
 
         Ragged columns, and columns that are not of one value a row, stay in the Dataset. Names of columns
         that pynapple cannot take have ``_`` for what is no letter or digit; those that it uses itself end in

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from pynwb import TimeSeries
 from pynwb.base import Images
 from pynwb.ecephys import FeatureExtraction
 from pynwb.image import GrayscaleImage
@@ -155,3 +156,42 @@ def test_every_kind_of_series_is_an_object_of_its_own(session: Path, names: str)
         assert dataset[row["name"]].attrs["nwb_path"] == f"acquisition/{name}"
     tables = [each for each in shown_objects(dataset) if each.kind == "table"]
     assert {each.path.rpartition("/")[2] for each in tables} == {"electrodes", "cells"}
+
+
+def test_ds_nwb_shows_the_objects_without_reading(path: Path, dataset: xr.Dataset) -> None:
+    tree = xr.open_datatree(path, engine="nwbzarr")
+    one = xr.open_dataset(path, engine="nwbzarr", group="acquisition/voltage")
+    with intake_nwbzarr.track_requests() as log:
+        whole, node, alone = repr(dataset.nwb), repr(tree["acquisition/voltage"].nwb), repr(one.nwb)
+        html = dataset.nwb._repr_html_()
+    assert log.requests == 0
+    assert whole.startswith(f"<ds.nwb of {dataset.attrs['nwb_location']}>")
+    for row in dataset.nwb.describe().itertuples():
+        line = next(line for line in whole.splitlines() if line.startswith(f"  {row.name} "))
+        assert row.type in line
+        assert f"<td style='text-align: left'>{row.name}</td>" in html
+    assert "50 Hz, 7.98 s" in whole
+    for text in (node, alone):
+        assert "group 'acquisition/voltage'" in text
+        assert "voltage  TimeSeries  (time: 400" in text
+
+
+def test_ds_nwb_of_a_computed_dataset_says_that_it_is_of_no_session(dataset: xr.Dataset) -> None:
+    computed = (dataset[["voltage"]] * 2).drop_attrs()
+    for text in (repr(computed.nwb), computed.nwb._repr_html_()):
+        assert "no session (attribute nwb_location is missing)" in text
+        assert "no neurodata objects" in text
+    assert "acquisition/voltage" in dataset[["voltage"]].mean().nwb.describe().index
+
+
+def test_ds_nwb_of_many_objects_is_short_and_names_are_escaped(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for number in range(60):
+        nwbfile.add_acquisition(TimeSeries(name=f"<b>&'{number}", data=[1.0, 2.0], unit="V", rate=10.0))
+    dataset = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr")
+    text, html = repr(dataset.nwb), dataset.nwb._repr_html_()
+    assert "60 objects: 60 TimeSeries" in text
+    assert len(text.splitlines()) < 30
+    assert "and 36 more; ds.nwb.describe() lists all" in text
+    assert "<b>&" not in html
+    assert "&lt;b&gt;&amp;&#x27;0" in html

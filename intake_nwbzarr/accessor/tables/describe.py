@@ -38,13 +38,14 @@ def describe(dataset: xr.Dataset) -> pd.DataFrame:
 
     times = {time.dim: time for time in indexed_times(dataset)}
     shown = shown_objects(dataset)
-    rows = [_row(dataset, each, times) for each in shown]
+    rows = [object_row(dataset, each, times) for each in shown]
     index = pd.Index([each.path for each in shown], name="path", dtype=object)
     frame = pd.DataFrame(rows, index=index, columns=list(_COLUMNS))
     return frame.astype({"timestamps": "Int64", "rate": "float64"})
 
 
-def _row(dataset: xr.Dataset, shown: ShownObject, times: dict[str, SessionTime]) -> dict[str, Any]:
+def object_row(dataset: xr.Dataset, shown: ShownObject, times: dict[str, SessionTime]) -> dict[str, Any]:
+    """What is known of one object, by the names of the columns; what is not known is not among them."""
     row: dict[str, Any] = {
         "type": shown.neurodata_type or "DynamicTable",
         "name": shown.name,
