@@ -8,6 +8,9 @@ else of this package imports from `xarray.core`. `tests/test_xarray_internals.py
 relied on, and fails when a release of xarray changes it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import xarray as xr
@@ -39,10 +42,10 @@ __all__ = [
     "MemoryCachedArray",
     "OuterIndexer",
     "VectorizedIndexer",
-    "async_explicit_indexing_adapter",
-    "explicit_indexing_adapter",
     "is_lazy",
     "lazy_data",
+    "outer_indexed",
+    "outer_indexed_async",
     "transform_of",
 ]
 
@@ -63,3 +66,27 @@ def is_lazy(variable: xr.Variable) -> bool:
     xarray has no public name for that: `Variable.data` reads.
     """
     return variable.chunks is None and not variable._in_memory
+
+
+def outer_indexed(key: ExplicitIndexer, shape: tuple[int, ...], read: Callable[[Any], Any]) -> Any:
+    """Index, by whatever key xarray gives, an array that is read by outer keys."""
+    return explicit_indexing_adapter(_forwards(key, shape), shape, IndexingSupport.OUTER, read)
+
+
+async def outer_indexed_async(
+    key: ExplicitIndexer, shape: tuple[int, ...], read: Callable[[Any], Awaitable[Any]]
+) -> Any:
+    """Like `outer_indexed`, for a reader that is awaited."""
+    return await async_explicit_indexing_adapter(_forwards(key, shape), shape, IndexingSupport.OUTER, read)
+
+
+def _forwards(key: ExplicitIndexer, shape: tuple[int, ...]) -> ExplicitIndexer:
+    """A key whose empty slices run forwards: xarray 2026.9 raises IndexError for those that run backwards."""
+    if isinstance(key, VectorizedIndexer):
+        return key
+    empty = [
+        isinstance(entry, slice) and (entry.step or 1) < 0 and not len(range(*entry.indices(length)))
+        for entry, length in zip(key.tuple, shape, strict=True)
+    ]
+    plain = tuple(slice(0, 0) if none else entry for none, entry in zip(empty, key.tuple, strict=True))
+    return type(key)(plain) if any(empty) else key

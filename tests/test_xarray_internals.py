@@ -15,15 +15,14 @@ import intake_nwbzarr
 from intake_nwbzarr.xarray_internals import (
     BasicIndexer,
     ExplicitIndexer,
-    IndexingSupport,
     IndexSelResult,
     LazilyIndexedArray,
     MemoryCachedArray,
     OuterIndexer,
     VectorizedIndexer,
-    async_explicit_indexing_adapter,
-    explicit_indexing_adapter,
     is_lazy,
+    outer_indexed,
+    outer_indexed_async,
 )
 
 VALUES = np.arange(60.0).reshape(6, 10)
@@ -38,13 +37,13 @@ class RecordingArray(BackendArray):
         self.keys: list[tuple[Any, ...]] = []
 
     def __getitem__(self, key: ExplicitIndexer) -> np.ndarray:
-        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self.read)
+        return outer_indexed(key, self.shape, self.read)
 
     async def async_getitem(self, key: ExplicitIndexer) -> np.ndarray:
         async def read(raw: tuple[Any, ...]) -> np.ndarray:
             return self.read(raw)
 
-        return await async_explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, read)
+        return await outer_indexed_async(key, self.shape, read)
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
         self.keys.append(key)
@@ -180,3 +179,11 @@ def test_a_variable_tells_whether_it_is_still_to_be_read(array: RecordingArray) 
     assert array.keys == []
     assert not is_lazy(lazy.load())
     assert not is_lazy(xr.Variable("x", np.arange(4.0)))
+
+
+@pytest.mark.parametrize("empty", [slice(3, 3, -1), slice(None, -1, -1), slice(0, 5, -2)])
+def test_an_empty_slice_that_runs_backwards_is_empty(array: RecordingArray, empty: slice) -> None:
+    variable = xr.Variable(("x", "y"), LazilyIndexedArray(array))
+    assert variable.isel(y=empty).values.shape == (6, 0)
+    assert variable.isel(x=empty, y=slice(None, None, -1)).values.shape == (0, 10)
+    assert asyncio.run(variable.isel(y=empty).load_async()).shape == (6, 0)

@@ -16,11 +16,10 @@ from intake_nwbzarr.arrays.stored import Readable
 from intake_nwbzarr.tokens import Identified
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
-    IndexingSupport,
     LazilyIndexedArray,
     MemoryCachedArray,
-    async_explicit_indexing_adapter,
-    explicit_indexing_adapter,
+    outer_indexed,
+    outer_indexed_async,
 )
 
 
@@ -40,16 +39,12 @@ class LazyArray(Identified, BackendArray):
         self.dtype = xarray_dtype(array.dtype)
 
     def __getitem__(self, key: ExplicitIndexer) -> NDArray[Any]:
-        result: NDArray[Any] = explicit_indexing_adapter(
-            key, self.shape, IndexingSupport.OUTER, self.source.read
-        )
+        result: NDArray[Any] = outer_indexed(key, self.shape, self.source.read)
         return result
 
     async def async_getitem(self, key: ExplicitIndexer) -> NDArray[Any]:
         """What ``load_async`` calls, on whatever event loop the caller has."""
-        result: NDArray[Any] = await async_explicit_indexing_adapter(
-            key, self.shape, IndexingSupport.OUTER, self.source.read_async
-        )
+        result: NDArray[Any] = await outer_indexed_async(key, self.shape, self.source.read_async)
         return result
 
     def __reduce__(self) -> tuple[Any, ...]:

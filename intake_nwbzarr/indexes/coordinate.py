@@ -19,10 +19,9 @@ from intake_nwbzarr.indexes.timestamps import TimestampView
 from intake_nwbzarr.tokens import Identified
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
-    IndexingSupport,
     LazilyIndexedArray,
-    async_explicit_indexing_adapter,
-    explicit_indexing_adapter,
+    outer_indexed,
+    outer_indexed_async,
 )
 
 
@@ -100,13 +99,11 @@ class _StoredTimes(Identified, BackendArray):
         self.dtype = np.dtype(np.float64)
 
     def __getitem__(self, key: ExplicitIndexer) -> Floats:
-        result: Floats = explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
+        result: Floats = outer_indexed(key, self.shape, self._read)
         return result
 
     async def async_getitem(self, key: ExplicitIndexer) -> Floats:
-        result: Floats = await async_explicit_indexing_adapter(
-            key, self.shape, IndexingSupport.OUTER, self._read_async
-        )
+        result: Floats = await outer_indexed_async(key, self.shape, self._read_async)
         return result
 
     def __dask_tokenize__(self) -> object:
