@@ -253,10 +253,9 @@ class AlongTime:
         NodeNotFoundError
             When the epochs have no ``start_time`` or ``stop_time``, or there is no object of that name.
         SelectionError
-            When timestamps hold NaN or do not ascend where they are searched, or the spike times of a unit;
-            when a table is here without the columns that say when its rows are, or these hold no times;
-            when the times of a series
-            were left out; when nothing here has a time.
+            When the timestamps of the only series here hold NaN or do not ascend where they are searched, or
+            the spike times of a unit; when a table is here without the columns that say when its rows are,
+            or these hold no times; when the times of a series were left out; when nothing here has a time.
 
         Warns
         -----

@@ -233,8 +233,13 @@ def test_timestamps_that_hold_nan_or_fall_are_an_error_that_names_them(path: Pat
     missing = LICK_TIMES.copy()
     missing[5] = np.nan
     rewrite(path, "acquisition/lick/timestamps", missing)
-    with pytest.raises(SelectionError, match=r"lick/timestamps.*NaN.*ds\.drop_dims\('lick_time'\)"):
-        xr.open_dataset(path, engine="nwbzarr").nwb.restrict(0, 1)
+    with pytest.raises(SelectionError, match=r"lick/timestamps.*NaN.*ds\.drop_dims\('time'\)"):
+        xr.open_dataset(path, engine="nwbzarr", group="acquisition/lick").nwb.restrict(0, 1)
+    # One series does not stop the session.
+    with pytest.warns(MappingWarning, match=r"lick/timestamps.*NaN.*samples without a time are left out"):
+        whole = xr.open_dataset(path, engine="nwbzarr").nwb.restrict(1, 2)
+    assert whole.sizes["voltage_time"] == 50
+    np.testing.assert_array_equal(whole.lick_time, missing[(missing >= 1) & (missing < 2)])
     rest = xr.open_dataset(path, engine="nwbzarr").drop_dims("lick_time").nwb.restrict(1, 2)
     assert rest.sizes["voltage_time"] == 50
     # The other remedy that the error names keeps the series.
@@ -242,8 +247,11 @@ def test_timestamps_that_hold_nan_or_fall_are_an_error_that_names_them(path: Pat
     np.testing.assert_array_equal(ordered.lick_time, missing[(missing >= 1) & (missing < 2)])
     rewrite(path, "acquisition/lick/timestamps", LICK_TIMES[::-1].copy())
     falling = xr.open_dataset(path, engine="nwbzarr")
-    with pytest.raises(SelectionError, match=r"lick/timestamps.* do not ascend.*ds\.sortby\('lick_time'\)"):
-        falling.nwb.restrict(0, 1)
+    with pytest.raises(SelectionError, match=r"lick/timestamps.* do not ascend.*ds\.sortby\('time'\)"):
+        xr.open_dataset(path, engine="nwbzarr", group="acquisition/lick").nwb.restrict(0, 1)
+    with pytest.warns(MappingWarning, match=r"lick/timestamps.* do not ascend"):
+        whole = falling.nwb.restrict(0, 1)
+    assert sorted(whole.lick_time.values) == LICK_TIMES[LICK_TIMES < 1].tolist()
     ordered = falling.sortby("lick_time").nwb.restrict(0, 1)
     np.testing.assert_array_equal(ordered.lick_time, LICK_TIMES[LICK_TIMES < 1])
 

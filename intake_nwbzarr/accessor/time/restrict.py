@@ -55,7 +55,7 @@ def restrict(
             f"spike with a time among {[each.name for each in shown]}, so nothing can be restricted to one."
         )
     for time in times:
-        restricted = _restricted_series(restricted, time, windows)
+        restricted = _restricted_series(restricted, time, windows, alone=len(times) == 1)
     # The bounds came first: rows of units all stay, unless the same table says when its rows were.
     return restricted.isel(chosen)
 
@@ -105,7 +105,9 @@ def _has_times(attributes: Mapping[Any, Any]) -> bool:
     return regular or "timestamps" in attributes
 
 
-def _restricted_series(dataset: xr.Dataset, time: SessionTime, windows: Windows) -> xr.Dataset:
+def _restricted_series(
+    dataset: xr.Dataset, time: SessionTime, windows: Windows, *, alone: bool
+) -> xr.Dataset:
     """Keep the samples within the windows, found without reading all times."""
     index = time.index
     if not isinstance(index, LazyTimeIndex) or not index.view.timestamps.ascending:
@@ -116,6 +118,13 @@ def _restricted_series(dataset: xr.Dataset, time: SessionTime, windows: Windows)
     try:
         runs = _samples(index.view[::-1] if backwards else index.view, windows)
     except SelectionError as error:
+        if not alone:
+            # One series without an order does not stop what is done to a whole session.
+            warn_caller(
+                f"{error} All times along {time.name!r} were read and compared one by one; samples without a "
+                "time are left out."
+            )
+            return dataset.isel({time.dim: _positions(windows.holds(index.view.values()))})
         raise SelectionError(
             f"{error} Samples in any order are compared one by one once their times are in memory, which "
             f"ds.sortby({time.name!r}) sees to. Or leave out what lies along it, with "
