@@ -21,11 +21,11 @@ from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
 LICK = "processing/behavior/BehavioralTimeSeries/lick"
 
 RECORD: dict[str, tuple[int, int]] = {
-    "one series, Zarr 3": (6, 2),
+    "one series, Zarr 3": (8, 2),
     "session, flat, Zarr 3": (46, 2),
     "session, tree, Zarr 3": (46, 2),
     "open_nwb, Zarr 3": (45, 2),
-    "one series, Zarr 2": (6, 2),
+    "one series, Zarr 2": (8, 2),
     "session, flat, Zarr 2": (46, 2),
     "session, tree, Zarr 2": (46, 2),
     "open_nwb, Zarr 2": (45, 2),

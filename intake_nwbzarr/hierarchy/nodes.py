@@ -38,8 +38,7 @@ class GroupNode:
     @property
     def neurodata_type(self) -> str | None:
         """The NWB type, None for a plain group such as ``acquisition``."""
-        value = self.attributes.get("neurodata_type")
-        return None if value is None else str(value)
+        return _type_of(self.attributes)
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ class ArrayNode:
     @property
     def neurodata_type(self) -> str | None:
         """The NWB type, None for a plain dataset such as ``data``."""
-        value = self.attributes.get("neurodata_type")
-        return None if value is None else str(value)
+        return _type_of(self.attributes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -112,6 +110,19 @@ class ArrayNode:
 
 
 type Node = GroupNode | ArrayNode
+
+
+def trimmed(name: str) -> str:
+    """A name without the spaces and NULs that pad those of some writers to one length."""
+    return name.rstrip(" \0")
+
+
+def _type_of(attributes: Mapping[str, Any]) -> str | None:
+    value = attributes.get("neurodata_type")
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
+    # None of an empty text, which is no type.
+    return None if value is None else trimmed(str(value)) or None
 
 
 def numpy_dtype(data_type: Any, path: str = "") -> np.dtype[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,14 @@ from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
 from intake_nwbzarr.neurodata.axes import Axes, schema_axes
-from intake_nwbzarr.neurodata.metadata import identity, linked, object_attributes, scalar_attributes, storable
+from intake_nwbzarr.neurodata.metadata import (
+    describes_session,
+    identity,
+    linked,
+    object_attributes,
+    scalar_attributes,
+    storable,
+)
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import (
     Dimension,
@@ -36,9 +43,10 @@ from intake_nwbzarr.neurodata.pieces import (
     stored,
     together,
     values_of,
+    whole_values,
 )
 from intake_nwbzarr.neurodata.regions import is_region, map_region
-from intake_nwbzarr.neurodata.types import definition_of, dimension_names
+from intake_nwbzarr.neurodata.types import dimension_names, is_scalar
 
 # What an object's events are timed by; both are in seconds.
 _TIMES = ("times", "timestamps")
@@ -70,11 +78,44 @@ def map_object(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
         a time index.
     """
     members = _members(hierarchy, path)
-    values, regions = yield from both(
-        values_of(list(members.small.values())),
+    (values, lost), regions = yield from both(
+        whole_values(members.small),
         together([_map_region(members, name, options) for name in members.regions]),
     )
-    return _Object(members, dict(zip(members.small, values, strict=True)), tuple(regions), options).piece()
+    values = {
+        name: each.reshape(()) if each.shape == (1,) and name in members.scalars else each
+        for name, each in values.items()
+    }
+    lost += tuple(path for _, region in regions for path in region.unmapped)
+    piece = _Object(members, values, tuple(regions), options).piece()
+    return replace(piece, unmapped=(*members.unmapped, *lost))
+
+
+def map_large_metadata(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
+    """Map what an extension stores in the session's own groups, and what is too large for attributes.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds it.
+    path
+        The root, or ``general``.
+    options
+        How it is shown.
+
+    Returns
+    -------
+    Piece
+        Those arrays; all else of these groups is among the session's attributes, or an object of its own.
+    """
+    yield from values_of([])
+    every = _members(hierarchy, path)
+    own = {name: each for name, each in every.arrays.items() if each.node.neurodata_type is None}
+    large = {name: each for name, each in own.items() if not describes_session(each.node)}
+    axes = {name: every.axes[name] for name in large if name in every.axes}
+    return replace(
+        _Object(_Members(hierarchy, path, arrays=large, axes=axes), {}, (), options).piece(), attributes={}
+    )
 
 
 @dataclass
@@ -88,6 +129,8 @@ class _Members:
     axes: dict[str, Axes] = field(default_factory=dict)
     regions: dict[str, Target] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    scalars: set[str] = field(default_factory=set)
+    unmapped: list[str] = field(default_factory=list)
 
     @property
     def neurodata_type(self) -> str:
@@ -105,7 +148,9 @@ def _members(hierarchy: Hierarchy, path: str) -> _Members:
             node = target.node
         except UNREACHABLE as error:
             if link is None:
-                raise  # the object's own dataset is damaged
+                found.unmapped.append(f"{path}/{name}".strip("/"))
+                warn_caller(f"{found.unmapped[-1]!r} in {hierarchy.location} is left out. {error}")
+                continue
             found.links[name] = linked(link)
             if link.source != ".":
                 warn_caller(f"{path!r} in {hierarchy.location} is shown without its {name!r}: {error}")
@@ -125,10 +170,12 @@ def _sort(found: _Members, name: str, target: Target, array: StoredArray) -> Non
     axes = schema_axes(names, array.shape, series=False) if names else Axes(())
     # As long as the schema says, which is a few: grid_spacing is of x, y and z.
     fixed = array.ndim == 1 and bool(axes.labels)
+    one = bool(found.neurodata_type) and is_scalar(found.neurodata_type, name, node, found.hierarchy)
     if is_region(target):
         found.regions[name] = target
-    elif array.ndim == 0 or fixed:
+    elif array.ndim == 0 or fixed or one:
         found.small[name] = array
+        found.scalars |= {name} if one else set()
     else:
         found.arrays[name] = array
         if len(axes.names) == array.ndim:
@@ -191,10 +238,21 @@ class _Object:
         own = tuple(f"{name}_dim_{axis}" for axis in range(array.ndim))
         if self._is_time(name):
             return Axes(("event",))
-        times = [self.members.arrays[time].size for time in _TIMES if self._is_time(time)]
-        known = definition_of(self.members.neurodata_type, self.members.hierarchy) is not None
-        # No schema names its dimensions: its length is all there is to go by.
-        return Axes(("event", *own[1:]) if not known and times == [array.shape[0]] else own)
+        times = [time for time in _TIMES if self._is_time(time)]
+        if len(times) == 1 and self._is_unnamed(name, array):
+            # No schema names its dimensions: its length is all there is to go by.
+            time = self.members.arrays[times[0]]
+            if array.shape[0] == time.size:
+                return Axes((*self._axes(times[0], time).names, *own[1:]))
+        return Axes(own)
+
+    def _is_unnamed(self, name: str, array: StoredArray) -> bool:
+        """Whether no schema says what an array's dimensions are."""
+        hierarchy, own = self.members.hierarchy, self.members.neurodata_type
+        typed = array.node.neurodata_type
+        return not (own and dimension_names(own, name, hierarchy)) and not (
+            typed and dimension_names(typed, "", hierarchy)
+        )
 
     def _is_time(self, name: str) -> bool:
         array = self.members.arrays.get(name)
@@ -209,7 +267,9 @@ class _Object:
         name = f"{name}_" if name in self.members.arrays else name
         own_name = self.members.path.rpartition("/")[2]
         where = (str(self.members.hierarchy.location), self.members.path, name, size)
-        return Dimension(("axis", *where), name, f"{own_name}_{name}", size, self.members.path)
+        return Dimension(
+            ("axis", *where), name, f"{own_name}_{name}".removeprefix("_"), size, self.members.path
+        )
 
     def _labels(self, axes: Axes, dimensions: tuple[Dimension, ...]) -> Iterator[Labels]:
         whose = identity(self._node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,10 @@ def dataset_of_many(
     MappingWarning
         When there are more than 300 distinct times, which are then left out.
     """
-    metadata = _metadata(piece for piece in pieces if piece.path != container)
-    with_arrays = [_saying_whose(piece) for piece in pieces if piece.parts]
-    pieces = limit_times(name_shared_times(with_arrays))
+    pieces = limit_times(name_shared_times(pieces))
+    metadata = _metadata(pieces, container)
+    # An object may have a time, or labels, and nothing that lies along them: when each lick was.
+    pieces = [_saying_whose(piece) for piece in pieces if piece.parts or piece.indexes]
     dimensions = list(_dimensions(pieces))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
     view = _View(options, reference, container)
@@ -129,15 +131,28 @@ def _whose(attributes: Mapping[str, Any], path: str, column: str | None = None) 
     return {**attributes, "nwb_object": path} | ({} if column is None else {"nwb_column": column})
 
 
-def _metadata(pieces: Iterable[Piece]) -> dict[str, Any]:
+def _metadata(pieces: Sequence[Piece], container: str) -> dict[str, Any]:
     """What objects without a variable of their own name say of themselves, by dotted path."""
+    holders = {str(parent) for piece in pieces for parent in PurePosixPath(piece.path).parents}
     found: dict[str, Any] = {}
     for piece in pieces:
-        if any(part.role == "main" for part in piece.parts) or piece.attributes.keys() <= _IDENTITY:
+        if piece.path == container or any(part.role == "main" for part in piece.parts):
+            continue
+        # The type alone is worth telling of what nothing else shows: a device that only has a name.
+        shown = bool(piece.parts or piece.indexes) or piece.path in holders
+        if shown and piece.attributes.keys() <= _IDENTITY:
             continue
         place = piece.path.replace("/", ".")
-        found |= {f"{place}.{name}": value for name, value in piece.attributes.items() if name != "nwb_path"}
+        attributes = {**piece.attributes, **({} if piece.parts else _times_of_another(piece))}
+        found |= {f"{place}.{name}": value for name, value in attributes.items() if name != "nwb_path"}
     return found
+
+
+def _times_of_another(piece: Piece) -> dict[str, Any]:
+    """Whose times an object has that shows none of its own."""
+    theirs = (index for index in piece.indexes if index.dimension.owner not in {None, piece.path})
+    first = next(theirs, None)
+    return {} if first is None else {"timestamps": str(first.attributes.get("nwb_path", ""))}
 
 
 @dataclass

@@ -224,8 +224,5 @@ DIMENSIONS: dict[str, dict[str, DimensionNames]] = {
         "waveform_sd": (("num_units", "num_samples"), ("num_units", "num_samples", "num_electrodes")),
         "waveforms": (("num_waveforms", "num_samples"),),
     },
-    "VectorData": {
-        "": (("dim0",), ("dim0", "dim1"), ("dim0", "dim1", "dim2"), ("dim0", "dim1", "dim2", "dim3"))
-    },
     "VectorIndex": {"": (("num_rows",),)},
 }

@@ -179,6 +179,12 @@ class Lookup(_Derived):
             return np.empty(selection.final_shape, self.dtype)
         depth = len(self.positions.shape)
         positions = _read(self.positions, axes[:depth])
+        if not are_positions(positions):
+            raise ChunkError(
+                f"{self.path!r} holds values of {positions.dtype} that are no positions, where whole numbers "
+                "were expected. The file is damaged; open it with drop_variables to do without what is "
+                "looked up."
+            )
         wanted, inverse = np.unique(positions, return_inverse=True)
         if wanted[0] < 0 or wanted[-1] >= self.values.shape[0]:
             outside = wanted[0] if wanted[0] < 0 else wanted[-1]
@@ -244,6 +250,12 @@ class Elementwise(_Derived):
             self.dtype.str,
             *(_token(source) for source in self.sources),
         )
+
+
+def are_positions(values: NDArray[Any]) -> bool:
+    """Whether values are whole numbers, also where they are stored as floats."""
+    whole = values.dtype.kind in "iu"
+    return whole or (values.dtype.kind == "f" and bool(np.all(np.mod(values, 1) == 0)))
 
 
 def _read(array: Readable | NDArray[Any], key: tuple[slice | NDArray[np.int64], ...]) -> NDArray[Any]:

@@ -53,6 +53,8 @@ def _with_times(piece: Piece, same: Mapping[Hashable, IrregularTime]) -> Piece:
     def dimension(own: Dimension) -> Dimension:
         return same[own.identity].dimension if own.identity in same else own
 
+    if not piece.parts:
+        return piece  # its time is all that it has
     parts = tuple(
         replace(part, dimensions=tuple(dimension(own) for own in part.dimensions)) for part in piece.parts
     )
@@ -61,13 +63,16 @@ def _with_times(piece: Piece, same: Mapping[Hashable, IrregularTime]) -> Piece:
 
 
 def have_one_time(pieces: Sequence[Piece]) -> bool:
-    """Whether the series among the pieces all lie along the same time."""
+    """Whether the series and events among the pieces all lie along the same time."""
     times = {
-        next((index.dimension.identity for index in piece.indexes if not isinstance(index, Labels)), None)
+        piece.path: next(
+            (each.dimension.identity for each in piece.indexes if not isinstance(each, Labels)), None
+        )
         for piece in pieces
-        if any(part.role == "main" for part in piece.parts)
     }
-    return len(times) == 1 and None not in times
+    series = {piece.path for piece in pieces if any(part.role == "main" for part in piece.parts)}
+    found = {time for path, time in times.items() if time is not None or path in series}
+    return len(found) == 1 and None not in found
 
 
 def name_shared_times(pieces: Sequence[Piece]) -> list[Piece]:
@@ -136,4 +141,4 @@ def _without_time(piece: Piece) -> Piece:
         for part in piece.parts
     )
     labels = tuple(index for index in piece.indexes if isinstance(index, Labels))
-    return replace(piece, parts=parts, indexes=labels)
+    return replace(piece, parts=parts, indexes=labels, attributes={**piece.attributes, **known})

@@ -8,15 +8,15 @@ from typing import Any
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.neurodata.any_object import map_object
+from intake_nwbzarr.neurodata.any_object import map_large_metadata, map_object
 from intake_nwbzarr.neurodata.equal_times import share_equal_times
 from intake_nwbzarr.neurodata.images import map_array, map_images
-from intake_nwbzarr.neurodata.metadata import map_session
+from intake_nwbzarr.neurodata.metadata import OF_WHOM, map_session
 from intake_nwbzarr.neurodata.objects import Found, Kind, Objects
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Mapper, Piece, both, read_pieces, together
 from intake_nwbzarr.neurodata.tables import map_table
-from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, reference_time
+from intake_nwbzarr.neurodata.time_coordinates import ReferenceTime, reference_time, with_zone
 from intake_nwbzarr.neurodata.timeseries import map_series
 
 _MAPPERS: Mapping[Kind, Callable[[Hierarchy, str, MappingOptions], Mapper[Piece]]] = {
@@ -25,6 +25,7 @@ _MAPPERS: Mapping[Kind, Callable[[Hierarchy, str, MappingOptions], Mapper[Piece]
     Kind.IMAGES: map_images,
     Kind.ARRAY: map_array,
     Kind.OBJECT: map_object,
+    Kind.SESSION: map_large_metadata,
 }
 
 
@@ -59,7 +60,7 @@ class Mapped:
 
 
 def map_alone(hierarchy: Hierarchy, found: Found, options: MappingOptions) -> Mapped:
-    """Map a single object; what is wrong with it is an error.
+    """Map a single object; what is wrong with it as a whole is an error.
 
     Parameters
     ----------
@@ -72,11 +73,16 @@ def map_alone(hierarchy: Hierarchy, found: Found, options: MappingOptions) -> Ma
     """
     mapper = _mapper(found, options)
     ((piece, session),) = read_pieces([both(mapper, map_session(hierarchy, whole=False))])
-    return Mapped((found,), (piece,), session, (), _reference(hierarchy, session, options))
+    reference = _reference(hierarchy, session, options)
+    # What an object says of itself is not replaced by what the session lends to it.
+    lent = {
+        name: each for name, each in session.items() if name not in OF_WHOM or name not in piece.attributes
+    }
+    return Mapped((found,), (piece,), with_zone(lent, reference), piece.unmapped, reference)
 
 
 def map_many(hierarchy: Hierarchy, objects: Objects, options: MappingOptions, *, whole: bool) -> Mapped:
-    """Map objects; what is damaged costs that object, not the view, and a warning says so.
+    """Map objects; what is damaged is left out of the view, with a warning.
 
     Parameters
     ----------
@@ -94,14 +100,16 @@ def map_many(hierarchy: Hierarchy, objects: Objects, options: MappingOptions, *,
     ((mapped, session),) = read_pieces([both(mappers, map_session(hierarchy, whole=whole))])
     shown = [(found, piece) for found, piece in zip(objects.found, mapped, strict=True) if piece is not None]
     pieces: Sequence[Piece] = [piece for _, piece in shown]
+    unmapped += [path for piece in pieces for path in piece.unmapped if path not in unmapped]
     if options.share_time:
         pieces = share_equal_times(pieces)
+    reference = _reference(hierarchy, session, options)
     return Mapped(
         tuple(found for found, _ in shown),
         tuple(pieces),
-        session,
+        with_zone(session, reference),
         tuple(unmapped),
-        _reference(hierarchy, session, options),
+        reference,
     )
 
 

@@ -10,13 +10,18 @@ from typing import Any
 import numpy as np
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import ChunkError, MetadataError, warn_caller
+from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hierarchy.links import Reference
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
-from intake_nwbzarr.neurodata.pieces import Mapper, stored, values_of
+from intake_nwbzarr.neurodata.names import free_name
+from intake_nwbzarr.neurodata.pieces import Mapper, stored, values_or_none
+from intake_nwbzarr.neurodata.types import definition_of, is_scalar
 
 SUBJECT = "general/subject"
+
+# The groups whose datasets and attributes are the session's own metadata.
+_OF_SESSION = ("", "general", SUBJECT)
 
 # What a reader wants to see first; the rest follows in the file's order.
 _FIRST = (
@@ -28,7 +33,20 @@ _FIRST = (
 )
 
 # The few that one object's Dataset carries: whose it is and where its zero of time lies.
-_ESSENTIAL = ("session_start_time", "timestamps_reference_time", "identifier")
+_ESSENTIAL = (
+    "session_start_time",
+    "timestamps_reference_time",
+    "identifier",
+    "general/session_id",
+    f"{SUBJECT}/subject_id",
+    f"{SUBJECT}/species",
+)
+
+OF_WHOM = ("session_id", "subject_id", "subject_species")
+"""Attributes that the session lends to one object's Dataset, unless the object has some of these names."""
+
+# Lists by the schema, also where they have one element; other datasets of one are single values.
+_LISTS = frozenset({"experimenter", "keywords", "related_publications", "file_create_date"})
 
 # How objects are stored, or shown otherwise.
 _INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories"})
@@ -49,6 +67,9 @@ _OURS = frozenset(
         "ragged_length",
     }
 )
+
+# One value by the schema, which some writers store as a list of one.
+_SCALARS = frozenset({"description", "comments", "unit", "help", "continuity"})
 
 # Longer lists are data, not description.
 LONGEST_ATTRIBUTE = 1000
@@ -72,53 +93,67 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
     """
     wanted = list(_session_arrays(hierarchy)) if whole else []
     if not whole:
-        wanted = [(name, hierarchy[name]) for name in _ESSENTIAL if name in hierarchy]
-    arrays = [(name, node) for name, node in wanted if isinstance(node, ArrayNode) and _describes(node)]
-    values = yield from _whatever_is_whole([stored(hierarchy, node) for _, node in arrays])
+        wanted = [
+            (_name_of(*path.rpartition("/")[::2]), hierarchy[path])
+            for path in _ESSENTIAL
+            if path in hierarchy
+        ]
+    arrays = [
+        (name, node) for name, node in wanted if isinstance(node, ArrayNode) and describes_session(node)
+    ]
+    values = yield from values_or_none([stored(hierarchy, node) for _, node in arrays])
     found: dict[str, Any] = {}
     for (name, node), value in zip(arrays, values, strict=True):
         if value is None:
             continue
-        found[name] = plain(value)
+        found[name] = plain(value.reshape(()) if _is_one(hierarchy, node) else value)
         for key, more in node.attributes.items():
             if not key.startswith("_") and key not in _INTERNAL and whole:
                 found[f"{name}_{key}"] = more
+    for name, more in _own_attributes(hierarchy) if whole else ():
+        found[free_name(name, found)] = more
     ordered = {name: found.pop(name) for name in _FIRST if name in found} | found
-    ordered["nwb_version"] = hierarchy[""].attributes.get("nwb_version")
+    ordered["nwb_version"] = scalar(hierarchy[""].attributes.get("nwb_version"))
     return storable(ordered)
 
 
-def _whatever_is_whole(arrays: list[StoredArray]) -> Mapper[list[np.ndarray[Any, Any] | None]]:
-    """The values of some arrays; None, with a warning, for one that is damaged."""
-    try:
-        return list((yield from values_of(arrays)))
-    except ChunkError:
-        found: list[np.ndarray[Any, Any] | None] = []
-        for array in arrays:
-            try:
-                found += yield from values_of([array])
-            except ChunkError as error:
-                warn_caller(f"{array.node.path!r} in {array.location} is left out. {error}")
-                found.append(None)
-        return found
-
-
 def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:
-    for name in hierarchy.children(""):
-        yield from _whole(hierarchy, name, name)
-    for name in hierarchy.children("general"):
-        yield from _whole(hierarchy, name, f"general/{name}")
-    for name in hierarchy.children(SUBJECT):
-        yield from _whole(hierarchy, f"subject_{name.removeprefix('subject_')}", f"{SUBJECT}/{name}")
+    for group in _OF_SESSION:
+        for name in hierarchy.children(group):
+            # Of what cannot be understood, a warning is given where the session's objects are found.
+            with suppress(MetadataError):
+                yield _name_of(group, name), hierarchy[f"{group}/{name}".strip("/")]
 
 
-def _whole(hierarchy: Hierarchy, name: str, path: str) -> Iterator[tuple[str, Node]]:
-    """A node that can be understood; of others, a warning is given where the session's objects are found."""
-    with suppress(MetadataError):
-        yield name, hierarchy[path]
+def _own_attributes(hierarchy: Hierarchy) -> Iterator[tuple[str, Any]]:
+    """The attributes and links that an extension gives to the session itself, or to its subject."""
+    for group in _OF_SESSION:
+        if group not in hierarchy:
+            continue
+        attributes = object_attributes(hierarchy, group)
+        links = {name: linked(reference) for name, reference in hierarchy.links(group).items()}
+        for name, value in (attributes | links).items():
+            if name not in {"neurodata_type", "nwb_path", "nwb_version"}:
+                yield _name_of(group, name), value
 
 
-def _describes(node: ArrayNode) -> bool:
+def _name_of(group: str, name: str) -> str:
+    """What a dataset, attribute or link of the session's own groups is called among its attributes."""
+    return f"subject_{name.removeprefix('subject_')}" if group == SUBJECT else name
+
+
+def _is_one(hierarchy: Hierarchy, node: ArrayNode) -> bool:
+    """Whether a dataset of the session's own groups is one value, though it is stored as a list of one."""
+    group, _, name = node.path.rpartition("/")
+    if node.shape != (1,) or name in _LISTS:
+        return False
+    kind = hierarchy[group].neurodata_type
+    known = kind if kind and definition_of(kind, hierarchy) else "Subject" if group == SUBJECT else "NWBFile"
+    return is_scalar(known, name, node, hierarchy)
+
+
+def describes_session(node: ArrayNode) -> bool:
+    """Whether a dataset of the session's own groups is small enough to be an attribute of the session."""
     return node.neurodata_type is None and node.ndim <= 2 and node.size <= LONGEST_ATTRIBUTE
 
 
@@ -138,13 +173,17 @@ def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
         ``neurodata_type`` and ``nwb_path`` first; links to other objects as paths.
     """
     node = hierarchy[path]
-    first = ("description",) if "description" in node.attributes else ()
     own = {
-        f"stored_{name}" if name in _OURS else name: node.attributes[name]
-        for name in dict.fromkeys((*first, *node.attributes))
-        if not name.startswith("_") and name not in _INTERNAL and node.attributes[name] not in _SAYS_NOTHING
+        f"stored_{name}" if name in _OURS else name: scalar(value) if name in _SCALARS else value
+        for name in sorted(own_names(node), key=lambda name: name != "description")
+        if (value := node.attributes[name]) not in _SAYS_NOTHING
     }
     return identity(node) | storable(own)
+
+
+def own_names(node: Node) -> Iterator[str]:
+    """The names of an object's attributes that are about it, and not about how it is stored."""
+    return (name for name in node.attributes if not name.startswith("_") and name not in _INTERNAL)
 
 
 # pynwb writes these where a caller gave nothing.
@@ -161,6 +200,19 @@ def linked(reference: Reference) -> str:
     """A link as text: the target's path, after the file's name where it is another one."""
     path = reference.path.strip("/")
     return path if reference.source == "." else f"{reference.source}/{path}"
+
+
+def scalar(value: Any) -> Any:
+    """An attribute that is one value by the schema, also where it is stored as a list of one.
+
+    Examples
+    --------
+    >>> scalar([30000.0]), scalar("volts"), scalar([1, 2])
+    (30000.0, 'volts', [1, 2])
+    """
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value
 
 
 def plain(value: np.ndarray[Any, Any]) -> Any:

@@ -12,10 +12,11 @@ from intake_nwbzarr.errors import LinkError, LocationError, MetadataError, NodeN
 from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.neurodata.metadata import describes_session, own_names
 from intake_nwbzarr.neurodata.table_layout import as_names
 from intake_nwbzarr.neurodata.types import is_a
 
-# Groups whose arrays are the session's own metadata: `map_session` has them.
+# Groups whose arrays are the session's own metadata: `map_session` has all but large ones.
 _OF_SESSION = frozenset({"", "general"})
 
 # The table within a DecompositionSeries, of which its mapper makes coordinates.
@@ -30,6 +31,7 @@ class Kind(Enum):
     IMAGES = "Images"
     ARRAY = "a dataset with a type of its own"
     OBJECT = "anything else: devices, containers, groups with arrays"
+    SESSION = "what is too large for the session's attributes"
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,11 @@ def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
     for kind in (Kind.SERIES, Kind.TABLE, Kind.IMAGES):
         if is_a(hierarchy, node, kind.value):
             return kind
-    # Datasets without a type, in a group without one, are shown as the group's.
-    own = node.neurodata_type is not None or any(
-        array.neurodata_type is None for array in _arrays(hierarchy, node.path)
+    # Attributes, and datasets without a type, in a group without one, are shown as the group's.
+    own = (
+        node.neurodata_type is not None
+        or any(own_names(node))
+        or any(array.neurodata_type is None for array in _arrays(hierarchy, node.path))
     )
     return Kind.OBJECT if own else None
 
@@ -120,7 +124,7 @@ class _Walk:
         if key in self.seen or target.path == hierarchy.specifications:
             return
         self.seen.add(key)
-        kind = kind_of(hierarchy, node) if target.path not in _OF_SESSION else None
+        kind = _kind_of_session(target) if target.path in _OF_SESSION else kind_of(hierarchy, node)
         if kind is not None:
             self.objects.found.append(Found(target, kind, shown_at))
         if isinstance(node, GroupNode):
@@ -132,7 +136,7 @@ class _Walk:
         hierarchy, path = target.hierarchy, target.path
         own = {_OWN_TABLE} if kind is Kind.SERIES else set(as_names(target.node.attributes.get("categories")))
         # The datasets of an object are parts of it, whatever their own types.
-        datasets = kind is None or target.node.neurodata_type is None
+        datasets = kind in {None, Kind.SESSION} or target.node.neurodata_type is None
         for name in sorted(hierarchy.children(path), key=_counting):
             child = Target(hierarchy, _join(path, name))
             try:
@@ -159,6 +163,13 @@ class _Walk:
         """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
         self.objects.unmapped.append(path)
         warn_caller(f"{path!r} in {self.hierarchy.location} is left out. {error}")
+
+
+def _kind_of_session(target: Target) -> Kind | None:
+    """What the root or ``general`` is mapped as: nothing, unless an extension stores large arrays there."""
+    arrays = _arrays(target.hierarchy, target.path)
+    large = any(each.neurodata_type is None and not describes_session(each) for each in arrays)
+    return Kind.SESSION if large else None
 
 
 def _join(path: str, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_many
-from intake_nwbzarr.errors import ChunkError, LimitError
+from intake_nwbzarr.errors import ChunkError, LimitError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 
@@ -136,6 +136,8 @@ class Piece:
     parts: tuple[Part, ...]
     indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    unmapped: tuple[str, ...] = ()
+    """Paths of its datasets that are left out, for they are damaged."""
 
     @property
     def name(self) -> str:
@@ -156,11 +158,14 @@ class Region:
         The ids of the rows; None when the table is missing or the axis has labels of its own.
     parts
         The table's columns, joined: coordinates on the dimension.
+    unmapped
+        Paths of what is damaged, of the region and the ids of its table.
     """
 
     dimension: Dimension
     labels: Labels | None
     parts: tuple[Part, ...] = ()
+    unmapped: tuple[str, ...] = ()
 
 
 # `map_region(hierarchy, path, options, *, name, owner) -> Mapper[Region]` in regions.py: `path` is the
@@ -297,6 +302,31 @@ def both[A, B](first: Mapper[A], second: Mapper[B]) -> Mapper[tuple[A, B]]:
 def values_of(arrays: Sequence[StoredArray]) -> Mapper[Sequence[np.ndarray[Any, Any]]]:
     """The simplest mapper: the values of some arrays, in one round."""
     return (yield arrays)
+
+
+def values_or_none(arrays: Sequence[StoredArray]) -> Mapper[list[np.ndarray[Any, Any] | None]]:
+    """The values of some arrays; None, with a warning, for one that is damaged."""
+    try:
+        return list((yield from values_of(arrays)))
+    except ChunkError:
+        found: list[np.ndarray[Any, Any] | None] = []
+        for array in arrays:
+            try:
+                found += yield from values_of([array])
+            except ChunkError as error:
+                warn_caller(f"{array.node.path!r} in {array.location} is left out. {error}")
+                found.append(None)
+        return found
+
+
+def whole_values(
+    arrays: Mapping[str, StoredArray],
+) -> Mapper[tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]]:
+    """The values of some arrays by name, and the paths of those that are damaged and so left out."""
+    values = yield from values_or_none(list(arrays.values()))
+    pairs = list(zip(arrays.items(), values, strict=True))
+    lost = tuple(array.node.path for (_, array), value in pairs if value is None)
+    return {name: value for (name, _), value in pairs if value is not None}, lost
 
 
 def stored(hierarchy: Hierarchy, node: ArrayNode) -> StoredArray:

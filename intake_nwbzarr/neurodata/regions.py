@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import warn_caller
-from intake_nwbzarr.hierarchy.links import Target
+from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
-from intake_nwbzarr.neurodata.derived import Lookup
+from intake_nwbzarr.neurodata.derived import Lookup, are_positions
 from intake_nwbzarr.neurodata.metadata import identity
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Dimension, Labels, Mapper, Part, Region, values_of
+from intake_nwbzarr.neurodata.pieces import Dimension, Labels, Mapper, Part, Region, whole_values
 from intake_nwbzarr.neurodata.table_columns import column_parts
 from intake_nwbzarr.neurodata.table_layout import (
     ELECTRODES,
@@ -29,7 +29,7 @@ from intake_nwbzarr.neurodata.table_layout import (
     stored_at,
     table_layout,
 )
-from intake_nwbzarr.neurodata.texts import translated
+from intake_nwbzarr.neurodata.texts import as_strings, translated
 from intake_nwbzarr.neurodata.types import is_a
 
 # Names that a series' own variables have, or may.
@@ -76,20 +76,24 @@ def map_region(
     region = Target(hierarchy, path)
     target = reference_of(region, "table")
     table = None if target is None or not isinstance(target.node, GroupNode) else _layout(target)
-    wanted = [stored_at(region)] + ([] if table is None or table.ids is None else [table.ids])
-    values = yield from values_of(wanted)
-    stored_rows = np.atleast_1d(values[0])
-    if stored_rows.dtype.kind not in "iu" and not np.all(np.mod(stored_rows, 1) == 0):
-        return _without_rows(region, stored_rows, name, owner)
+    wanted = {"rows": stored_at(region)} | ({} if table is None or table.ids is None else {"ids": table.ids})
+    values, lost = yield from whole_values(wanted)
+    if "rows" not in values:
+        size = array_node(region).size
+        alone = Dimension(("rows", *place(region)), name, f"{owner.rpartition('/')[2]}_{name}", size, owner)
+        return Region(alone, None, unmapped=lost)
+    stored_rows = np.atleast_1d(values["rows"])
+    if not are_positions(stored_rows):
+        return _without_rows(region, as_strings(stored_rows), name, owner)
     rows = stored_rows.astype(np.int64)
     if table is None or (rows.size and (rows.min() < 0 or rows.max() >= table.rows.size)):
         return _without_table(region, table, rows, name, owner)
     whole = rows.size == table.rows.size and np.array_equal(rows, np.arange(table.rows.size))
     dimension = _dimension(table, None if whole else rows, name, owner)
     labels = None
-    if table.ids is not None:
-        labels = Labels(dimension, values[1][rows], identity(table.ids.node), table.path, "id")
-    return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)))
+    if table.ids is not None and "ids" in values:
+        labels = Labels(dimension, values["ids"][rows], identity(table.ids.node), table.path, "id")
+    return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)), lost)
 
 
 def is_region(target: Target) -> bool:
@@ -137,14 +141,17 @@ def _without_table(
 
 
 def _without_rows(region: Target, values: NDArray[Any], name: str, owner: str) -> Region:
-    """What labels nothing, for it holds NaN or fractions, where rows of a table were expected."""
+    """What labels nothing, for it holds NaN, fractions or texts, where rows of a table were expected."""
     warn_caller(
-        f"The region {region.path!r} in {region.hierarchy.location} holds NaN or fractions, where numbers of "
-        "rows were expected: nothing is joined by it."
+        f"The region {region.path!r} in {region.hierarchy.location} holds {values.dtype} "
+        f"({', '.join(map(str, values[:3].tolist()))}, ...), where numbers of rows were expected: nothing is "
+        "joined by it."
     )
     series = owner.rpartition("/")[2]
     dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", values.size, owner)
-    return Region(dimension, Labels(dimension, values, identity(region.node)))
+    # What pandas cannot index labels nothing.
+    labels = None if values.dtype.kind in "VcmM" else Labels(dimension, values, identity(region.node))
+    return Region(dimension, labels)
 
 
 def _dimension(table: Table, rows: NDArray[np.int64] | None, name: str, owner: str) -> Dimension:
@@ -198,8 +205,10 @@ def _devices(table: Table) -> Iterator[Part]:
     if not table.has_electrodes or "device" in columns or "group" not in columns:
         return
     group = columns["group"].values
+    if array_node(group).shape != (table.rows.size,) or not array_node(group).is_reference:
+        return
     pairs = tuple(_device_of_groups(group.hierarchy))
-    if pairs and array_node(group).is_reference:
+    if pairs:
         described = identity(group.node) | {"description": "name of the device of each electrode's group"}
         yield Part("device", (table.rows,), translated(stored_at(group), pairs), described)
 
@@ -208,6 +217,11 @@ def _device_of_groups(hierarchy: Hierarchy) -> Iterator[tuple[str, str]]:
     parent = ELECTRODES.rpartition("/")[0]
     for name in hierarchy.children(parent):
         node = hierarchy[f"{parent}/{name}"]
-        link = hierarchy.links(node.path).get("device") if isinstance(node, GroupNode) else None
-        if link is not None:
-            yield node.path, link.path.rstrip("/").rpartition("/")[2]
+        if not isinstance(node, GroupNode) or "device" not in hierarchy.links(node.path):
+            continue
+        try:
+            device = hierarchy.resolve(f"{node.path}/device")
+        except UNREACHABLE as error:
+            warn_caller(f"The electrodes of {node.path!r} in {hierarchy.location} have no device. {error}")
+            continue
+        yield node.path, device.path.rpartition("/")[2]

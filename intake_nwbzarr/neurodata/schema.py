@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +22,13 @@ class TypeDefinition:
         For each dataset that it (re)defines with named dimensions: the names, one tuple for each number of
         dimensions allowed, in the schema's order. A type that is itself a dataset, such as ``RGBImage``, has
         its own dimensions under the empty name.
+    unnamed
+        The datasets that have dimensions, of which the schema gives no names.
     """
 
     parent: str | None
     dimensions: Mapping[str, DimensionNames] = field(default_factory=dict, hash=False)
+    unnamed: frozenset[str] = frozenset()
 
 
 def definitions(document: Mapping[str, Any]) -> Iterator[tuple[str, TypeDefinition]]:
@@ -47,7 +51,12 @@ def definitions(document: Mapping[str, Any]) -> Iterator[tuple[str, TypeDefiniti
                     for dataset in (itself, *(specification.get("datasets") or ()))
                     if dataset.get("name") is not None and (names := _dimension_names(dataset.get("dims")))
                 }
-                yield name, TypeDefinition(parent, dimensions)
+                shaped = {
+                    str(dataset["name"])
+                    for dataset in specification.get("datasets") or ()
+                    if dataset.get("name") is not None and (dataset.get("shape") or dataset.get("dims"))
+                }
+                yield name, TypeDefinition(parent, dimensions, frozenset(shaped - dimensions.keys()))
 
 
 def _either(specification: Mapping[str, Any], *keys: str) -> str | None:
@@ -59,4 +68,13 @@ def _dimension_names(dims: Any) -> DimensionNames:
     if not dims:
         return ()
     options = dims if all(isinstance(option, list) for option in dims) else [dims]
-    return tuple(tuple(str(name) for name in option) for option in options)
+    return tuple(tuple(map(str, option)) for option in options if not all(map(_is_dummy, option)))
+
+
+def _is_dummy(name: object) -> bool:
+    """Whether a dimension's name says nothing.
+
+    hdmf's `DatasetSpec` writes ``dim_0``, ``dim_1``, ... into a schema that has a shape and no dims: one for
+    each axis, or for each of several alternative shapes.
+    """
+    return re.fullmatch(r"(dim_?\d+|None|null|)", str(name)) is not None

@@ -11,10 +11,10 @@ from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.neurodata.axes import Axes
-from intake_nwbzarr.neurodata.metadata import linked
+from intake_nwbzarr.neurodata.metadata import linked, scalar
 from intake_nwbzarr.neurodata.pieces import stored
 from intake_nwbzarr.neurodata.regions import is_region
-from intake_nwbzarr.neurodata.types import ancestry
+from intake_nwbzarr.neurodata.types import ancestry, is_scalar
 
 # Short lists that describe a series rather than sample it.
 _DESCRIPTIONS = frozenset(
@@ -25,6 +25,9 @@ _DESCRIPTIONS = frozenset(
 _SHARED = frozenset(
     {"data", "timestamps", "control", "channel_conversion", "electrodes", "rois", "source_channels"}
 )
+
+# What gives a series its times.
+_EXPECTED = {"timestamps": "numbers along one dimension were", "starting_time": "one number was"}
 
 # Longer lists are not read at open.
 _LONGEST = 1000
@@ -46,6 +49,8 @@ class SeriesMembers:
         The columns of a DecompositionSeries' table of frequency bands.
     small
         Scalars and short lists, worth reading at open.
+    scalars
+        Names of those that are one value, though stored along a dimension.
     arrays
         Whatever else.
     links
@@ -62,6 +67,7 @@ class SeriesMembers:
     regions: dict[str, Target] = field(default_factory=dict)
     bands: dict[str, StoredArray] = field(default_factory=dict)
     small: dict[str, StoredArray] = field(default_factory=dict)
+    scalars: set[str] = field(default_factory=set)
     arrays: dict[str, StoredArray] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
 
@@ -102,7 +108,9 @@ class SeriesMembers:
     @property
     def rate(self) -> float | None:
         """Samples a second, None where it is not stored or is no rate."""
-        value: Any = None if self.starting_time is None else self.starting_time.node.attributes.get("rate")
+        value: Any = scalar(
+            None if self.starting_time is None else self.starting_time.node.attributes.get("rate")
+        )
         return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
 
 
@@ -147,19 +155,22 @@ def series_members(hierarchy: Hierarchy, path: str) -> SeriesMembers:
 def _sort(found: SeriesMembers, name: str, target: Target, array: StoredArray) -> None:
     if name in {"data", "control", "channel_conversion"} or (name == "timestamps" and _are_times(array)):
         setattr(found, name, array)
-    elif name == "starting_time" and array.size == 1:
+    elif name == "starting_time" and array.size == 1 and array.dtype.kind in "iuf":
         found.starting_time = array
     elif is_region(target):
         found.regions[name] = target
     elif array.ndim == 0 or (name in _DESCRIPTIONS and array.ndim == 1 and array.size <= _LONGEST):
         found.small[name] = array
+    elif is_scalar(found.neurodata_type, name, array.node, found.hierarchy):
+        found.small[name] = array
+        found.scalars.add(name)
     else:
-        if name == "timestamps":
-            warn_caller(
-                f"{found.where} has timestamps of {array.dtype} in {array.ndim} dimensions, where numbers "
-                "along one were expected: they are shown as they are, and the data without times."
-            )
         found.arrays[name] = array
+    if name in _EXPECTED and getattr(found, name) is None:
+        warn_caller(
+            f"{found.where} has {name} of {array.dtype} and shape {array.shape}, where {_EXPECTED[name]} "
+            "expected: what is stored is shown as it is, and the data without times."
+        )
 
 
 def _are_times(array: StoredArray) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.neurodata.axes import Axes
-from intake_nwbzarr.neurodata.metadata import storable
+from intake_nwbzarr.neurodata.metadata import scalar, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.series_members import SeriesMembers
 
@@ -59,7 +59,7 @@ def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options
         When channel_conversion fits no channel axis of the data; they are shown without it, and it beside.
     """
     own = data.node.attributes
-    unit = own.get("unit")
+    unit = scalar(own.get("unit"))
     conversion = number(own, "conversion", 1.0, members.where)
     offset = number(own, "offset", 0.0, members.where)
     resolution = number(own, "resolution", -1.0, members.where)
@@ -83,11 +83,13 @@ def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axe
     if factors is None or members.data is None:
         return None
     axis = axes.names.index("channel") if "channel" in axes.names else 1
-    if factors.ndim == 1 and axis < len(members.shape) and members.shape[axis] == factors.size:
+    fits = factors.ndim == 1 and axis < len(members.shape) and members.shape[axis] == factors.size
+    if fits and factors.dtype.kind in "iuf":
         return axis
     warn_caller(
-        f"The channel_conversion of {members.where} has the shape {factors.shape}, which fits no channel "
-        f"axis of its data, of shape {members.shape}. The values are shown without it, and it beside them."
+        f"The channel_conversion of {members.where} is of {factors.dtype} and has the shape {factors.shape}, "
+        f"where numbers along a channel axis of its data, of shape {members.shape}, were expected. The "
+        "values are shown without it, and it beside them."
     )
     return None
 
@@ -111,7 +113,7 @@ def number(attributes: Mapping[str, Any], name: str, default: float, where: str)
     MappingWarning
         When it is no number: values are then shown without it.
     """
-    value = attributes.get(name)
+    value = scalar(attributes.get(name))
     if value is None:
         return default
     if isinstance(value, int | float):

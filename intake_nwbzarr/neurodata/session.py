@@ -37,7 +37,7 @@ def open_session(hierarchy: Hierarchy, options: MappingOptions) -> xr.Dataset:
     """
     mapped = map_many(hierarchy, find_objects(hierarchy), options, whole=True)
     # The subject is among the session's own attributes.
-    pieces = [piece for piece in mapped.pieces if piece.path != SUBJECT or piece.parts]
+    pieces = [piece for piece in mapped.pieces if piece.path != SUBJECT or piece.parts or piece.indexes]
     attributes = {**mapped.attributes, **hierarchy.location.attributes()}
     return dataset_of_many(pieces, options, mapped.reference, attributes)
 

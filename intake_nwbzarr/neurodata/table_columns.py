@@ -134,9 +134,9 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
         yield replace(plain, array=path_text(array))
         if not any(other.name == f"{column.name}_name" for other in table.columns):
             yield replace(plain, name=f"{plain.name}_name", array=short_name(array))
-    elif _is(column, "DynamicTableRegion"):
+    elif _is(column, "DynamicTableRegion") and _are_numbers(table, column):
         yield from _region(table, column, plain, array)
-    elif _is(column, "EnumData") and options.mask_and_scale:
+    elif _is(column, "EnumData") and options.mask_and_scale and _are_numbers(table, column):
         yield replace(plain, array=_enumeration(table, column, array))
     elif plain.attributes.get("units") == SECONDS and node.dtype.kind in "iuf":
         # The schema has float32 for intervals: after two hours, steps of half a millisecond.
@@ -152,7 +152,9 @@ def _fields(
 ) -> Iterator[Part]:
     node = array.node
     names = node.dtype.names or ()
-    if _is(column, "TimeSeriesReferenceVectorData") or names == _REFERENCE_FIELDS:
+    if set(names) == set(_REFERENCE_FIELDS) and all(
+        node.dtype[name].kind in "iu" for name in _REFERENCE_FIELDS[:2]
+    ):
         start, count, path = (array.field(name) for name in _REFERENCE_FIELDS)
         yield replace(plain, name=table.derived(f"{column.name}_sample_start"), array=start)
         yield replace(plain, name=table.derived(f"{column.name}_sample_count"), array=count)
@@ -180,6 +182,18 @@ def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> It
     yield replace(plain, name=table.derived(f"{column.name}_id"), array=labels, attributes=attributes)
 
 
+def _are_numbers(table: Table, column: Column) -> bool:
+    """Whether a column that stands for rows or elements holds numbers of them."""
+    kind = array_node(column.values).dtype
+    if kind.kind in "iuf":
+        return True
+    warn_caller(
+        f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} is of {kind}, "
+        "where numbers of rows were expected: what is stored is shown."
+    )
+    return False
+
+
 def enumerated_elements(column: Column) -> StoredArray | None:
     """What the numbers of an EnumData column stand for; None for other columns, and where it is missing."""
     elements = reference_of(column.values, "elements") if _is(column, "EnumData") else None
@@ -201,7 +215,9 @@ def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
     """When each sample of a waveform was, relative to the spike."""
     rate = plain.attributes.get("sampling_rate")
     before = plain.attributes.get("time_before_peak_in_ms")
-    if column.name not in _UNITS_OF_UNITS or len(plain.dimensions) < 2 or not rate or before is None:
+    if column.name not in _UNITS_OF_UNITS or len(plain.dimensions) < 2:
+        return
+    if not isinstance(rate, int | float) or not isinstance(before, int | float) or not rate:
         return
     sample = plain.dimensions[1]
     if sample.size > _LONGEST_WAVEFORM:

@@ -9,7 +9,7 @@ from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.links import UNREACHABLE, Target
 from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, trimmed
 from intake_nwbzarr.neurodata.pieces import Dimension, stored
 from intake_nwbzarr.neurodata.types import is_a
 
@@ -65,6 +65,8 @@ class Table:
         The row identifiers, None in a table that has none.
     prefix
         What the names of its variables start with: empty, or the name of a category of an aligned table.
+    unmapped
+        Paths of its datasets that are left out, for they are damaged.
     """
 
     hierarchy: Hierarchy
@@ -73,6 +75,7 @@ class Table:
     rows: Dimension
     ids: StoredArray | None
     prefix: str = ""
+    unmapped: tuple[str, ...] = ()
 
     def is_of(self, *ancestors: str) -> bool:
         """Whether the table is of one of these types, or of one that extends it."""
@@ -114,11 +117,15 @@ def table_layout(hierarchy: Hierarchy, path: str) -> Table:
     Warns
     -----
     MappingWarning
-        When ``colnames`` names a column that is not in the file; it is left out.
+        When ``colnames`` names a column that is not in the file, or a dataset is damaged: it is left out.
     """
-    arrays = dict(_arrays(hierarchy, path))
-    columns = tuple(_columns(hierarchy, path, arrays))
+    unmapped: list[str] = []
+    arrays = dict(_arrays(hierarchy, path, unmapped))
+    columns = tuple(_columns(hierarchy, path, arrays, unmapped))
     ids = arrays.get("id")
+    if ids is not None and (reason := _no_ids(array_node(ids))):
+        _leave_out(ids, reason, unmapped)
+        ids = None
     size = _row_count(ids, columns)
     rows = Dimension(
         identity=("table", *place(Target(hierarchy, path))),
@@ -127,7 +134,8 @@ def table_layout(hierarchy: Hierarchy, path: str) -> Table:
         size=size,
         owner=path,
     )
-    return Table(hierarchy, path, columns, rows, None if ids is None else stored_at(ids))
+    unread = None if ids is None else stored_at(ids)
+    return Table(hierarchy, path, columns, rows, unread, unmapped=tuple(dict.fromkeys(unmapped)))
 
 
 def category_layouts(table: Table) -> Iterator[Table]:
@@ -138,10 +146,10 @@ def category_layouts(table: Table) -> Iterator[Table]:
     MappingWarning
         When a category is not in the file, or has another number of rows.
     """
+    members = _by_trimmed_name(table.hierarchy, table.path)
     for name in as_names(table.hierarchy[table.path].attributes.get("categories")):
-        path = f"{table.path}/{name}"
         try:
-            target = table.hierarchy.resolve(path)
+            target = table.hierarchy.resolve(f"{table.path}/{members.get(name, name)}")
         except UNREACHABLE:
             warn_caller(
                 f"The table {table.path!r} in {table.hierarchy.location} lists a category {name!r} that is "
@@ -192,31 +200,62 @@ def reference_of(target: Target, attribute: str) -> Target | None:
 
 
 def as_names(value: object) -> tuple[str, ...]:
-    """An attribute that holds names: a list of them, or one alone."""
+    """An attribute that holds names: a list of them, or one alone; without what pads them to one length."""
     match value:
         case None:
             return ()
-        case str():
-            return (value,)
         case list() | tuple():
-            return tuple(str(name) for name in value)
+            return tuple(trimmed(str(name)) for name in value)
         case _:
-            return (str(value),)
+            return (trimmed(str(value)),)
 
 
-def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[tuple[str, Target]]:
+def _by_trimmed_name(hierarchy: Hierarchy, path: str) -> dict[str, str]:
+    """What is in a group, by names without padding."""
+    return {trimmed(name): name for name in hierarchy.members(path)}
+
+
+def _arrays(hierarchy: Hierarchy, path: str, unmapped: list[str]) -> Iterator[tuple[str, Target]]:
     """The arrays in a group by name, links to arrays included."""
-    for name in hierarchy.members(path):
+    links = hierarchy.links(path)
+    for name, member in _by_trimmed_name(hierarchy, path).items():
         try:
-            target = hierarchy.resolve(f"{path}/{name}")
-        except UNREACHABLE:
+            target = hierarchy.resolve(f"{path}/{member}")
+            node = target.node
+            if isinstance(node, ArrayNode):
+                stored_at(target).dtype  # noqa: B018 - an error where it is not known
+                yield name, target
+        except UNREACHABLE as error:
             # A link that leads nowhere, or not where allowed, is a missing column: `_columns` says so.
-            continue
-        if isinstance(target.node, ArrayNode):
-            yield name, target
+            if member not in links:
+                _leave_out(Target(hierarchy, f"{path}/{member}"), str(error), unmapped)
 
 
-def _columns(hierarchy: Hierarchy, path: str, arrays: dict[str, Target]) -> Iterator[Column]:
+def _leave_out(target: Target, reason: str, unmapped: list[str]) -> None:
+    unmapped.append(target.path)
+    warn_caller(f"{target.path!r} in {target.hierarchy.location} is left out. {reason}")
+
+
+def _no_ids(node: ArrayNode) -> str:
+    """Why a dataset cannot hold the identifiers of rows; empty where it can."""
+    if node.ndim == 1 and node.dtype.kind not in "VcmM":
+        return ""
+    return f"It is of {node.dtype} and shape {node.shape}, where one id for each row was expected."
+
+
+def _no_index(node: ArrayNode) -> str:
+    """Why a dataset cannot divide others into rows; empty where it can."""
+    if node.ndim == 1 and node.dtype.kind in "iu":
+        return ""
+    return (
+        f"Its index {node.path!r} is of {node.dtype} and shape {node.shape}, where one whole number for each "
+        "row was expected."
+    )
+
+
+def _columns(
+    hierarchy: Hierarchy, path: str, arrays: dict[str, Target], unmapped: list[str]
+) -> Iterator[Column]:
     index_of = dict(_indexes(arrays))
     hidden = {"id", *index_of.values(), *_elements(arrays)}
     listed = as_names(hierarchy[path].attributes.get("colnames"))
@@ -224,6 +263,8 @@ def _columns(hierarchy: Hierarchy, path: str, arrays: dict[str, Target]) -> Iter
         if name in hidden:
             continue
         if name not in arrays:
+            if f"{path}/{name}" in unmapped:
+                continue  # as has been said
             warn_caller(
                 f"The table {path!r} in {hierarchy.location} lists a column {name!r} that is not in the "
                 "file, or is a link that cannot be followed; it is left out."
@@ -234,6 +275,12 @@ def _columns(hierarchy: Hierarchy, path: str, arrays: dict[str, Target]) -> Iter
         while level in index_of and len(indexes) < len(arrays):
             level = index_of[level]
             indexes.insert(0, arrays[level])
+        reasons = [_no_index(array_node(index)) for index in indexes]
+        if indexes and array_node(arrays[name]).ndim == 0:
+            reasons.append("It is a single value, and yet has an index.")
+        if reason := next(filter(None, reasons), ""):
+            _leave_out(arrays[name], reason, unmapped)
+            continue
         yield Column(name, arrays[name], tuple(indexes))
 
 

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.neurodata.derived import Elementwise
 from intake_nwbzarr.neurodata.metadata import LONGEST_ATTRIBUTE, identity, linked, object_attributes, storable
 from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Labels, Mapper, Part, Piece, both, stored, values_of
+from intake_nwbzarr.neurodata.pieces import (
+    Labels,
+    Mapper,
+    Part,
+    Piece,
+    both,
+    stored,
+    values_or_none,
+    whole_values,
+)
 from intake_nwbzarr.neurodata.pixel_positions import map_grid
 from intake_nwbzarr.neurodata.table_columns import column_parts, enumerated_elements
 from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, place, stored_at, table_layout
+from intake_nwbzarr.neurodata.time_coordinates import instant_of
 
 # Of a longer index, rows are looked up where it is stored: every pickled variable would carry it.
 _SHORT_INDEX = 10_000
@@ -56,24 +65,26 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
         When ids repeat, a column is missing, or lengths differ. All of these open.
     """
     table = table_layout(hierarchy, path)
-    wanted = [*([] if table.ids is None else [table.ids]), *_clocks(table)]
+    clocks = _clocks(table)
+    wanted = ({} if table.ids is None else {"id": table.ids}) | clocks
     layouts = (table, *category_layouts(table))
     elements = {name: array for layout in layouts for name, array in _elements(layout)}
     indexes = {name: array for layout in layouts for name, array in _short_indexes(layout)}
-    ((read, meanings), ends), grid = yield from both(
-        both(both(values_of(wanted), values_of(list(elements.values()))), values_of(list(indexes.values()))),
+    (((read, lost), meanings), ends), grid = yield from both(
+        both(
+            both(whole_values(wanted), values_or_none(list(elements.values()))),
+            values_or_none(list(indexes.values())),
+        ),
         map_grid(hierarchy, path),
     )
-    values = list(read)
-    read_indexes = dict(zip(indexes, ends, strict=True))
-    labels = [] if table.ids is None else [_labels(table, table.ids, values.pop(0))]
-    parts = [part for column in table.columns for part in column_parts(table, column, options, read_indexes)]
-    for category in layouts[1:]:
-        parts += _category_parts(category, options, read_indexes)
+    read_indexes = {place: each for place, each in zip(indexes, ends, strict=True) if each is not None}
+    unmapped = [path for layout in layouts for path in layout.unmapped] + list(lost)
+    labels = [] if table.ids is None or "id" not in read else [_labels(table, table.ids, read["id"])]
+    parts = [part for layout in layouts for part in _parts(layout, options, read_indexes, unmapped)]
     found = dict(zip(elements, meanings, strict=True))
     parts = [_with_meanings(part, found.get(part.name)) for part in parts]
-    if values and options.mask_and_scale:
-        offset = _offset(table, values)
+    if clocks and clocks.keys() <= read.keys() and options.mask_and_scale:
+        offset = _offset(table, [read[name] for name in clocks])
         parts = [_shifted(part, offset) for part in parts] if offset else parts
     if grid is not None:
         # The masks of a segmentation have the pixels of the plane.
@@ -82,7 +93,14 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
     # Several kinds of waveforms along the same samples say the same time.
     distinct = {(part.name, part.dimensions): replace(part, column=part.name) for part in parts}
     kind = hierarchy[path].neurodata_type or "DynamicTable"
-    return Piece(path, kind, tuple(distinct.values()), tuple(labels), _attributes(table, layouts[1:]))
+    return Piece(
+        path,
+        kind,
+        tuple(distinct.values()),
+        tuple(labels),
+        _attributes(table, layouts[1:]),
+        tuple(dict.fromkeys(unmapped)),
+    )
 
 
 def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
@@ -103,31 +121,42 @@ def _short_indexes(table: Table) -> Iterator[tuple[tuple[str, str], StoredArray]
                 yield place(index), array
 
 
-def _category_parts(
-    category: Table, options: MappingOptions, read_indexes: Mapping[tuple[str, str], NDArray[Any]]
+def _parts(
+    table: Table,
+    options: MappingOptions,
+    read_indexes: Mapping[tuple[str, str], NDArray[Any]],
+    unmapped: list[str],
 ) -> Iterator[Part]:
-    if category.ids is not None:
-        yield Part(f"{category.prefix}id", (category.rows,), category.ids, identity(category.ids.node))
-    for column in category.columns:
-        yield from column_parts(category, column, options, read_indexes)
+    """The variables of a table, or of a category of one; what a damaged column would be is left out."""
+    if table.prefix and table.ids is not None:
+        yield Part(f"{table.prefix}id", (table.rows,), table.ids, identity(table.ids.node))
+    for column in table.columns:
+        try:
+            yield from list(column_parts(table, column, options, read_indexes))
+        except (MetadataError, NodeNotFoundError, LimitError) as error:
+            path = column.values.path
+            unmapped.append(path)
+            warn_caller(f"{path!r} in {column.values.hierarchy.location} is left out. {error}")
 
 
-def _clocks(table: Table) -> list[StoredArray]:
+def _clocks(table: Table) -> dict[str, StoredArray]:
     """The session's start and its zero of time, for a table whose times count from the start."""
-    nodes = [table.hierarchy.get(name) for name in (_SESSION_START, _REFERENCE_TIME)]
-    arrays = [stored(table.hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
-    return arrays if len(arrays) == 2 and table.is_of("EventsTable") else []
+    nodes = {name: table.hierarchy.get(name) for name in (_SESSION_START, _REFERENCE_TIME)}
+    arrays = {
+        name: stored(table.hierarchy, node) for name, node in nodes.items() if isinstance(node, ArrayNode)
+    }
+    return arrays if len(arrays) == 2 and table.is_of("EventsTable") else {}
 
 
 def _offset(table: Table, clocks: Sequence[NDArray[Any]]) -> float:
     """Seconds from the session's zero of time to its start."""
     try:
-        start, zero = (datetime.fromisoformat(str(value.item())) for value in clocks)
+        start, zero = (instant_of(value.item(), str(table.hierarchy.location))[0] for value in clocks)
         return (start - zero).total_seconds()
-    except (TypeError, ValueError):
+    except ValueError:
         warn_caller(
             f"The times of the table {table.path!r} in {table.hierarchy.location} count from the session's "
-            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date with a time zone: "
+            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date: "
             "they are not shifted."
         )
         return 0.0
@@ -135,7 +164,8 @@ def _offset(table: Table, clocks: Sequence[NDArray[Any]]) -> float:
 
 def _shifted(part: Part, offset: float) -> Part:
     """A column of timestamps, counted from the zero of time that all other times of a session count from."""
-    if part.attributes.get("neurodata_type") != "TimestampVectorData" or isinstance(part.array, np.ndarray):
+    of_events = part.is_time and part.attributes.get("neurodata_type") == "TimestampVectorData"
+    if not of_events or isinstance(part.array, np.ndarray):
         return part
     shifted = Elementwise(np.add, (part.array,), np.dtype(np.float64), (offset,))
     return replace(part, array=shifted, attributes={**part.attributes, "time_offset": offset})

@@ -42,6 +42,11 @@ def translated(array: Readable, pairs: tuple[tuple[str, str], ...]) -> Readable:
     return Elementwise(_translated, (array,), _STRINGS, (pairs,))
 
 
+def as_strings(values: NDArray[Any]) -> NDArray[Any]:
+    """What `as_text` makes of values that have been read."""
+    return _strings(values) if values.dtype.kind in "SU" else values
+
+
 def _strings(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")

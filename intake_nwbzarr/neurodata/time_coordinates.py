@@ -34,7 +34,8 @@ class ReferenceTime:
     instant
         In UTC.
     zone
-        The offset it was recorded with, ``-08:00``; empty where it was recorded without one.
+        The offset it was recorded with, ``-08:00``; empty where it was recorded without one, and so taken as
+        local time.
     """
 
     instant: datetime
@@ -55,18 +56,60 @@ def reference_time(attributes: Mapping[str, Any], where: str) -> ReferenceTime:
     ------
     MetadataError
         When there is neither, or it is no time.
+
+    Warns
+    -----
+    MappingWarning
+        When it has no time zone: see `instant_of`.
     """
     text = attributes.get("timestamps_reference_time") or attributes.get("session_start_time")
     try:
-        instant = datetime.fromisoformat(str(text))
+        instant, has_zone = instant_of(text, where)
     except ValueError as error:
         raise MetadataError(
             f"{where} has the reference time {text!r}, where a time in ISO 8601 was expected. Open it "
             "without decode_times=True to have times in seconds."
         ) from error
-    if instant.tzinfo is None:
-        return ReferenceTime(instant.replace(tzinfo=UTC), "")
-    return ReferenceTime(instant.astimezone(UTC), instant.strftime("%:z"))
+    return ReferenceTime(instant.astimezone(UTC), instant.strftime("%:z") if has_zone else "")
+
+
+def instant_of(text: object, where: str) -> tuple[datetime, bool]:
+    """The instant that a date in ISO 8601 means, and whether it says its time zone.
+
+    Without a zone it is local time on the machine that reads it, as pynwb takes it.
+
+    Raises
+    ------
+    ValueError
+        When it is no date.
+
+    Warns
+    -----
+    MappingWarning
+        When it has no zone.
+    """
+    instant = datetime.fromisoformat(text.decode() if isinstance(text, bytes) else str(text))
+    if instant.tzinfo is not None:
+        return instant, True
+    local = instant.astimezone()
+    warn_caller(
+        f"{where} has the time {str(text)!r} without a time zone. It is taken as local time on this machine "
+        f"(UTC{local.strftime('%:z')}), as pynwb does; on a machine in another zone it is another instant. "
+        "The environment variable TZ sets the zone."
+    )
+    return local, False
+
+
+def with_zone(attributes: Mapping[str, Any], reference: ReferenceTime | None) -> Mapping[str, Any]:
+    """A session's metadata, with the zone that its decoded times were counted in where the file has none.
+
+    Attributes and decoded times then agree wherever the Dataset is sent.
+    """
+    if reference is None or reference.zone:
+        return attributes
+    names = ("timestamps_reference_time", "session_start_time")
+    name = next(each for each in names if attributes.get(each))
+    return {**attributes, name: reference.instant.astimezone().isoformat()}
 
 
 def time_coordinates(

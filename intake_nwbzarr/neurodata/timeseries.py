@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import Node
-from intake_nwbzarr.neurodata.array_parts import array_attributes, array_parts
+from intake_nwbzarr.neurodata.array_parts import array_parts
 from intake_nwbzarr.neurodata.axes import Axes, fit_lengths, rows_first, schema_axes
 from intake_nwbzarr.neurodata.image_series import external_files, indexed_images, order_of_images
 from intake_nwbzarr.neurodata.metadata import object_attributes, scalar_attributes, storable
@@ -28,7 +28,7 @@ from intake_nwbzarr.neurodata.pieces import (
     RegularTime,
     both,
     together,
-    values_of,
+    whole_values,
 )
 from intake_nwbzarr.neurodata.pixel_positions import Grid, map_grid
 from intake_nwbzarr.neurodata.regions import map_region
@@ -41,6 +41,11 @@ from intake_nwbzarr.neurodata.types import definition_of, series_dimensions
 # The axis that a region's rows lie along, and what they are called where the data have no such axis.
 _REGION_AXES = {"electrodes": "channel", "source_channels": "channel", "rois": "roi"}
 _REGION_ALONE = {"channel": "electrode"}
+
+# What schemas call the dimension of a series' samples.
+_NAMES_OF_TIME = frozenset(
+    {"num_times", "num_timestamps", "num_frames", "time", "times", "timestamps", "frame", "frames"}
+)
 
 # The references of an IndexSeries' images, among the values that are read for it.
 _ORDER = "order_of_images"
@@ -78,15 +83,19 @@ def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     order = order_of_images(members)
     if order is not None:
         small[_ORDER] = order
-    (values, regions), grid = yield from both(
+    ((read, lost), regions), grid = yield from both(
         both(
-            values_of(list(small.values())),
+            whole_values(small),
             together([_map_region(members, axes, name, options) for name in members.regions]),
         ),
         map_grid(hierarchy, path),
     )
-    read = dict(zip(small, values, strict=True))
-    return _Series(members, axes, read, tuple(regions), grid, options).piece()
+    read = {
+        name: each.reshape(()) if each.shape == (1,) and name in members.scalars else each
+        for name, each in read.items()
+    }
+    piece = _Series(members, axes, read, tuple(regions), grid, options).piece()
+    return replace(piece, unmapped=lost + tuple(path for _, region in regions for path in region.unmapped))
 
 
 def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
@@ -102,7 +111,7 @@ def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
         lengths[_time_axis(axes)] = members.timestamps.size
     for name in members.regions:
         lengths[_region_axis(name)] = members.region_length(name)
-    fitted = fit_lengths(axes, shape, lengths)
+    fitted = _with_only_region(members, fit_lengths(axes, shape, lengths))
     if fitted.schema_order is not None:
         warn_caller(
             f"The data of {members.where} have the shape {shape}; by the lengths of what belongs to them "
@@ -112,19 +121,42 @@ def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
     return fitted
 
 
+def _with_only_region(members: SeriesMembers, axes: Axes) -> Axes:
+    """Axes of which one that has no name of its own is called for the region that labels it."""
+    found = {_axis_of_region(members, axes, name): _region_axis(name) for name in members.regions}
+    return replace(
+        axes, names=tuple(found.get(name, name) if name.startswith("dim_") else name for name in axes.names)
+    )
+
+
+def _axis_of_region(members: SeriesMembers, axes: Axes, region: str) -> str:
+    """The axis that a region labels: what it is called for, else the one beside time that is as long.
+
+    Extensions call it as they like: the fibers of a FiberPhotometryResponseSeries are a
+    ``fiber_photometry_table_region``.
+    """
+    called = _region_axis(region)
+    if called not in axes.names and len(members.regions) == 1:
+        beside = next((axis for axis, name in enumerate(axes.names) if name != _time_axis(axes)), None)
+        if beside is not None and members.shape[beside] == members.region_length(region):
+            return called if axes.names[beside] in axes.labels else axes.names[beside]
+    return called
+
+
 def _time_axis(axes: Axes) -> str:
     return "event" if "event" in axes.names else "time"
 
 
 def _region_axis(name: str) -> str:
-    return _REGION_AXES.get(name, name.removesuffix("s"))
+    short = name.removesuffix("_region").removesuffix("_table").removesuffix("s")
+    return _REGION_AXES.get(name, "row" if short in {"", "region", "table"} else short)
 
 
 def _map_region(
     members: SeriesMembers, axes: Axes, name: str, options: MappingOptions
 ) -> Mapper[tuple[str, Region]]:
     """A region, along an axis of the data where its length allows, else on a dimension of its own."""
-    axis, rows = _region_axis(name), members.region_length(name)
+    axis, rows = _axis_of_region(members, axes, name), members.region_length(name)
     fits = members.axis_length(axes, axis) == rows
     alone = _REGION_ALONE.get(axis, axis)
     if not fits and axis in axes.names:
@@ -182,7 +214,7 @@ class _Series:
         frames = self.values.get("num_samples")
         return time_base(
             self.members,
-            self.values.get("starting_time"),
+            None if self.members.starting_time is None else self.values.get("starting_time"),
             _time_axis(self.axes),
             length,
             None if frames is None or frames.dtype.kind not in "iu" else int(frames),
@@ -225,18 +257,18 @@ class _Series:
     def _factors(self, values: Values, dimensions: tuple[Dimension, ...]) -> Iterator[Part]:
         """Factors of the channels that are not in the values."""
         if values.factors is not None:
-            size = values.factors.size
             along = (
-                self._own_dimension("channel_conversion_dim_0", size)
+                self._own_dimensions("channel_conversion", values.factors)
                 if values.channel is None
-                else dimensions[values.channel]
+                else (dimensions[values.channel],)
             )
-            attributes = array_attributes(self._node, values.factors)
-            yield Part("channel_conversion", (along,), values.factors, attributes)
+            yield from array_parts(self._node, "channel_conversion", values.factors, along)
 
     def _settings(self) -> dict[str, Any]:
         """Scalars and short lists that are stored as datasets: gain, bias_current, dimension."""
-        own = {name: value for name, value in self.values.items() if name not in _SHOWN_OTHERWISE}
+        # A starting_time that is no number is in the way of no coordinate.
+        hidden = _SHOWN_OTHERWISE - ({"starting_time"} & self.members.small.keys())
+        own = {name: value for name, value in self.values.items() if name not in hidden}
         described = {
             f"{name}_description": target.node.attributes.get("description")
             for name, target in self.members.regions.items()
@@ -253,7 +285,7 @@ class _Series:
             if fits and time.dimension is not None
             else self._own_dimensions("control", control)
         )
-        return [Part("control", along, control, array_attributes(self._node, control))]
+        return list(array_parts(self._node, "control", control, along))
 
     def _further(self, time: TimeBase) -> list[Part]:
         """Arrays that only an extension knows: along time where its schema, or else their length, says so."""
@@ -267,16 +299,18 @@ class _Series:
         own = self._own_dimensions(name, array)
         if time.dimension is None or not array.shape or array.shape[0] != time.dimension.size:
             return own
-        return (time.dimension, *own[1:]) if self._starts_with_time(name) else own
+        return (time.dimension, *own[1:]) if self._starts_with_time(name, array.ndim) else own
 
-    def _starts_with_time(self, name: str) -> bool:
+    def _starts_with_time(self, name: str, ndim: int) -> bool:
         """Whether the type that defines a dataset gives it the same first dimension as its data."""
         for ancestor in self.members.lineage:
             definition = definition_of(ancestor, self.members.hierarchy)
             if definition is not None and name in definition.dimensions:
-                times = definition.dimensions.get("data", (("num_times",),))[0][0]
-                return definition.dimensions[name][0][0] in {times, "num_times", "time"}
-        # No schema defines it: its length is all there is to go by.
+                times = {option[0] for option in definition.dimensions.get("data", ())}
+                options = definition.dimensions[name]
+                firsts = {option[0] for option in options if len(option) == ndim} or {options[0][0]}
+                return not firsts.isdisjoint(times | _NAMES_OF_TIME)
+        # No schema names its dimensions: its length is all there is to go by.
         return True
 
     def _own_dimensions(self, name: str, array: StoredArray) -> tuple[Dimension, ...]:

@@ -69,7 +69,7 @@ def _datasets(
     for found, piece in zip(mapped.found, mapped.pieces, strict=True):
         path = found.shown_at
         # Every object's Dataset knows the way back.
-        known = {"nwb_group": path, **where}
+        known = {"nwb_group": path, **where} if path else where
         if path == root:
             known = {**attributes, **known, **where}
         dataset = dataset_of_one(piece, options, mapped.reference, known)

@@ -120,6 +120,32 @@ def dimension_names(
     )
 
 
+def is_scalar(neurodata_type: str, name: str, node: ArrayNode, hierarchy: Hierarchy | None = None) -> bool:
+    """Whether a dataset is one value by the schema of what holds it, though it is stored with shape (1,).
+
+    Parameters
+    ----------
+    neurodata_type
+        What holds the dataset.
+    name, node
+        The dataset.
+    hierarchy
+        The file, for extensions.
+    """
+    return (
+        node.shape == (1,)
+        and node.neurodata_type is None
+        and definition_of(neurodata_type, hierarchy) is not None
+        and not dimension_names(neurodata_type, name, hierarchy)
+        # A shape without names of its dimensions.
+        and not any(
+            name in definition.unnamed
+            for each in ancestry(neurodata_type, hierarchy)
+            if (definition := definition_of(each, hierarchy)) is not None
+        )
+    )
+
+
 def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
     """The schema's names for the dimensions of a series' ``data``; those of any series where it has none."""
     return dimension_names(neurodata_type, "data", hierarchy) or (DIMENSIONS["TimeSeries"]["data"],)

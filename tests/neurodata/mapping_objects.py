@@ -11,6 +11,7 @@ from intake_nwbzarr import open_hierarchy
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.indexes import LazyTimeIndex
+from intake_nwbzarr.neurodata.metadata import OF_WHOM, SUBJECT
 from intake_nwbzarr.neurodata.objects import Kind, kind_of
 from intake_nwbzarr.neurodata.types import ancestry
 from tests.neurodata.schema_words import Words, defined_datasets
@@ -27,6 +28,7 @@ _EVERYWHERE = {
     "session_start_time",
     "timestamps_reference_time",
     "identifier",
+    *OF_WHOM,
 }
 
 # Of ragged columns, and of references to samples.
@@ -127,7 +129,8 @@ class Example:
         if not self.path:
             # Metadata of what the session holds have a dotted path, and are its own rows'.
             return [name for name in map(str, self.dataset.attrs) if "." not in name]
-        here = [name for name in map(str, self.dataset.attrs) if name not in _EVERYWHERE]
+        everywhere = _EVERYWHERE - ({"subject_id"} if self.path == SUBJECT else set())
+        here = [name for name in map(str, self.dataset.attrs) if name not in everywhere]
         return [name for name in here if name not in self.data_attributes() and "." not in name]
 
     def data_attributes(self) -> list[str]:

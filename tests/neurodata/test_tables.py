@@ -325,7 +325,7 @@ def test_events_count_from_the_zero_of_time(tmp_path: Path) -> None:
     stored = by_name(mapped(path, "acquisition/licks", mask_and_scale=False).parts)
     assert values(stored["timestamp"]).tolist() == [3.25, 1.0]
     rewrite(path, "session_start_time", np.array("yesterday", np.dtypes.StringDType()))
-    with pytest.warns(MappingWarning, match="is not a date with a time zone: they are not shifted"):
+    with pytest.warns(MappingWarning, match="is not a date: they are not shifted"):
         unshifted = by_name(mapped(path, "acquisition/licks").parts)
     assert values(unshifted["timestamp"]).tolist() == [3.25, 1.0]
 

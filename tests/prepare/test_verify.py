@@ -436,3 +436,21 @@ def test_the_tree_of_another_file_is_not_taken_for_this_one(corpus_dir: Callable
     assert different["", "identifier"].raw == "'corpus-ecephys'"
     assert different["", "identifier"].shown == "'corpus-ophys'"
     assert Unshown("units", "", "Units", "the whole object") in found.unshown
+
+
+def test_a_series_in_seconds_is_no_difference(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for number, unit in enumerate(("s", "seconds", "ms", "days since 2000-01-01")):
+        series = TimeSeries(name=f"a{number}", data=np.arange(5.0), unit=unit, rate=10.0)
+        nwbfile.add_acquisition(series)
+    report = verify(write(tmp_path, nwbfile))
+    assert report.different == report.unshown == ()
+
+
+def test_another_zero_of_time_is_a_difference(tmp_path: Path) -> None:
+    path = write(tmp_path, empty_session())
+    with open_nwb(path) as nwbfile:
+        tree = xr.open_datatree(path, engine="nwbzarr")
+        tree.attrs["timestamps_reference_time"] = "2024-05-01T12:00:00+02:00"
+        report = compare(nwbfile, tree, open_hierarchy(path))
+    assert "zero of decoded times" in {each.name for each in report.different}

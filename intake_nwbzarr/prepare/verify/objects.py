@@ -109,7 +109,8 @@ def _outcome(field: Field, shown: xr.Dataset) -> tuple[str, ...] | None:
 
 def _as_seconds(field: Field, attribute: Any) -> Any:
     """``s`` is how a Dataset says ``seconds``: xarray takes the latter for time differences."""
-    return "seconds" if attribute == "s" and field.stored_name == "unit" else attribute
+    is_seconds = field.stored_name == "unit" and same(field.value, "seconds")
+    return field.value if is_seconds and attribute == "s" else attribute
 
 
 def _variables(field: Field, shown: xr.Dataset) -> list[tuple[Any, xr.Variable]]:

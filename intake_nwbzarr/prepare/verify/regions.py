@@ -48,7 +48,10 @@ def compare_region(
     kind = sides.kind(path)
     rows = np.atleast_1d(np.asarray(region.data[:], np.int64))
     table = region.table
-    dimension = _dimension(shown, path, _WORDS.get(name, (name, name.removesuffix("s"))), rows.size)
+    # An extension may call a region as it likes: it labels an axis of the data all the same.
+    axes = [str(axis) for axis in shown["data"].dims[1:]] if "data" in shown.variables else []
+    words = _WORDS.get(name, (name, name.removesuffix("s"), *axes))
+    dimension = _dimension(shown, path, words, rows.size)
     if dimension is None:
         yield Unshown(path, name, kind, shortened(rows))
         return

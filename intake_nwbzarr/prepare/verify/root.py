@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import xarray as xr
 from hdmf.container import AbstractContainer
 from pynwb import NWBFile
 
+from intake_nwbzarr.errors import MappingWarning
+from intake_nwbzarr.neurodata.time_coordinates import reference_time
 from intake_nwbzarr.prepare.verify.fields import Field, fields_of
-from intake_nwbzarr.prepare.verify.findings import Finding
+from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding
 from intake_nwbzarr.prepare.verify.objects import compare_field, compare_object, holds_objects
 from intake_nwbzarr.prepare.verify.sides import Sides
 
@@ -32,6 +35,7 @@ def compare_root(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Iterator[
         if group not in {"", "general"} and not holds_objects(field.value):
             deep[field.name] = field
     yield from compare_object(nwbfile, "", shown, sides, compared=tuple(deep))
+    yield _compare_zero(nwbfile, shown, sides)
     for field in deep.values():
         # What is stored further down is shown by the group that holds it.
         group, _, name = field.dataset.rpartition("/")
@@ -41,8 +45,21 @@ def compare_root(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Iterator[
         yield from compare_field(nwbfile, "", own, where, sides)
 
 
+def _compare_zero(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Finding:
+    """Compare the instants that times count from: decoded times are as far apart as these."""
+    name, kind = "zero of decoded times", sides.kind("")
+    expected = nwbfile.timestamps_reference_time
+    with warnings.catch_warnings():
+        # What the file lacks is told where it is opened; here, the two are compared.
+        warnings.simplefilter("ignore", MappingWarning)
+        found = reference_time(shown.attrs, str(sides.hierarchy.location)).instant
+    if found == expected:
+        return Equal("", name, kind)
+    return Difference("", name, kind, expected.isoformat(), found.isoformat())
+
+
 def compare_subject(subject: AbstractContainer, sides: Sides) -> Iterator[Finding]:
-    """Compare the subject with the attributes ``subject_<name>`` of the root."""
+    """Compare the subject with the root's attributes ``subject_<name>``, and its arrays with its own node."""
     root = sides.node("")
     if root is None:
         return
@@ -53,4 +70,6 @@ def compare_subject(subject: AbstractContainer, sides: Sides) -> Iterator[Findin
     }
     # Its own id is called `subject_id` in the file.
     attributes = named | ({"subject_id": named["id"]} if "id" in named else {})
-    yield from compare_object(subject, "general/subject", xr.Dataset(attrs=attributes), sides)
+    node = sides.node("general/subject")
+    shown = (xr.Dataset() if node is None else node).assign_attrs(attributes)
+    yield from compare_object(subject, "general/subject", shown, sides)

@@ -32,9 +32,6 @@ _COMPARED: Final = (
     "offset",
     "channel_conversion",
     "channel_conversion.axis",
-    "electrodes",
-    "rois",
-    "source_channels",
     "features",
     "bands",
 )
@@ -67,12 +64,12 @@ def compare_series(series: TimeSeries, path: str, shown: xr.Dataset, sides: Side
     if stored is not None:
         yield from _compare_as_stored(series, path, stored, sides)
     yield from _compare_time(series, path, shown, kind)
-    for name, value in series.fields.items():
-        if isinstance(value, DynamicTableRegion):
-            yield from compare_region(value, name, path, shown, sides)
+    regions = {name: each for name, each in series.fields.items() if isinstance(each, DynamicTableRegion)}
+    for name, region in regions.items():
+        yield from compare_region(region, name, path, shown, sides)
     if "features" in series.fields:
         yield _labels(path, "features", kind, series.features, shown, "feature")
-    yield from compare_object(series, path, shown, sides, compared=_COMPARED)
+    yield from compare_object(series, path, shown, sides, compared=(*_COMPARED, *regions))
 
 
 def _compare_data(series: TimeSeries, path: str, shown: xr.Dataset, kind: str) -> Iterator[Finding]:

@@ -84,10 +84,9 @@ def _same_date(raw: dt.datetime | dt.date, shown: Any) -> bool:
         parsed = dt.datetime.fromisoformat(shown)
     except ValueError:
         return False
-    # Equal moments of different zones are not the same text. pynwb adds its own zone where a file has none.
-    return parsed.replace(tzinfo=None) == raw.replace(tzinfo=None) and (
-        parsed.tzinfo is None or parsed.utcoffset() == raw.utcoffset()
-    )
+    # Equal moments of different zones are not the same text. Without a zone, the time is local.
+    zoned = parsed if parsed.tzinfo is not None or raw.tzinfo is None else parsed.astimezone()
+    return zoned.replace(tzinfo=None) == raw.replace(tzinfo=None) and zoned.utcoffset() == raw.utcoffset()
 
 
 def _plain(value: Any) -> Any:
