@@ -1,4 +1,4 @@
-"""The limits of this process: requests and bytes in flight at once, and threads that decode."""
+"""The limits of this process: requests and bytes in flight, threads that decode, bytes of dask's blocks."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ class Limits:
         Bytes of answers that are being received, from ``https`` and ``s3``; a larger answer goes alone.
     decoding_threads
         Threads that decode chunks.
+    block_bytes
+        Bytes in memory of a block of a dask array, unless other chunks are asked for.
     """
 
     # Hundreds of small reads, as S3 serves them best; of large ones, their bytes let fewer at once.
     requests: int = 256
     bytes_in_flight: int = 512 * 2**20
     decoding_threads: int = field(default_factory=_threads_of_this_machine)
+    block_bytes: int = 128 * 2**20
 
 
 def set_limits(
@@ -43,11 +46,13 @@ def set_limits(
     requests: int | None = None,
     bytes_in_flight: float | str | None = None,
     decoding_threads: int | None = None,
+    block_bytes: float | str | None = None,
 ) -> Limits:
     """Set how much this process does at once: for all sessions, also those that are open, from now on.
 
     Other processes have their own limits. They begin with those that their environment names, in
-    ``NWBZARR_REQUESTS``, ``NWBZARR_BYTES_IN_FLIGHT`` and ``NWBZARR_DECODING_THREADS``.
+    ``NWBZARR_REQUESTS``, ``NWBZARR_BYTES_IN_FLIGHT``, ``NWBZARR_DECODING_THREADS`` and
+    ``NWBZARR_BLOCK_BYTES``.
 
     Parameters
     ----------
@@ -58,6 +63,10 @@ def set_limits(
         512 MiB unless set.
     decoding_threads
         Threads that decode, at least 1; the machine's processors, from 2 to 8, unless set.
+    block_bytes
+        Bytes in memory of a dask block, at least 1 MB, where `chunks` does not say more: a number or a text
+        such as ``"64 MB"``; 128 MiB unless set. Of sessions that are opened from now on, by the process that
+        opens them; see `intake_nwbzarr.arrays.preferred_chunks`.
 
     Returns
     -------
@@ -78,7 +87,12 @@ def set_limits(
     True
     """
     global _limits
-    given = {"requests": requests, "bytes_in_flight": bytes_in_flight, "decoding_threads": decoding_threads}
+    given = {
+        "requests": requests,
+        "bytes_in_flight": bytes_in_flight,
+        "decoding_threads": decoding_threads,
+        "block_bytes": block_bytes,
+    }
     changed = {name: _understood(name, value, name) for name, value in given.items() if value is not None}
     with _lock:
         _limits = replace(limits(), **changed)
@@ -148,10 +162,10 @@ def _bytes(given: Any) -> int:
 
 
 _A_COUNT: Final = "a whole number of at least 1"
+_SOME_BYTES: Final = "at least 1 MB, as a number or a text such as '256 MB'"
 _KINDS: Final[Mapping[str, _Kind]] = {
     "requests": _Kind("the requests in flight", _A_COUNT, _count),
-    "bytes_in_flight": _Kind(
-        "the bytes of answers in flight", "at least 1 MB, as a number or a text such as '256 MB'", _bytes
-    ),
+    "bytes_in_flight": _Kind("the bytes of answers in flight", _SOME_BYTES, _bytes),
     "decoding_threads": _Kind("the threads that decode", _A_COUNT, _count),
+    "block_bytes": _Kind("the bytes of a dask block", _SOME_BYTES, _bytes),
 }

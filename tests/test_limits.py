@@ -32,7 +32,9 @@ from intake_nwbzarr.transport.requests import fetch_many, open_transport, run
 from tests.arrays.stored_arrays import write
 from tests.servers.http_server import StaticServer
 
-VARIABLES = ("NWBZARR_REQUESTS", "NWBZARR_BYTES_IN_FLIGHT", "NWBZARR_DECODING_THREADS")
+VARIABLES = tuple(
+    f"NWBZARR_{name}" for name in ("REQUESTS", "BYTES_IN_FLIGHT", "DECODING_THREADS", "BLOCK_BYTES")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +77,13 @@ def test_bytes_are_numbers_or_texts(given: Any, understood: int) -> None:
         *(("requests", given) for given in (0, -1, 1.5, "many", True, [64], float("nan"))),
         *(("bytes_in_flight", given) for given in (0, 256, "lots", "", "-2 GB", True, b"1 GB", "1e400 MB")),
         *(("bytes_in_flight", given) for given in (float("nan"), float("inf"), 10**400, "12 parsecs")),
+        *(("block_bytes", given) for given in (0, "64", "lots", True, float("inf"))),
         *(("decoding_threads", given) for given in (0, "", 2.0, False)),
     ],
 )
 def test_what_means_nothing_is_refused_and_changes_nothing(name: str, given: Any) -> None:
     before = set_limits(requests=10)
-    wanted = "at least 1 MB, as a number" if name == "bytes_in_flight" else "a whole number of at least 1"
+    wanted = "at least 1 MB, as a number" if "bytes" in name else "a whole number of at least 1"
     others: dict[str, Any] = {"requests": 11, "bytes_in_flight": 10**7, "decoding_threads": 5}
     with pytest.raises(OptionError, match=f"^{name}=.* cannot limit the .* {wanted}"):
         set_limits(**{**others, name: given})
@@ -88,10 +91,10 @@ def test_what_means_nothing_is_refused_and_changes_nothing(name: str, given: Any
 
 
 def test_the_environment_is_read_when_limits_are_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(VARIABLES, ("32", "128 MiB", " 3 "), strict=True):
+    for name, value in zip(VARIABLES, ("32", "128 MiB", " 3 ", "32 MiB"), strict=True):
         monkeypatch.setenv(name, value)
-    assert limits() == Limits(32, 2**27, 3)
-    assert set_limits(requests=5) == Limits(5, 2**27, 3)
+    assert limits() == Limits(32, 2**27, 3, 2**25)
+    assert set_limits(requests=5) == Limits(5, 2**27, 3, 2**25)
     monkeypatch.setenv("NWBZARR_REQUESTS", "7")
     assert limits().requests == 5
 

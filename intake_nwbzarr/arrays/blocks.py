@@ -7,43 +7,47 @@ from math import ceil, prod
 from typing import Final
 
 from intake_nwbzarr.arrays.scaled import ScaledArray
-from intake_nwbzarr.arrays.stored import Readable
+from intake_nwbzarr.arrays.stored import Readable, StoredArray
+from intake_nwbzarr.limits import limits
 
-TARGET: Final = 64 * 2**20
-"""Decoded bytes that a block should have: fewer make too many tasks, more too few to share out."""
-
-LARGE_TARGET: Final = 4 * TARGET
 LARGE: Final = 100 * 10**9
-"""Decoded bytes of an array beyond which its blocks are larger."""
+"""Bytes of an array beyond which its blocks are larger, for the sake of fewer tasks."""
 
-STRING_BYTES: Final = 64
-"""What a variable-length string is taken to occupy."""
+STRING_BYTES: Final = 128
+"""What a variable-length string is taken to occupy: a pointer, Python's object, and about 60 characters."""
 
 TASKS: Final = 1.4
-"""Tasks that a mean may take for every `TARGET` of decoded bytes; dask's trees add a third at best."""
+"""Tasks that a mean may take for every half of the largest block; dask's trees add a third at best."""
 
 MORE_TASKS: Final = 8
 """And these once, which decide when there are only a few blocks."""
 
-# By how much blocks may exceed the target, in steps; and rows of stored chunks that blocks begin with.
+# By how much blocks may exceed half of the limit, in steps; and rows of stored chunks that blocks begin with.
 _EXCESSES: Final = tuple(1 + step / 8 for step in range(9))
+# Three quarters of the limit: a filter holds about seven blocks, for which a worker of 1 GB has room.
+_EXCESSES_OF_LARGE: Final = _EXCESSES[4:]
 _ROWS: Final = (1, 2, 3, 4)
 
 
 def preferred_chunks(array: Readable) -> tuple[int, ...]:
-    """Whole multiples of the stored chunks (shards), by a rule that keeps reductions small.
+    """Return the shape of dask's blocks: whole stored chunks, by a rule that keeps reductions small.
 
-    An array of up to 64 MiB, decoded, is one block. Of a larger one, chunks are joined over the other axes
+    Blocks are measured by what a task holds in memory, the values that reading gives: int16 samples that are
+    scaled to float64 count eight bytes each. A block has at most ``block_bytes`` of
+    `intake_nwbzarr.set_limits`, 128 MiB, or is one stored chunk that is larger. Shards that are larger are
+    divided into equal parts.
+
+    An array of up to half the limit is one block. Of a larger one, chunks are joined over the other axes
     first, then over time: neighbouring channels of one time lie closer together, in every way of using them,
-    than times that are hours apart. A block has at most 64 MiB if that is enough for the means over
-    everything, over the first axis and over all the others to take at most 1.4 tasks for every 64 MiB;
-    otherwise as little more as is enough, up to 128 MiB. (Where all channels are in one block, dask's mean of
-    everything takes two tasks a block, and blocks have about 92 MiB.) Only where that cannot be reached do
+    than times that are hours apart. A block has half the limit if that is enough for the means over
+    everything, over the first axis and over all the others to take at most 1.4 tasks for every half;
+    otherwise as little more as is enough. (Where all channels are in one block, dask's mean of everything
+    takes two tasks a block, and blocks have about 0.7 of the limit.) Only where that cannot be reached do
     blocks begin with several rows of chunks, and if that does not help either, they are those that take the
-    fewest tasks. Blocks of arrays beyond 100 GB have at most 256 MiB, which is enough always.
+    fewest tasks. Blocks of arrays beyond 100 GB begin with three quarters of the limit.
 
-    A chunk larger than that is a block. What is selected straight from the dask array fetches the chunks that
-    it touches, whatever the blocks are: dask passes such selections on to what it reads from.
+    What is selected straight from the dask array fetches the chunks that it touches, whatever the blocks are:
+    dask passes such selections on to what it reads from.
 
     Parameters
     ----------
@@ -55,22 +59,35 @@ def preferred_chunks(array: Readable) -> tuple[int, ...]:
     tuple of int
         A block's length along each axis.
     """
-    # What is decoded, not what scaling makes of it: that is what decides how many tasks there are.
-    decoded = array.stored.dtype if isinstance(array, ScaledArray) else array.dtype
-    itemsize = STRING_BYTES if decoded.kind == "O" else decoded.itemsize
+    most = limits().block_bytes
+    itemsize = STRING_BYTES if array.dtype.kind == "O" else array.dtype.itemsize
     size = prod(array.shape) * itemsize
-    if size <= TARGET or not array.shape:
+    if size <= most // 2 or not array.shape:
         return array.shape
-    target = LARGE_TARGET if size > LARGE else TARGET
-    allowed = TASKS * ceil(size / TARGET) + MORE_TASKS
+    chunks = _parts_of_shards(array, most // itemsize)
+    allowed = TASKS * ceil(size / (most // 2)) + MORE_TASKS
     tried = []
-    for rows, excess in product(_ROWS, _EXCESSES):
-        widths = _joined(array.shape, array.chunks, rows, int(target * excess) // itemsize)
+    for rows, excess in product(_ROWS, _EXCESSES_OF_LARGE if size > LARGE else _EXCESSES):
+        widths = _joined(array.shape, chunks, rows, int(most // 2 * excess) // itemsize)
         tasks = _most_tasks(array.shape, widths)
         if tasks <= allowed:
             return widths
         tried.append((tasks, widths))
     return min(tried)[1]
+
+
+def _parts_of_shards(array: Readable, elements: int) -> tuple[int, ...]:
+    """Return the shape of the stored chunks; where shards hold more elements, of equal parts of them."""
+    widths = list(array.chunks)
+    if isinstance(array, StoredArray | ScaledArray):
+        # Chunks of no length are left to reading to complain about.
+        for axis, part in enumerate(max(length, 1) for length in array.node.parts):
+            # What an array that is shorter than its shards has of them.
+            held = min(widths[axis], ceil(array.shape[axis] / part) * part) // part
+            needed = min(held, ceil(prod(map(min, widths, array.shape)) / elements))
+            if needed > 1:
+                widths[axis] = part * max(d for d in range(1, held // needed + 1) if held % d == 0)
+    return tuple(widths)
 
 
 def _joined(shape: tuple[int, ...], chunks: tuple[int, ...], rows: int, elements: int) -> tuple[int, ...]:

@@ -84,6 +84,19 @@ class ArrayNode:
         return tuple(int(length) for length in self.metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
     @property
+    def parts(self) -> tuple[int, ...]:
+        """The shape of what can be read alone: a chunk, of a shard as well where that holds whole ones."""
+        match self.metadata.get("codecs"):
+            case [{"name": "sharding_indexed", "configuration": {"chunk_shape": [*inner]}}] if len(
+                inner
+            ) == len(self.chunks) and all(
+                isinstance(part, int) and part > 0 and width % part == 0
+                for part, width in zip(inner, self.chunks, strict=True)
+            ):
+                return tuple(inner)
+        return self.chunks
+
+    @property
     def ndim(self) -> int:
         """The number of dimensions."""
         return len(self.shape)
