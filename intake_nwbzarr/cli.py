@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -21,7 +22,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-_messages = Console(stderr=True, soft_wrap=True)
+
+
+class _Output(Console):
+    """Standard output or error: when nobody reads it any more, a command goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        """Write to nowhere from now on: what is left unread, as `head` leaves it, decides no exit status."""
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - its descriptor takes the pipe's place
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
+_messages = _Output(stderr=True, soft_wrap=True)
 
 Location = Annotated[str, typer.Argument(help="A local path or a URL (https, s3, ...).")]
 Anonymous = Annotated[bool, typer.Option("--anon", help="Sign no requests, as for public buckets.")]
@@ -59,7 +71,7 @@ def _options_first(arguments: list[str]) -> list[str]:
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"intake-nwbzarr {__version__}")
+        _print(f"intake-nwbzarr {__version__}")
         raise typer.Exit
 
 
@@ -82,7 +94,7 @@ def demo(
     """Show the main job from end to end on this machine: two sessions, an S3 server, a catalog, a picture."""
     from intake_nwbzarr.demo.tour import run_demo
 
-    run_demo(Console(), output or Path("nwbzarr-demo"))
+    run_demo(_Output(), output or Path("nwbzarr-demo"))
 
 
 @app.command()
@@ -110,8 +122,8 @@ def info(
             consolidated=None if consolidated else False,
             storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
         )
-        typer.echo(repr(dataset))
-    typer.echo(f"\n{log}")
+        _print(repr(dataset))
+    _print(f"\n{log}")
 
 
 @app.command()
@@ -128,10 +140,10 @@ def consolidate(
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
     report = consolidate(location, options, dry_run=dry_run)
-    typer.echo(str(report))
+    _print(str(report))
     for sign, paths in (("+", report.added), ("-", report.removed), ("~", report.changed)):
         for path in paths:
-            typer.echo(f"  {sign} {path or '/'}")
+            _print(f"  {sign} {path or '/'}")
 
 
 @app.command()
@@ -168,9 +180,9 @@ def snapshot(
                 raise
             _show_error(error)
         else:
-            typer.echo(str(sessions[-1]))
+            _print(str(sessions[-1]))
     if sessions:
-        typer.echo(f"\n{write_snapshots(target, sessions, add=add)}")
+        _print(f"\n{write_snapshots(target, sessions, add=add)}")
     if len(sessions) < len(located):
         raise typer.Exit(1)
 
@@ -191,7 +203,7 @@ def download(
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
     with progress_bar(_messages) as show:
         done = download(location, folder, options, progress=show)
-    typer.echo(str(done))
+    _print(str(done))
 
 
 @app.command()
@@ -208,17 +220,17 @@ def verify(
     from intake_nwbzarr import verify
 
     found = verify(location, _storage_options(anon, profile, endpoint_url, requester_pays))
-    typer.echo(f"{found}\n")
+    _print(f"{found}\n")
     counts = found.by_type()
     width = max(map(len, counts), default=4)
-    typer.echo(f"{'type':<{width}}  equal  different  not shown")
+    _print(f"{'type':<{width}}  equal  different  not shown")
     for neurodata_type, (equal, different, unshown) in counts.items():
-        typer.echo(f"{neurodata_type:<{width}}{equal:>7}{different:>11}{unshown:>11}")
+        _print(f"{neurodata_type:<{width}}{equal:>7}{different:>11}{unshown:>11}")
     for difference in found.different:
         where = _where(difference.path, difference.name)
-        typer.echo(f"\nDiffers: {where}\n  pynwb   {difference.raw}\n  xarray  {difference.shown}")
+        _print(f"\nDiffers: {where}\n  pynwb   {difference.raw}\n  xarray  {difference.shown}")
     for missing in found.unshown:
-        typer.echo(f"\nNot shown: {_where(missing.path, missing.name)}\n  pynwb   {missing.raw}")
+        _print(f"\nNot shown: {_where(missing.path, missing.name)}\n  pynwb   {missing.raw}")
     if found.different:
         raise typer.Exit(1)
 
@@ -233,6 +245,10 @@ def _storage_options(
         "requester_pays": requester_pays or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _print(text: str) -> None:
+    _Output(soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)
 
 
 def _where(path: str, name: str) -> str:

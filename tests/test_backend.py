@@ -18,7 +18,15 @@ from dask.base import tokenize
 from pynwb import TimeSeries
 
 from intake_nwbzarr.backend import NWBZarrBackendEntrypoint
-from intake_nwbzarr.errors import ChunkError, MappingWarning, MetadataError, NodeNotFoundError, OptionError
+from intake_nwbzarr import open_nwb, verify
+from intake_nwbzarr.errors import (
+    ChunkError,
+    MappingWarning,
+    MetadataError,
+    NodeNotFoundError,
+    NotNWBError,
+    OptionError,
+)
 from intake_nwbzarr.location import locate
 from intake_nwbzarr.transport.log import track_requests
 from tests.neurodata.small_files import consolidate, empty_session, write
@@ -322,3 +330,49 @@ def test_a_damaged_reference_time_says_how_to_do_without(ecephys: Path, tmp_path
     with pytest.raises(MetadataError, match="without decode_times=True"):
         opened(path, decode_times=True)
     assert "session_start_time" not in opened(path).attrs
+
+
+VIEWS = ("flat", "object", "container", "tree", "part", "compact", "nameless")
+
+
+@pytest.mark.parametrize(
+    ("view", "zarr_format", "consolidated"),
+    [*((view, 3, True) for view in VIEWS), ("flat", 2, True), ("tree", 2, False), ("object", 3, False)],
+)
+def test_what_xarray_has_saved_is_no_session_and_says_how_to_open_it(
+    ecephys: Path, tmp_path: Path, view: str, zarr_format: Any, consolidated: bool
+) -> None:
+    opened = {
+        "flat": lambda: xr.open_dataset(ecephys, engine="nwbzarr")[["units_quality", "trials_stim"]],
+        "object": lambda: xr.open_dataset(ecephys, engine="nwbzarr", group="intervals/trials"),
+        "container": lambda: xr.open_dataset(ecephys, engine="nwbzarr", group="processing/ecephys"),
+        "tree": lambda: xr.open_datatree(ecephys, engine="nwbzarr", group="intervals"),
+        "part": lambda: xr.open_datatree(ecephys, engine="nwbzarr").filter(lambda node: not node.variables),
+        "compact": lambda: xr.open_dataset(ecephys, engine="nwbzarr", group="units").nwb.compact(),
+        "nameless": lambda: xr.open_dataset(ecephys, engine="nwbzarr", group="units")[["quality"]],
+    }[view]()
+    if view == "nameless":
+        del opened.attrs["nwb_location"]
+    saved = tmp_path / "saved.nwb.zarr"
+    opened.to_zarr(saved, zarr_format=zarr_format, consolidated=consolidated)
+    for attempt in (
+        lambda: xr.open_dataset(saved, engine="nwbzarr"),
+        lambda: xr.open_dataset(saved),
+        lambda: xr.open_datatree(saved),
+        lambda: xr.open_dataset(saved, engine="nwbzarr", group="units"),
+        lambda: open_nwb(saved),
+        lambda: verify(saved),
+    ):
+        with pytest.raises(NotNWBError, match='engine="zarr"'):
+            attempt()
+    again = xr.open_datatree(saved, engine="zarr", consolidated=consolidated)
+    assert set(opened.variables) <= set(again.variables) | set(again.coords)
+
+
+def test_a_session_of_a_type_derived_from_nwbfile_is_one(ecephys: Path, tmp_path: Path) -> None:
+    session = tmp_path / "a.nwb.zarr"
+    shutil.copytree(ecephys, session)
+    document = json.loads((session / "zarr.json").read_text())
+    document["attributes"] |= {"neurodata_type": "LabNWBFile", "namespace": "ndx-lab"}
+    (session / "zarr.json").write_text(json.dumps(document))
+    assert xr.open_dataset(session, engine="nwbzarr").attrs["identifier"] == "corpus-ecephys"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,3 +303,53 @@ def test_download_shows_a_bar_on_a_terminal(
     assert count is not None
     assert f"{count[1]}/{count[1]} objects" in screen.getvalue()
     assert "objects" not in result.err
+
+
+COMMANDS = {
+    "info": ([], 0),
+    "verify": ([], 0),
+    "snapshot": (["-o", "saved.zip"], 0),
+    "download": (["copy.nwb.zarr"], 0),
+    "consolidate": (["--dry-run"], 0),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_nobody_reads_decides_no_exit_status(
+    command: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    session = corpus_dir("icephys", "0.14.0")
+    options, status = COMMANDS[command]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as pipe:
+        arguments = [sys.executable, "-m", "intake_nwbzarr", command, str(session), *options]
+        result = subprocess.run(
+            arguments, stdout=pipe, stderr=subprocess.PIPE, cwd=tmp_path, timeout=120, check=False
+        )
+    assert (result.returncode, result.stderr) == (status, b"")
+    # What was to be done has been done.
+    assert (tmp_path / "saved.zip").exists() == (command == "snapshot")
+    assert (tmp_path / "copy.nwb.zarr").exists() == (command == "download")
+
+
+def test_what_could_not_be_compared_is_2_whoever_reads(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "wb") as pipe:
+        arguments = [sys.executable, "-m", "intake_nwbzarr", "verify", str(tmp_path / "nothing.nwb.zarr")]
+        result = subprocess.run(arguments, stdout=pipe, stderr=pipe, timeout=120, check=False)
+    assert result.returncode == 2
+
+
+def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: StaticServer) -> None:
+    http_server.fault("stall", times=100)
+    arguments = [sys.executable, "-m", "intake_nwbzarr", "verify", f"{http_server.url}/a.nwb.zarr"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while not http_server.count() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        out, error = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in error

@@ -29,6 +29,11 @@ _EXCESSES_OF_LARGE: Final = _EXCESSES[4:]
 _ROWS: Final = (1, 2, 3, 4)
 
 
+def target() -> int:
+    """Return the bytes in memory that a block has unless more keep tasks few: half the limit."""
+    return limits().block_bytes // 2
+
+
 def preferred_chunks(array: Readable) -> tuple[int, ...]:
     """Return the shape of dask's blocks: whole stored chunks, by a rule that keeps reductions small.
 
@@ -62,13 +67,13 @@ def preferred_chunks(array: Readable) -> tuple[int, ...]:
     most = limits().block_bytes
     itemsize = STRING_BYTES if array.dtype.kind == "O" else array.dtype.itemsize
     size = prod(array.shape) * itemsize
-    if size <= most // 2 or not array.shape:
+    if size <= target() or not array.shape:
         return array.shape
     chunks = _parts_of_shards(array, most // itemsize)
-    allowed = TASKS * ceil(size / (most // 2)) + MORE_TASKS
+    allowed = TASKS * ceil(size / target()) + MORE_TASKS
     tried = []
     for rows, excess in product(_ROWS, _EXCESSES_OF_LARGE if size > LARGE else _EXCESSES):
-        widths = _joined(array.shape, chunks, rows, int(most // 2 * excess) // itemsize)
+        widths = _joined(array.shape, chunks, rows, int(target() * excess) // itemsize)
         tasks = _most_tasks(array.shape, widths)
         if tasks <= allowed:
             return widths

@@ -104,7 +104,9 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
 
     implements: ClassVar = {NWBZarr}
     imports: ClassVar = {"xarray", "dask"}
-    func = "xarray:open_dataset"
+    # Intake takes whichever reader has the function that `reader_from_call` is given: a function of our own,
+    # for `xarray.open_dataset` opens other files as well.
+    func = "intake_nwbzarr.catalog.chunking:open_dask"
     output_instance = "xarray:Dataset"
 
     def _read(

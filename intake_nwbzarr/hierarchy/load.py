@@ -90,13 +90,17 @@ def open_hierarchy(
     documents = run(load_remembered(transport))
     hierarchy = Hierarchy(where, transport, documents)
     root = hierarchy[""]
-    found = root.neurodata_type
-    # Extensions derive types of their own from NWBFile; the attribute is required of all of them.
-    if found != "NWBFile" and "nwb_version" not in root.attributes:
+    if not _is_session(root):
         raise NotNWBError(
-            f"{where} is a Zarr {documents.zarr_format} store, but not an NWB file: its root has the "
-            f"neurodata_type {found!r} where 'NWBFile' was expected. Give the root of an NWB file, not a "
-            'group in it; open other Zarr stores with xarray\'s engine="zarr".'
+            f"{where} is a Zarr {documents.zarr_format} store, but not an NWB file: "
+            + (
+                'it holds what xarray shows of one, as to_zarr() writes it. Open it with engine="zarr", of '
+                "xr.open_dataset or xr.open_datatree, or give the location of the session itself."
+                if "nwb_version" in root.attributes
+                else f"its root has the neurodata_type {root.neurodata_type!r} where 'NWBFile' was expected. "
+                "Give the root of an NWB file, not a group in it; open other Zarr stores with xarray's "
+                'engine="zarr".'
+            )
         )
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
@@ -105,6 +109,16 @@ def open_hierarchy(
             UnconsolidatedWarning,
         )
     return hierarchy
+
+
+def _is_session(root: GroupNode | ArrayNode) -> bool:
+    """Whether a store's root is that of an NWB file, and not of a Dataset that xarray has saved."""
+    attributes = root.attributes
+    if root.neurodata_type == "NWBFile":
+        return True
+    # Extensions derive types of their own from NWBFile. hdmf writes a type and its namespace with every
+    # object; what a Dataset is given for attributes has no namespace.
+    return root.neurodata_type is not None and {"nwb_version", "namespace"} <= attributes.keys()
 
 
 class Hierarchy(Mapping[str, Node]):

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 # All that `import intake` imports because this package is installed.
-OWN = ["intake_nwbzarr", *(f"intake_nwbzarr.catalog{name}" for name in ("", ".masking", ".reader"))]
+OWN = [
+    "intake_nwbzarr",
+    *(f"intake_nwbzarr.{name}" for name in ("catalog", "catalog.masking", "catalog.reader", "errors", "urls")),
+]
 
 
 def run(code: str, **variables: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +158,51 @@ def test_variables_that_are_set_open_the_bucket(
     catalog = Catalog()
     catalog["it"] = NWBZarr(url, options).to_reader()
     assert "TwoPhotonSeries" in catalog["it"].read()
+
+
+def test_a_call_of_xarray_is_read_by_intake_s_own_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "plain.zarr")
+    xr.Dataset({"a": ("x", [0.0, 1.0])}).to_zarr(path)
+    known = [each for each in readers.subclasses(readers.BaseReader) if each.check_imports()]
+    assert NWBZarrReader in known
+    # Intake takes the first that fits, in the order of a set.
+    known.sort(key=lambda each: each is not NWBZarrReader)
+    monkeypatch.setattr(readers, "subclasses", lambda cls: known)
+    reader = intake.reader_from_call(f"xr.open_dataset({path!r}, engine='zarr')")
+    assert reader.read().a.values.tolist() == [0.0, 1.0]
+
+
+def test_readers_and_types_of_other_files_are_those_without_this_package(tmp_path: Path) -> None:
+    # Of a process that knows it, what it adds is taken away; another one does not know it.
+    code = """
+import json, sys
+import intake
+from intake.readers import datatypes, readers
+
+ours = lambda each: each.__module__.startswith("intake_nwbzarr")
+urls = ["s3://b/a.zarr", "https://h/a.nc", "a.nwb", "a.nwb.zarr.txt", "a.zip", "a.h5", "a.parquet", "a.zarr/"]
+types = sorted((each for each in datatypes.subclasses(datatypes.BaseData) if not ours(each)), key=str)
+found = {"urls": [sorted(each.__name__ for each in datatypes.recommend(url=url, head=False)) for url in urls]}
+found["readers"] = {
+    each.__name__: {kind: sorted(map(str, named)) for kind, named in readers.recommend(each).items()}
+    for each in types
+}
+functions = {each: (each.func, sorted(each.other_funcs)) for each in readers.subclasses(readers.BaseReader)}
+found["functions"] = sorted(map(str, (named for each, named in functions.items() if not ours(each))))
+if len(sys.argv) > 1:
+    others = {name for each, (func, names) in functions.items() if not ours(each) for name in (func, *names)}
+    (own,) = (func for each, (func, _) in functions.items() if ours(each))
+    assert own not in others, own
+print(json.dumps(found, sort_keys=True))
+"""
+    (tmp_path / "conf.yaml").write_text("import_on_startup: false\n")
+
+    def run(*arguments: str, **environment: str) -> str:
+        command = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(
+            command, check=True, capture_output=True, text=True, env=os.environ | environment
+        ).stdout
+
+    assert run("ours") == run(INTAKE_CONF_FILE=str(tmp_path / "conf.yaml"))

@@ -17,7 +17,7 @@ from intake_nwbzarr.accessor.peri_event.dask_slices import grouped, sliced
 from intake_nwbzarr.accessor.peri_event.runs import Runs
 from intake_nwbzarr.accessor.peri_event.samples import Samples, Taken, batches
 from intake_nwbzarr.arrays import lazy_variable
-from intake_nwbzarr.arrays.blocks import TARGET
+from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.selection import Key, select
 from intake_nwbzarr.errors import OptionError
 
@@ -195,7 +195,7 @@ def _of_dask(data: Any, samples: Samples, dtype: np.dtype[Any]) -> Any:
         starts[some], stops[some] = _extents(samples.at(some, np.arange(lags)))
     others = data.chunks[1:]
     sample = max(dtype.itemsize, data.dtype.itemsize) * prod(max(widths, default=1) for widths in others)
-    groups = grouped(np.maximum(stops - starts, lags) * sample, TARGET)
+    groups = grouped(np.maximum(stops - starts, lags) * sample, target())
     blocks = [_block(data, samples.take(group), starts[group], stops[group], dtype) for group in groups]
     if blocks:
         return da.concatenate(blocks)  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from intake_nwbzarr.accessor.peri_event.dask_slices import grouped, sliced
 from intake_nwbzarr.accessor.peri_event.runs import Runs
 from intake_nwbzarr.accessor.spikes.units import Spikes, ascending
 from intake_nwbzarr.arrays import lazy_variable
-from intake_nwbzarr.arrays.blocks import TARGET
+from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.selection import Key, select
 
 
@@ -123,7 +123,7 @@ def _of_dask(spikes: Spikes, bins: AnyBins, dtype: np.dtype[Any]) -> Any:
     import dask.array as da
 
     sizes = np.maximum(spikes.counts, max(prod(bins.shape), 1)) * dtype.itemsize
-    blocks = [_block(spikes.take(group), bins.of_rows(group), dtype) for group in grouped(sizes, TARGET)]
+    blocks = [_block(spikes.take(group), bins.of_rows(group), dtype) for group in grouped(sizes, target())]
     return da.concatenate(blocks) if blocks else da.zeros((0, *bins.shape), dtype=dtype)  # type: ignore[no-untyped-call]
 
 
