@@ -17,8 +17,8 @@ import xarray as xr
 from dask.base import tokenize
 from pynwb import TimeSeries
 
-from intake_nwbzarr.backend import NWBZarrBackendEntrypoint
 from intake_nwbzarr import open_nwb, verify
+from intake_nwbzarr.backend import NWBZarrBackendEntrypoint
 from intake_nwbzarr.errors import (
     ChunkError,
     MappingWarning,

@@ -36,7 +36,8 @@ def open_dask(
     chunks
         By dimension, or one for all: a length, -1 for the whole dimension, or bytes such as ``"64MB"``, by
         which the first dimension of numeric arrays is cut. Dimensions not named get whole multiples of the
-        stored chunks, and so do all with ``{}`` and ``"auto"``, and strings where bytes are given.
+        stored chunks, and so do all with ``{}`` and ``"auto"``, and strings where bytes are given. None: no
+        dask arrays; variables are read as NumPy arrays when they are used, as tasks on a cluster want them.
 
     Raises
     ------
@@ -47,6 +48,8 @@ def open_dask(
 
     wanted = _checked(chunks)
     dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
+    if chunks is None:
+        return dataset
     opened = _token(location, dataset, group, keywords)
     return _chunked(dataset, wanted, opened)
 
@@ -71,6 +74,8 @@ def open_dask_tree(
 
     wanted = _checked(chunks)
     tree = xr.open_datatree(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
+    if chunks is None:
+        return tree
     opened = _token(location, tree, group, keywords)
     datasets = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     return xr.DataTree.from_dict(
@@ -135,7 +140,7 @@ def _checked_one(size: Any) -> Any:
                 return parsed
     raise OptionError(
         f"chunks holds {size!r}; it should be a length, -1 for a whole dimension, bytes such as '64MB', "
-        "'auto', or a dict of these by dimension. {} is whole multiples of the stored chunks."
+        "'auto', or a dict of these by dimension. {} is whole multiples of the stored chunks, None no dask."
     )
 
 

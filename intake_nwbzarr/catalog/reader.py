@@ -83,8 +83,8 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
         it, the whole session.
     chunks
-        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
-        of the stored chunks, unless given.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``"auto"``, whole
+        multiples of the stored chunks, unless given; None gives lazy variables without dask.
     **keywords
         The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
         ``consolidated``, ``snapshot``, ``verify``, ...
@@ -110,15 +110,16 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     output_instance = "xarray:Dataset"
 
     def _read(
-        self, data: NWBZarr, *, group: Group | None = None, chunks: Any = None, **keywords: Any
+        self, data: NWBZarr, *, group: Group | None = None, chunks: Any = "auto", **keywords: Any
     ) -> xr.Dataset:
         from intake_nwbzarr.catalog.chunking import open_dask
 
         return open_dask(data.location, group, chunks, keywords)
 
     def to_dask(self) -> xr.Dataset:
-        """The session as a Dataset of dask arrays, the same as ``read()``."""
-        dataset: xr.Dataset = self.read()
+        """The session as a Dataset of dask arrays, of whole stored chunks where ``chunks`` is None."""
+        chunks = self.kwargs.get("chunks", "auto")
+        dataset: xr.Dataset = self.read(chunks="auto" if chunks is None else chunks)
         return dataset
 
     def to_datatree(self) -> xr.DataTree:
@@ -126,7 +127,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         from intake_nwbzarr.catalog.chunking import open_dask_tree
 
         own = {name: value for name, value in self.kwargs.items() if name not in {"data", "args"}}
-        return open_dask_tree(self.data.location, own.pop("group", None), own.pop("chunks", None), own)
+        return open_dask_tree(self.data.location, own.pop("group", None), own.pop("chunks", "auto"), own)
 
     def to_nwb(self) -> pynwb.NWBFile:
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""

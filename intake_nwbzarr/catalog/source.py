@@ -36,8 +36,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
         it, the whole session.
     chunks
-        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``{}``, whole multiples
-        of the stored chunks, unless given.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``"auto"``, whole
+        multiples of the stored chunks, unless given; None gives lazy variables without dask.
     metadata
         The catalog's.
     **keywords
@@ -62,14 +62,14 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         urlpath: Place,
         storage_options: Mapping[str, Any] | None = None,
         group: Group | None = None,
-        chunks: Any = None,
+        chunks: Any = "auto",
         metadata: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
         super().__init__(storage_options=storage_options, metadata=metadata)
         self.urlpath = urlpath
         self.group = group
-        self.chunks = {} if chunks is None else chunks
+        self.chunks = chunks
         self.keywords = keywords
         self._location: Location | None = None
 
@@ -104,8 +104,9 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         return open_dask(self.location, self.group, self.chunks, self.keywords)
 
     def to_dask(self) -> xr.Dataset:
-        """The session as a Dataset of dask arrays."""
-        return self.read()
+        """The session as a Dataset of dask arrays, of whole stored chunks where ``chunks`` is None."""
+        chunks = "auto" if self.chunks is None else self.chunks
+        return open_dask(self.location, self.group, chunks, self.keywords)
 
     def to_datatree(self) -> xr.DataTree:
         """The session as a tree of dask arrays, a node for each object; of ``group``, where one is given."""
@@ -152,10 +153,11 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
             "urlpath": self.urlpath,
             "storage_options": self.storage_options or None,
             "group": self.group,
-            "chunks": self.chunks or None,
             **self.keywords,
         }
         given = {name: value for name, value in arguments.items() if value is not None}
+        if self.chunks not in ("auto", {}):
+            given["chunks"] = self.chunks
         return {
             "sources": {
                 self.name: {

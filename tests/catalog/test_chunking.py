@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr.catalog import chunking
+from intake_nwbzarr.catalog.reader import NWBZarrReader
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.transport.log import track_requests
 
@@ -24,7 +26,7 @@ def session(corpus_dir: Callable[[str, str], Path]) -> Path:
     return corpus_dir("ecephys", "0.14.0")
 
 
-def read(session: Path, chunks: Any = None) -> xr.Dataset:
+def read(session: Path, chunks: Any = "auto") -> xr.Dataset:
     dataset: xr.Dataset = intake.open_nwbzarr(session, chunks=chunks).read()
     return dataset
 
@@ -67,7 +69,7 @@ class TestLabels:
 class TestSizes:
     """The argument ``chunks``."""
 
-    @pytest.mark.parametrize("chunks", [None, {}, "auto", {TIME: "auto"}, {TIME: None}])
+    @pytest.mark.parametrize("chunks", [{}, "auto", {TIME: "auto"}, {TIME: None}])
     def test_preferred_chunks_unless_asked_for_others(self, session: Path, chunks: Any) -> None:
         preferred = xr.open_dataset(session, engine="nwbzarr")[SERIES].encoding["preferred_chunks"]
         assert read(session, chunks)[SERIES].chunksizes == {dim: (size,) for dim, size in preferred.items()}
@@ -77,6 +79,24 @@ class TestSizes:
         dataset = read(session, chunks)
         assert dataset["units_quality"].dtype == object
         xr.testing.assert_identical(dataset.compute(), xr.open_dataset(session, engine="nwbzarr").compute())
+
+    @pytest.mark.parametrize("given", [{}, {"group": "units"}])
+    def test_none_gives_lazy_variables_without_dask(self, session: Path, given: dict[str, Any]) -> None:
+        expected = xr.open_dataset(session, engine="nwbzarr", **given)
+        source = intake.open_nwbzarr(session, chunks=None, **given)
+        again = pickle.loads(pickle.dumps(source))
+        reader = NWBZarrReader(str(session), chunks=None, **given)
+        for entry in (source, again, reader):
+            with track_requests() as log:
+                dataset = entry.read()
+                opened = log.requests
+                assert not any(dask.is_dask_collection(each.variable._data) for each in dataset.values())
+                assert log.requests == opened
+            xr.testing.assert_identical(dataset.compute(), expected.compute())
+            assert any(map(dask.is_dask_collection, entry.to_dask().values()))
+            assert not any(map(dask.is_dask_collection, entry.to_datatree().to_dict().values()))
+        assert "chunks: null" in source.yaml()
+        assert "chunks" not in intake.open_nwbzarr(session).yaml()
 
     def test_bytes_size_numeric_arrays_along_their_first_dimension(self, session: Path) -> None:
         dataset = read(session, "64kB")
