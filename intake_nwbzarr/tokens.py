@@ -2,8 +2,8 @@
 
 xarray hashes ``variable.data``, which for lazy data reads everything, and keeps it where it caches: dask's
 ``client.submit(function, dataset)`` would read a whole session only to name the task (xarray 2026.9). dask
-looks a type up in a registry before it asks the object, so variables over this package's arrays are recognised
-there; all others get the token that they have without this package.
+looks a type up in a registry before it asks the object, so variables over this package's arrays are
+recognised there; all others get the token that they have without this package.
 """
 
 from __future__ import annotations

@@ -12,7 +12,10 @@ import pytest
 # All that `import intake` imports because this package is installed.
 OWN = [
     "intake_nwbzarr",
-    *(f"intake_nwbzarr.{name}" for name in ("catalog", "catalog.masking", "catalog.reader", "errors", "urls")),
+    *(
+        f"intake_nwbzarr.{name}"
+        for name in ("catalog", "catalog.masking", "catalog.reader", "errors", "urls")
+    ),
 ]
 
 

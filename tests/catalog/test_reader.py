@@ -165,9 +165,11 @@ def test_a_call_of_xarray_is_read_by_intake_s_own_reader(
 ) -> None:
     path = str(tmp_path / "plain.zarr")
     xr.Dataset({"a": ("x", [0.0, 1.0])}).to_zarr(path)
-    known = [each for each in readers.subclasses(readers.BaseReader) if each.check_imports()]
+    # Intake takes the first that fits, in the order of a set; its reader of many files fits as well.
+    known = [
+        each for each in readers.subclasses(readers.BaseReader) if each is not readers.XArrayPatternReader
+    ]
     assert NWBZarrReader in known
-    # Intake takes the first that fits, in the order of a set.
     known.sort(key=lambda each: each is not NWBZarrReader)
     monkeypatch.setattr(readers, "subclasses", lambda cls: known)
     reader = intake.reader_from_call(f"xr.open_dataset({path!r}, engine='zarr')")
