@@ -108,7 +108,25 @@ def column_parts(
         yield from _bounds(table, name, index, ends, divided, dimension)
         values = _free(table, _VALUES.get(name, ""), f"{name}_value")
         dimension = table.dimension(values, _length(divided), ("values", *place(divided)))
-    yield from _values(table, column, _fitted(table, dimension, column.values, column.name), options)
+    first = _fitted(table, dimension, column.values, column.name)
+    for part in _values(table, column, first, options):
+        yield _saying_whose(table, part) if column.indexes and part.dimensions[:1] == (first,) else part
+
+
+def _saying_whose(table: Table, part: Part) -> Part:
+    """Values of a ragged column that say they are of all rows: selecting rows leaves them alone."""
+    if table.is_of("Units") and part.name == "spike_times":
+        comment = (
+            "spike times of all units, one unit after the other, whichever units are selected: "
+            "ds.nwb.spike_times(id) gives those of one unit"
+        )
+    else:
+        comment = (
+            "values of all rows, one row after the other, whichever rows are selected: "
+            f"ds.nwb.ragged({part.name!r})[i] gives those of row i"
+        )
+    # CF conventions 2.6.2: what says more about the data. One that the file has is kept.
+    return replace(part, attributes={"comment": comment, **part.attributes})
 
 
 def _bounds(

@@ -198,3 +198,20 @@ def test_what_is_no_id_of_one_unit_is_refused(units: xr.Dataset, unit: Any) -> N
     with pytest.raises(OptionError, match=r"unit=.* is the id of one unit"):
         units.nwb.spike_times(unit)
     np.testing.assert_array_equal(units.nwb.spike_times(units.unit[0]), TRAINS[0])
+
+
+@pytest.mark.parametrize("group", [None, "units"])
+def test_values_of_all_rows_say_so_and_name_the_call_that_gives_one_row(
+    session: Path, group: str | None
+) -> None:
+    dataset = xr.open_dataset(session, engine="nwbzarr", group=group)
+    one = dataset.isel({"units" if group is None else "unit": [2]})
+    ragged = {name: each.attrs["comment"] for name, each in one.variables.items() if "comment" in each.attrs}
+    prefix = "units_" if group is None else ""
+    assert {name for name in ragged if name.startswith(prefix)} == {
+        f"{prefix}{column}" for column in ("spike_times", "obs_intervals", "waveforms", "tags")
+    }
+    assert "ds.nwb.spike_times(id) gives those of one unit" in ragged[f"{prefix}spike_times"]
+    np.testing.assert_array_equal(one.nwb.spike_times(UNITS[2]), TRAINS[2])
+    assert "ds.nwb.ragged('tags')[i] gives those of row i" in ragged[f"{prefix}tags"]
+    assert one.nwb.ragged("tags")[0].tolist() == TAGS[2]

@@ -171,6 +171,8 @@ def test_the_units_table_has_the_names_users_expect(corpus_dir: CorpusDir) -> No
         "units_electrode",
     ]
     assert parts["spike_times"].attributes == {
+        "comment": "spike times of all units, one unit after the other, whichever units are selected: "
+        "ds.nwb.spike_times(id) gives those of one unit",
         "neurodata_type": "VectorData",
         "nwb_path": "units/spike_times",
         "description": "the spike times for each unit in seconds",

@@ -12,6 +12,7 @@ import xarray as xr
 
 from intake_nwbzarr.accessor.contents.columns import shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.neurodata.names import free_name
 
 EVENT: Final = "event"
@@ -88,7 +89,7 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
     dataset
         Where it is looked for.
     name
-        A table's name or path, or the name of a column: its own, or its variable's.
+        A table's name or path, or the name of a column of times: its variable's, or the column's own.
     what
         What is looked for, for errors: ``tables of events``.
 
@@ -101,7 +102,9 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
 
     Raises
     ------
-    NodeNotFoundError, OptionError
+    OptionError
+        When several tables have such a column; as `find_object`.
+    NodeNotFoundError
         As `find_object`.
     """
     tables = [each for each in shown_objects(dataset) if each.kind == "table" and each.rows is not None]
@@ -109,10 +112,13 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
         (table, column.variable)
         for table in tables
         for column in shown_columns(dataset, table)
-        if name == column.variable and not column.bounds
+        if name in {column.variable, column.label} and not column.bounds
     ]
-    if len(found) == 1:
-        (table, variable) = found[0]
+    found = [each for each in found if each[1] == name] or found
+    if len(found) > 1:
+        variables = ", ".join(repr(variable) for _, variable in found)
+        raise OptionError(f"Several tables have a column {name!r}; pass one of {variables}.")
+    for table, variable in found:
         return part_of(dataset, table), variable
     return part_of(dataset, find_object(dataset, name, tables, what)), None
 

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.given import named, part_of
+from intake_nwbzarr.accessor.contents.given import part_of
 from intake_nwbzarr.accessor.contents.kinds import find_object, shown_objects
 from intake_nwbzarr.accessor.contents.time_axis import TimeAxis, time_axes
 from intake_nwbzarr.accessor.peri_event.bins import Bins
-from intake_nwbzarr.accessor.peri_event.event_times import Events, EventTimes, event_times
+from intake_nwbzarr.accessor.peri_event.event_times import Events, EventTimes, event_times, events_named
 from intake_nwbzarr.accessor.peri_event.lags import bin_edges, checked_positive, checked_window
 from intake_nwbzarr.accessor.peri_event.samples import AlignMethod, incomplete
 from intake_nwbzarr.accessor.peri_event.series_lags import SeriesLags, series_lags
@@ -56,9 +56,7 @@ def align(
     window = checked_window(window)
     if on_missing not in _ON_MISSING:
         raise OptionError(f"on_missing={on_missing!r} is not known; use one of {_ON_MISSING}.")
-    if isinstance(events, str):
-        events, column = named(dataset, events, "tables of events")
-        on = on if column is None else column
+    events, on = events_named(dataset, events, on)
     if bin is not None:
         width = checked_positive(bin, "bin", "the width of a bin in seconds")
         for value, keyword in ((rate, "rate"), (method, "method"), (gap, "gap")):

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents.given import EVENT, ROW_TIMES, as_dataset
+from intake_nwbzarr.accessor.contents.given import EVENT, ROW_TIMES, as_dataset, named
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
@@ -49,6 +49,24 @@ class EventTimes:
         if self.dimension in self.columns.coords:
             label = f" ({self.dimension} {self.columns[self.dimension].values[position]})"
         return f"event {position}{label} at {self.times[position]} s"
+
+
+def events_named(dataset: xr.Dataset, events: Events | str, on: str | None) -> tuple[Events, str | None]:
+    """Events, and the column of their times, where they may be given by a name in a Dataset.
+
+    Raises
+    ------
+    OptionError
+        When `events` names a column, and so does `on`; as `named`.
+    NodeNotFoundError
+        When there is no table and no column of that name.
+    """
+    if not isinstance(events, str):
+        return events, on
+    table, column = named(dataset, events, "tables of events")
+    if column is not None and on is not None:
+        raise OptionError(f"events={events!r} names a column, and so does on={on!r}: give one of them.")
+    return table, on if column is None else column
 
 
 def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -> EventTimes:

@@ -50,9 +50,8 @@ class Plots:
         start, stop
             Between which spikes are drawn, in seconds or as datetimes; None: from the first to the last.
         events
-            What one unit's spikes are drawn around: times in seconds, a variable (``ds.trials_start_time``),
-            the name of a column of this Dataset, or a table. Events without a time are left out, with a
-            warning.
+            What one unit's spikes are drawn around: as of `NWBAccessor.align`, also the name of a table or
+            of a column of times in this Dataset. Events without a time are left out, with a warning.
         window
             Seconds around each event, half-open: ``(-0.5, 1.0)`` is ``-0.5 <= lag < 1.0``.
         on

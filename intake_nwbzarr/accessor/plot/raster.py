@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents.kinds import ShownObject
 from intake_nwbzarr.accessor.contents.labels import several_labels
 from intake_nwbzarr.accessor.contents.seconds import Time, stretch
-from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times
+from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times, events_named
 from intake_nwbzarr.accessor.peri_event.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import ACCENT, INK, axes_or_new, label_rows, without_frame
 from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
@@ -119,12 +119,7 @@ def _event_times(
     dataset: xr.Dataset, events: Events | str, on: str | None
 ) -> tuple[NDArray[np.float64], xr.DataArray]:
     """When the events were that have a time, and what each is called."""
-    if isinstance(events, str):
-        if on is not None:
-            raise OptionError(f"events={events!r} names a column, and so does on={on!r}: give one of them.")
-        found = event_times(dataset, events, dataset.attrs)
-    else:
-        found = event_times(events, on, dataset.attrs)
+    found = event_times(*events_named(dataset, events, on), dataset.attrs)
     known = np.isfinite(found.times)
     if not known.all():
         warn_caller(f"{np.count_nonzero(~known)} of {len(known)} events have no time: they are not drawn.")
