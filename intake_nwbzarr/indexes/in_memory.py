@@ -70,7 +70,7 @@ def in_memory(values: Floats) -> TimestampView:
     """View times in memory; descending ones are kept ascending, and viewed backwards."""
     timestamps = TimestampsInMemory(values)
     size = len(values)
-    if size > 1 and not timestamps.ascending and not (np.diff(values) > 0).any():
+    if size > 1 and not timestamps.ascending and not (values[1:] > values[:-1]).any():
         backwards = TimestampsInMemory(values[::-1])
         if backwards.ascending:
             return TimestampView(backwards, range(size - 1, -1, -1))
