@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
-from intake_nwbzarr.accessor import RegisteringText
+import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
@@ -121,7 +121,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             dataset = (
                 open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
             )
-        return _with_way_back(dataset, hierarchy, opened.attributes)
+        return _with_way_back(dataset, hierarchy, opened.attributes, dataset.attrs)
 
     def open_groups_as_dict(
         self,
@@ -176,8 +176,10 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         with opened.reading():
             hierarchy = opened.hierarchy()
             datasets = open_tree(hierarchy, options, group)
+        session = datasets["/"].attrs
         return {
-            path: _with_way_back(dataset, hierarchy, opened.attributes) for path, dataset in datasets.items()
+            path: _with_way_back(dataset, hierarchy, opened.attributes, session)
+            for path, dataset in datasets.items()
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -267,9 +269,13 @@ def _options(
     )
 
 
-def _with_way_back(dataset: xr.Dataset, hierarchy: Hierarchy, attributes: Mapping[str, Any]) -> xr.Dataset:
+def _with_way_back(
+    dataset: xr.Dataset, hierarchy: Hierarchy, attributes: Mapping[str, Any], session: Mapping[str, Any]
+) -> xr.Dataset:
+    """A Dataset that leads back to its session, however it is treated and wherever it is sent."""
+    from intake_nwbzarr.accessor.sessions import with_origin
+
     if "nwb_location" in dataset.attrs:
         dataset.attrs |= attributes
-        dataset.attrs["nwb_location"] = RegisteringText(dataset.attrs["nwb_location"], hierarchy.location)
-    dataset.encoding |= {"source": str(hierarchy.location), "etag": hierarchy.etag}
-    return dataset
+    dataset.encoding |= {"etag": hierarchy.etag}
+    return with_origin(dataset, hierarchy.location, session)

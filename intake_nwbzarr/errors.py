@@ -31,6 +31,7 @@ Every error derives from `NWBZarrError` and from the built-in that a caller woul
     │   └── NotInSnapshotError (KeyError)         it holds other sessions
     ├── BoundsError (IndexError)                  a position outside of an array
     ├── OptionError (ValueError)                  a keyword has a value that means nothing
+    │   └── SessionMismatchError                  what is given is of another session
     ├── ClosedError (ValueError)                  a file that was closed, or is only open for reading
     ├── SelectionError (KeyError, ValueError)     a selection that has no exact answer
     ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset that does not say where it came from
@@ -178,6 +179,10 @@ class BoundsError(NWBZarrError, IndexError):
 
 class OptionError(NWBZarrError, ValueError):
     """A keyword has a value that means nothing."""
+
+
+class SessionMismatchError(OptionError):
+    """What is given, such as events, is of another session than what it is given for."""
 
 
 class ClosedError(NWBZarrError, ValueError):

@@ -9,6 +9,7 @@ import secrets as randomness
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote
@@ -379,6 +380,7 @@ def _remember(location: Location) -> Location:
 
 
 def _restore(url: str, options: str, secrets: Secrets | None, store: Any) -> Location:
+    import_module("intake_nwbzarr.accessor")  # a worker that receives something lazy has ds.nwb, too
     if store is not None:
         _STORES[url] = store
     return _remember(Location(url, options, secrets, store))

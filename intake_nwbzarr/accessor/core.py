@@ -9,7 +9,7 @@ import xarray as xr
 from intake_nwbzarr.accessor.along_time import AlongTime
 from intake_nwbzarr.accessor.of_tables import OfTables
 from intake_nwbzarr.accessor.other_forms import OtherForms
-from intake_nwbzarr.accessor.way_back import location_of
+from intake_nwbzarr.accessor.way_back import location_of, object_of, object_path
 from intake_nwbzarr.location import Location
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
         Raises
         ------
         AccessorError
-            When the Dataset's attributes were dropped.
+            When the Dataset's attributes were dropped, or it has parts of several sessions.
         """
-        return location_of(self._dataset.attrs)
+        return location_of(self._dataset)
 
     @property
     def nwbfile(self) -> pynwb.NWBFile:
@@ -65,6 +65,20 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
 
             self._nwbfile = open_nwb(location)
         return self._nwbfile
+
+    @property
+    def object(self) -> Any:
+        """The pynwb object that this Dataset shows: of ``group="units"``, what ``nwbfile.units`` is.
+
+        Raises
+        ------
+        AccessorError
+            When the Dataset shows several objects or a whole session; or as `nwbfile`.
+        NodeNotFoundError
+            When pynwb has no object there, as for the file's own groups.
+        """
+        path = object_path(self._dataset)
+        return object_of(self.nwbfile, self.location, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # xarray pickles accessors with their Dataset; an open file stays where it is open.

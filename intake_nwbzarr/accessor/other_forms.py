@@ -103,7 +103,7 @@ class OtherForms:
         """
         from intake_nwbzarr.accessor.sweeps.sweeps import sweeps
 
-        return sweeps(location_of(self._dataset.attrs))
+        return sweeps(location_of(self._dataset))
 
     def to_pynapple(self, name: str | None = None) -> Any:
         """Objects as pynapple's, for analysis there.

@@ -55,6 +55,8 @@ class LazyTimeIndex(Index):
         self.dim = dim
         self.name = name
         self.attributes = dict(attributes or {})
+        self.sessions: frozenset[tuple[str | None, str | None]] = frozenset()
+        """The sessions whose times these are, by identifier and location, where that was noted."""
 
     def coordinates(self) -> xr.Coordinates:
         """Give the time coordinate, with this index, for `xarray.Dataset(coords=...)`."""
@@ -190,7 +192,9 @@ class LazyTimeIndex(Index):
 
     def join(self, other: Index, how: str = "inner") -> Self:
         """Combine two indexes, for alignment; see `intake_nwbzarr.indexes.combine.join`."""
-        return self._replace(view=combine.join(self.view, _view_of(other), how, self.name))
+        joined = self._replace(view=combine.join(self.view, _view_of(other), how, self.name))
+        joined.sessions |= _sessions_of(other)
+        return joined
 
     def reindex_like(
         self, other: Index, method: str | None = None, tolerance: ArrayLike | None = None
@@ -215,7 +219,9 @@ class LazyTimeIndex(Index):
         if positions is not None:
             order = np.argsort(np.concatenate([np.asarray(list(part)) for part in positions]), kind="stable")
             view = pick(view, order)
-        return first._replace(view=view)
+        whole = first._replace(view=view)
+        whole.sessions = frozenset().union(*map(_sessions_of, indexes))
+        return whole
 
     def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Rotate the timestamps, in memory."""
@@ -249,12 +255,18 @@ class LazyTimeIndex(Index):
     def _replace(
         self, *, view: TimestampView | None = None, dim: str | None = None, name: Hashable | None = None
     ) -> Self:
-        return type(self)(
+        replaced = type(self)(
             self.view if view is None else view,
             self.dim if dim is None else dim,
             self.name if name is None else name,
             self.attributes,
         )
+        replaced.sessions = self.sessions
+        return replaced
+
+
+def _sessions_of(index: Index) -> frozenset[tuple[str | None, str | None]]:
+    return index.sessions if isinstance(index, LazyTimeIndex) else frozenset()
 
 
 def _view_of(index: Index) -> TimestampView:

@@ -12,7 +12,7 @@ import xarray as xr
 import zarr.storage
 
 from intake_nwbzarr.accessor import NWBAccessor
-from intake_nwbzarr.errors import AccessorError
+from intake_nwbzarr.errors import AccessorError, LocationError, NodeNotFoundError, SelectionError
 from intake_nwbzarr.location import locate
 
 ELSEWHERE = """
@@ -76,6 +76,97 @@ def test_dropped_attributes_are_said_to_be_how_to_keep_them(dataset: xr.Dataset)
         _ = stripped.nwb.location
     stripped.attrs.update(dataset.attrs)
     assert stripped.nwb.nwbfile.identifier == "corpus-ecephys"
+
+
+def test_the_location_travels_beside_attributes_that_are_plain_text(path: Path) -> None:
+    sync = xr.open_dataset(path, engine="nwbzarr", group="acquisition/sync")
+    trials = xr.open_dataset(path, engine="nwbzarr", group="intervals/trials")
+    assert {type(value) for value in sync.attrs.values()} == {str}
+    with xr.set_options(keep_attrs=True):
+        made = [
+            sync.load(),
+            sync.load().isel(time=slice(3)).copy(deep=True),
+            trials.load().sortby("start_time"),
+            trials[["start_time"]].load() * 2,
+            sync.load().data.to_dataset(name="x").assign_attrs(sync.attrs),
+        ]
+    code = "import pickle, sys\nfor each in pickle.load(sys.stdin.buffer): print(each.nwb.location)"
+    for each in made:
+        assert b"intake_nwbzarr" in pickle.dumps(each)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(made), capture_output=True, check=True
+    )
+    assert done.stdout.decode().split() == [f"file://{path}"] * len(made)
+
+
+def test_what_a_pickle_takes_along_holds_no_secret_and_names_only_what_was_opened(path: Path) -> None:
+    sync = xr.open_dataset(path, engine="nwbzarr", group="acquisition/sync").load()
+    forged = sync.assign_attrs(nwb_location="file:///etc")
+    with pytest.raises(LocationError, match="not opened in this process"):
+        _ = pickle.loads(pickle.dumps(forged)).nwb.location
+
+
+def test_an_objects_dataset_leads_to_its_own_raw_object(path: Path, dataset: xr.Dataset) -> None:
+    for group, name in (
+        ("units", "units"),
+        ("intervals/trials", "trials"),
+        ("processing/ecephys", "ecephys"),
+        ("processing/ecephys/LFP/ElectricalSeriesLFP", "ElectricalSeriesLFP"),
+        ("general/subject", "subject"),
+        ("general/devices/probe0", "probe0"),
+    ):
+        opened = xr.open_dataset(path, engine="nwbzarr", group=group)
+        assert opened.nwb.object.name == name
+        assert opened.nwb.object is opened.nwb.nwbfile.objects[opened.nwb.object.object_id]
+    tree = xr.open_datatree(path, engine="nwbzarr")
+    assert tree["acquisition/sync"].nwb.object.name == "sync"
+    assert dataset["ElectricalSeriesAP"].nwb.object.data.shape == (3000, 8)
+    assert dataset["ElectricalSeriesAP_time"].nwb.object.name == "ElectricalSeriesAP"
+    assert dataset["units_spike_times"].nwb.object.name == "spike_times"
+
+
+def test_views_of_several_objects_have_no_raw_object_of_their_own(path: Path, dataset: xr.Dataset) -> None:
+    several = xr.open_dataset(path, engine="nwbzarr", group="acquisition/*")
+    for view in (dataset, several):
+        with pytest.raises(AccessorError, match=r"nwbfile.*group="):
+            _ = view.nwb.object
+    with pytest.raises(NodeNotFoundError, match=r"'acquisition'.*nwbfile\.acquisition"):
+        _ = xr.open_dataset(path, engine="nwbzarr", group="acquisition").nwb.object
+
+
+def test_a_variable_does_alone_what_its_dataset_does(path: Path, dataset: xr.Dataset) -> None:
+    array = dataset["ElectricalSeriesAP"]
+    assert array.nwb.location == locate(path)
+    assert array.nwb.nwbfile is array.nwb.nwbfile
+    assert (array * 2).isel(electrodes=0).nwb.location == locate(path)
+    assert "ElectricalSeriesAP" in repr(array.nwb)
+    alone, sync = dataset[["ElectricalSeriesAP"]], dataset["sync"]
+    trials = xr.open_dataset(path, engine="nwbzarr", group="intervals/trials")
+    for made, expected in (
+        (array.nwb.align(trials, (0, 0.001)), alone.nwb.align(trials, (0, 0.001))),
+        (array.nwb.restrict(1.51, 1.52), alone.nwb.restrict(1.51, 1.52)),
+        (array.nwb.restrict(trials), alone.nwb.restrict(trials)),
+        (array.nwb.label(trials, "stim"), alone.nwb.label(trials, "stim")),
+        (
+            array.nwb.resample_like(sync, "nearest"),
+            alone.nwb.resample_like(sync, "nearest"),
+        ),
+    ):
+        xr.testing.assert_identical(made, expected["ElectricalSeriesAP"])
+    assert array.nwb.to_dataframe().shape == (3000, 8)
+    assert type(array.nwb.to_pynapple()).__name__ == "TsdFrame"
+    assert array.nwb.plot.traces(start=1.51, stop=1.52).lines
+    assert array.rename(None).nwb.restrict(1.51, 1.52).name is None
+    assert array.nwb.restrict(1.51, 1.52).equals(pickle.loads(pickle.dumps(array)).nwb.restrict(1.51, 1.52))
+    decoded = xr.open_dataset(path, engine="nwbzarr", decode_times=True)["ElectricalSeriesAP"]
+    assert decoded.nwb.restrict(1.51, 1.52).shape == array.nwb.restrict(1.51, 1.52).shape
+
+
+def test_a_variable_that_cannot_stand_alone_says_what_it_needs(dataset: xr.Dataset) -> None:
+    with pytest.raises(SelectionError, match="_start and _count"):
+        dataset["units_spike_times"].nwb.restrict(0, 1)
+    with pytest.raises(AccessorError, match="nwb_location"):
+        _ = xr.DataArray([1, 2]).nwb.location
 
 
 def test_a_dataset_from_elsewhere_prints_and_fails_clearly() -> None:

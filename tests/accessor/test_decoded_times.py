@@ -163,6 +163,7 @@ CALLS: list[tuple[str, Callable[[Opened], Any]]] = [
     ("plot.image", lambda o: o().nwb.plot.image("movie")),
     ("location", lambda o: o().nwb.location),
     ("nwbfile", lambda o: o().nwb.nwbfile.trials["start_time"].data[:]),
+    ("object", lambda o: o("intervals/trials").nwb.object["start_time"].data[:]),
 ]  # fmt: skip
 
 REFUSED: list[tuple[str, Callable[[Opened], Any]]] = [

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,3 +89,32 @@ def test_a_files_own_attributes_never_say_where_a_variable_is_from(tmp_path: Pat
     assert attributes["nwb_path"] == "intervals/trials/start_time"
     assert "ragged_values" not in attributes
     assert attributes["stored_nwb_path"] == "units/spike_times"
+
+
+@pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.MappingWarning")
+def test_attributes_are_plain_values_that_yaml_json_and_hdf5_can_store(
+    every_type_path: Path, tmp_path: Path
+) -> None:
+    views = [
+        xr.open_dataset(every_type_path, engine="nwbzarr"),
+        xr.open_dataset(every_type_path, engine="nwbzarr", group=["acquisition/*", "units"], chunks={}),
+        xr.open_dataset(
+            every_type_path, engine="nwbzarr", decode_times=True, storage_options={"timeouts": {}}
+        ),
+        xr.open_dataset(every_type_path, engine="nwbzarr", mask_and_scale=False),
+        *(node.to_dataset() for node in xr.open_datatree(every_type_path, engine="nwbzarr").subtree),
+    ]
+    holders = [
+        dict(attributes)
+        for view in views
+        for attributes in (view.attrs, *(variable.attrs for variable in view.variables.values()))
+    ]
+    for attributes in holders:
+        for name, value in attributes.items():
+            items = value if isinstance(value, list) else [value]
+            assert {type(item) for item in items} <= {str, int, float}, (name, value)
+    different = {repr(attributes): attributes for attributes in holders}.values()
+    assert len(different) > 200
+    assert yaml.safe_load(yaml.safe_dump(list(different))) == list(different)
+    stored = xr.Dataset({f"v{number}": ((), 0, attributes) for number, attributes in enumerate(different)})
+    stored.to_netcdf(tmp_path / "attributes.nc", engine="h5netcdf")

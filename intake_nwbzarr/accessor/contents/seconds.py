@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.neurodata.time_coordinates import reference_time
 
@@ -83,7 +84,10 @@ def one_time(value: object, keyword: str, attributes: Mapping[Any, Any], *, fini
         When it is no time.
     SelectionError, MetadataError
         As `in_seconds`.
+    SessionMismatchError
+        When it is a DataArray of another session.
     """
+    check_same_session(attributes, value, keyword)
     scalar = np.asarray(value) if _is_datetime(value) else None
     seconds = number(value) if scalar is None else float(in_seconds(scalar, attributes, keyword))
     if seconds is None or np.isnan(seconds) or (finite and np.isinf(seconds)):

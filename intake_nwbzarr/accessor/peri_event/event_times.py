@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from intake_nwbzarr.accessor.contents.given import EVENT, ROW_TIMES, as_dataset, named
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
+from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes import LazyTimeIndex
 
@@ -60,8 +61,11 @@ def events_named(dataset: xr.Dataset, events: Events | str, on: str | None) -> t
         When `events` names a column, and so does `on`; as `named`.
     NodeNotFoundError
         When there is no table and no column of that name.
+    SessionMismatchError
+        When the events are of another session than the Dataset.
     """
     if not isinstance(events, str):
+        check_same_session(dataset, events, "events")
         return events, on
     table, column = named(dataset, events, "tables of events")
     if column is not None and on is not None:

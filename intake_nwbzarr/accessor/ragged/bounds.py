@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
+from intake_nwbzarr.xarray_internals import lazy_data
 
 SAMPLE_DIMENSION: Final = "sample_dimension"
 """CF conventions 9.3.3: the attribute of a count that names the dimension it divides, contiguously."""
@@ -43,12 +44,16 @@ class Bounds:
         One for each row.
     length
         Of the dimension that is divided.
+    columns
+        Of the same rows, labels first, as far as they are in memory: by which one row that was taken twice is
+        known from two that claim the same values.
     """
 
     name: str
     start: xr.Variable | None
     count: xr.Variable
     length: int
+    columns: tuple[NDArray[Any], ...] = ()
 
     def read(self, rows: range) -> Starts:
         """The starts and counts of some rows, int64.
@@ -56,18 +61,22 @@ class Bounds:
         Raises
         ------
         SelectionError
-            When they are missing, or lie outside of what they divide.
+            When they are missing, lie outside of what they divide, or overlap.
         """
+        selected = np.asarray(rows, np.int64)
         if self.start is None or self.count.size <= READ_WHOLE:
             starts, counts = self._whole
-            selected = np.asarray(rows, np.int64)
             return starts[selected], counts[selected]
-        return self._checked(self.start[np.asarray(rows)], self.count[np.asarray(rows)])
+        starts, counts = self._checked(self.start[selected], self.count[selected])
+        self._check_apart(starts, counts, selected)
+        return starts, counts
 
     @cached_property
     def _whole(self) -> Starts:
         if self.start is not None:
-            return self._checked(self.start, self.count)
+            starts, counts = self._checked(self.start, self.count)
+            self._check_apart(starts, counts, np.arange(len(starts)))
+            return starts, counts
         counts = self._whole_numbers(self.count)
         return np.cumsum(counts) - counts, counts
 
@@ -79,6 +88,39 @@ class Bounds:
                 "do not belong to these values. Take both from one Dataset."
             )
         return starts, counts
+
+    def _check_apart(
+        self, starts: NDArray[np.int64], counts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> None:
+        pair = self.clash(starts, counts, rows)
+        if pair is not None:
+            raise SelectionError(
+                f"The rows {pair[0]} and {pair[1]} of {self.name!r} claim the same values, although they are "
+                "different rows: tables of several sessions that are concatenated along their rows keep the "
+                "values of the first. Compute what is wanted of each session, such as ds.nwb.bin(...), "
+                "ds.nwb.align(...) or ds.nwb.to_dataframe(...), and concatenate the results."
+            )
+
+    def clash(
+        self, starts: NDArray[np.int64], counts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> tuple[int, int] | None:
+        """Find two different rows that claim the same values: in a file, no two do."""
+        held = np.flatnonzero(counts > 0)
+        order = held[np.lexsort((counts[held], starts[held]))]
+        first, end = starts[order], (starts + counts)[order]
+        overlaps = first[1:] < np.maximum.accumulate(end)[:-1]
+        if not overlaps.any():
+            return None
+        repeated = (first[1:] == first[:-1]) & (end[1:] == end[:-1])
+        for column in self.columns:
+            one, other = column[rows[order[:-1]]], column[rows[order[1:]]]
+            repeated &= np.asarray((one == other) | ((one != one) & (other != other)))  # NaN is itself here
+        wrong = np.flatnonzero(overlaps & ~repeated)
+        if not len(wrong):
+            return None
+        claimed = int(np.argmax(end[: wrong[0] + 1]))
+        low, high = sorted(rows[order[[claimed, wrong[0] + 1]]].tolist())
+        return low, high
 
     def _whole_numbers(self, bounds: xr.Variable) -> NDArray[np.int64]:
         read = np.atleast_1d(bounds.values)
@@ -173,7 +215,37 @@ def level_of(dataset: xr.Dataset, divided: str, pair: Mapping[Literal["start", "
     start = None if contiguous else dataset.variables[pair["start"]]
     if contiguous:
         _check_unselected(dataset, pair["count"], count, length)
-    return Bounds(pair["count"], start, count, length)
+    return Bounds(pair["count"], start, count, length, tuple(_columns_in_memory(dataset, count)))
+
+
+def _columns_in_memory(dataset: xr.Dataset, count: xr.Variable) -> Iterator[NDArray[Any]]:
+    """What tells the rows of a count apart without reading: labels, and columns from the file."""
+    if count.ndim == 1 and count.dims[0] in dataset.xindexes:
+        yield dataset.coords[count.dims[0]].values
+    for variable in dataset.variables.values():
+        data = lazy_data(variable)
+        from_file = not variable.attrs.keys().isdisjoint({"nwb_path", "ragged_values"})
+        if from_file and variable.dims == count.dims and isinstance(data, np.ndarray):
+            yield data
+
+
+def has_clashing_rows(dataset: xr.Dataset) -> bool:
+    """Whether rows of a table claim the same values, as far as bounds in memory tell."""
+    starts = {
+        str(variable.attrs.get("ragged_values")): variable
+        for name, variable in dataset.variables.items()
+        if "ragged_values" in variable.attrs and which_bound(name, variable) == "start"
+    }
+    for name, count in dataset.variables.items():
+        start = starts.get(str(count.attrs.get("ragged_values")))
+        if start is None or start is count or start.dims != count.dims or count.ndim != 1:
+            continue
+        pair = lazy_data(start), lazy_data(count)
+        if all(isinstance(each, np.ndarray) and each.dtype.kind in "iu" for each in pair):
+            level = Bounds(str(name), start, count, 0, tuple(_columns_in_memory(dataset, count)))
+            if level.clash(*pair, np.arange(count.size)) is not None:
+                return True
+    return False
 
 
 def _left_out(divided: str, bound: str) -> NodeNotFoundError:

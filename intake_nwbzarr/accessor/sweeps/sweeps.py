@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import PandasIndex
 
+from intake_nwbzarr.accessor.sessions import with_origin
 from intake_nwbzarr.accessor.sweeps.arrays import SettingArray, SweepArray
 from intake_nwbzarr.accessor.sweeps.numbers import (
     numbered_recordings,
@@ -19,7 +20,6 @@ from intake_nwbzarr.accessor.sweeps.numbers import (
 )
 from intake_nwbzarr.accessor.sweeps.recordings import ICEPHYS, RECORDING, Recordings, table_recordings
 from intake_nwbzarr.accessor.sweeps.series import Side, read_sides
-from intake_nwbzarr.accessor.way_back import RegisteringText
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
@@ -74,14 +74,16 @@ def sweeps(location: Location) -> xr.DataTree:
         )
     (session,) = read_pieces([map_session(hierarchy, whole=False)])
     attributes = {**session, **hierarchy.location.attributes()}
-    attributes["nwb_location"] = RegisteringText(attributes["nwb_location"], hierarchy.location)
     groups = _by_shape(rows)
     names = _names(groups)
     datasets = {
         name: _dataset(recordings, shape, members, attributes)
         for name, (shape, members) in zip(names, groups, strict=True)
     }
-    return xr.DataTree.from_dict({"/": xr.Dataset(attrs=attributes)} | datasets)
+    datasets = {"/": xr.Dataset(attrs=attributes)} | datasets
+    for dataset in datasets.values():
+        with_origin(dataset, hierarchy.location, session)
+    return xr.DataTree.from_dict(datasets)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from intake_nwbzarr.accessor.contents.given import as_dataset, named
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 
 type Epochs = xr.Dataset | xr.DataTree | pd.DataFrame | str | ArrayLike
@@ -70,6 +71,8 @@ def epoch_table(epochs: Epochs, dataset: xr.Dataset) -> EpochTable:
         When there is no such table, or it has no such columns.
     SelectionError
         When they hold no times.
+    SessionMismatchError
+        When they are of another session.
 
     Warns
     -----
@@ -78,6 +81,7 @@ def epoch_table(epochs: Epochs, dataset: xr.Dataset) -> EpochTable:
     """
     if isinstance(epochs, str):
         epochs, _ = named(dataset, epochs, "tables of intervals")
+    check_same_session(dataset, epochs, "epochs")
     given = as_dataset(epochs, EPOCH)
     if isinstance(given, xr.Dataset):
         made = _of_table(given, {**dataset.attrs, **given.attrs})

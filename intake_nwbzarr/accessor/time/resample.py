@@ -13,6 +13,7 @@ from xarray.indexes import PandasIndex
 from intake_nwbzarr.accessor.contents.seconds import datetimes_refused, number
 from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
 from intake_nwbzarr.accessor.peri_event.event_times import event_times
+from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import OptionError, SelectionError
@@ -36,6 +37,7 @@ def resample_like(
 ) -> xr.Dataset:
     """Put every series on another's time; see `NWBAccessor.resample_like`."""
     _check(method, tolerance)
+    check_same_session(dataset, other, "other")
     other = _with_time(other, dataset)
     target = _time_of(other)
     labels = _lazy(target)
