@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from platformdirs import user_cache_path
+
 from intake_nwbzarr.errors import LocationError
 
 DEFAULT_SIZE: Final = 10 * 10**9
@@ -90,6 +92,8 @@ def revalidate_option(given: object, url: str) -> bool | None:
 
 def default_folder() -> Path:
     """Where copies are kept unless a folder is given: in the user's cache directory."""
+    if sys.platform == "win32":
+        return user_cache_path("intake-nwbzarr", appauthor=False)
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "intake-nwbzarr"
     base = os.environ.get("XDG_CACHE_HOME", "")

@@ -28,8 +28,10 @@ from intake_nwbzarr.urls import (
     check_page,
     check_path,
     check_schemes,
+    file_url,
     is_encodable,
     normalise,
+    path_of,
     protocol_of,
     redact,
     split_url,
@@ -115,7 +117,7 @@ class Location:
     @property
     def path(self) -> Path | None:
         """The local path, None for anything that is not a local folder or file."""
-        return Path(self.url.removeprefix("file://")) if self.scheme == "file" else None
+        return Path(path_of(self.url)) if self.scheme == "file" else None
 
     @property
     def cache_key(self) -> Hashable:
@@ -220,7 +222,8 @@ class Location:
             elsewhere == base and bool(path) and target[: len(parent)] == parent and len(target) > len(parent)
         )
         if inside and self.scheme == "file":
-            inside = Path("/", *target).resolve().is_relative_to(Path("/", *parent).resolve())
+            folder = Path(path_of(f"{base}/{'/'.join(parent)}"))
+            inside = Path(path_of(url)).resolve().is_relative_to(folder.resolve())
         if not inside and not self.option("allow_external"):
             raise LinkError(
                 f"{self.url} links to {source!r}, outside of the folder that holds it; open it with "
@@ -284,7 +287,7 @@ def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -
         case None:
             return _local(location, options)
         case "file" | "local" if SCHEME.match(location):
-            rest = location.partition("://")[2].removeprefix("localhost")
+            rest = path_of("file://" + location.partition("://")[2].removeprefix("localhost"))
             decoded = unquote(rest)
             return _local(
                 decoded if not os.path.lexists(rest) and os.path.lexists(decoded) else rest, options
@@ -315,7 +318,7 @@ def _checked_text(location: str) -> str:
 def _local(path: str, options: Mapping[str, Any]) -> Location:
     path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symlinks, as a shell)
     check_path(path)
-    return _make("file", f"file://{path}", options)
+    return _make("file", file_url(Path(path)), options)
 
 
 def _s3(rest: str, options: Mapping[str, Any]) -> Location:

@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,6 +25,7 @@ _ACCESS_POINT = re.compile(
 )
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*://")
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)(://|::)")
+_DRIVE = re.compile(r"/[A-Za-z]:(?:[/\\]|$)")
 _USERINFO = re.compile(r"://[^/]*@")
 # Up to the next link of a chain.
 _QUERY = re.compile(r"[?#](?:(?!::[A-Za-z][A-Za-z0-9+.-]*(?:://|::)).)*", re.DOTALL)
@@ -107,7 +108,7 @@ def local_path(given: object, what: str) -> Path:
     """
     text = os.fsdecode(given) if isinstance(given, str | os.PathLike) else ""
     if protocol_of(text) in {"file", "local"}:
-        text = unquote(text.partition("://")[2])
+        text = path_of("file://" + unquote(text.partition("://")[2]))
     problem = "" if text else f"found an empty text, or an object of type {type(given).__name__}"
     if protocol_of(text) is not None or _LIKE_A_SCHEME.search(text):
         problem = "a URL was given"
@@ -291,6 +292,42 @@ def canonical_bucket(place: str) -> tuple[str, str]:
             "access points cannot; give the name of a bucket, or of one region's access point."
         )
     return arn.replace("/", ":"), place[match.end() :]
+
+
+def file_url(path: PurePath) -> str:
+    r"""A local path as a location's URL, its characters as they are.
+
+    Examples
+    --------
+    >>> file_url(PureWindowsPath(r"C:\data\a b.nwb.zarr"))
+    'file:///C:/data/a b.nwb.zarr'
+    >>> file_url(PureWindowsPath(r"\\server\share\a.nwb.zarr"))
+    'file://server/share/a.nwb.zarr'
+    """
+    text = path.as_posix()
+    if text.startswith("//") and isinstance(path, PureWindowsPath):
+        return f"file:{text}"
+    return f"file://{text}" if text.startswith("/") else f"file:///{text}"
+
+
+def path_of(url: str, *, windows: bool = os.name == "nt") -> str:
+    """The inverse of `file_url`, by the rules of this system.
+
+    Examples
+    --------
+    >>> path_of("file:///data/a b.nwb.zarr", windows=False)
+    '/data/a b.nwb.zarr'
+    >>> path_of("file:///C:/data/a b.nwb.zarr", windows=True)
+    'C:/data/a b.nwb.zarr'
+    >>> path_of("file://server/share/a.nwb.zarr", windows=True)
+    '//server/share/a.nwb.zarr'
+    """
+    text = url.removeprefix("file://")
+    if not windows:
+        return text
+    if _DRIVE.match(text):
+        return text[1:]
+    return text if text.startswith("/") or PureWindowsPath(text).drive else f"//{text}"
 
 
 def split_url(url: str) -> tuple[str, list[str]]:

@@ -60,6 +60,7 @@ class LocalTransport(Transport):
         if path is None:
             raise TypeError(f"{location} is no local folder")
         self._root = os.path.realpath(path)
+        self._within = os.path.join(self._root, "")  # noqa: PTH118 (with a separator at its end)
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         return await asyncio.to_thread(self._read, key, part, limit)
@@ -180,7 +181,7 @@ class LocalTransport(Transport):
             try:
                 with aside.open("xb") as file:
                     if found is not None:
-                        os.fchmod(file.fileno(), path.stat().st_mode & 0o7777)
+                        aside.chmod(path.stat().st_mode & 0o7777)
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -199,8 +200,8 @@ class LocalTransport(Transport):
         return tag
 
     def _inside(self, key: str) -> str:
-        path = os.path.realpath(f"{self._root}/{key}") if key else self._root
-        if path != self._root and not path.startswith(self._root.rstrip("/") + "/"):
+        path = os.path.realpath(self._within + key) if key else self._root
+        if path != self._root and not path.startswith(self._within):
             raise UnsafePathError(
                 f"{key!r} in {self.location} is a symbolic link that leads out of the folder; what it points "
                 "to is not read."

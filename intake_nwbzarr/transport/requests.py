@@ -21,6 +21,7 @@ from intake_nwbzarr.storage_options import canonical
 from intake_nwbzarr.transport.contract import Fetched, Listed, Transport
 from intake_nwbzarr.transport.log import Counts, RequestLog, track_requests
 from intake_nwbzarr.transport.loop import check_process, on_loop, run
+from intake_nwbzarr.urls import file_url
 
 __all__ = [
     "Counts",
@@ -198,7 +199,7 @@ def _container(location: Location) -> tuple[Location, str]:
     if location.path is not None:
         # A link to an archive may lead anywhere: its user named it.
         file = Path(os.path.realpath(location.path))
-        return replace(location, url=f"file://{file.parent}"), file.name
+        return replace(location, url=file_url(file.parent)), file.name
     start, separator, rest = location.url.rpartition("://")
     folder, _, name = rest.rpartition("/")
     secrets = location.secrets

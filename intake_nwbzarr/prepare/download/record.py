@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 import msgspec
+from filelock import FileLock, Timeout
 
 from intake_nwbzarr.errors import DownloadError
 
@@ -104,20 +106,21 @@ class Journal:
     def __init__(self, folder: Path, location: str) -> None:
         path = folder / NAME
         self._path, self._location = path, location
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        self._file = os.fdopen(descriptor, "ab")
+        # Beside the folder, which is renamed in the end.
+        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
+            self._lock.acquire()
+        except Timeout:
             raise DownloadError(
                 f"Another process is downloading to {folder} just now; wait for it, or give another folder."
             ) from None
-        content = path.read_bytes()
-        end = content.rfind(b"\n") + 1
-        os.ftruncate(descriptor, end)
-        if end == 0:
-            self._write(_head(location))
+        try:
+            self._file = self._opened(path)
+            if self._file.tell() == 0:
+                self._write(_head(location))
+        except BaseException:
+            self._release()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +129,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        self._release()
 
     def add(self, entry: Entry) -> None:
         """Note an object that is whole."""
@@ -133,6 +137,7 @@ class Journal:
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Write anew, with nothing but these; the last thing that is done with it."""
+        self._file.close()
         aside = self._path.with_name(f"{NAME}.partial")
         with aside.open("wb") as file:
             for line in (_head(self._location), *map(msgspec.to_builtins, entries)):
@@ -140,6 +145,29 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self._path)
+
+    def _opened(self, path: Path) -> BinaryIO:
+        """The file, at the end of its last whole line."""
+        if path.is_symlink():
+            raise DownloadError(
+                f"{path} is a link, through which a download would write elsewhere; delete it."
+            )
+        path.touch()
+        file = path.open("r+b")
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def _release(self) -> None:
+        # Removed before it is released, so that nobody locks a file that is not there any more.
+        lock = Path(self._lock.lock_file)
+        with suppress(OSError):
+            lock.unlink()
+        self._lock.release()
+        if sys.platform == "win32":
+            # What is open cannot be removed there.
+            with suppress(OSError):
+                lock.unlink()
 
     def _write(self, line: object) -> None:
         self._file.write(_line(line))

@@ -16,6 +16,9 @@ PARTIAL: Final = ".partial"
 FORMAT: Final = "intake-nwbzarr chunk cache"
 VERSION: Final = 1
 
+# On Windows a folder in the user's profile is theirs alone by access lists, and modes say nothing.
+_HAS_OWNERS = hasattr(os, "geteuid")
+
 _TAG = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
     "# Copies of objects that intake-nwbzarr has read; deleting this folder loses nothing but time.\n"
@@ -60,7 +63,7 @@ def open_folder(folder: Path) -> bytes:
         folder.chmod(0o700)
         _write_once(folder, MARKER, json.dumps(_marker()))
         _write_once(folder, "CACHEDIR.TAG", _TAG)
-    elif folder.stat().st_mode & 0o077:
+    elif _HAS_OWNERS and folder.stat().st_mode & 0o077:
         raise _refuse(
             folder, "is open to others, who may have changed what it holds; empty it, then chmod 700"
         )
@@ -87,12 +90,14 @@ def _check_owner(folder: Path) -> None:
         raise _refuse(folder, "is a symbolic link, which somebody else may have put there; name its target")
     if not stat.S_ISDIR(status.st_mode):
         raise _refuse(folder, "is no folder")
-    if status.st_uid != os.geteuid():
+    if _HAS_OWNERS and status.st_uid != os.geteuid():
         raise _refuse(folder, "belongs to somebody else")
 
 
 def _check_way(folder: Path) -> None:
     """Refuse a folder that others could exchange: one on the way to it that everybody may write to."""
+    if not _HAS_OWNERS:
+        return
     for parent in folder.resolve().parents:
         mode = parent.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
@@ -102,15 +107,19 @@ def _check_way(folder: Path) -> None:
 def _write_once(folder: Path, name: str, text: str) -> None:
     """Write a file unless there is one; with all its contents from the moment it is there."""
     aside = folder / f"{name}.{secrets.token_hex(6)}{PARTIAL}"
-    descriptor = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with open(aside, "x", opener=private) as file:
             file.write(text)
         os.link(aside, folder / name)
     except FileExistsError:
         pass
     finally:
         aside.unlink(missing_ok=True)
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file for its owner alone, and no link; where there are no such flags, the folder is private."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 def _refuse(folder: Path, why: str) -> CacheError:

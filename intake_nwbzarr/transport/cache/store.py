@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
+
+from filelock import FileLock
 
 from intake_nwbzarr.errors import CacheWarning, warn_caller
 from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.files import Copy, PartName, parse, serialise, tag
-from intake_nwbzarr.transport.cache.folder import PARTIAL, open_folder
+from intake_nwbzarr.transport.cache.folder import PARTIAL, open_folder, private
 
 AFTER_EVICTION: Final = 0.8
 """How full a cache is left, so that the oldest copies are looked for now and then only."""
@@ -76,15 +78,15 @@ class CacheStore:
         """An object's copy, or that of a part; None when there is none that is intact."""
         path = self._path(name, part)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = open(path, "rb", buffering=0, opener=_without_links)  # noqa: SIM115 (an opener)
         except OSError:
             return None
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        with file:
             try:
-                found = parse(file.readall(), str(path.relative_to(self.folder)))
-                status = os.fstat(descriptor)
+                found = parse(file.readall(), path.relative_to(self.folder).as_posix())
+                status = os.fstat(file.fileno())
                 if found is not None and time.time() - status.st_mtime > TOUCHED:
-                    os.utime(descriptor)
+                    os.utime(file.fileno() if os.utime in os.supports_fd else path)
             except OSError:
                 return None
         if found is None:
@@ -114,7 +116,7 @@ class CacheStore:
             return
         try:
             path = self._path(name, part)
-            content = serialise(copy, str(path.relative_to(self.folder)))
+            content = serialise(copy, path.relative_to(self.folder).as_posix())
             self._reserve(_occupied(sum(map(len, content))))
             self._replace(path, content)
         except OSError as error:
@@ -142,7 +144,7 @@ class CacheStore:
         # Written into the cache's own folder: that of the object may be removed meanwhile, when it is empty.
         aside = self.folder / f"{secrets.token_hex(8)}{PARTIAL}"
         try:
-            with os.fdopen(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            with open(aside, "xb", opener=private) as file:
                 file.writelines(content)
             for is_last in (False, False, True):
                 try:
@@ -168,23 +170,25 @@ class CacheStore:
             )
 
     @contextmanager
-    def _account(self) -> Iterator[int]:
-        """Hold the account of all files, a text of decimal digits, with no other process doing so."""
-        descriptor = os.open(self.folder / "total", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+    def _account(self) -> Iterator[BinaryIO]:
+        """Hold the account of all files, a text of decimal digits, with nobody else doing so."""
+        with (
+            _in_this_process,
+            FileLock(self.folder / "total.lock", mode=0o600, poll_interval=0.005),
+            open(self.folder / "total", "a+b", buffering=0, opener=private) as file,
+        ):
+            yield file
 
     def _reserve(self, wanted: int) -> None:
         """Make sure that so many bytes more are allowed, before they are written."""
-        with self._account() as descriptor:
-            text = os.pread(descriptor, 32, 0).strip()
+        with self._account() as file:
+            file.seek(0)
+            text = file.read(32).strip()
             known = int(text) if text.isdigit() else None
             if known is None or known + wanted > self.size:
                 known = self._evict(wanted)
-            os.pwrite(descriptor, b"%-31d\n" % (known + wanted), 0)
+            file.truncate(0)
+            file.write(b"%-31d\n" % (known + wanted))
 
     def _evict(self, wanted: int) -> int:
         """Count anew, and remove what was not read for longest where that is too much; how much is left."""
@@ -227,6 +231,14 @@ class CacheStore:
             if not entries and folder.endswith(".parts"):
                 with suppress(OSError):
                     Path(folder).rmdir()
+
+
+# Between processes, waiting for a lock is asking for it again and again.
+_in_this_process = threading.Lock()
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 @cache
