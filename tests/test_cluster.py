@@ -159,7 +159,10 @@ def test_every_block_of_the_page_on_clusters_runs(
     finally:
         client.run(lambda: [os.environ.pop(variable) for variable in here] and None)
         client.run(set_limits, requests=256)
-    assert len(blocks) == 7
+    assert len(blocks) == 9
+    assert names["by_region"].dims == ("time", "location")
+    assert (len(names["found"]), names["again"]) == (2, [])
+    assert "Nothing is stored" in names["failed"][names["locations"][2]]
     assert names["power"].dims == ("channel",)
     assert names["rates"][0] > 0
     assert names["count"] == 6

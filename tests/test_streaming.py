@@ -55,7 +55,7 @@ def test_every_block_of_the_page_runs(
             _give_this_machine_a_role(buckets, http_server, monkeypatch)
         _RUN[kind](text, names, monkeypatch, tmp_path)
         monkeypatch.delenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", raising=False)
-    assert {kind: kinds.count(kind) for kind in kinds} == {"python": 14, "console": 7, "ini": 1}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"python": 15, "console": 7, "ini": 1}
     assert isinstance(names["session"], xr.Dataset)
     assert names["report"].added == ()
     assert names["counts"].dims == ("unit", "trial", "lag")
