@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
+from intake_nwbzarr.arguments import check_keywords, choice, shown, switch
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
@@ -224,8 +224,10 @@ def _opening(
         from intake_nwbzarr.snapshots.opening import opening
 
         return opening(snapshot, location, verify)
-    if verify != "metadata":
-        raise OptionError(f"verify={verify!r} says how a snapshot is used, and none is given: snapshot=None.")
+    if not isinstance(verify, str) or verify != "metadata":
+        raise OptionError(
+            f"verify={shown(verify)} says how a snapshot is used, and none is given: snapshot=None."
+        )
     return _FromTheSession(location)
 
 
@@ -244,20 +246,17 @@ def _options(
     unknown = ignored.keys() - _OF_OTHER_CONVENTIONS
     if unknown:
         known = NWBZarrBackendEntrypoint.open_dataset_parameters
-        name = min(unknown)
-        close = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f": it takes {', '.join(known[1:])}."
-        raise OptionError(f'engine="nwbzarr" has no keyword {name!r}{hint}')
+        check_keywords('engine="nwbzarr"', sorted(unknown), known[1:])
     for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
-        if not isinstance(decoder, bool | None):
-            raise OptionError(f"{name}={decoder!r} means nothing here; it is True, False or None.")
-    if not isinstance(share_time, bool):
-        raise OptionError(f"share_time={share_time!r} means nothing here; it is True or False.")
-    if not isinstance(drop_variables, Iterable | None):
-        raise OptionError(
-            f"drop_variables={drop_variables!r} means nothing here; it is a name or a list of names."
-        )
-    dropped = {drop_variables} if isinstance(drop_variables, str) else (drop_variables or ())
+        choice(name, decoder, (True, False, None))
+    switch("share_time", share_time)
+    dropped: list[Any] = []
+    if isinstance(drop_variables, str):
+        dropped = [drop_variables]
+    elif drop_variables is not None:
+        dropped = list(drop_variables) if isinstance(drop_variables, Iterable) else [drop_variables]
+    if not all(isinstance(name, str) for name in dropped):
+        raise OptionError(f"drop_variables must be a name or a list of names, not {shown(drop_variables)}.")
     return MappingOptions(
         mask_and_scale=mask_and_scale is not False,
         decode_times=bool(decode_times),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from platformdirs import user_cache_path
 
-from intake_nwbzarr.errors import LocationError
+from intake_nwbzarr.errors import CacheError, LocationError
 
 DEFAULT_SIZE: Final = 10 * 10**9
 """Bytes that a cache holds at most, unless another size is given."""
@@ -67,7 +67,7 @@ def cache_option(given: object, url: str) -> dict[str, Any] | None:
                 option["size"] = _size(value["size"], url)
             return option
     raise LocationError(
-        f"The storage option chunk_cache={given!r} for {url} is neither a folder, nor a number of bytes, nor "
+        f"The storage option chunk_cache for {url} is neither a folder, nor a number of bytes, nor "
         "{'folder': ..., 'size': ...}."
     )
 
@@ -83,22 +83,43 @@ def revalidate_option(given: object, url: str) -> bool | None:
     value = _AS_TEXT.get(given.lower(), given) if isinstance(given, str) else given
     if value is True or value is False:
         return value
-    if value in {None, "metadata"}:
+    if value is None or (isinstance(value, str) and value == "metadata"):
         return None
-    raise LocationError(
-        f"The storage option revalidate={given!r} for {url} means nothing; it is 'metadata', True or False."
-    )
+    raise LocationError(f"The storage option revalidate for {url} must be 'metadata', True or False.")
 
 
 def default_folder() -> Path:
-    """Where copies are kept unless a folder is given: in the user's cache directory."""
+    """Where copies are kept unless a folder is given: in the user's cache directory.
+
+    Raises
+    ------
+    CacheError
+        When the user has no home.
+    """
     if sys.platform == "win32":
         return user_cache_path("intake-nwbzarr", appauthor=False)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "intake-nwbzarr"
+        return at_home("~/Library/Caches/intake-nwbzarr")
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification: a relative path is invalid and to be ignored.
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "intake-nwbzarr"
+    return Path(base, "intake-nwbzarr") if Path(base).is_absolute() else at_home("~/.cache/intake-nwbzarr")
+
+
+def at_home(folder: str) -> Path:
+    """A folder with the home that it may begin with.
+
+    Raises
+    ------
+    CacheError
+        When there is no such home.
+    """
+    expanded = os.path.expanduser(folder)  # noqa: PTH111 (pathlib raises)
+    if expanded.startswith("~"):
+        raise CacheError(
+            f"The chunk cache cannot be kept in {folder}: there is no such home. Name another folder, by "
+            "storage_options={'chunk_cache': {'folder': ...}} or the variable XDG_CACHE_HOME."
+        )
+    return Path(expanded)
 
 
 def _size(given: object, url: str) -> int:
@@ -109,15 +130,15 @@ def _size(given: object, url: str) -> int:
         size = float(match[1]) * _FACTORS[match[2].lower()]
     if not SMALLEST <= size < float("inf"):
         raise LocationError(
-            f"The size of the chunk cache for {url} is {given!r}; it is a number of bytes, at least 1 MB, or "
-            "a text such as '2 GB'."
+            f"The size of the chunk cache for {url} must be a number of bytes, at least 1 MB, or a text such "
+            "as '2 GB'."
         )
     return int(size)
 
 
 def _folder(given: object, url: str) -> str:
     if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
-        raise LocationError(f"The folder of the chunk cache for {url} is {given!r}, which is no path.")
+        raise LocationError(f"The folder of the chunk cache for {url} must be the path of a folder.")
     text = str(os.fspath(given))
     if "://" in text:
         raise LocationError(

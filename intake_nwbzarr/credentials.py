@@ -308,9 +308,13 @@ def _session(profile: str | None, url: str) -> Any:
         return session
     name = profile or os.environ.get("AWS_PROFILE") or "default"
     if problem == "ProfileNotFound":
-        close = difflib.get_close_matches(name, known, n=3) or known[:5]
-        found = f"the closest are {', '.join(close)}" if close else "there is none"
-        raise CredentialsError(f"No AWS profile {name!r} for {url}; {found}.")
+        close = difflib.get_close_matches(name, known, n=3)
+        found = (
+            f"did you mean {' or '.join(map(repr, close))}?"
+            if close
+            else (f"there are {', '.join(known[:5])}." if known else "no AWS profiles are configured.")
+        )
+        raise CredentialsError(f"No AWS profile {name!r} for {url}; {found}")
     raise CredentialsError(f"The AWS configuration files cannot be read for {url}: {problem}.")
 
 

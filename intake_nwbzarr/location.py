@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
 
+from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.credentials import Secrets, ambient_identity
 from intake_nwbzarr.errors import LinkError, LocationError, OptionError
-from intake_nwbzarr.storage_options import OWN, canonical, split_options
+from intake_nwbzarr.storage_options import OWN, canonical, checked_options, split_options
 from intake_nwbzarr.urls import (
     PATH_SAFE,
     PLAIN,
@@ -235,6 +236,7 @@ class Location:
         return locate(url, public | ({"anon": True} if url.startswith("s3://") else {}))
 
 
+@takes_storage_options
 def locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
     """Make a `Location` of whatever names one.
 
@@ -268,12 +270,7 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
 
 
 def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
-    if not isinstance(storage_options, Mapping | None):
-        raise LocationError(
-            "storage_options are a dictionary, such as {'anon': True}; found a "
-            f"{type(storage_options).__name__}."
-        )
-    options = dict(storage_options or {})
+    options = checked_options(storage_options)
     if isinstance(location, Location):
         if options:
             raise LocationError(f"{location} carries its own storage options; give the URL to use others.")

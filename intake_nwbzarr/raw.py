@@ -17,6 +17,7 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile, get_type_map
 from zarr.abc.store import Store
 
+from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.errors import LimitError, LinkError, MetadataError, NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.hierarchy.links import parse_reference
@@ -26,6 +27,7 @@ from intake_nwbzarr.hierarchy.store import HierarchyStore
 from intake_nwbzarr.location import Location
 
 
+@takes_storage_options
 def open_nwb(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,

@@ -11,9 +11,10 @@ from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
+from intake_nwbzarr.arguments import local_path
 from intake_nwbzarr.cache_option import cache_option, revalidate_option
 from intake_nwbzarr.errors import CredentialsError, LocationError
-from intake_nwbzarr.urls import local_path, redact
+from intake_nwbzarr.urls import is_encodable, redact
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ _SWITCHES = frozenset(
 )
 _AS_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")
+# Those that hold further options; where they are text, somebody's dictionary was turned into it.
+_DICTIONARIES = frozenset({"client_kwargs", "config_kwargs", "headers", "s3", "timeouts"})
+_TEXTS = S3_SECRET | {"addressing_style", "endpoint_url", "profile", "region"}
 _S3_ALIASES = {
     "username": "key",
     "password": "secret",
@@ -78,11 +82,46 @@ _TUNING = frozenset(
         "max_concurrency", "max_paths", "skip_instance_cache", "use_listings_cache",
     }
 )  # fmt: skip
+# A month, in seconds.
+_LONGEST = 30 * 86400
 # Leaves of any other filesystem's options that say nothing worth hiding.
 _FSSPEC_PUBLIC = S3_PUBLIC | {
     "anon", "cache_storage", "check_files", "expiry_time", "fo", "mode", "project", "region_name",
     "same_names", "target_protocol",
 }  # fmt: skip
+
+
+def checked_options(given: object) -> dict[str, Any]:
+    """Storage options as a dictionary whose names, and those of the dictionaries in it, are text.
+
+    Raises
+    ------
+    LocationError
+        When they are not; no value is repeated.
+    """
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise LocationError(
+            f"storage_options are a dictionary, such as {{'anon': True}}; found a {type(given).__name__}."
+        )
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        if not isinstance(name, str):
+            raise LocationError(f"The names of storage options are text; found a {type(name).__name__}.")
+        if isinstance(value, Mapping):
+            checked[str(name)] = checked_options(value)
+            continue
+        if value is not None and name in _DICTIONARIES:
+            raise LocationError(
+                f"The storage option {name!r} is a dictionary; found a {type(value).__name__}."
+            )
+        if not all(is_encodable(text) for text in (name, value) if isinstance(text, str)):
+            raise LocationError(
+                "A storage option holds a NUL character, or half of a character (a lone surrogate)."
+            )
+        checked[str(name)] = value
+    return checked
 
 
 def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -93,7 +132,7 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
     scheme
         ``file``, ``http``, ``https``, ``s3``, ``store``, or anything else for fsspec.
     options
-        As a caller gave them.
+        As `checked_options` gives them.
     url
         Redacted, for errors.
 
@@ -151,26 +190,24 @@ def canonical(public: Mapping[str, Any]) -> str:
 
 
 def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    client = {name: value for name, value in options.get("client_kwargs", {}).items() if value is not None}
-    config = dict(options.get("config_kwargs", {}))
-    flat = client | config.pop("s3", {}) | config
+    client, config = options.get("client_kwargs", {}), dict(options.get("config_kwargs", {}))
+    flat = client | (config.pop("s3", None) or {}) | config
     flat |= {name: value for name, value in options.items() if name not in {"client_kwargs", "config_kwargs"}}
-    flat = {_S3_ALIASES.get(name, name): value for name, value in flat.items()}
+    flat = {_S3_ALIASES.get(name, name): value for name, value in flat.items() if value is not None}
     known = S3_PUBLIC | S3_SECRET
     _refuse_unknown(set(flat) - known - _TUNING, known | OWN, "S3", url)
-    flat = _switches(flat, url)
+    flat = _switches(flat, url) | {name: _text(name, flat[name], url) for name in _TEXTS & set(flat)}
     encrypted, trusted = flat.pop("use_ssl", True), _trust(flat.pop("verify", True), url)
     public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False} | trusted
     if not encrypted:
         public["use_ssl"] = False
     if public.get("addressing_style", "auto") not in _STYLES:
         raise LocationError(
-            f"addressing_style={public['addressing_style']!r} for {url} means nothing; it is one of "
-            f"{', '.join(_STYLES)}."
+            f"The storage option addressing_style for {url} must be one of {', '.join(_STYLES)}."
         )
-    secret = {name: str(flat[name]) for name in S3_SECRET & set(flat) if flat[name] != ""}
+    secret = {name: flat[name] for name in S3_SECRET & set(flat) if flat[name] != ""}
     if "endpoint_url" in public:
-        public["endpoint_url"] = check_endpoint(str(public["endpoint_url"]))
+        public["endpoint_url"] = check_endpoint(public["endpoint_url"])
     if secret and not {"key", "secret"} <= set(secret):
         missing = sorted({"key", "secret"} - set(secret))
         raise CredentialsError(
@@ -189,13 +226,18 @@ def _switches(options: Mapping[str, Any], url: str) -> dict[str, Any]:
     """The options, those that are true or false as such: a catalog's template gives them as text."""
     switched = dict(options)
     for name in _SWITCHES & set(options):
-        value = _AS_TEXT.get(str(options[name]).lower())
+        value = _AS_TEXT.get(f"{options[name]}".lower())
         if value is None:
-            raise LocationError(
-                f"The storage option {name}={options[name]!r} for {url} is neither true nor false."
-            )
+            raise LocationError(f"The storage option {name} for {url} is neither true nor false.")
         switched[name] = value
     return switched
+
+
+def _text(name: str, value: object, url: str) -> str:
+    # YAML makes a number of a key of digits.
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise LocationError(f"The storage option {name} for {url} is text; found a {type(value).__name__}.")
 
 
 def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -203,14 +245,14 @@ def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], d
         raise LocationError(
             f"S3 keys were given for {url}, which is read over plain HTTP; use s3://bucket/key."
         )
-    client, known = dict(options.get("client_kwargs", {})), {"headers", "verify", "ssl"}
-    headers = dict(client.get("headers") or {}) | dict(options.get("headers") or {})
+    client, known = options.get("client_kwargs", {}), {"headers", "verify", "ssl"}
+    headers = (client.get("headers") or {}) | (options.get("headers") or {})
     others = (set(client) - known) | (set(options) - known - {"client_kwargs", "anon"} - _TUNING)
     _refuse_unknown(others, OWN | known, "HTTP", url)
     # aiohttp, which fsspec's HTTP is made of, calls it ssl, and others verify.
-    flat = client | dict(options)
+    flat = {**client, **options}
     trusted = _trust(flat.get("verify", flat.get("ssl", True)), url)
-    lines = {str(name): str(value) for name, value in headers.items()}
+    lines = {name: _text("headers", value, url) for name, value in headers.items()}
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
         raise LocationError(f"A header given for {url} holds a line break.")
     return trusted, {"headers": lines} if lines else {}
@@ -233,11 +275,11 @@ def _trust(given: object, url: str) -> dict[str, Any]:
 
 def check_endpoint(endpoint: str) -> str:
     """An endpoint without its trailing slash; refused where it is no URL or holds a password."""
-    parts = urlsplit(endpoint)
     try:
+        parts = urlsplit(endpoint)
         usable = parts.port != 0
     except ValueError:
-        usable = False
+        parts, usable = urlsplit(""), False
     if (
         not usable
         or parts.scheme not in {"http", "https"}
@@ -267,16 +309,21 @@ def _shows_nothing(value: str) -> bool:
     return "@" not in value and redact(value) == value
 
 
-def _check_timeouts(given: object, url: str) -> None:
+def _check_timeouts(given: Mapping[str, Any] | None, url: str) -> None:
     if given is None:
         return
     names = [field.name for field in fields(Timeouts)]
-    if not isinstance(given, Mapping) or not all(
-        name in names and isinstance(value, int | float) and value > 0 for name, value in given.items()
-    ):
+    if not all(name in names and _is_time(name, value) for name, value in given.items()):
         raise LocationError(
-            f"The timeouts for {url} must be positive numbers for some of {', '.join(names)}."
+            f"The timeouts for {url} must be positive numbers for some of {', '.join(names)}; attempts is a "
+            "whole number."
         )
+
+
+def _is_time(name: str, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= _LONGEST and (name != "attempts" or float(value).is_integer())
 
 
 def _refuse_unknown(names: set[str], known: frozenset[str], kind: str, url: str) -> None:
@@ -285,4 +332,6 @@ def _refuse_unknown(names: set[str], known: frozenset[str], kind: str, url: str)
     name = min(names)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}."
-    raise LocationError(f"The storage option {name!r} for {url} means nothing for {kind}; {hint}")
+    # Somebody's secret may have taken the place of a name.
+    called = f"The storage option {name!r}" if close or name.islower() else "A storage option"
+    raise LocationError(f"{called} for {url} is not an option for {kind}; {hint}")

@@ -6,11 +6,11 @@ import difflib
 import ipaddress
 import os
 import re
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import PurePath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from intake_nwbzarr.errors import LocationError, LocationNotFoundError, OptionError
+from intake_nwbzarr.errors import LocationError, LocationNotFoundError
 
 PLAIN = frozenset({"file", "local", "http", "https", "s3", "s3a", "store"})
 """Schemes that need no fsspec: their URLs are never chains, whatever their paths hold."""
@@ -36,7 +36,6 @@ _IPV6 = re.compile(r"(?<=://)\[([0-9A-Fa-f:.]+)\]")
 _LIKE_AN_ADDRESS = re.compile(
     r":[^@]*@|[^/]{2}:[/\\]|\?.*=|^//[^/]*@|https?:?[/\\]+[^/\\]*@|(?:^|/)arn:aws", re.DOTALL
 )
-_LIKE_A_SCHEME = re.compile(r"[^/]{2}:[/\\]|^//[^/]*@|(?:^|/)(?:https?|s3a?|gs|az):", re.IGNORECASE)
 _DANDI = re.compile(r"(?:^|[/\\])dandi:", re.IGNORECASE)
 PATH_SAFE = "/%:@!$&'()*+,;=~-._"
 
@@ -89,34 +88,6 @@ def check_path(path: str) -> None:
         "Nothing is stored at the local path that was given, which looks like a mistyped URL and is not "
         f"repeated here, because it may hold a password. {advice}"
     )
-
-
-def local_path(given: object, what: str) -> Path:
-    """A file or folder of this machine, absolute.
-
-    Parameters
-    ----------
-    given
-        As a caller gave it.
-    what
-        It is, for errors: "A snapshot is a local file".
-
-    Raises
-    ------
-    OptionError
-        When it is no local path; it is not echoed, for it may be a mistyped URL with a password in it.
-    """
-    text = os.fsdecode(given) if isinstance(given, str | os.PathLike) else ""
-    if protocol_of(text) in {"file", "local"}:
-        text = path_of("file://" + unquote(text.partition("://")[2]))
-    problem = "" if text else f"found an empty text, or an object of type {type(given).__name__}"
-    if protocol_of(text) is not None or _LIKE_A_SCHEME.search(text):
-        problem = "a URL was given"
-    elif not is_encodable(text):
-        problem = "the one that was given holds a NUL character, or half of a character (a lone surrogate)"
-    if problem:
-        raise OptionError(f"{what}; {problem}.")
-    return Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 (`..` first, as a shell)
 
 
 def is_encodable(text: str) -> bool:

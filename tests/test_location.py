@@ -102,7 +102,7 @@ def test_nonsense_is_an_error_without_an_echo_of_secrets(given: Any) -> None:
         ("s3://bucket/a", {"timeouts": {"conect": 1}}, "positive numbers"),
         ("https://host/a", {"key": "canary", "secret": "canary"}, "use s3://bucket/key"),
         ("https://host/a", {"headers": {"X": "a\r\nb: c"}}, "line break"),
-        ("/data/a", {"profile": "lab"}, "means nothing for a local folder"),
+        ("/data/a", {"profile": "lab"}, "is not an option for a local folder"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(url: str, options: dict[str, Any], message: str) -> None:

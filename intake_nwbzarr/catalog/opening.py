@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from intake_nwbzarr.catalog.masking import MASK, masked_url
 from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.storage_options import checked_options
 
 if TYPE_CHECKING:
     import pynwb
@@ -50,9 +51,10 @@ def entry_location(
     """
     from intake_nwbzarr.location import locate
 
+    storage_options = checked_options(storage_options)
     given = templates or {}
     _check_url(urlpath, given.get("urlpath"))
-    _check_credentials(urlpath, storage_options or {}, given.get("storage_options"))
+    _check_credentials(urlpath, storage_options, given.get("storage_options"))
     return locate(urlpath, storage_options)
 
 
@@ -89,7 +91,8 @@ def _unset_variable(template: str, filled: str) -> str | None:
 
 def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templates: object) -> None:
     for path, value in _leaves(storage_options):
-        if path[-1] not in _NEVER_EMPTY or value not in (None, "", "None", MASK):
+        is_empty = value is None or (isinstance(value, str) and value in {"", "None", MASK})
+        if path[-1] not in _NEVER_EMPTY or not is_empty:
             continue
         where = f"The storage option {'.'.join(path)!r} of the entry for {masked_url(urlpath)}"
         if value == MASK:

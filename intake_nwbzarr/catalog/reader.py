@@ -47,6 +47,10 @@ class NWBZarr(FileData):  # type: ignore[misc]
         storage_options: Mapping[str, Any] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
+        if storage_options is not None:
+            from intake_nwbzarr.storage_options import checked_options
+
+            storage_options = checked_options(storage_options)
         super().__init__(
             url=masked_url(url), storage_options=masked_options(storage_options), metadata=metadata
         )
@@ -108,6 +112,13 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
     # for `xarray.open_dataset` opens other files as well.
     func = "intake_nwbzarr.catalog.chunking:open_dask"
     output_instance = "xarray:Dataset"
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        from intake_nwbzarr.arguments import check_keywords
+
+        # Intake shows, saves and hashes the keywords: none of them may be a secret.
+        check_keywords("NWBZarrReader", keywords)
+        super().__init__(*arguments, **keywords)
 
     def _read(
         self, data: NWBZarr, *, group: Group | None = None, chunks: Any = "auto", **keywords: Any

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from intake.source.base import DataSource, NoEntry, Schema
 
+from intake_nwbzarr.arguments import check_keywords
 from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
 from intake_nwbzarr.catalog.masking import masked_options, masked_url
 from intake_nwbzarr.catalog.opening import entry_location, open_raw, summary
 from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.storage_options import checked_options
 
 if TYPE_CHECKING:
     import pynwb
@@ -66,7 +68,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         metadata: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
-        super().__init__(storage_options=storage_options, metadata=metadata)
+        check_keywords("NWBZarrSource", keywords)
+        super().__init__(storage_options=checked_options(storage_options), metadata=metadata)
         self.urlpath = urlpath
         self.group = group
         self.chunks = chunks

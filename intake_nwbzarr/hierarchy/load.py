@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 from zarr.abc.store import Store
 
+from intake_nwbzarr.arguments import shown, takes_storage_options
 from intake_nwbzarr.errors import (
     ListingError,
     MetadataError,
@@ -32,6 +33,10 @@ from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group, check_shape
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.transport.contract import begin_session
 from intake_nwbzarr.transport.requests import Transport, open_transport, run
+from intake_nwbzarr.urls import is_encodable
+
+LONGEST_KEY: Final = 1024
+"""Characters that a name may have on S3, and hardly anywhere more."""
 
 MOST_COMPARED: Final = 2000
 """How many names the closest to a missing one are looked for among."""
@@ -40,6 +45,7 @@ MOST_LOOKED_UP: Final = 100
 """How many paths that the consolidated metadata do not list are asked for: links may lead nowhere a lot."""
 
 
+@takes_storage_options
 def open_hierarchy(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
@@ -173,7 +179,7 @@ class Hierarchy(Mapping[str, Node]):
         )
 
     def __getitem__(self, path: str) -> Node:
-        path = path.strip("/")
+        path = self._checked(path).strip("/")
         node: Node | None = self.get(path)
         if node is None and self.look_up(path):
             node = self.get(path)
@@ -183,12 +189,14 @@ class Hierarchy(Mapping[str, Node]):
 
     def get(self, path: str, default: Any = None) -> Any:
         """The node at a path, or a default."""
+        if not isinstance(path, str):
+            return default
         if path not in self._nodes and path in self._documents.nodes:
             self._nodes[path] = self._decode(path, self._documents.nodes[path])
         return self._nodes.get(path, default)
 
     def __contains__(self, path: object) -> bool:
-        return path in self._documents.nodes
+        return isinstance(path, str) and path in self._documents.nodes
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._documents.nodes))
@@ -211,7 +219,7 @@ class Hierarchy(Mapping[str, Node]):
                     parent, _, name = child.rpartition("/")
                     collected.setdefault(parent, []).append(name)
             self._children = {parent: tuple(names) for parent, names in collected.items()}
-        return self._children.get(path, ())
+        return self._children.get(self._checked(path), ())
 
     def links(self, path: str) -> dict[str, Reference]:
         """The links a group holds, by name."""
@@ -240,7 +248,7 @@ class Hierarchy(Mapping[str, Node]):
         LinkError
             When a link leads nowhere, in a circle, or where it may not.
         """
-        return resolve(self, path, look_up=look_up)
+        return resolve(self, self._checked(path), look_up=look_up)
 
     def reference(self, value: str | Mapping[str, Any] | Reference) -> Target:
         """The object that a stored reference (a path, JSON text, or a mapping) leads to."""
@@ -322,6 +330,9 @@ class Hierarchy(Mapping[str, Node]):
         """Whether a request may find an object: once for each of so many paths, and not below an array."""
         if not self.consolidated or not path or len(self._looked_up) >= MOST_LOOKED_UP:
             return False
+        # No storage has a longer name, nor one with half of a character.
+        if len(path) > LONGEST_KEY or not is_encodable(path):
+            return False
         try:
             if safe_path(path, where=str(self.location)) != path:
                 return False
@@ -330,6 +341,11 @@ class Hierarchy(Mapping[str, Node]):
             return isinstance(self.get(path), GroupNode)
         except MetadataError:
             return False
+
+    def _checked(self, path: object) -> str:
+        if isinstance(path, str):
+            return path
+        raise NodeNotFoundError(f"Objects in {self.location} have paths that are text, not {shown(path)}.")
 
     def not_found(self, path: str) -> NodeNotFoundError:
         """The error for a path that is not there, naming the closest that are."""
@@ -343,7 +359,7 @@ class Hierarchy(Mapping[str, Node]):
         hint = f"; the closest are {', '.join(map(repr, close[:3]))}" if close else ""
         asked = self._looked_up.get(path) is False
         agree = " What is stored and its consolidated metadata agree in that." if asked else ""
-        return NodeNotFoundError(f"No object {path!r} in {self.location}{hint}.{agree}")
+        return NodeNotFoundError(f"No object {path!r:.400} in {self.location}{hint}.{agree}")
 
     def salvage(self, path: str) -> dict[str, Any] | None:
         """The shape and the attributes of an array whose metadata are damaged, as far as they can be told.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from intake_nwbzarr.errors import OptionError
+from intake_nwbzarr.arguments import choice
 
 type Names = Literal["short", "path", "safe"]
 type Scaled = Literal["float32", "float64"]
@@ -55,8 +55,4 @@ class MappingOptions:
             ("names", get_args(Names.__value__)),
             ("image_axes", get_args(ImageAxes.__value__)),
         ):
-            value = getattr(self, name)
-            if value not in allowed:
-                raise OptionError(
-                    f"{name}={value!r} means nothing here; it is one of {', '.join(map(repr, allowed))}."
-                )
+            choice(name, getattr(self, name), allowed)

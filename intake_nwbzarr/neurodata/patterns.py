@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from intake_nwbzarr.arguments import shown
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 from intake_nwbzarr.hierarchy.links import UNREACHABLE
 from intake_nwbzarr.hierarchy.load import Hierarchy
@@ -28,8 +29,8 @@ def checked_group(group: Any) -> str | list[str]:
     if isinstance(group, list | tuple) and all(isinstance(each, str) for each in group):
         return list(group)
     raise OptionError(
-        f"group={group!r} means nothing here; it is the path of an object in the file, a pattern "
-        '("acquisition/*"), or a list of these.'
+        f'group must be the path of an object in the file, a pattern ("acquisition/*"), or a list of these, '
+        f"not {shown(group)}."
     )
 
 

@@ -16,6 +16,7 @@ from zarr.buffer import cpu
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
+from intake_nwbzarr.arguments import switch, takes_storage_options
 from intake_nwbzarr.errors import ObjectChangedError
 from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
 from intake_nwbzarr.hierarchy.load import Hierarchy
@@ -70,6 +71,7 @@ class Consolidation:
         return f"{self.location}: {self.document} {verb}, {self.nodes} groups and arrays ({counts})."
 
 
+@takes_storage_options
 def consolidate(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
@@ -100,11 +102,14 @@ def consolidate(
     ------
     LocationError
         When the location cannot be written (``https``, a zip file).
+    OptionError
+        When `dry_run` is neither True nor False.
     ObjectChangedError
         When somebody else replaced the document meanwhile, twice.
     NWBZarrError
         Otherwise as `intake_nwbzarr.open_hierarchy`.
     """
+    switch("dry_run", dry_run)
     transport = open_transport(locate(location, storage_options).uncached)
     # Said at once: a plan that can never be carried out helps nobody.
     if not transport.writable:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from intake_nwbzarr.arguments import local_path
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -22,7 +23,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.snapshots.records import Date, KeptSession, decode
 from intake_nwbzarr.transport.log import readable_size
-from intake_nwbzarr.urls import check_path, local_path
+from intake_nwbzarr.urls import check_path
 
 FORMAT: Final = "nwbzarr-snapshot"
 VERSION: Final = 1

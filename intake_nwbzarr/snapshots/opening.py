@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import get_args
 
-from intake_nwbzarr.errors import OptionError, SnapshotWarning, StaleSnapshotError, warn_caller
+from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.errors import SnapshotWarning, StaleSnapshotError, warn_caller
 from intake_nwbzarr.hierarchy.documents import load_documents
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.location import Location
@@ -112,12 +113,6 @@ def opening(
     OptionError
         When `verify` is anything else.
     """
-    if not (verify is False or (isinstance(verify, str) and verify in get_args(Verify.__value__))):
-        raise OptionError(f'verify={verify!r} means nothing here; it is "metadata", "all" or False.')
-    if location.option("consolidated") is False:
-        raise OptionError(
-            f"consolidated=False reads the metadata of {location} as they are stored now, and snapshot= as "
-            "they were; give one of them."
-        )
+    choice("verify", verify, get_args(Verify.__value__))
     snapshots = open_snapshots(snapshot)
     return Opening(snapshots, snapshots.session(location.url), location, verify)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+from intake_nwbzarr.arguments import local_path, switch, takes_storage_options
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -37,7 +38,6 @@ from intake_nwbzarr.snapshots.serving import ServingTransport
 from intake_nwbzarr.snapshots.writing import replaced, write_snapshots
 from intake_nwbzarr.transport.contract import Fetched, Folder
 from intake_nwbzarr.transport.requests import run, standing_in
-from intake_nwbzarr.urls import local_path
 
 LARGEST_KEPT: Final = 64 * 2**20
 """Bytes of an object other than a document that is kept; a larger one is read from where it is, each time."""
@@ -45,6 +45,7 @@ LARGEST_KEPT: Final = 64 * 2**20
 ENDING: Final = ".snapshot.zip"
 
 
+@takes_storage_options
 def snapshot(
     location: Place | Iterable[Place],
     storage_options: Mapping[str, Any] | None = None,
@@ -89,6 +90,7 @@ def snapshot(
     """
     single = isinstance(location, str | os.PathLike | Location) or not isinstance(location, Iterable)
     places: list[Any] = [location] if single else list(location)  # type: ignore[arg-type]
+    switch("add", add)
     if not places:
         raise OptionError("There is nothing to make a snapshot of: no location was given.")
     located = [locate(place, storage_options) for place in places]

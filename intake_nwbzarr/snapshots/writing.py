@@ -7,6 +7,7 @@ import os
 import secrets
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -64,7 +65,8 @@ def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = 
             _write(aside, documents)
             aside.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):
+                aside.unlink()
     except OSError as error:
         kind = AccessError if isinstance(error, PermissionError) else TransportError
         raise kind(f"The snapshot {path} cannot be written: {error.strerror or error}.") from error
@@ -79,7 +81,8 @@ def replaced(path: Path) -> Snapshots | None:
     OptionError
         When there is anything else: only a snapshot is replaced.
     """
-    if not path.exists():
+    # A name that is too long is none that exists.
+    if not os.path.exists(path):  # noqa: PTH110
         return None
     try:
         return open_snapshots(path)

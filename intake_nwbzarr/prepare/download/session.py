@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from intake_nwbzarr.errors import DownloadError, ObjectChangedError
+from intake_nwbzarr.arguments import local_path, shown, takes_storage_options
+from intake_nwbzarr.errors import DownloadError, ObjectChangedError, OptionError
 from intake_nwbzarr.location import Location, locate
 from intake_nwbzarr.prepare.download.inventory import ROOTS, Inventory, Wanted, take_inventory
 from intake_nwbzarr.prepare.download.objects import fetch_object, is_intact
@@ -20,12 +21,12 @@ from intake_nwbzarr.prepare.download.workspace import Workspace, local_errors
 from intake_nwbzarr.transport.contract import Fetched, Unchanged
 from intake_nwbzarr.transport.log import readable_size
 from intake_nwbzarr.transport.requests import Transport, gather, open_transport, run
-from intake_nwbzarr.urls import local_path
 
 AT_ONCE: Final = 64
 """Objects that are being fetched, or checked, at a time; the transport's budget may allow fewer requests."""
 
 
+@takes_storage_options
 def download(
     location: str | os.PathLike[str] | Location,
     folder: str | os.PathLike[str],
@@ -65,7 +66,7 @@ def download(
     DownloadError
         When the folder holds something else, the disk is full, or what was written cannot be read back.
     OptionError
-        When the folder is no local path.
+        When the folder is no local path, or the root of all folders, or `progress` is no function.
     LimitError
         When the session has more than two million objects.
     NWBZarrError
@@ -78,6 +79,10 @@ def download(
     """
     where = locate(location, storage_options).uncached
     target = local_path(folder, "The folder of a download is a local path")
+    if not target.name:
+        raise OptionError(f"{target} cannot become a session; give a folder in it, such as a.nwb.zarr.")
+    if progress is not None and not callable(progress):
+        raise OptionError(f"progress must be a function, not {shown(progress)}.")
     if where.path is not None and (where.path == target or target.is_relative_to(where.path)):
         raise DownloadError(f"{target} is the session itself, or lies in it; give another folder.")
     transport = open_transport(where)

@@ -14,6 +14,7 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.base import Images
 from zarr.abc.store import Store
 
+from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.errors import NWBZarrWarning
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
@@ -29,6 +30,7 @@ from intake_nwbzarr.prepare.verify.tables import compare_bands, compare_table
 from intake_nwbzarr.raw import open_nwb
 
 
+@takes_storage_options
 def verify(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -16,6 +17,8 @@ PARTIAL: Final = ".partial"
 FORMAT: Final = "intake-nwbzarr chunk cache"
 VERSION: Final = 1
 
+# The disk, the user's quota, or the process' own limit.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # On Windows a folder in the user's profile is theirs alone by access lists, and modes say nothing.
 _HAS_OWNERS = hasattr(os, "geteuid")
 
@@ -50,7 +53,9 @@ def open_folder(folder: Path) -> bytes:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if error.errno in FULL:
+            raise
         raise _refuse(folder, f"cannot be made ({os.strerror(error.errno or 0)})") from error
     _check_owner(folder)
     _check_way(folder)

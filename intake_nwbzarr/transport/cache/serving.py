@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from weakref import WeakValueDictionary
 
-from intake_nwbzarr.cache_option import DEFAULT_SIZE, default_folder
+from intake_nwbzarr.cache_option import DEFAULT_SIZE, at_home, default_folder
 from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.copies import Copies
 from intake_nwbzarr.transport.cache.files import Copy, PartName, tag
@@ -29,7 +28,7 @@ def cached(inner: Transport) -> Transport:
         When the folder cannot, or must not, hold a cache.
     """
     option = inner.location.option("chunk_cache") or {}
-    folder = Path(option["folder"]).expanduser() if "folder" in option else default_folder()
+    folder = at_home(option["folder"]) if "folder" in option else default_folder()
     store = open_store(folder, option.get("size", DEFAULT_SIZE))
     return CachedTransport(_Shared(inner, Copies(inner, store))) if store.usable else inner
 

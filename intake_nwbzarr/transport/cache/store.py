@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
@@ -19,7 +18,7 @@ from filelock import FileLock
 from intake_nwbzarr.errors import CacheWarning, warn_caller
 from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.cache.files import Copy, PartName, parse, serialise, tag
-from intake_nwbzarr.transport.cache.folder import PARTIAL, open_folder, private
+from intake_nwbzarr.transport.cache.folder import FULL, PARTIAL, open_folder, private
 
 AFTER_EVICTION: Final = 0.8
 """How full a cache is left, so that the oldest copies are looked for now and then only."""
@@ -37,8 +36,6 @@ ABANDONED: Final = 3600.0
 """Seconds after which a file that nobody has finished writing is removed."""
 
 _BLOCK = 4096
-# The disk, the user's quota, or the process' own limit.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class CacheStore:
@@ -65,7 +62,7 @@ class CacheStore:
         try:
             self.salt = open_folder(folder)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             self._pause(error)
 

@@ -1,0 +1,239 @@
+"""What nobody should give, to everything that takes an argument: the right result, or one error of ours."""
+
+import shutil
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import intake
+import numpy as np
+import pytest
+import xarray as xr
+
+import intake_nwbzarr
+from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
+from intake_nwbzarr.errors import LocationError, NWBZarrError, OptionError
+from intake_nwbzarr.location import locate
+from intake_nwbzarr.transport.requests import open_transport
+
+CANARY = "Canary4f1d"
+
+ODD: list[Any] = [
+    None, "", "a\ud800", "a\0b", "\n", "x" * 5000, "/" + "x" * 5000, "🧠", CANARY, b"", b"x",
+    0, -1, 10**30, 1.5, float("nan"), float("inf"), 1j, True, False,
+    np.int64(3), np.float32(2), np.bool_(True), np.datetime64("2020"), np.array([1, 2]), np.str_("absent"),
+    [], (), {}, set(),
+    ["x"], [1], [None], {1}, {"a": 1}, {1: 2}, {None: None}, {"\ud800": 1}, iter([]), range(3),
+    Path("absent"), Path("/absent"), object(), len, type, Ellipsis,
+]  # fmt: skip
+
+type Call = Callable[[str, Any], object]
+
+LOCATIONS: dict[str, Call] = {
+    "locate": lambda _, odd: locate(odd),
+    "open_nwb": lambda _, odd: intake_nwbzarr.open_nwb(odd),
+    "open_hierarchy": lambda _, odd: intake_nwbzarr.open_hierarchy(odd),
+    "consolidate": lambda _, odd: intake_nwbzarr.consolidate(odd, dry_run=True),
+    "verify": lambda _, odd: intake_nwbzarr.verify(odd),
+    "snapshot": lambda _, odd: intake_nwbzarr.snapshot(odd, path="odd.snapshot.zip"),
+    "snapshot of several": lambda _, odd: intake_nwbzarr.snapshot([odd], path="odd.snapshot.zip"),
+    "download": lambda _, odd: intake_nwbzarr.download(odd, "odd.nwb.zarr"),
+    "source": lambda _, odd: intake.open_nwbzarr(odd).read(),
+    "reader": lambda _, odd: NWBZarrReader(odd).read(),
+    "data": lambda _, odd: repr(NWBZarr(odd)),
+    "engine": lambda _, odd: engine().open_dataset(odd),
+    "engine, tree": lambda _, odd: engine().open_datatree(odd),
+    "engine, groups": lambda _, odd: engine().open_groups_as_dict(odd),
+}
+OPTIONS: dict[str, Call] = {
+    "locate": lambda session, odd: locate(session, odd),
+    "open_nwb": lambda session, odd: intake_nwbzarr.open_nwb(session, odd),
+    "open_dataset": lambda session, odd: xr.open_dataset(session, engine="nwbzarr", storage_options=odd),
+    "download": lambda session, odd: intake_nwbzarr.download(session, "odd.nwb.zarr", odd),
+    "source": lambda session, odd: intake.open_nwbzarr(session, storage_options=odd).yaml(),
+    "reader": lambda session, odd: repr(NWBZarrReader(session, storage_options=odd).data),
+}
+KEYWORDS = (
+    "group", "snapshot", "verify", "mask_and_scale", "decode_times", "drop_variables", "names", "dtype",
+    "share_time", "image_axes", "nonsense",
+)  # fmt: skip
+FUNCTIONS: dict[str, Call] = {
+    "download to": lambda session, odd: intake_nwbzarr.download(session, odd),
+    "progress": lambda session, odd: (
+        None if callable(odd) else intake_nwbzarr.download(session, "odd.nwb.zarr", progress=odd)
+    ),
+    "snapshot to": lambda session, odd: intake_nwbzarr.snapshot(session, path=odd),
+    "add": lambda session, odd: intake_nwbzarr.snapshot(session, path="odd.snapshot.zip", add=odd),
+    "dry_run": lambda session, odd: intake_nwbzarr.consolidate(session, dry_run=odd),
+    "requests": lambda _, odd: intake_nwbzarr.set_limits(requests=odd),
+    "bytes": lambda _, odd: intake_nwbzarr.set_limits(bytes_in_flight=odd),
+    "threads": lambda _, odd: intake_nwbzarr.set_limits(decoding_threads=odd),
+    "a node": lambda session, odd: intake_nwbzarr.open_hierarchy(session)[odd],
+    "a node or none": lambda session, odd: intake_nwbzarr.open_hierarchy(session).get(odd),
+    "resolved": lambda session, odd: intake_nwbzarr.open_hierarchy(session).resolve(odd),
+    "members": lambda session, odd: intake_nwbzarr.open_hierarchy(session).members(odd),
+    "links": lambda session, odd: intake_nwbzarr.open_hierarchy(session).links(odd),
+    "is there": lambda session, odd: odd in intake_nwbzarr.open_hierarchy(session),
+}
+
+
+def engine() -> Any:
+    return xr.backends.list_engines()["nwbzarr"]
+
+
+@pytest.fixture
+def session(
+    corpus_dir: Callable[[str, str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A session, and a working directory of its own; limits are as before afterwards."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(corpus_dir("icephys", "0.14.0"), tmp_path / "session.nwb.zarr")
+    before = intake_nwbzarr.set_limits()
+    yield str(tmp_path / "session.nwb.zarr")
+    intake_nwbzarr.set_limits(
+        requests=before.requests,
+        bytes_in_flight=before.bytes_in_flight,
+        decoding_threads=before.decoding_threads,
+    )
+
+
+def foreign(call: Call, session: str, values: list[Any] = ODD) -> list[str]:
+    """What ended neither well nor in an error of ours."""
+    ended: list[str] = []
+    for odd in values:
+        try:
+            call(session, odd)
+        except NWBZarrError:
+            pass
+        except Exception as error:
+            ended.append(f"{odd!r:.60}: {''.join(traceback.format_exception(error)[-3:])}")
+    return ended
+
+
+@pytest.mark.parametrize("name", LOCATIONS)
+def test_odd_locations(name: str, session: str) -> None:
+    assert foreign(LOCATIONS[name], session) == []
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_odd_storage_options(name: str, session: str) -> None:
+    assert foreign(OPTIONS[name], session) == []
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_odd_keywords(name: str, session: str) -> None:
+    for function in (xr.open_dataset, xr.open_datatree, xr.open_groups):
+        values = ODD if function is xr.open_dataset or name == "group" else [b"x", np.array([1, 2]), object()]
+        open_with: Call = lambda there, odd, open_=function: open_(there, engine="nwbzarr", **{name: odd})  # noqa: E731
+        assert foreign(open_with, session, values) == []
+    if name == "nonsense":
+        with pytest.raises(OptionError, match="no keyword 'nonsense'"):
+            xr.open_dataset(session, engine="nwbzarr", nonsense=1)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_odd_arguments_of_functions(name: str, session: str) -> None:
+    assert foreign(FUNCTIONS[name], session) == []
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/x", "https://127.0.0.1:9/x", "memory://x", "/absent/x",
+                                   "simplecache::https://127.0.0.1:9/x"])  # fmt: skip
+def test_odd_values_of_every_storage_option_are_errors_that_repeat_none(place: str) -> None:
+    names = (
+        "anon", "key", "secret", "token", "endpoint_url", "region", "requester_pays", "instance_role",
+        "addressing_style", "use_ssl", "verify", "ssl", "headers", "client_kwargs", "config_kwargs",
+        "timeouts", "chunk_cache", "revalidate", "allow_external", "ship_credentials", "consolidated",
+        "nonsense", CANARY, 1, None, b"key", "\ud800", ("a", 1), "https",
+    )  # fmt: skip
+    nested = (
+        ("client_kwargs", "verify"), ("client_kwargs", "region_name"), ("client_kwargs", "headers"),
+        ("client_kwargs", "aws_access_key_id"), ("client_kwargs", 1), ("config_kwargs", "s3"),
+        ("headers", "X"), ("headers", 1), ("timeouts", "connect"), ("timeouts", "attempts"),
+        ("timeouts", CANARY), ("chunk_cache", "folder"), ("chunk_cache", "size"),
+    )  # fmt: skip
+    values = [*ODD, {"a": CANARY}, [CANARY], CANARY * 3]
+    said: list[str] = []
+
+    def use(options: dict[Any, Any]) -> None:
+        try:
+            location = locate(place, options)
+            said.append(f"{location!r}{hash(location)}" if CANARY not in str(location.public) else "")
+            if not location.option("chunk_cache"):
+                open_transport(location)
+        except NWBZarrError as error:
+            said.append("".join(traceback.format_exception(error)))
+
+    for value in values:
+        for name in names:
+            use({name: value})
+        for outer, inner in nested:
+            use({outer: {inner: value}})
+    leaks = [text for text in said if CANARY in text]
+    assert leaks == []
+    assert len(said) >= len(values) * len(names)
+
+
+@pytest.mark.parametrize(
+    "option", ["anon", "key", "profile", "endpoint_url", "headers", "timeouts", "requester_pays"]
+)
+def test_a_storage_option_as_a_keyword_is_sent_to_where_it_belongs(option: str, session: str) -> None:
+    given: Any = {option: CANARY}
+    calls: list[Callable[[], object]] = [
+        lambda: xr.open_dataset(session, engine="nwbzarr", **given),
+        lambda: xr.open_datatree(session, engine="nwbzarr", **given),
+        lambda: xr.open_groups(session, engine="nwbzarr", **given),
+        lambda: intake_nwbzarr.open_nwb(session, **given),
+        lambda: intake_nwbzarr.open_hierarchy(session, **given),
+        lambda: intake_nwbzarr.consolidate(session, **given),
+        lambda: intake_nwbzarr.verify(session, **given),
+        lambda: intake_nwbzarr.snapshot(session, **given),
+        lambda: intake_nwbzarr.download(session, "odd.nwb.zarr", **given),
+        lambda: locate(session, **given),
+        lambda: intake.open_nwbzarr(session, **given),
+        lambda: NWBZarrReader(session, **given),
+    ]
+    for call in calls:
+        with pytest.raises(OptionError, match=rf"pass\s+storage_options=\{{'{option}': ") as caught:
+            call()
+        assert CANARY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/", "../" * 40, "/proc/absent", "/dev/null", "/dev/null/x", "a file", "a file/x", "loop",
+     "session.nwb.zarr", "session.nwb.zarr/acquisition", ".", "..", "~nobody-of-that-name/x"],
+)  # fmt: skip
+def test_what_is_there_is_not_written_over(target: str, session: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    calls: dict[str, Callable[[], object]] = {
+        "download": lambda: intake_nwbzarr.download(session, target),
+        "snapshot": lambda: intake_nwbzarr.snapshot(session, path=target),
+        "from a snapshot": lambda: xr.open_dataset(session, engine="nwbzarr", snapshot=target),
+        "an archive": lambda: intake_nwbzarr.open_hierarchy(f"{target}.zip"),
+    }
+    if target.startswith(("/proc", "/dev", "a file", "~")):
+        cache = {"chunk_cache": {"folder": f"{target}/cache"}}
+        calls["cache"] = lambda: open_transport(locate("https://127.0.0.1:9/x", cache))
+    for name, call in calls.items():
+        ended = foreign(lambda _, __, call=call: call(), session, [None])  # type: ignore[misc]
+        assert ended == [], name
+    with pytest.raises(NWBZarrError):
+        calls["download"]()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_an_odd_storage_option_says_what_is_wanted() -> None:
+    for options, wanted in (
+        ({"client_kwargs": "{'endpoint_url': 'x'}"}, "'client_kwargs' is a dictionary; found a str"),
+        ({1: 2}, "names of storage options are text; found a int"),
+        ({"region": 5.0}, "region for .* is text; found a float"),
+        ({"anon": "perhaps"}, "anon for .* is neither true nor false"),
+        ({"timeouts": {"connect": float("nan")}}, "positive numbers"),
+        ({"timeouts": {"attempts": 1.5}}, "whole number"),
+    ):
+        with pytest.raises(LocationError, match=wanted):
+            locate("s3://bucket/x", options)
+    assert locate("s3://bucket/x", {"key": 12345678, "secret": np.str_("s")}).secrets is not None
