@@ -40,8 +40,8 @@ class AlongTime:
         events
             A table, whose columns of one value a row become coordinates of the result: as a Dataset (of the
             table alone, or of a whole session), a node of a tree, a DataFrame, pynapple's ``IntervalSet``
-            (whose starts are meant), or by its name in this Dataset. An irregular series as a Dataset,
-            or pynapple's ``Ts``, ``Tsd`` or ``TsGroup``: its timestamps. A DataArray of times along one
+            (whose starts are meant), or by its name in this Dataset. An irregular series in one of these
+            forms, or pynapple's ``Ts``, ``Tsd`` or ``TsGroup``: its timestamps. A DataArray of times on one
             dimension, or whatever NumPy makes a one-dimensional array of. Seconds in the session's time, or
             datetimes, in UTC where they name no zone.
         window

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
-from intake_nwbzarr.indexes import IrregularTimeIndex
+from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from tests.accessor.timed_session import (
     EVENTS,
     LICK_TIMES,
@@ -334,15 +334,37 @@ def test_kinds_of_events_in_ragged_rows_are_counted_row_by_row() -> None:
     assert binned.label.values.tolist() == ["lick", "reward"]
     around = dataset.nwb.align([1.0], (-0.5, 0.5), bin=0.5).event_counts
     assert around.values.tolist() == [[[0, 0]], [[1, 1]]]
+    for part, expected in (
+        (dataset.nwb.restrict(0.15, 1.0), [[0.2], [0.9]]),
+        (dataset.nwb.restrict([[0, 0.15], [0.95, 2]]), [[0.1, 1.5], [1.0]]),
+    ):
+        assert [row.tolist() for row in part.nwb.ragged("event_times")] == expected
+    assert dataset.nwb.label([[0.15, 0.95]]).epoch.fillna(-1).values.tolist() == [-1, 0, -1, 0, -1]
+    assert (dataset.nwb.start, dataset.nwb.stop) == (0.1, 1.5)
 
 
-def test_a_series_of_times_alone_is_counted() -> None:
-    # As ndx-events' Events: timestamps, and nothing beside them.
-    index = IrregularTimeIndex.from_array(
-        [0.5, 1.25, 1.5],
-        attrs={"nwb_path": "acquisition/licks/timestamps", "nwb_object": "acquisition/licks"},
+def test_a_series_of_times_alone_is_counted_restricted_and_aligned_to() -> None:
+    # As ndx-events' Events: timestamps, and nothing beside them; `event` is then a dimension already.
+    attributes = {"nwb_path": "acquisition/licks/timestamps", "nwb_object": "acquisition/licks"}
+    times = [0.5, 1.25, 1.5]
+    alone = xr.Dataset(
+        coords=IrregularTimeIndex.from_array(times, "event", "time", attributes).coordinates(),
+        attrs={"nwb_path": "acquisition/licks"},
     )
-    dataset = xr.Dataset(coords=index.coordinates(), attrs={"nwb_path": "acquisition/licks"})
-    assert dataset.nwb.bin(1.0, stop=2).event_counts.values.tolist() == [1, 2]
-    assert dataset.nwb.align([1.0], (-0.5, 0.5), bin=0.5).event_counts.values.tolist() == [[1, 1]]
-    assert dataset.nwb.restrict(1, 2).sizes["time"] == 2
+    voltage = RegularTimeIndex.from_rate(0.0, 4.0, 12, "voltage_time")
+    own = {"nwb_path": "acquisition/voltage", "neurodata_type": "TimeSeries"}
+    flat = xr.Dataset({"voltage": ("voltage_time", np.arange(12), own)})
+    flat = flat.assign_coords(voltage.coordinates()).assign_coords(
+        IrregularTimeIndex.from_array(times, "licks_event", "licks_time", attributes).coordinates()
+    )
+    for dataset, name, prefix in ((alone, None, ""), (flat, "licks", "licks_")):
+        counts = dataset.nwb.bin(1.0, stop=2, name=name)[f"{prefix}event_counts"]
+        assert counts.values.tolist() == [1, 2]
+        aligned = dataset.nwb.align([1.0], (-0.5, 0.5), bin=0.5, name=name)[f"{prefix}event_counts"]
+        assert aligned.values.tolist() == [[1, 1]]
+        assert dataset.nwb.restrict(1, 2, name=name)[f"{prefix}time"].values.tolist() == [1.25, 1.5]
+    expected = flat.nwb.align(times, (0, 0.5), name="voltage").voltage.values
+    for events in (alone, "licks"):
+        around = flat.nwb.align(events, (0, 0.5), name="voltage").voltage
+        assert around.dims == ("event", "lag")
+        np.testing.assert_array_equal(around.values, expected)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ import xarray as xr
 
 from intake_nwbzarr.accessor.contents.columns import shown_columns
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
+from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.neurodata.names import free_name
 
@@ -82,23 +82,23 @@ def _of_pynapple(given: Any) -> pd.DataFrame | None:
 
 
 def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | None]:
-    """A table of a Dataset, or one of its columns of times, by name.
+    """A table of a Dataset, one of its columns of times, or an irregular series, by name.
 
     Parameters
     ----------
     dataset
         Where it is looked for.
     name
-        A table's name or path, or the name of a column of times: its variable's, or the column's own.
+        A table's or series' name or path, or the name of a column of times: its variable's, or its own.
     what
         What is looked for, for errors: ``tables of events``.
 
     Returns
     -------
     dataset
-        The table's part of the Dataset.
+        The part of the Dataset that is the table or series.
     column
-        The variable that was named, None for a table.
+        The variable that was named, None for a whole object.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
     NodeNotFoundError
         As `find_object`.
     """
-    tables = [each for each in shown_objects(dataset) if each.kind == "table" and each.rows is not None]
+    shown = shown_objects(dataset)
+    tables = [each for each in shown if each.kind == "table" and each.rows is not None]
     found = [
         (table, column.variable)
         for table in tables
@@ -120,10 +121,17 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
         raise OptionError(f"Several tables have a column {name!r}; pass one of {variables}.")
     for table, variable in found:
         return part_of(dataset, table), variable
-    return part_of(dataset, find_object(dataset, name, tables, what)), None
+    series = [each for each in shown if each.kind == "series" and event_time_of(dataset, each) is not None]
+    return part_of(dataset, find_object(dataset, name, [*tables, *series], what)), None
+
+
+def event_time_of(dataset: xr.Dataset, series: ShownObject) -> SessionTime | None:
+    """The time of an irregular series, whose samples are events; None for any other."""
+    dims = {dim for name in series.variables for dim in dataset.variables[name].dims}
+    times = [time for time in session_times(dataset) if time.dim in dims]
+    return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
 
 
 def part_of(dataset: xr.Dataset, shown: ShownObject) -> xr.Dataset:
     """One object of a Dataset, with the coordinates that belong to it."""
-    names: list[Hashable] = [name for name in shown.variables if name not in dataset.xindexes]
-    return dataset[names]
+    return dataset[list(shown.variables)]

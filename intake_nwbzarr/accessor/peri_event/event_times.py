@@ -142,8 +142,11 @@ def _of_series(series: xr.Dataset, time: SessionTime, attributes: Mapping[Any, A
         for name, each in series.variables.items()
         if each.dims == (time.dim,) and name not in series.xindexes
     ]
-    columns = series[along].drop_vars(time.name).rename_dims({time.dim: EVENT}).drop_attrs(deep=False)
-    return EventTimes(EVENT, times, columns.set_coords(along).assign_coords(_labelled(times).coords))
+    # Along the events' own dimension: along the series', they would pass for a time.
+    columns = {name: series.variables[name].copy(deep=False) for name in along}
+    for column in columns.values():
+        column.dims = (EVENT,)
+    return EventTimes(EVENT, times, xr.Dataset(coords=columns).assign_coords(_labelled(times).coords))
 
 
 _ZERO = "timestamps_reference_time"

@@ -13,10 +13,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents.columns import shown_columns
-from intake_nwbzarr.accessor.contents.given import ROW_TIMES, part_of
+from intake_nwbzarr.accessor.contents.given import ROW_TIMES, event_time_of, part_of
 from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
 from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
+from intake_nwbzarr.accessor.contents.times import SessionTime
 from intake_nwbzarr.accessor.spikes.trains import ragged_of
 from intake_nwbzarr.accessor.spikes.units import (
     EVENT_TIMES,
@@ -156,9 +156,7 @@ def _times(dataset: xr.Dataset, shown: ShownObject) -> str | SessionTime | None:
         plain = {each.label: each.variable for each in columns if not each.bounds}
         found = (plain[wanted] for wanted in ROW_TIMES if wanted in plain)
         return next((name for name in found if dataset.variables[name].ndim == 1), None)
-    dims = {dim for name in shown.variables for dim in dataset.variables[name].dims}
-    times = [time for time in session_times(dataset) if time.dim in dims]
-    return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
+    return event_time_of(dataset, shown)
 
 
 def _named_column(
@@ -184,7 +182,7 @@ def _of_events(
     alone = dataset.attrs.get("nwb_path") == shown.path
     prefix = "" if alone else f"{shown.name}_"
     described = {"units": "1", "counted": variable.attrs.get("nwb_path", shown.path)}
-    rest = xr.Dataset(attrs=dataset.attrs)
+    rest = dataset.drop_vars(list(dataset.variables))  # what says where it is from
     is_series = not isinstance(times, str)
     if by is None:
         spikes = Spikes(values, np.zeros(1, np.int64), np.array([size]))

@@ -39,6 +39,7 @@ def pieces_of(dataset: xr.Dataset, time: SessionTime, index: LazyTimeIndex, runs
     view = TimestampView(PieceTimestamps(index.view, runs), range(runs.size))
     attributes = dataset.coords.variables[time.name].attrs
     times = LazyTimeIndex(view, time.dim, time.name, attributes)
+    times.sessions = index.sessions
     return _cut(dataset, time.dim, runs, time.name).assign_coords(times.coordinates())
 
 
@@ -64,7 +65,10 @@ def _cut(dataset: xr.Dataset, dim: Hashable, runs: Runs, indexed: Hashable | Non
 def _piece(variable: xr.Variable, dim: Hashable, runs: Runs) -> xr.Variable:
     if not is_lazy(variable):
         return variable.isel({dim: runs.positions()})
-    return lazy_variable(variable.dims, PieceArray(variable, dim, runs), variable.attrs, cache=True)
+    # Where it is from, and how it is written; not how the whole of it is best cut.
+    encoding = {key: value for key, value in variable.encoding.items() if key != "preferred_chunks"}
+    array = PieceArray(variable, dim, runs)
+    return lazy_variable(variable.dims, array, variable.attrs, encoding, cache=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,9 @@ from intake_nwbzarr.neurodata.types import ancestry
 
 SPIKES, OBSERVED = "spike_times", "obs_intervals"
 
+# Those of units, and of kinds of events.
+TIMES = (SPIKES, "event_times")
+
 
 @dataclass(frozen=True)
 class _Kept:
@@ -70,8 +73,7 @@ def restricted_rows(
     ragged = {column.column: column for column in columns if column.bounds}
     _check_spikes(dataset, table, ragged)
     restricted = dataset
-    if SPIKES in ragged:
-        spikes = ragged[SPIKES]
+    for spikes in (ragged[name] for name in TIMES if name in ragged):
         starts, counts = bounds_of_rows(dataset, spikes.bounds[0], spikes.variable)
         kept = _kept(dataset, table, spikes, starts, counts, windows)
         for pair in (spikes.bounds[0], *_parallel(dataset, columns, counts)):
@@ -98,7 +100,7 @@ def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, Sho
         )
     if present and SPIKES not in ragged:
         raise _undivided(dataset, table, path, present)
-    for name in (SPIKES, OBSERVED):
+    for name in (*TIMES, OBSERVED):
         if name in ragged and ragged[name].bounds[0][0] is None:
             raise SelectionError(
                 f"{ragged[name].variable!r} is compact: its rows follow one another without gaps, as those "
@@ -162,7 +164,7 @@ def _parallel(dataset: xr.Dataset, columns: list[ShownColumn], counts: NDArray[n
     for column in columns:
         kinds = ancestry(str(dataset.variables[column.variable].attrs.get("neurodata_type")))
         apart = {"DynamicTableRegion", "TimeSeriesReferenceVectorData"} & set(kinds)
-        if column.bounds and not apart and column.column not in {SPIKES, OBSERVED}:
+        if column.bounds and not apart and column.column not in {*TIMES, OBSERVED}:
             own = np.asarray(dataset.variables[column.bounds[0][1]].values, np.int64)
             if np.array_equal(own, counts):
                 pairs[column.bounds[0]] = None
