@@ -155,9 +155,10 @@ class OfTables:
         --------
         >>> ds.nwb.intervals("trials").query("stop_time - start_time > 1")  # doctest: +SKIP
         """
+        from intake_nwbzarr.accessor.sessions import frame_of
         from intake_nwbzarr.accessor.tables.intervals import intervals
 
-        return intervals(self._dataset, name)
+        return frame_of(self._dataset, intervals(self._dataset, name))
 
     def to_dataframe(self, name: str | None = None) -> pd.DataFrame:
         """Give a table, a series or events as a pandas DataFrame, from the rows that this Dataset has.
@@ -200,6 +201,7 @@ class OfTables:
         --------
         >>> ds.nwb.to_dataframe("units").spike_times.map(len)  # doctest: +SKIP
         """
+        from intake_nwbzarr.accessor.sessions import frame_of
         from intake_nwbzarr.accessor.tables.dataframe import to_dataframe
 
-        return to_dataframe(self._dataset, name)
+        return frame_of(self._dataset, to_dataframe(self._dataset, name))

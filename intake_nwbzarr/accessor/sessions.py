@@ -41,6 +41,13 @@ def with_origin(dataset: xr.Dataset, location: Location, session: Mapping[str, A
     return dataset
 
 
+def frame_of(dataset: xr.Dataset, frame: pd.DataFrame) -> pd.DataFrame:
+    """Note in a DataFrame's attributes which session it is from, as its Dataset says it."""
+    attributes = dataset.attrs
+    frame.attrs |= {name: attributes[name] for name in (*_KEPT, "nwb_location") if name in attributes}
+    return frame
+
+
 @dataclass(frozen=True)
 class Session:
     """What is known of the session that an object is from.
@@ -125,7 +132,7 @@ def check_same_session(own: xr.Dataset | Mapping[Any, Any], other: object, what:
         case xr.DataArray():
             without = f"{what}.drop_encoding()"
         case _:
-            without = f"{what}.to_numpy()"
+            without = f"call {what}.attrs.clear() before"
     raise SessionMismatchError(
         f"What is given as {what} is of the session {given}, but this is of the session {known}, and times "
         "of different sessions cannot be compared. Open both from one session. If the two files do share one "

@@ -57,6 +57,8 @@ CALLS: dict[str, Callable[[Path, Path], Any]] = {
     "align, sent": lambda a, b: series(a).nwb.align(
         pickle.loads(pickle.dumps(opened(b)["trials_start_time"])), (0, 0.2)
     ),
+    "align, a DataFrame": lambda a, b: series(a).nwb.align(opened(b).nwb.to_dataframe("trials"), (0, 0.2)),
+    "restrict, intervals": lambda a, b: series(a).nwb.restrict(opened(b).nwb.intervals("trials")),
     "align units": lambda a, b: opened(a, "units").nwb.align(opened(b, "intervals/trials"), (0, 1), bin=0.1),
     "align an array": lambda a, b: opened(a)["speed"].nwb.align(opened(b, "intervals/trials"), (0, 0.2)),
     "align a node": lambda a, b: xr.open_datatree(a, engine="nwbzarr")["acquisition/speed"].nwb.align(
