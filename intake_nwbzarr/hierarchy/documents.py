@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -117,9 +118,20 @@ async def load_documents(transport: Transport) -> Documents:
     if asked is True and not documents.consolidated:
         raise MetadataError(
             f"{transport.location} has no consolidated metadata, and consolidated=True was asked for. Leave "
-            f"that out to open it by listing it, or write them with: nwbzarr consolidate {transport.location}"
+            f"that out to open it by listing it. {how_to_consolidate(transport)}"
         )
     return documents
+
+
+def how_to_consolidate(transport: Transport) -> str:
+    """A sentence that says who can write consolidated metadata, and how, ending in the command."""
+    where = shlex.quote(str(transport.location))
+    if transport.writable:
+        return f"Its owner can fix this with: nwbzarr consolidate {where}"
+    return (
+        "Its owner can write them with `nwbzarr consolidate` where it is stored as a folder or on S3. A "
+        f"snapshot opens it without listing it again: nwbzarr snapshot {where}"
+    )
 
 
 type _Answer = Fetched | AccessError | None

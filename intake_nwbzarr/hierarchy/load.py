@@ -24,7 +24,12 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
     warn_caller,
 )
-from intake_nwbzarr.hierarchy.documents import Documents, find_documents, list_documents
+from intake_nwbzarr.hierarchy.documents import (
+    Documents,
+    find_documents,
+    how_to_consolidate,
+    list_documents,
+)
 from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, safe_path
@@ -110,8 +115,8 @@ def open_hierarchy(
         )
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
-            f"{where} has no consolidated metadata: they took {documents.requests} requests instead of 2. "
-            f"Whoever owns it can repair that with: nwbzarr consolidate {where}",
+            f"{where} has no consolidated metadata: reading the metadata took {documents.requests} requests "
+            f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
         )
     return hierarchy
@@ -320,8 +325,8 @@ class Hierarchy(Mapping[str, Node]):
         self._children = None
         warn_caller(
             f"{path!r} is stored in {self.location}, but its consolidated metadata do not list it: they are "
-            f"stale, and may hide more. Its owner can fix this with: nwbzarr consolidate {self.location}; "
-            "consolidated=False opens everything that is stored.",
+            "stale, and may hide more. consolidated=False opens everything that is stored. "
+            f"{how_to_consolidate(self.transport)}",
             StaleMetadataWarning,
         )
         return True

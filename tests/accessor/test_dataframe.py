@@ -272,3 +272,9 @@ def _voltage(nwbfile: Any) -> ElectricalSeries:
     voltage = ElectricalSeries(name="voltage", data=np.zeros((9, 1)), electrodes=region, rate=10.0)
     nwbfile.add_acquisition(voltage)
     return voltage
+
+
+def test_one_value_says_how_to_select_a_row(dataset: xr.Dataset) -> None:
+    with pytest.raises(SelectionError, match=r"isel\(time=\[3\]\)"):
+        dataset[["lick"]].isel(lick_time=3).nwb.to_dataframe("lick")
+    assert dataset[["lick"]].isel(lick_time=[3]).nwb.to_dataframe("lick").shape == (1, 1)

@@ -1,7 +1,10 @@
 """Loading: every release's file becomes the same hierarchy."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -100,6 +103,20 @@ def test_without_consolidated_metadata_one_warning_names_the_repair(corpus_dir: 
     assert caught[0].filename == __file__
     assert not hierarchy.consolidated
     assert hierarchy["acquisition/response0/data"].shape == (50,)
+
+
+@pytest.mark.parametrize("archived", [True, False])
+def test_the_command_that_a_warning_names_works(archived: bool, corpus_dir: Corpus, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(corpus_dir("icephys", "0.3.0"), tmp_path / "a session.nwb.zarr"))
+    store = Path(shutil.make_archive(str(folder), "zip", folder)) if archived else folder
+    with pytest.warns(UnconsolidatedWarning) as caught:
+        open_hierarchy(store)
+    command = shlex.split(str(caught[0].message).rpartition(": nwbzarr ")[2])
+    assert command[0] == ("snapshot" if archived else "consolidate")
+    ran = subprocess.run(
+        [sys.executable, "-m", "intake_nwbzarr", *command], cwd=tmp_path, capture_output=True, timeout=60
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_zarr_3_file_without_consolidated_metadata_opens_too(corpus_dir: Corpus, tmp_path: Path) -> None:

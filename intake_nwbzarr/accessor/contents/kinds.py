@@ -16,6 +16,9 @@ from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 
 __all__ = ["ShownObject", "attributes_of", "find_object", "shown_objects"]
 
+# Of more candidates than this, an error names the first.
+_MOST_NAMES = 20
+
 
 def shown_objects(dataset: xr.Dataset) -> list[ShownObject]:
     """List the neurodata objects of a Dataset, reading nothing.
@@ -75,7 +78,9 @@ def find_object(
     where = dataset.attrs.get("nwb_location", "this Dataset")
     known = [each.name for each in candidates]
     if not candidates:
-        raise NodeNotFoundError(f"There are no {what} in this view of {where}.")
+        raise NodeNotFoundError(
+            f"There are no {what} in this view of {where}; ds.nwb.describe() lists what there is."
+        )
     found = candidates if name is None else _named(candidates, name)
     if len(found) == 1:
         return found[0]
@@ -83,12 +88,14 @@ def find_object(
         names = [*known, *(each.path for each in candidates)]
         close = difflib.get_close_matches(str(name), names, n=3) or known[:3]
         raise NodeNotFoundError(
-            f"No {name!r} among the {what} in this view of {where}; the closest are "
-            f"{', '.join(map(repr, close))}."
+            f"No {name!r} among the {what} in this view of {where}; did you mean "
+            f"{' or '.join(map(repr, close))}?"
         )
+    choices = [repr(each.name if name is None else each.path) for each in found]
+    more = len(choices) - _MOST_NAMES
     raise OptionError(
-        f"Several {what} would do in this view of {where}: name one of "
-        f"{', '.join(repr(each.name if name is None else each.path) for each in found)}."
+        f"Several {what} would do in this view of {where}: name one of {', '.join(choices[:_MOST_NAMES])}"
+        + (f", or of {more:,} more that ds.nwb.describe() lists." if more > 0 else ".")
     )
 
 

@@ -128,7 +128,10 @@ def _between(
     if stop == np.inf:
         series = series.isel({time.dim: slice(0, max(_MOST_VALUES // across, 1))})
     if series.sizes[time.dim] == 0:
-        raise SelectionError(f"{found.name!r} has no samples between start={start!r} and stop={stop!r}.")
+        first = f"start={start!r}" if start > -np.inf else "its beginning"
+        last = f"stop={stop!r}" if stop < np.inf else "its end"
+        between = f" between {first} and {last}" if np.isfinite(start) or np.isfinite(stop) else " here"
+        raise SelectionError(f"{found.name!r} has no samples{between}.")
     return series
 
 

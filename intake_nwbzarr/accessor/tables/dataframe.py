@@ -162,7 +162,12 @@ def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
     import pandas as pd
 
     variable = dataset.variables[str(series.main)]
-    if not 1 <= variable.ndim <= 2:
+    if not variable.ndim:
+        raise SelectionError(
+            f"{series.path!r} is a single value here: its samples were selected as a scalar, or reduced. "
+            "Select a list of one, as isel(time=[3]), for a DataFrame of one row."
+        )
+    if variable.ndim > 2:
         raise SelectionError(
             f"{series.path!r} has the dimensions {variable.dims}, of which a DataFrame shows one or two: "
             "select from the others first, as isel(...=0)."
