@@ -115,15 +115,17 @@ def column_parts(
 
 def _saying_whose(table: Table, part: Part) -> Part:
     """Values of a ragged column that say they are of all rows: selecting rows leaves them alone."""
+    # xarray's own to_dataframe() would repeat every value for every row.
+    whole = f"ds.nwb.to_dataframe({table.path.rpartition('/')[2]!r}) has a cell for each"
     if table.is_of("Units") and part.name == "spike_times":
         comment = (
             "spike times of all units, one unit after the other, whichever units are selected: "
-            "ds.nwb.spike_times(id) gives those of one unit"
+            f"ds.nwb.spike_times(id) gives those of one unit, {whole}"
         )
     else:
         comment = (
             "values of all rows, one row after the other, whichever rows are selected: "
-            f"ds.nwb.ragged({part.name!r})[i] gives those of row i"
+            f"ds.nwb.ragged({part.name!r})[i] gives those of row i, {whole}"
         )
     # CF conventions 2.6.2: what says more about the data. One that the file has is kept.
     return replace(part, attributes={"comment": comment, **part.attributes})

@@ -215,3 +215,5 @@ def test_values_of_all_rows_say_so_and_name_the_call_that_gives_one_row(
     np.testing.assert_array_equal(one.nwb.spike_times(UNITS[2]), TRAINS[2])
     assert "ds.nwb.ragged('tags')[i] gives those of row i" in ragged[f"{prefix}tags"]
     assert one.nwb.ragged("tags")[0].tolist() == TAGS[2]
+    assert "ds.nwb.to_dataframe('units') has a cell for each" in ragged[f"{prefix}tags"]
+    assert one.nwb.to_dataframe("units").tags.tolist()[0].tolist() == TAGS[2]

@@ -172,7 +172,7 @@ def test_the_units_table_has_the_names_users_expect(corpus_dir: CorpusDir) -> No
     ]
     assert parts["spike_times"].attributes == {
         "comment": "spike times of all units, one unit after the other, whichever units are selected: "
-        "ds.nwb.spike_times(id) gives those of one unit",
+        "ds.nwb.spike_times(id) gives those of one unit, ds.nwb.to_dataframe('units') has a cell for each",
         "neurodata_type": "VectorData",
         "nwb_path": "units/spike_times",
         "description": "the spike times for each unit in seconds",
