@@ -344,7 +344,12 @@ def test_what_could_not_be_compared_is_2_whoever_reads(tmp_path: Path) -> None:
 
 def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: StaticServer) -> None:
     http_server.fault("stall", times=100)
-    arguments = [sys.executable, "-m", "intake_nwbzarr", "verify", f"{http_server.url}/a.nwb.zarr"]
+    # Of a shell's background job Ctrl-C is ignored, whatever it runs: here it is not.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from intake_nwbzarr.cli import main; main()"
+    )
+    arguments = [sys.executable, "-c", code, "verify", f"{http_server.url}/a.nwb.zarr"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 60
         while not http_server.count() and time.monotonic() < deadline:
