@@ -92,9 +92,10 @@ def demo(
     output: Annotated[Path | None, typer.Option(help="Where the picture and the catalog are kept.")] = None,
 ) -> None:
     """Show the main job from end to end on this machine: two sessions, an S3 server, a catalog, a picture."""
+    from intake_nwbzarr.arguments import local_path
     from intake_nwbzarr.demo.tour import run_demo
 
-    run_demo(_Output(), output or Path("nwbzarr-demo"))
+    run_demo(_Output(), local_path(output or "nwbzarr-demo", "The folder of the demo is a local path"))
 
 
 @app.command()

@@ -247,10 +247,11 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
         ``.zip`` of a store at either, an open zarr Store, or a Location.
     storage_options
         In s3fs' vocabulary: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
-        ``client_kwargs`` (``endpoint_url``, ``region_name``), ``requester_pays``; ``headers`` for https; and
-        ``instance_role``, ``addressing_style``, ``allow_external``, ``ship_credentials``, ``timeouts``
-        (see `intake_nwbzarr.storage_options.Timeouts`), ``chunk_cache`` and ``revalidate`` (see
-        `intake_nwbzarr.cache_option`), ``consolidated`` (as the keyword of that name).
+        ``client_kwargs`` (``endpoint_url``, ``region_name``, ``verify``), ``requester_pays``, ``use_ssl``;
+        ``headers`` for https; and ``verify``, ``instance_role``, ``addressing_style``, ``allow_external``,
+        ``ship_credentials``, ``timeouts`` (see `intake_nwbzarr.storage_options.Timeouts`), ``chunk_cache``
+        and ``revalidate`` (see `intake_nwbzarr.cache_option`), ``consolidated`` (as the keyword of that
+        name).
 
     Raises
     ------
