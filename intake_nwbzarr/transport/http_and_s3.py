@@ -152,6 +152,13 @@ class HttpTransport(Transport):
 
     async def _fetched(self, answer: Answer, key: str) -> Fetched | Failure | None:
         if answer.status in {200, 206}:
+            if not is_document(key) and _is_web_page(answer):
+                # Nothing tells whether it is missing, moved, or behind a login.
+                return Failure(
+                    ResponseError,
+                    "the server answered with a web page instead of the object",
+                    advice="Where it does so for what is missing, chunks that are left out cannot be told.",
+                )
             self._found_by_redirect |= answer.redirected
             return Fetched(answer.body, answer.headers.get("ETag"), answer.size)
         if is_document(key) and answer.status == 410:
@@ -404,6 +411,14 @@ class S3Transport(HttpTransport):
             scheme, _, host = endpoint.partition("://")
             return f"{scheme}://{self._bucket}.{host}/{path}"
         return f"{endpoint}/{self._bucket}" + (f"/{path}" if path else "")
+
+
+def _is_web_page(answer: Answer) -> bool:
+    """Whether an answer both says that it is HTML and begins so: no chunk does that."""
+    begins = (
+        bytes(answer.body[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
+    )
+    return begins and answer.headers.get("Content-Type", "").lower().startswith("text/html")
 
 
 def error_code(answer: Answer) -> str:

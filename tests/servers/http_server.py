@@ -21,6 +21,7 @@ class StaticServer(LoopbackServer):
         # Whether objects have an ETag; where everything is instead, as of a portal.
         self.etags = True
         self.forward_to: str | None = None
+        self.content_type = "application/octet-stream"
 
     async def answer(self, request: web.Request) -> Response:
         path, _, query = request.raw_path.partition("?")
@@ -39,5 +40,5 @@ class StaticServer(LoopbackServer):
         etag = f'"{md5(body, usedforsecurity=False).hexdigest()}"'
         if self.etags and request.headers.get("If-None-Match") == etag:
             return Response(304, b"", {"ETag": etag})
-        tagged = {"ETag": etag} if self.etags else {}
+        tagged = {"Content-Type": self.content_type} | ({"ETag": etag} if self.etags else {})
         return partial(body, request.headers.get("Range"), tagged | {"Accept-Ranges": "bytes"})

@@ -97,6 +97,8 @@ async def scripted(script: Script, **options: object) -> AsyncIterator[Scripted]
         yield seen
     finally:
         server.close()
+        # Connections that were just accepted have a task that must begin before it can end.
+        await settle()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks)

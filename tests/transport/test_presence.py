@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr import open_nwb
-from intake_nwbzarr.errors import LocationNotFoundError, ObjectChangedError, TransportError
+from intake_nwbzarr.errors import LocationNotFoundError, ObjectChangedError, ResponseError, TransportError
 from intake_nwbzarr.transport import presence
 from intake_nwbzarr.transport.contract import Transport
 from tests.servers.http_server import StaticServer
@@ -217,3 +217,14 @@ def test_a_server_without_etags_says_only_whether_a_session_is_there(
     shutil.rmtree(session)
     with pytest.raises(TransportError, match="not there any more"):
         second["data"].load()
+
+
+def test_a_web_page_instead_of_a_chunk_is_an_error_that_says_so(
+    session: Path, http_server: StaticServer
+) -> None:
+    dataset = opened(f"{http_server.url}/a.nwb.zarr")
+    for chunk in chunks(session):
+        chunk.write_bytes(b"<!DOCTYPE html><title>Not found</title>")
+    http_server.content_type = "text/html; charset=utf-8"
+    with pytest.raises(ResponseError, match="a web page"):
+        dataset["data"].load()
