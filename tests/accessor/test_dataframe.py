@@ -278,3 +278,25 @@ def test_one_value_says_how_to_select_a_row(dataset: xr.Dataset) -> None:
     with pytest.raises(SelectionError, match=r"isel\(time=\[3\]\)"):
         dataset[["lick"]].isel(lick_time=3).nwb.to_dataframe("lick")
     assert dataset[["lick"]].isel(lick_time=[3]).nwb.to_dataframe("lick").shape == (1, 1)
+
+
+def test_an_object_of_another_kind_is_said_to_be_one(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_acquisition(TimeSeries(name="raw", data=np.zeros((3, 2, 2)), unit="V", rate=10.0))
+    nwbfile.add_acquisition(Images(name="photos", images=[GrayscaleImage(name="dot", data=np.eye(2))]))
+    nwb = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr").nwb
+    with pytest.raises(
+        NodeNotFoundError, match=r"No 'dot' among .*: it is a GrayscaleImage\. They are 'raw'"
+    ):
+        nwb.to_dataframe("dot")
+    with pytest.raises(SelectionError, match=r"isel\(\{'raw_dim_2': 0\}\)"):
+        nwb.to_dataframe("raw")
+
+
+def test_an_error_about_many_objects_names_some(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    for number in range(50):
+        nwbfile.add_acquisition(TimeSeries(name=f"s{number}", data=[1.0], unit="V", rate=1.0))
+    nwb = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr").nwb
+    with pytest.raises(OptionError, match=r"name one of .*30 more that ds\.nwb\.describe\(\) lists"):
+        nwb.to_dataframe()

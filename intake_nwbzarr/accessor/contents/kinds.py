@@ -85,6 +85,13 @@ def find_object(
     if len(found) == 1:
         return found[0]
     if not found:
+        others = _named(shown_objects(dataset), name) if name else []
+        if others:
+            raise NodeNotFoundError(
+                f"No {name!r} among the {what} in this view of {where}: it is a "
+                f"{others[0].neurodata_type or 'DynamicTable'}. They are "
+                f"{', '.join(map(repr, known[:_MOST_NAMES]))}{', ...' * (len(known) > _MOST_NAMES)}."
+            )
         names = [*known, *(each.path for each in candidates)]
         close = difflib.get_close_matches(str(name), names, n=3) or known[:3]
         raise NodeNotFoundError(

@@ -241,6 +241,8 @@ def _masks(dataset: xr.Dataset, picture: _Picture, plane: int, roi: int | None) 
     assert picture.column is not None  # noqa: S101
     ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
     chosen = np.arange(len(ids)) if roi is None else np.flatnonzero(ids == roi)
+    if not len(ids):
+        raise SelectionError(f"{picture.shown.name!r} has no ROIs here.")
     if not len(chosen):
         shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
         raise SelectionError(f"There is no ROI {roi!r} in {picture.shown.name!r}; the ids are {shown}.")

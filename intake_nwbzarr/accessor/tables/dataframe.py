@@ -170,7 +170,7 @@ def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
     if variable.ndim > 2:
         raise SelectionError(
             f"{series.path!r} has the dimensions {variable.dims}, of which a DataFrame shows one or two: "
-            "select from the others first, as isel(...=0)."
+            f"select from the others first, as isel({{{variable.dims[-1]!r}: 0}})."
         )
     timed = [dim for dim in variable.dims if _time_name(dataset, str(dim)) is not None]
     rows = str(timed[0] if timed else variable.dims[0])
