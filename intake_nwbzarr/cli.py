@@ -7,13 +7,17 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from intake_nwbzarr import __version__
+
+if TYPE_CHECKING:
+    from intake_nwbzarr.hierarchy.load import Hierarchy
+    from intake_nwbzarr.prepare.chunks import ChunkCounts
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",
@@ -105,6 +109,9 @@ def info(
     consolidated: Annotated[
         bool, typer.Option(help="Use consolidated metadata, or list what is stored where they are stale.")
     ] = True,
+    chunks: Annotated[
+        bool, typer.Option(help="Count the chunks that are stored, by listing them where that can be done.")
+    ] = True,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
@@ -113,18 +120,38 @@ def info(
     """Print what a session holds, and what it took to find out."""
     import xarray as xr
 
-    from intake_nwbzarr import track_requests
+    from intake_nwbzarr import open_hierarchy, track_requests
+    from intake_nwbzarr.prepare.chunks import count_chunks
 
+    options = _storage_options(anon, profile, endpoint_url, requester_pays)
+    asked = None if consolidated else False
     with track_requests() as log:
         dataset = xr.open_dataset(
-            location,
-            engine="nwbzarr",
-            group=group,
-            consolidated=None if consolidated else False,
-            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
+            location, engine="nwbzarr", group=group, consolidated=asked, storage_options=options
         )
         _print(repr(dataset))
     _print(f"\n{log}")
+    if chunks:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # told by the first opening
+            hierarchy = open_hierarchy(location, options, consolidated=asked)
+            counts = count_chunks(hierarchy, _own_path(group, hierarchy))
+        _show_chunks(counts)
+
+
+def _own_path(group: str | None, hierarchy: Hierarchy) -> str:
+    """Return an object's path in the session's own file; for a pattern that of everything, which is empty."""
+    from intake_nwbzarr.errors import NWBZarrError
+
+    try:
+        target = hierarchy.resolve((group or "").strip("/"), look_up=True)
+    except NWBZarrError:
+        return ""
+    return target.path if target.hierarchy is hierarchy else ""
+
+
+def _show_chunks(counts: ChunkCounts | None) -> None:
+    _print(f"\nChunks: {counts or 'not counted, the storage cannot be listed.'}")
 
 
 @app.command()
@@ -215,6 +242,9 @@ def verify(
     profile: Profile = None,
     endpoint_url: Endpoint = None,
     requester_pays: RequesterPays = False,
+    all_chunks: Annotated[
+        bool, typer.Option("--all-chunks", help="Exit with 1 also when a chunk of an array is not stored.")
+    ] = False,
 ) -> None:
     """Compare all that pynwb reads from a session with what xarray shows of it; reads all of it, twice."""
     context.obj.status_of_errors = 2
@@ -232,7 +262,8 @@ def verify(
         _print(f"\nDiffers: {where}\n  pynwb   {difference.raw}\n  xarray  {difference.shown}")
     for missing in found.unshown:
         _print(f"\nNot shown: {_where(missing.path, missing.name)}\n  pynwb   {missing.raw}")
-    if found.different:
+    _show_chunks(found.chunks)
+    if found.different or (all_chunks and (found.chunks is None or found.chunks.incomplete)):
         raise typer.Exit(1)
 
 

@@ -32,6 +32,8 @@ class Limits:
         Threads that decode chunks.
     block_bytes
         Bytes in memory of a block of a dask array, unless other chunks are asked for.
+    bytes_at_open
+        Bytes that opening one session may read: ids, regions, scalars and the like, decoded.
     """
 
     # Hundreds of small reads, as S3 serves them best; of large ones, their bytes let fewer at once.
@@ -39,6 +41,8 @@ class Limits:
     bytes_in_flight: int = 512 * 2**20
     decoding_threads: int = field(default_factory=_threads_of_this_machine)
     block_bytes: int = 128 * 2**20
+    # 30 million ids. A shape is written in a few bytes, and memory for it is taken before anything is read.
+    bytes_at_open: int = 256 * 2**20
 
 
 def set_limits(
@@ -47,12 +51,13 @@ def set_limits(
     bytes_in_flight: float | str | None = None,
     decoding_threads: int | None = None,
     block_bytes: float | str | None = None,
+    bytes_at_open: float | str | None = None,
 ) -> Limits:
     """Set how much this process does at once: for all sessions, also those that are open, from now on.
 
     Other processes have their own limits. They begin with those that their environment names, in
-    ``NWBZARR_REQUESTS``, ``NWBZARR_BYTES_IN_FLIGHT``, ``NWBZARR_DECODING_THREADS`` and
-    ``NWBZARR_BLOCK_BYTES``.
+    ``NWBZARR_REQUESTS``, ``NWBZARR_BYTES_IN_FLIGHT``, ``NWBZARR_DECODING_THREADS``, ``NWBZARR_BLOCK_BYTES``
+    and ``NWBZARR_BYTES_AT_OPEN``.
 
     Parameters
     ----------
@@ -67,6 +72,9 @@ def set_limits(
         Bytes in memory of a dask block, at least 1 MB, where `chunks` does not say more: a number or a text
         such as ``"64 MB"``; 128 MiB unless set. Of sessions that are opened from now on, by the process that
         opens them; see `intake_nwbzarr.arrays.preferred_chunks`.
+    bytes_at_open
+        Bytes that opening one session may read, of ids, regions, scalars and the like, at least 1 MB; 256 MiB
+        unless set. Times that ``decode_times=True`` or ``share_time=True`` read are not among them.
 
     Returns
     -------
@@ -92,6 +100,7 @@ def set_limits(
         "bytes_in_flight": bytes_in_flight,
         "decoding_threads": decoding_threads,
         "block_bytes": block_bytes,
+        "bytes_at_open": bytes_at_open,
     }
     changed = {name: _understood(name, value, name) for name, value in given.items() if value is not None}
     with _lock:
@@ -168,4 +177,5 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "bytes_in_flight": _Kind("the bytes of answers in flight", _SOME_BYTES, _bytes),
     "decoding_threads": _Kind("the threads that decode", _A_COUNT, _count),
     "block_bytes": _Kind("the bytes of a dask block", _SOME_BYTES, _bytes),
+    "bytes_at_open": _Kind("the bytes that opening reads", _SOME_BYTES, _bytes),
 }

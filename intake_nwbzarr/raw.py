@@ -24,6 +24,7 @@ from intake_nwbzarr.hierarchy.links import parse_reference
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.store import HierarchyStore
+from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location import Location
 
 
@@ -90,6 +91,7 @@ def open_nwb(
 
 
 def _read(store: HierarchyStore) -> NWBFile:
+    _check_size(store.hierarchy)
     try:
         return _HierarchyIO(store).read()
     except Exception:
@@ -181,6 +183,23 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
             return target.path.rpartition("/")[2], self._other_files[number][target.path]
         except KeyError as error:
             raise LinkError(f"{reference} leads nowhere in {target.hierarchy.location}.") from error
+
+
+def _check_size(hierarchy: Hierarchy) -> None:
+    """Refuse more than opening may read: of regions, pynwb looks at every row."""
+    regions = [
+        node
+        for node in hierarchy.understood()
+        if isinstance(node, ArrayNode) and (node.neurodata_type == "DynamicTableRegion" or node.ndim == 0)
+    ]
+    taken, allowed = sum(node.size * node.dtype.itemsize for node in regions), limits().bytes_at_open
+    if taken > allowed:
+        largest = max(regions, key=lambda node: node.size)
+        raise LimitError(
+            f"pynwb would read {taken:,} bytes to open {hierarchy.location}, where {allowed:,} are allowed; "
+            f"{largest.path!r} declares {largest.size:,} elements. If the file is whole, allow more with "
+            "intake_nwbzarr.set_limits(bytes_at_open=...)."
+        )
 
 
 # Of a larger array pynwb may want a part only.

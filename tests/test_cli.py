@@ -211,7 +211,9 @@ def test_verify_counts_what_is_equal_by_type(
     url = s3_server.upload(s3_server.public_bucket, "cli/b.nwb.zarr", corpus_dir("ophys", "0.14.0"))
     result = nwbzarr("verify", url, "--anon", "--endpoint-url", s3_server.endpoint_url)
     assert result.status == 0, result.err
-    first, empty, head, *rows = result.out.splitlines()
+    table, _, chunks = result.out.partition("\nChunks: ")
+    assert re.match(r"(\d+) of \d+ chunks stored", chunks)
+    first, empty, head, *rows = table.splitlines()
     assert first.endswith(", 0 different, 0 not shown.")
     assert empty == ""
     assert head.split() == ["type", "equal", "different", "not", "shown"]
@@ -272,9 +274,9 @@ def test_download_says_what_it_did_and_the_copy_opens(
     options = ("--anon", "--endpoint-url", s3_server.endpoint_url)
     first = nwbzarr("download", url, folder, *options)
     assert (first.status, first.err) == (0, "")
-    assert re.fullmatch(
-        rf"{url}: (\d+) objects, [\d.]+ kB, verified, in {folder} \(\1 fetched\)\.\n", first.out
-    )
+    line, chunks = first.out.split("\n", 1)
+    assert re.fullmatch(rf"{url}: (\d+) objects, [\d.]+ kB, verified, in {folder} \(\1 fetched\)\.", line)
+    assert re.match(r"Chunks: \d+ of \d+ chunks stored", chunks)
     again = nwbzarr("download", url, folder, *options)
     assert re.search(r": (\d+) objects, .* \(0 fetched, \1 were there already\)", again.out)
     assert "<xarray.Dataset>" in nwbzarr("info", folder).out
@@ -358,3 +360,18 @@ def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: Static
         out, error = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
     assert "Traceback" not in error
+
+
+def test_chunks_that_are_not_stored_are_told_and_are_status_1_where_all_are_asked_for(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    session = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "a.nwb.zarr"))
+    shutil.rmtree(session / "units/spike_times/c")
+    for command in (("info", session), ("info", session, "--group", "units"), ("verify", session)):
+        result = nwbzarr(*command)
+        assert result.status == 0
+        assert "units/spike_times: 0 of 1 chunk stored; it reads as its fill value" in result.out
+    assert "Chunks:" not in nwbzarr("info", session, "--no-chunks").out
+    assert nwbzarr("verify", session, "--all-chunks").status == 1
+    stale = nwbzarr("info", session, "--no-consolidated")
+    assert (stale.status, stale.err) == (0, "")

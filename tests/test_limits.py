@@ -33,7 +33,8 @@ from tests.arrays.stored_arrays import write
 from tests.servers.http_server import StaticServer
 
 VARIABLES = tuple(
-    f"NWBZARR_{name}" for name in ("REQUESTS", "BYTES_IN_FLIGHT", "DECODING_THREADS", "BLOCK_BYTES")
+    f"NWBZARR_{name}"
+    for name in ("REQUESTS", "BYTES_IN_FLIGHT", "DECODING_THREADS", "BLOCK_BYTES", "BYTES_AT_OPEN")
 )
 
 
@@ -91,10 +92,11 @@ def test_what_means_nothing_is_refused_and_changes_nothing(name: str, given: Any
 
 
 def test_the_environment_is_read_when_limits_are_first_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in zip(VARIABLES, ("32", "128 MiB", " 3 ", "32 MiB"), strict=True):
+    given = ("32", "128 MiB", " 3 ", "32 MiB", "1 GB")
+    for name, value in zip(VARIABLES, given, strict=True):
         monkeypatch.setenv(name, value)
-    assert limits() == Limits(32, 2**27, 3, 2**25)
-    assert set_limits(requests=5) == Limits(5, 2**27, 3, 2**25)
+    assert limits() == Limits(32, 2**27, 3, 2**25, 10**9)
+    assert set_limits(requests=5) == Limits(5, 2**27, 3, 2**25, 10**9)
     monkeypatch.setenv("NWBZARR_REQUESTS", "7")
     assert limits().requests == 5
 

@@ -111,3 +111,13 @@ def test_a_zarr_2_codec_that_another_package_registered_is_used_within_limits(
     chunks[0].write_bytes(bytes(7))
     with pytest.raises((LimitError, ChunkError), match="response0"):
         xr.open_dataset(store, **group).load()
+
+
+def test_a_region_that_declares_more_than_opening_may_read_is_refused(
+    corpus_dir: Corpus, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "a.nwb.zarr"))
+    grid = {"name": "regular", "configuration": {"chunk_shape": [10**8]}}
+    _change(path, "units/electrodes", {"shape": [10**8], "chunk_grid": grid})
+    with pytest.raises(LimitError, match=r"'units/electrodes' declares 100,000,000.*set_limits"):
+        open_nwb(path)

@@ -17,9 +17,12 @@ from intake_nwbzarr.arrays import Readable, StoredArray, read_many
 from intake_nwbzarr.errors import ChunkError, LimitError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.limits import limits
 
-# Ids and regions, of which real sessions have thousands.
+# Times that are decoded when a session is opened.
 LARGEST_AT_OPEN = 2 * 2**30
+
+# Of ids and regions, of which real sessions have thousands.
 MOST_CHUNKS_AT_OPEN = 10**6
 
 # What a short string takes.
@@ -190,15 +193,16 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
     Raises
     ------
     LimitError
-        When what opening needs to know declares more than 2 GiB.
+        When what opening needs to know declares more, in all, than `intake_nwbzarr.set_limits` allows.
     ChunkError
         When a chunk is damaged that a mapper cannot do without.
     """
     everything = together(mappers)
+    taken = chunks = 0
     try:
         wanted = next(everything)
         while True:
-            _check_size(wanted)
+            taken, chunks = _checked_sizes(wanted, taken, chunks)
             try:
                 read = read_many(wanted) if wanted else []
             except ChunkError as error:
@@ -211,20 +215,27 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
         return results
 
 
-def _check_size(arrays: Sequence[StoredArray]) -> None:
+def _checked_sizes(arrays: Sequence[StoredArray], taken: int, chunks: int) -> tuple[int, int]:
+    """Add up bytes and chunks of what one opening reads, and refuse what is too much before it is read."""
     # A shape is written in a few bytes, and memory for it is taken before anything is read.
-    taken = chunks = 0
+    sizes = [_bytes_of(array) for array in arrays]
     for array in arrays:
-        taken += array.size * (STRING_AT_OPEN if array.dtype.kind == "O" else max(array.dtype.itemsize, 1))
         pairs = zip(array.shape, array.chunks, strict=True)
         chunks += prod(-(-length // max(width, 1)) for length, width in pairs)
-        if taken > LARGEST_AT_OPEN or chunks > MOST_CHUNKS_AT_OPEN:
-            raise LimitError(
-                f"{array.node.path!r} in {array.location} declares {array.size:,} elements in chunks of "
-                f"{array.chunks}. Opening would read {taken:,} bytes in {chunks:,} chunks at once, where "
-                f"{LARGEST_AT_OPEN:,} bytes in {MOST_CHUNKS_AT_OPEN:,} are allowed. The file is damaged or "
-                "hostile; open other objects of it with group=."
-            )
+    taken, allowed = taken + sum(sizes), limits().bytes_at_open
+    if taken > allowed or chunks > MOST_CHUNKS_AT_OPEN:
+        size, array = max(zip(sizes, arrays, strict=True), key=lambda pair: pair[0])
+        raise LimitError(
+            f"Opening {array.location} would read {taken:,} bytes in {chunks:,} chunks, where {allowed:,} "
+            f"bytes in {MOST_CHUNKS_AT_OPEN:,} are allowed; {array.node.path!r} declares {array.size:,} "
+            f"elements, {size:,} bytes, in chunks of {array.chunks}. If the file is not damaged, open other "
+            "objects of it with group=, or allow more with intake_nwbzarr.set_limits(bytes_at_open=...)."
+        )
+    return taken, chunks
+
+
+def _bytes_of(array: StoredArray) -> int:
+    return array.size * (STRING_AT_OPEN if array.dtype.kind == "O" else max(array.dtype.itemsize, 1))
 
 
 def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:

@@ -1,5 +1,6 @@
 """Declared sizes: what opening a file may take is bounded, whatever its metadata declare."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from intake_nwbzarr import set_limits
 from intake_nwbzarr.errors import LimitError, MappingWarning
 from tests.hierarchy.stores import array, group, write_store
 
@@ -32,7 +34,7 @@ def test_more_chunks_than_opening_may_read_are_refused(tmp_path: Path) -> None:
         "acquisition/t/id": _array((10**9,), (1,), "int8", **IDS),
     }
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
-    with pytest.raises(LimitError, match=r"'acquisition/t/id' in .* 1,000,000,000 chunks"):
+    with pytest.raises(LimitError, match=r"1,000,000,000 chunks.* 'acquisition/t/id' declares"):
         xr.open_dataset(store, engine="nwbzarr")
 
 
@@ -44,6 +46,26 @@ def test_what_many_arrays_take_together_is_bounded(tmp_path: Path) -> None:
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
     with pytest.raises(LimitError, match="2,400,000,000 bytes in 6 chunks"):
         xr.open_dataset(store, engine="nwbzarr")
+
+
+def test_what_opening_may_read_can_be_set(tmp_path: Path) -> None:
+    nodes: dict[str, dict[str, Any]] = {
+        "acquisition": group(),
+        "acquisition/t": group(**TABLE, colnames=[]),
+        "acquisition/t/id": _array((10**6,), (10**6,), "int64", **IDS),
+    }
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    before = set_limits()
+    set_limits(bytes_at_open="2 MB")
+    try:
+        with pytest.raises(LimitError, match=r"set_limits\(bytes_at_open"):
+            xr.open_dataset(store, engine="nwbzarr")
+        set_limits(bytes_at_open="20 MB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # all ids are 0
+            assert 10**6 in xr.open_dataset(store, engine="nwbzarr", group="acquisition/t").sizes.values()
+    finally:
+        set_limits(bytes_at_open=before.bytes_at_open)
 
 
 def test_waveforms_of_an_absurd_length_get_no_times(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.documents import Documents, load_documents
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.prepare.chunks import chunk_grid
 from intake_nwbzarr.prepare.download.record import NAME
 from intake_nwbzarr.transport.requests import Transport, run
 
@@ -102,7 +103,7 @@ def _from_metadata(transport: Transport) -> dict[str, Wanted]:
     hierarchy = Hierarchy(transport.location, transport, documents)
     arrays = [node for path in hierarchy if isinstance(node := hierarchy[path], ArrayNode)]
     names = _document_keys(documents)
-    _check_number(len(names) + sum(_number_of_chunks(node) for node in arrays), transport)
+    _check_number(len(names) + sum(prod(chunk_grid(node)) for node in arrays), transport)
     if hierarchy.specifications not in hierarchy:
         warn_caller(
             f"{transport.location} cannot be listed, so that only what its consolidated metadata name is "
@@ -128,16 +129,8 @@ def chunk_keys(node: ArrayNode) -> Iterator[str]:
         When they cannot be told from the array's metadata.
     """
     stored = layout(node)
-    for coordinates in product(*(range(count) for count in _counts(node))):
+    for coordinates in product(*map(range, chunk_grid(node))):
         yield stored.key(coordinates)
-
-
-def _counts(node: ArrayNode) -> list[int]:
-    return [-(-length // max(width, 1)) for length, width in zip(node.shape, node.chunks, strict=True)]
-
-
-def _number_of_chunks(node: ArrayNode) -> int:
-    return prod(_counts(node))
 
 
 def _check_number(number: int, transport: Transport) -> None:

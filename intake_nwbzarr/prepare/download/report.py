@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from intake_nwbzarr.prepare.chunks import ChunkCounts
 from intake_nwbzarr.transport.log import readable_size
 
 
@@ -48,6 +49,9 @@ class Download:
         Objects of an earlier download that the session does not have any more.
     listed
         Whether the objects were found by listing the session; else by its consolidated metadata.
+    chunks
+        How many chunks its arrays may have, and how many of them the folder holds; None where its metadata
+        cannot be read.
     """
 
     location: str
@@ -57,6 +61,7 @@ class Download:
     fetched: int
     removed: int
     listed: bool
+    chunks: ChunkCounts | None = None
 
     def __str__(self) -> str:
         kept = self.objects - self.fetched
@@ -64,7 +69,7 @@ class Download:
         news += [f"{self.removed:,} removed"] if self.removed else []
         return (
             f"{self.location}: {self.objects:,} objects, {readable_size(self.bytes)}, verified, in "
-            f"{self.folder} ({', '.join(news)})."
+            f"{self.folder} ({', '.join(news)})." + (f"\nChunks: {self.chunks}" if self.chunks else "")
         )
 
 

@@ -10,9 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from intake_nwbzarr.arguments import local_path, shown, takes_storage_options
-from intake_nwbzarr.errors import DownloadError, ObjectChangedError, OptionError
+from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError
+from intake_nwbzarr.hierarchy.documents import Documents
+from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.location import Location, locate
+from intake_nwbzarr.prepare.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.prepare.download.inventory import ROOTS, Inventory, Wanted, take_inventory
 from intake_nwbzarr.prepare.download.objects import fetch_object, is_intact
 from intake_nwbzarr.prepare.download.record import Entry, Journal, read_record
@@ -21,6 +26,8 @@ from intake_nwbzarr.prepare.download.workspace import Workspace, local_errors
 from intake_nwbzarr.transport.contract import Fetched, Unchanged
 from intake_nwbzarr.transport.log import readable_size
 from intake_nwbzarr.transport.requests import Transport, gather, open_transport, run
+
+_DOCUMENTS: Final = {2: (".zgroup", ".zarray", ".zattrs"), 3: ("zarr.json",)}
 
 AT_ONCE: Final = 64
 """Objects that are being fetched, or checked, at a time; the transport's budget may allow fewer requests."""
@@ -134,7 +141,25 @@ class _Downloading:
             fetched=len(self.fetched),
             removed=removed,
             listed=self.inventory.listed,
+            chunks=self._chunks(kept),
         )
+
+    def _chunks(self, keys: Iterable[str]) -> ChunkCounts | None:
+        """Count the chunks that were downloaded, by the metadata beside them."""
+        folder = self.workspace.folder
+        names = _DOCUMENTS[2 if any(key.endswith("/.zarray") for key in keys) else 3]
+        nodes: dict[str, dict[str, msgspec.Raw]] = {}
+        for key in keys:
+            path, _, name = key.rpartition("/")
+            if name in names:
+                nodes.setdefault(path, {})[name] = msgspec.Raw((folder / key).read_bytes())
+        location = locate(folder)
+        documents = Documents(location, 3 if names == _DOCUMENTS[3] else 2, nodes, False, None, 0)
+        try:
+            return count_chunks(Hierarchy(location, open_transport(location), documents), keys=keys)
+        except NWBZarrError:
+            # A download is of what there is, damaged or not.
+            return None
 
     def _adopt(self, before: Mapping[str, Entry]) -> None:
         """Take over from the earlier download what this one has not fetched anew."""

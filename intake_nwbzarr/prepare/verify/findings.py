@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from intake_nwbzarr.prepare.chunks import ChunkCounts
+
 # What is shown of a value in a finding.
 _LONGEST = 120
 
@@ -78,12 +80,16 @@ class Verification:
         The file.
     equal, different, unshown
         One record for each field of each object.
+    chunks
+        How many chunks its arrays may have, and how many are stored; None where the storage cannot be listed.
+        Both sides read what is not stored as fill values, so that it is no difference.
     """
 
     location: str
     equal: tuple[Equal, ...]
     different: tuple[Difference, ...]
     unshown: tuple[Unshown, ...]
+    chunks: ChunkCounts | None = None
 
     @classmethod
     def of(cls, location: str, findings: Iterable[Finding]) -> Verification:

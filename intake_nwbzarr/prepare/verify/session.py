@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
@@ -19,6 +20,7 @@ from intake_nwbzarr.errors import NWBZarrWarning
 from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location import Location
+from intake_nwbzarr.prepare.chunks import count_chunks
 from intake_nwbzarr.prepare.verify.findings import Finding, Unshown, Verification
 from intake_nwbzarr.prepare.verify.identity import compare_identity
 from intake_nwbzarr.prepare.verify.images import compare_array, compare_images, compare_members
@@ -68,7 +70,8 @@ def verify(
         warnings.simplefilter("ignore", NWBZarrWarning)
         as_stored = _open_tree(location, storage_options, mask_and_scale=False)
     with open_nwb(location, storage_options) as nwbfile:
-        return compare(nwbfile, in_units, hierarchy, as_stored=as_stored)
+        compared = compare(nwbfile, in_units, hierarchy, as_stored=as_stored)
+    return replace(compared, chunks=count_chunks(hierarchy))
 
 
 def _open_tree(
@@ -145,8 +148,8 @@ def _compare_at(container: AbstractContainer, path: str, sides: Sides) -> Iterat
 def _unread(sides: Sides) -> Iterator[Finding]:
     """Groups of a type that pynwb does not read, since its schema has no place for them there."""
     read = {sides.path(container) for container in sides.nwbfile.objects.values()}
-    for path in sides.hierarchy:
-        node = sides.hierarchy[path]
+    for node in sides.hierarchy.understood():
+        path = node.path
         kind = node.neurodata_type if isinstance(node, GroupNode) else None
         if kind and path not in read and sides.node(path) is None:
             yield Unshown(path, "", kind, "an object that pynwb does not read")

@@ -1,0 +1,176 @@
+"""Counting chunks: how many each array may have, and how many of them are stored.
+
+A chunk that is not stored is the array's fill value, as Zarr defines, and hdmf-zarr 0.14 leaves out chunks of
+nothing else. So an absent chunk is no error; but what an upload lost looks the same, and only counts tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from math import prod
+from typing import Final
+
+from intake_nwbzarr.arrays.layout import Layout, layout
+from intake_nwbzarr.errors import AccessError, CredentialsError, LimitError, ListingError, MetadataError
+from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.transport.requests import run
+
+MOST_TOLD: Final = 10
+"""Arrays that are named, of those of which chunks are not stored."""
+
+
+@dataclass(frozen=True)
+class ChunkCount:
+    """The chunks, or shards, of one array.
+
+    Parameters
+    ----------
+    path
+        Of the array, in the file.
+    expected, stored
+        How many its shape has room for, and how many there are.
+    """
+
+    path: str
+    expected: int
+    stored: int
+
+    @property
+    def absent(self) -> int:
+        """How many are read as the array's fill value."""
+        return self.expected - self.stored
+
+    def __str__(self) -> str:
+        reads = "; it reads as its fill value" if not self.stored else ""
+        return f"{self.path}: {self.stored:,} of {_chunks(self.expected)} stored{reads}"
+
+
+@dataclass(frozen=True)
+class ChunkCounts:
+    """The chunks of a session, or of a part of it.
+
+    Parameters
+    ----------
+    arrays
+        Those that have chunks, in the order of their paths.
+    """
+
+    arrays: tuple[ChunkCount, ...]
+
+    @property
+    def expected(self) -> int:
+        """How many chunks the shapes of all arrays have room for."""
+        return sum(array.expected for array in self.arrays)
+
+    @property
+    def stored(self) -> int:
+        """How many of them there are."""
+        return sum(array.stored for array in self.arrays)
+
+    @property
+    def incomplete(self) -> tuple[ChunkCount, ...]:
+        """Arrays of which chunks are not stored: first those with none, then by how many are absent."""
+        found = [array for array in self.arrays if array.absent]
+        return tuple(sorted(found, key=lambda array: (array.stored > 0, -array.absent, array.path)))
+
+    def __str__(self) -> str:
+        text = f"{self.stored:,} of {_chunks(self.expected)} stored"
+        if not self.incomplete:
+            return f"{text}."
+        missing = self.expected - self.stored
+        text += (
+            f"; the {missing:,} that are not stored are read as fill values. Writers may leave out chunks of "
+            "fill values, and an incomplete upload loses others: compare with the original."
+        )
+        told = [f"  {array}" for array in self.incomplete[:MOST_TOLD]]
+        more = len(self.incomplete) - len(told)
+        return "\n".join([text, *told, *([f"  and {more:,} more arrays"] if more else [])])
+
+
+def count_chunks(
+    hierarchy: Hierarchy, path: str = "", keys: Iterable[str] | None = None
+) -> ChunkCounts | None:
+    """Count the chunks of all arrays, or of those in a group, by one listing.
+
+    Parameters
+    ----------
+    hierarchy
+        The file; what it links to in others is not counted.
+    path
+        Of the group, or array.
+    keys
+        What is stored, where that is known already.
+
+    Returns
+    -------
+    ChunkCounts or None
+        None where the storage cannot be listed.
+    """
+    if keys is None:
+        try:
+            keys = [entry.key for entry in run(hierarchy.transport.list(path))]
+        except CredentialsError:
+            raise
+        except (ListingError, AccessError):
+            return None
+    grids = _grids(hierarchy, path)
+    stored = dict.fromkeys(grids, 0)
+    for key in keys:
+        array, _, name = key.rpartition("/")
+        while array and array not in grids:
+            array, _, more = array.rpartition("/")
+            name = f"{more}/{name}"
+        if array in grids and grids[array].has(name):
+            stored[array] += 1
+    counts = (ChunkCount(array, grid.expected, stored[array]) for array, grid in grids.items())
+    return ChunkCounts(tuple(count for count in counts if count.expected))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The chunks that an array may have, by the names that they are stored under."""
+
+    layout: Layout
+    counts: tuple[int, ...]
+
+    @property
+    def expected(self) -> int:
+        return prod(self.counts)
+
+    def has(self, name: str) -> bool:
+        """Whether a name in the array's folder is that of one of its chunks."""
+        found = self.layout
+        if not self.counts:
+            return name == (found.separator.join((*found.key_prefix, *found.key_suffix)) or "0")
+        parts = name.split(found.separator)
+        before, after = len(found.key_prefix), len(found.key_suffix)
+        if (*parts[:before], *parts[len(parts) - after :]) != (*found.key_prefix, *found.key_suffix):
+            return False
+        places = parts[before : len(parts) - after]
+        return len(places) == len(self.counts) and all(
+            place.isascii() and place.isdigit() and int(place) < count and str(int(place)) == place
+            for place, count in zip(places, self.counts, strict=True)
+        )
+
+
+def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _Grid]:
+    """The grids of all arrays that can be understood."""
+    grids = {}
+    for node in hierarchy.understood():
+        if isinstance(node, ArrayNode) and (not path or f"{node.path}/".startswith(f"{path}/")):
+            with suppress(MetadataError, LimitError):
+                grids[node.path] = _Grid(layout(node), chunk_grid(node))
+    return grids
+
+
+def chunk_grid(node: ArrayNode) -> tuple[int, ...]:
+    """How many chunks, or shards, an array has along each axis."""
+    pairs = zip(node.shape, node.chunks, strict=True)
+    return tuple(-(-length // max(width, 1)) for length, width in pairs)
+
+
+def _chunks(number: int) -> str:
+    return f"{number:,} chunk" + ("" if number == 1 else "s")
