@@ -18,7 +18,7 @@ from intake_nwbzarr.neurodata.metadata import identity
 from intake_nwbzarr.neurodata.pieces import Dimension, IrregularTime, Part, RegularTime, stored
 from intake_nwbzarr.neurodata.series_members import SeriesMembers
 from intake_nwbzarr.neurodata.series_time import TimeBase
-from intake_nwbzarr.neurodata.texts import paths_of
+from intake_nwbzarr.neurodata.texts import as_strings, paths_of
 
 _FILES = "external_file"
 _FIRST_FRAMES = "starting_frame"
@@ -51,16 +51,18 @@ def external_files(
     """
     if _FILES not in values:
         return ()
-    files = np.atleast_1d(values[_FILES]).astype(object)
+    files = as_strings(np.atleast_1d(values[_FILES])).astype(object)
     node = members.small[_FILES].node
     where = (str(members.hierarchy.location), members.path, "file")
     dimension = Dimension(("axis", *where), "file", f"{members.name}_file", files.size, members.path)
     own = {"neurodata_type": members.neurodata_type} | identity(node)
     table: tuple[Part, ...] = (Part(_FILES, (dimension,), files, own),)
-    frames = np.atleast_1d(np.asarray(node.attributes.get(_FIRST_FRAMES, [0] if files.size == 1 else [])))
+    first = node.attributes.get(_FIRST_FRAMES, [0] if files.size == 1 else [])
+    # Lists of unequal lengths are objects.
+    frames = np.atleast_1d(np.asarray(first if _is_flat(first) else None))
     if frames.shape != files.shape or frames.dtype.kind not in "iu":
         warn_caller(
-            f"{members.where} has {files.size} external files and the first frames {frames.tolist()}: the "
+            f"{members.where} has {files.size} external files and the first frames {first}: the "
             "files are shown without."
         )
         return table
@@ -70,6 +72,10 @@ def external_files(
         described = own | {"units": "s", "description": "time of each file's first frame"}
         table += (Part(f"{_FILES}_time", (dimension,), times, described, is_time=True),)
     return table
+
+
+def _is_flat(value: Any) -> bool:
+    return not isinstance(value, list | tuple) or not any(isinstance(each, list | dict) for each in value)
 
 
 def _times_of(
@@ -118,7 +124,15 @@ def indexed_images(
     """
     if order is None or members.data is None or members.data.dtype.kind not in "iu":
         return ()
-    names = tuple(path.rpartition("/")[2] for path in paths_of(order).ravel().tolist())
+    # None of what is not there: a name would say that it is.
+    container = members.hierarchy.resolve(f"{members.path}/indexed_images").hierarchy
+    paths = paths_of(order).ravel().tolist()
+    names = tuple(path.rpartition("/")[2] if path in container else "" for path in paths)
+    if missing := [path for path in paths if path not in container]:
+        warn_caller(
+            f"{members.where} refers to {len(missing)} images that are not in the file, such as "
+            f"{missing[0]!r}: samples that show them name no image."
+        )
     array = Elementwise(_names_at, (members.data,), np.dtype(object), (names, members.data.node.path))
     described = {"description": f"name of the image in {members.links['indexed_images']!r}"}
     whose = {"neurodata_type": members.neurodata_type} | identity(members.data.node)

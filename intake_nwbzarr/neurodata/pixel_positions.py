@@ -14,6 +14,7 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.links import UNREACHABLE
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.neurodata.metadata import scalar
 from intake_nwbzarr.neurodata.pieces import Dimension, Labels, Mapper, stored, values_of
 
 _AXES = ("x", "y", "z")
@@ -110,5 +111,5 @@ def _arrays(hierarchy: Hierarchy, path: str) -> dict[str, StoredArray]:
 
 def _unit(array: StoredArray) -> str:
     # The schema's default.
-    value: Any = array.node.attributes.get("unit")
+    value: Any = scalar(array.node.attributes.get("unit"))
     return str(value) if value else "meters"

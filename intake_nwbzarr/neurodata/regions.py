@@ -92,7 +92,9 @@ def map_region(
     dimension = _dimension(table, None if whole else rows, name, owner)
     labels = None
     if table.ids is not None and "ids" in values:
-        labels = Labels(dimension, values["ids"][rows], identity(table.ids.node), table.path, "id")
+        labels = Labels(
+            dimension, as_strings(values["ids"])[rows], identity(table.ids.node), table.path, "id"
+        )
     return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)), lost)
 
 

@@ -19,7 +19,15 @@ from intake_nwbzarr.neurodata.derived import Elementwise, InMemory, Lookup, Ragg
 from intake_nwbzarr.neurodata.metadata import object_attributes
 from intake_nwbzarr.neurodata.options import MappingOptions
 from intake_nwbzarr.neurodata.pieces import Dimension, Part
-from intake_nwbzarr.neurodata.table_layout import Column, Table, array_node, place, reference_of, stored_at
+from intake_nwbzarr.neurodata.table_layout import (
+    Column,
+    Table,
+    array_node,
+    no_ids,
+    place,
+    reference_of,
+    stored_at,
+)
 from intake_nwbzarr.neurodata.texts import as_text, path_text, short_name, valid_path
 from intake_nwbzarr.neurodata.types import is_a
 
@@ -191,10 +199,10 @@ def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> It
     yield plain
     target = reference_of(column.values, "table")
     ids = None if target is None else target.hierarchy.get(f"{target.path}/id")
-    if target is None or not isinstance(ids, ArrayNode):
+    if target is None or not isinstance(ids, ArrayNode) or no_ids(ids):
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} points at "
-            "rows of a table that is not in the file: row numbers are shown, no ids."
+            "rows of a table that is not in the file, or has no ids: row numbers are shown."
         )
         return
     labels = Lookup(stored_at(Target(target.hierarchy, ids.path)), array, column.values.path)
@@ -217,7 +225,9 @@ def _are_numbers(table: Table, column: Column) -> bool:
 def enumerated_elements(column: Column) -> StoredArray | None:
     """What the numbers of an EnumData column stand for; None for other columns, and where it is missing."""
     elements = reference_of(column.values, "elements") if _is(column, "EnumData") else None
-    return stored_at(elements) if elements is not None and isinstance(elements.node, ArrayNode) else None
+    if elements is None or not isinstance(elements.node, ArrayNode) or elements.node.ndim != 1:
+        return None
+    return stored_at(elements)
 
 
 def _enumeration(table: Table, column: Column, array: StoredArray) -> Readable:
@@ -225,7 +235,7 @@ def _enumeration(table: Table, column: Column, array: StoredArray) -> Readable:
     if elements is None:
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} "
-            "enumerates elements that are not in the file: the stored numbers are shown."
+            "enumerates elements that are not in the file, or not a list: the stored numbers are shown."
         )
         return array
     return Lookup(as_text(elements), array, column.values.path)

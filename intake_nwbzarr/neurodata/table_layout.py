@@ -123,7 +123,7 @@ def table_layout(hierarchy: Hierarchy, path: str) -> Table:
     arrays = dict(_arrays(hierarchy, path, unmapped))
     columns = tuple(_columns(hierarchy, path, arrays, unmapped))
     ids = arrays.get("id")
-    if ids is not None and (reason := _no_ids(array_node(ids))):
+    if ids is not None and (reason := no_ids(array_node(ids))):
         _leave_out(ids, reason, unmapped)
         ids = None
     size = _row_count(ids, columns)
@@ -236,7 +236,7 @@ def _leave_out(target: Target, reason: str, unmapped: list[str]) -> None:
     warn_caller(f"{target.path!r} in {target.hierarchy.location} is left out. {reason}")
 
 
-def _no_ids(node: ArrayNode) -> str:
+def no_ids(node: ArrayNode) -> str:
     """Why a dataset cannot hold the identifiers of rows; empty where it can."""
     if node.ndim == 1 and node.dtype.kind not in "VcmM":
         return ""

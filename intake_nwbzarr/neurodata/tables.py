@@ -29,6 +29,7 @@ from intake_nwbzarr.neurodata.pieces import (
 from intake_nwbzarr.neurodata.pixel_positions import map_grid
 from intake_nwbzarr.neurodata.table_columns import column_parts, enumerated_elements
 from intake_nwbzarr.neurodata.table_layout import Table, category_layouts, place, stored_at, table_layout
+from intake_nwbzarr.neurodata.texts import as_strings
 from intake_nwbzarr.neurodata.time_coordinates import instant_of
 
 # Of a longer index, rows are looked up where it is stored: every pickled variable would carry it.
@@ -109,7 +110,7 @@ def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
             f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select with "
             "isel, since sel finds several rows or none."
         )
-    return Labels(table.rows, ids, identity(stored_ids.node), column="id")
+    return Labels(table.rows, as_strings(ids), identity(stored_ids.node), column="id")
 
 
 def _short_indexes(table: Table) -> Iterator[tuple[tuple[str, str], StoredArray]]:

@@ -101,6 +101,14 @@ def test_ids_that_name_no_rows_are_left_out(path: Path, ids: Any) -> None:
     assert "unit" not in units.coords
 
 
+def test_rows_of_a_table_without_ids_are_shown_as_numbers(path: Path) -> None:
+    rewrite(path, f"{ELECTRODES}/id", np.zeros((4, 2), "i8"))
+    with pytest.warns(MappingWarning, match="'electrodes' of the table 'units' .* has no ids"):
+        units = opened(path, "units")
+    assert units["electrodes"].values.tolist() == [0, 1, 2]
+    assert "electrodes_id" not in units
+
+
 @pytest.mark.parametrize(
     "rows", [np.array(["a"] * 4, TEXT), np.array([True, False, True, True]), np.array([1j] * 4)]
 )

@@ -1,5 +1,6 @@
 """Images: pictures as variables, datasets that are objects by themselves, files of frames, indexed images."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pynwb.core import ScratchData
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, RGBAImage, RGBImage
 
 from intake_nwbzarr.errors import ChunkError, MappingWarning
-from tests.neurodata.small_files import edit, empty_session, write
+from tests.neurodata.small_files import consolidate, edit, empty_session, write
 
 GREY = np.arange(12.0).reshape(3, 4)
 RED = np.arange(36, dtype="uint8").reshape(3, 4, 3)
@@ -172,3 +173,38 @@ def test_pictures_of_every_release_are_as_stored(corpus_dir: Callable[[str, str]
     dataset = opened(corpus_dir("ophys", "0.8.0"), group="acquisition/snapshots")
     assert dataset["overlay"].dims == ("x", "y", "color")
     assert dataset["mean"].dtype == np.float64
+
+
+def test_an_image_that_is_not_there_is_no_name(tmp_path: Path) -> None:
+    path = written(tmp_path, data=np.array([0, 1, 2], "uint32"), rate=1.0)
+    shutil.rmtree(path / "acquisition/pictures/red")
+    consolidate(path)
+    with pytest.warns(
+        MappingWarning, match="refers to 1 images that are not in the file, such as 'acqu.*red'"
+    ):
+        shown = opened(path, group="stimulus/presentation/shown")
+    assert shown["image"].values.tolist() == ["", "grey", "clear"]
+
+
+def test_first_frames_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_acquisition(
+        ImageSeries(
+            name="movie",
+            external_file=["a.avi", "b.avi"],
+            starting_frame=[0, 5],
+            format="external",
+            rate=10.0,
+            num_samples=9,
+            unit="n.a.",
+        )
+    )
+    path = write(tmp_path, nwbfile)
+    edit(
+        path,
+        "acquisition/movie/external_file",
+        lambda node: node["attributes"].update(starting_frame=[[0], [1, 2]]),
+    )
+    with pytest.warns(MappingWarning, match="the files are shown without"):
+        movie = opened(path, group="acquisition/movie")
+    assert movie["external_file"].values.tolist() == ["a.avi", "b.avi"]
