@@ -56,7 +56,7 @@ def _plain(value: object) -> np.ndarray[Any, Any]:
     # As objects, numbers and text of one list stay what they are.
     try:
         return np.asarray(value, object)
-    except ValueError:
+    except (TypeError, ValueError):
         return np.empty((0, 0), object)
 
 

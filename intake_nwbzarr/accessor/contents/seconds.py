@@ -54,9 +54,11 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
     try:
         instants = pd.DatetimeIndex(pd.to_datetime(times.ravel(), utc=True)).as_unit("ns")
         elapsed = (instants - zero).to_numpy()
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
+        # A TypeError of NumPy's datetimes that have no unit.
         raise SelectionError(
-            f"{what} holds datetimes that are too far from {zero} to be counted in nanoseconds: {error}."
+            f"{what} holds datetimes without a unit, or too far from {zero} to be counted in nanoseconds: "
+            f"{error}."
         ) from error
     # Not as float64 seconds since 1970, which would keep no more than tenths of microseconds.
     seconds: NDArray[np.float64] = (elapsed / np.timedelta64(1, "s")).reshape(times.shape)

@@ -12,6 +12,7 @@ from intake_nwbzarr.accessor.peri_event.grid_samples import on_grid
 from intake_nwbzarr.accessor.peri_event.lags import checked_positive, sample_steps
 from intake_nwbzarr.accessor.peri_event.samples import METHODS, AlignMethod, Samples
 from intake_nwbzarr.accessor.peri_event.timed_samples import TimedSamples
+from intake_nwbzarr.arguments import choice
 from intake_nwbzarr.errors import OptionError
 
 
@@ -68,8 +69,7 @@ def series_lags(
     OptionError
         When a keyword means nothing, or what an irregular series needs is not given.
     """
-    if method is not None and method not in METHODS:
-        raise OptionError(f"method={method!r} is not known; use one of {METHODS}.")
+    choice("method", method, (None, *METHODS))
     if axis.rate is None and (rate is None or method is None):
         raise OptionError(
             f"The samples along {axis.dimension!r} are irregular: say at which rate= (per second) and by "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
+
+from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,11 +36,33 @@ _SYMBOLS = {
 
 def axes_or_new(ax: Axes | None) -> Axes:
     """The axes given, or those of a new figure."""
-    if ax is not None:
+    from matplotlib.axes import Axes
+
+    if isinstance(ax, Axes):
         return ax
+    if ax is not None:
+        raise OptionError(f"ax must be Axes of matplotlib, not {shown(ax)}.")
     from matplotlib import pyplot as plt
 
     return plt.subplots(layout="constrained")[1]
+
+
+def checked_color(color: object) -> Any:
+    """A color that matplotlib knows, None where none is given.
+
+    Raises
+    ------
+    OptionError
+        When it is anything else.
+    """
+    from matplotlib.colors import to_rgba
+
+    if color is None:
+        return None
+    try:
+        return to_rgba(color)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise OptionError(f"color must be a color that matplotlib knows, not {shown(color)}.") from None
 
 
 def with_units(name: str, variable: xr.Variable) -> str:

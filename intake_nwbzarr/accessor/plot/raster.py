@@ -14,7 +14,14 @@ from intake_nwbzarr.accessor.contents.labels import several_labels
 from intake_nwbzarr.accessor.contents.seconds import Time, stretch
 from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times, events_named
 from intake_nwbzarr.accessor.peri_event.lags import checked_window
-from intake_nwbzarr.accessor.plot.axes import ACCENT, INK, axes_or_new, label_rows, without_frame
+from intake_nwbzarr.accessor.plot.axes import (
+    ACCENT,
+    INK,
+    axes_or_new,
+    checked_color,
+    label_rows,
+    without_frame,
+)
 from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 
@@ -128,13 +135,14 @@ def _event_times(
 
 
 def _draw_lines(ax: Axes, lines: Sequence[NDArray[np.float64]], color: str | None) -> None:
+    ink = checked_color(color)
     many = sum(map(len, lines)) > _MANY
     if lines:
         width = 0.5 if many else 0.8
         alpha = min(1.0, max(0.1, _DENSE / max(map(len, lines)))) if many else 1.0
         drawn: list[EventCollection] = list(
             ax.eventplot(  # type: ignore[call-overload]
-                lines, linelengths=0.8, linewidths=width, colors=color or INK, alpha=alpha
+                lines, linelengths=0.8, linewidths=width, colors=ink or INK, alpha=alpha
             )
         )
         for line in drawn:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents.labels import one_label
 from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.ragged.bounds import Bounds, Places, find_places, levels_of, run_positions
+from intake_nwbzarr.arguments import shown
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 
 BATCH = 64 * 2**20
@@ -52,12 +53,17 @@ class RaggedColumn:
     @overload
     def __getitem__(self, row: slice) -> RaggedColumn: ...
     def __getitem__(self, row: int | np.integer[Any] | slice) -> NDArray[Any] | RaggedColumn:
-        if isinstance(row, slice):
-            return replace(self, rows=self.rows[row])
         try:
+            if isinstance(row, slice):
+                return replace(self, rows=self.rows[row])
             position = self.rows[row]
         except IndexError:
             raise BoundsError(f"Row {row} is outside of the {len(self)} rows of {self.name!r}.") from None
+        except (TypeError, ValueError):
+            raise SelectionError(
+                f"A row of {self.name!r} is chosen by its position, an integer, and several by a slice, not "
+                f"by {shown(row)}."
+            ) from None
         (start,), (count,) = self.levels[0].read(range(position, position + 1))
         if len(self.levels) > 1:
             return replace(self, levels=self.levels[1:], rows=range(start, start + count))

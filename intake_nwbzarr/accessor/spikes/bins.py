@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -42,6 +43,10 @@ def bin_events(
     if stop is not None and end < begin:
         raise OptionError(f"stop={as_given(stop)} is before the start, {begin!r} s.")
     size = max(0, whole_bins(end - begin, width))
+    if size > sys.maxsize:
+        raise OptionError(
+            f"There would be {size:.2g} bins of {width:g} s; take wider ones, or an earlier stop."
+        )
     index = RegularTimeIndex.from_rate(begin, 1 / width, size, TIME, attrs=_described(width))
     rows = "row" if counted.rows is None else counted.rows
     if rows == TIME:

@@ -163,6 +163,8 @@ def _named_column(
     dataset: xr.Dataset, shown: list[ShownObject], name: str | None
 ) -> tuple[ShownObject, str] | None:
     """The column of times of a table, by the name of its variable."""
+    if not isinstance(name, str):
+        return None
     for table in (each for each in shown if each.kind == "table" and name in each.variables):
         for column in shown_columns(dataset, table):
             variable = dataset.variables[column.variable]

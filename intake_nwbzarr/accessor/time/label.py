@@ -77,10 +77,10 @@ def _check_apart(table: EpochTable) -> None:
 def _values(table: EpochTable, column: str | None) -> tuple[NDArray[Any], str]:
     if column is None:
         return table.labels, str(table.rows)
-    if column not in table.columns:
+    if not isinstance(column, str) or column not in table.columns:
         known = ", ".join(map(repr, table.columns)) or "none"
         raise NodeNotFoundError(
-            f"The epochs have no column {column!r} of one value each; their columns are {known}."
+            f"The epochs have no column {column!r:.100} of one value each; their columns are {known}."
         )
     return table.columns[column], column
 

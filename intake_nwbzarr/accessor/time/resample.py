@@ -15,6 +15,7 @@ from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, sess
 from intake_nwbzarr.accessor.peri_event.event_times import event_times
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
+from intake_nwbzarr.arguments import choice
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
@@ -61,11 +62,7 @@ def resample_like(
 
 
 def _check(method: str, tolerance: float | None) -> None:
-    known = get_args(ResampleMethod.__value__)
-    if method not in known:
-        raise OptionError(
-            f"method={method!r} means nothing here; it is one of {', '.join(map(repr, known))}."
-        )
+    choice("method", method, get_args(ResampleMethod.__value__))
     if tolerance is None:
         return
     seconds = number(tolerance)
