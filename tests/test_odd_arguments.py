@@ -57,6 +57,9 @@ OPTIONS: dict[str, Call] = {
     "download": lambda session, odd: intake_nwbzarr.download(session, "odd.nwb.zarr", odd),
     "source": lambda session, odd: intake.open_nwbzarr(session, storage_options=odd).yaml(),
     "reader": lambda session, odd: repr(NWBZarrReader(session, storage_options=odd).data),
+    "chunks": lambda session, odd: intake.open_nwbzarr(session, chunks=odd).read(),
+    "chunks by dimension": lambda session, odd: intake.open_nwbzarr(session, chunks={"time": odd}).read(),
+    "chunks of a tree": lambda session, odd: NWBZarrReader(session, chunks=odd).to_datatree(),
 }
 KEYWORDS = (
     "group", "snapshot", "verify", "mask_and_scale", "decode_times", "drop_variables", "names", "dtype",
@@ -146,7 +149,7 @@ def test_odd_locations(name: str, session: str) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_odd_storage_options(name: str, session: str) -> None:
+def test_odd_storage_options_and_chunks(name: str, session: str) -> None:
     assert foreign(OPTIONS[name], session) == []
 
 

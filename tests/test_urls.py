@@ -62,6 +62,7 @@ MISTYPED = [
     f"simplecache::htps://me:{CANARY}@bucket/x.nwb.zarr",
     f"file:/me:{CANARY}@host/x.nwb.zarr",
     f"file:///me:{CANARY}@host/x.nwb.zarr",
+    f"file://me:{CANARY}@host/x.nwb.zarr",
     f"zarr://https://me:{CANARY}@host/x.nwb.zarr",
     f"dandi://me:{CANARY}@dandi/000719",
     f"https://me:{CANARY}@dandiarchive.org/dandiset/000719?token={CANARY}",

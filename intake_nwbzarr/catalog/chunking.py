@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Mapping
 from math import prod
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from intake_nwbzarr.arguments import shown
 from intake_nwbzarr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -108,7 +111,13 @@ def _chunked(dataset: xr.Dataset, wanted: Any, opened: str) -> xr.Dataset:
         ):
             continue
         sizes = _sizes(variable, wanted)
-        chunked[name] = variable.chunk(sizes, name=f"{name}-{tokenize(opened, name, str(sizes))}")
+        try:
+            chunked[name] = variable.chunk(sizes, name=f"{name}-{tokenize(opened, name, str(sizes))}")
+        except ValueError as error:
+            raise OptionError(
+                f"{name!r}, with {dict(variable.sizes)}, cannot be divided into chunks of {sizes}: lengths "
+                "of chunks that are listed must add up to the dimension's."
+            ) from error
     return dataset.assign(chunked)
 
 
@@ -122,13 +131,16 @@ def _checked(chunks: Any) -> Mapping[Hashable, Any] | Any:
 def _checked_one(size: Any) -> Any:
     from dask.utils import parse_bytes
 
+    size = int(size) if isinstance(size, Integral) and not isinstance(size, bool) else size
     match size:
-        case None | "auto":
+        case None:
+            return None
+        case str() if size == "auto":
             return None
         case bool():
             pass
         case int() if size == -1 or size > 0:
-            return size
+            return min(size, sys.maxsize)
         case list() | tuple() if size and all(isinstance(part, int) and part > 0 for part in size):
             return tuple(size)
         case str() if size.strip():
@@ -139,7 +151,7 @@ def _checked_one(size: Any) -> Any:
             if parsed > 0:
                 return parsed
     raise OptionError(
-        f"chunks holds {size!r}; it should be a length, -1 for a whole dimension, bytes such as '64MB', "
+        f"chunks holds {shown(size)}; it should be a length, -1 for a whole dimension, bytes such as '64MB', "
         "'auto', or a dict of these by dimension. {} is whole multiples of the stored chunks, None no dask."
     )
 

@@ -48,10 +48,11 @@ def masked_url(url: object) -> str:
     'https://****@host/a.nwb.zarr?****'
     """
     text = str(url)
-    named = _USERINFO.sub(f"{MASK}@", text)
+    is_local = text.startswith(("file://", "local://"))
+    named = text if is_local else _USERINFO.sub(f"{MASK}@", text)
     if is_misplaced(_TEMPLATE.sub("any", named)):
         return MASK
-    if "://" not in text or text.startswith(("file://", "local://")):
+    if "://" not in text or is_local:
         return text
     shown = _QUERY.sub(MASK, named)
     # A key on S3 may hold the sign.
