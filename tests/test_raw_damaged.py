@@ -121,3 +121,13 @@ def test_a_region_that_declares_more_than_opening_may_read_is_refused(
     _change(path, "units/electrodes", {"shape": [10**8], "chunk_grid": grid})
     with pytest.raises(LimitError, match=r"'units/electrodes' declares 100,000,000.*set_limits"):
         open_nwb(path)
+
+
+def test_an_object_id_that_is_no_text_is_replaced(corpus_dir: Corpus, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(corpus_dir("icephys", "0.14.0"), tmp_path / "a.nwb.zarr"))
+    document = json.loads((path / "zarr.json").read_text())
+    nodes = document["consolidated_metadata"]["metadata"]
+    nodes["acquisition/response0"]["attributes"]["object_id"] = {"name": "x"}
+    (path / "zarr.json").write_text(json.dumps(document))
+    nwbfile = open_nwb(path)
+    assert nwbfile.objects[nwbfile.acquisition["response0"].object_id].name == "response0"

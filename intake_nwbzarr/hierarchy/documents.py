@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -26,7 +27,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.nodes import safe_path
 from intake_nwbzarr.location import Location
 from intake_nwbzarr.transport.answers import Bytes
-from intake_nwbzarr.transport.requests import Fetched, Transport
+from intake_nwbzarr.transport.requests import Fetched, Transport, gather
 
 MAXIMUM_DOCUMENT_BYTES = 256 * 2**20
 MAXIMUM_NODES = 10**6
@@ -331,13 +332,42 @@ async def find_documents(
         nodes[path] = found | await _optional(transport, path, () if zarr_format == 3 else (".zattrs",))
     else:
         nodes |= (await list_documents(transport, zarr_format, path)).nodes
+    above = [group for group in _groups_above(path) if group not in known]
+    return nodes | await find_groups(transport, zarr_format, above)
+
+
+async def find_groups(
+    transport: Transport, zarr_format: Literal[2, 3], paths: Sequence[str]
+) -> dict[str, Mapping[str, msgspec.Raw]]:
+    """Fetch the documents of groups that must be there, for there is something in them.
+
+    One that is not stored is a group without attributes.
+    """
+    names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zattrs")
+    found = await gather([partial(_optional, transport, path, names) for path in paths])
+    return {path: documents or _EMPTY[zarr_format] for path, documents in zip(paths, found, strict=True)}
+
+
+_EMPTY: Final[Mapping[int, Mapping[str, msgspec.Raw]]] = {
+    2: {".zgroup": msgspec.Raw(b'{"zarr_format": 2}')},
+    3: {"zarr.json": msgspec.Raw(b'{"zarr_format": 3, "node_type": "group"}')},
+}
+
+
+def missing_groups(nodes: Collection[str]) -> list[str]:
+    """Paths of groups that hold something and are not among the nodes."""
+    missing: set[str] = set()
+    for path in nodes:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in nodes and parent not in missing:
+            missing.add(parent)
+            parent = parent.rpartition("/")[0]
+    return sorted(missing)
+
+
+def _groups_above(path: str) -> list[str]:
     parts = path.split("/")
-    above = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-    for group in (group for group in above if group not in known):
-        nodes[group] = await _optional(
-            transport, group, ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zattrs")
-        )
-    return nodes
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 async def _optional(transport: Transport, path: str, names: Sequence[str]) -> dict[str, msgspec.Raw]:

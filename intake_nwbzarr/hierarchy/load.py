@@ -27,8 +27,10 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.documents import (
     Documents,
     find_documents,
+    find_groups,
     how_to_consolidate,
     list_documents,
+    missing_groups,
 )
 from intake_nwbzarr.hierarchy.legacy import translate_array, translate_group
 from intake_nwbzarr.hierarchy.links import Reference, Target, group_links, parse_reference, resolve
@@ -156,6 +158,10 @@ class Hierarchy(Mapping[str, Node]):
         self._children: dict[str, tuple[str, ...]] | None = None
         self._others: dict[str, Hierarchy] = {}
         self._looked_up: dict[str, bool] = {}
+        missing = missing_groups(documents.nodes)
+        if missing:
+            self._add(run(find_groups(self.transport, documents.zarr_format, missing)))
+            self._warn_of_stale(f"The group {missing[0]!r} is not listed, but what is in it is,")
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -320,16 +326,21 @@ class Hierarchy(Mapping[str, Node]):
         if found is None:
             return False
         self._looked_up[path] = True
-        # Not of the state that the document's ETag names.
-        self._documents = replace(self._documents.with_nodes(found), etag=None)
+        self._add(found)
+        self._warn_of_stale(f"{path!r} is stored and not listed")
+        return True
+
+    def _add(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> None:
+        """Add nodes that are not of the state that the consolidated document's ETag names."""
+        self._documents = replace(self._documents.with_nodes(nodes), etag=None)
         self._children = None
+
+    def _warn_of_stale(self, what: str) -> None:
         warn_caller(
-            f"{path!r} is stored in {self.location}, but its consolidated metadata do not list it: they are "
-            "stale, and may hide more. consolidated=False opens everything that is stored. "
-            f"{how_to_consolidate(self.transport)}",
+            f"{what} by the consolidated metadata of {self.location}: they are stale, and may hide more. "
+            f"consolidated=False opens everything that is stored. {how_to_consolidate(self.transport)}",
             StaleMetadataWarning,
         )
-        return True
 
     def _may_be_hidden(self, path: str) -> bool:
         """Whether a request may find an object: once for each of so many paths, and not below an array."""

@@ -231,9 +231,10 @@ class HierarchyStore(Store):
                 continue  # of a group that is left out, or below an array
             try:
                 node = self.hierarchy[path]
-                documents[path] = (
-                    _group(node) if isinstance(node, GroupNode) else zarr_document(node, location)
-                )
+                document = _group(node) if isinstance(node, GroupNode) else zarr_document(node, location)
+                if not isinstance(document["attributes"].get("object_id", ""), str):
+                    del document["attributes"]["object_id"]  # by which pynwb finds objects; it makes another
+                documents[path] = document
             except NWBZarrError as error:
                 salvaged = self.hierarchy.salvage(path)
                 if salvaged is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from intake_nwbzarr.arguments import choice
-from intake_nwbzarr.errors import SnapshotWarning, StaleSnapshotError, warn_caller
+from intake_nwbzarr.errors import OptionError, SnapshotWarning, StaleSnapshotError, warn_caller
 from intake_nwbzarr.hierarchy.documents import load_documents
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.location import Location
@@ -114,5 +114,10 @@ def opening(
         When `verify` is anything else.
     """
     choice("verify", verify, get_args(Verify.__value__))
+    if location.option("consolidated") is False:
+        raise OptionError(
+            f"consolidated=False reads the metadata of {location} as they are stored now, and snapshot= as "
+            "they were; give one of them."
+        )
     snapshots = open_snapshots(snapshot)
     return Opening(snapshots, snapshots.session(location.url), location, verify)

@@ -165,3 +165,24 @@ def test_consolidating_mends_it(stale: Path) -> None:
     assert HIDDEN in report.added
     assert len(report.added) < report.nodes
     assert "ElectricalSeriesAP" in _opened(stale)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("group", ["acquisition", "units"])
+def test_a_group_that_is_not_listed_hides_nothing_that_is(
+    group: str, release: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    whole = corpus_dir("ecephys", release)
+    expected = _opened(whole)
+    store = Path(shutil.copytree(whole, tmp_path / "a.nwb.zarr"))
+    document = store / (".zmetadata" if release == "0.13.0" else "zarr.json")
+    content = json.loads(document.read_text())
+    nodes = content.get("consolidated_metadata", content)["metadata"]
+    for key in (group, f"{group}/.zgroup", f"{group}/.zattrs"):
+        nodes.pop(key, None)
+    document.write_text(json.dumps(content))
+    with pytest.warns(StaleMetadataWarning, match=f"The group '{group}' is not listed"):
+        found = _opened(store)
+    assert set(found.variables) == set(expected.variables)
+    with pytest.warns(StaleMetadataWarning):
+        assert len(open_nwb(store).units.id) == len(expected["units"])
