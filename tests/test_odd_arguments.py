@@ -16,9 +16,11 @@ import pytest
 import xarray as xr
 
 import intake_nwbzarr
+from intake_nwbzarr.arguments import STORAGE_OPTIONS
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
 from intake_nwbzarr.errors import LocationError, NWBZarrError, NWBZarrWarning, OptionError
 from intake_nwbzarr.location import locate
+from intake_nwbzarr.storage_options import OWN, S3_PUBLIC, S3_SECRET
 from intake_nwbzarr.transport.requests import open_transport
 
 CANARY = "Canary4f1d"
@@ -293,3 +295,9 @@ def test_an_odd_storage_option_says_what_is_wanted() -> None:
         with pytest.raises(LocationError, match=wanted):
             locate("s3://bucket/x", options)
     assert locate("s3://bucket/x", {"key": 12345678, "secret": np.str_("s")}).secrets is not None
+
+
+def test_every_storage_option_is_known_where_keywords_are_checked() -> None:
+    # The engine has a keyword `verify` of its own, for snapshots.
+    assert (OWN | S3_PUBLIC | S3_SECRET) - {"verify"} <= STORAGE_OPTIONS
+    assert {"verify"} & STORAGE_OPTIONS == set()

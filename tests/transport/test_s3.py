@@ -150,7 +150,7 @@ def test_a_profile_gives_keys_endpoint_and_region(
     monkeypatch.setenv("AWS_PROFILE", "lab")
     assert run(transport(urls["private-bucket"]).get("zarr.json")) is not None
     assert s3_server.count() == 3
-    with pytest.raises(CredentialsError, match=r"No AWS profile 'labb'.*the closest are lab"):
+    with pytest.raises(CredentialsError, match=r"No AWS profile 'labb'.*did you mean 'lab'"):
         transport(urls["private-bucket"], profile="labb")
 
 
