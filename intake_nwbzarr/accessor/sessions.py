@@ -31,7 +31,8 @@ def with_origin(dataset: xr.Dataset, location: Location, session: Mapping[str, A
     session
         Attributes of the session, or of an object's Dataset, which has those that tell sessions apart.
     """
-    kept = {name: session[name] for name in _KEPT if name in session}
+    # Texts, also where a damaged file has a list.
+    kept = {name: str(session[name]) for name in _KEPT if name in session}
     origin = Origin(str(location), location, kept | location.attributes())
     dataset.encoding[SOURCE] = origin
     for variable in dataset.variables.values():

@@ -171,6 +171,13 @@ def test_scalars_stored_along_a_dimension_are_scalars(path: Path) -> None:
     assert str(dataset["wheel_time"].values[1]) == "2024-05-01T12:00:00.250000000"
 
 
+def test_an_identifier_that_is_a_list_is_taken_as_a_text(path: Path) -> None:
+    rewrite(path, "identifier", np.array([1, 2]))
+    session = opened(path)
+    assert list(session.attrs["identifier"]) == [1, 2]
+    assert session.nwb.restrict(0.0, 1.0).sizes["wheel_time"] == 4
+
+
 def test_names_that_are_padded_to_one_length_are_trimmed(path: Path) -> None:
     order = ["quality\0\0\0", "spike_times ", "electrodes\0 ", "waveform_mean\0"]
     edit(path, "units", lambda node: node["attributes"].update(colnames=order, neurodata_type="Units\0\0"))
