@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_many
-from intake_nwbzarr.errors import ChunkError, LimitError, warn_caller
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
@@ -205,9 +205,10 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
             taken, chunks = _checked_sizes(wanted, taken, chunks)
             try:
                 read = read_many(wanted) if wanted else []
-            except ChunkError as error:
-                # Of many, only those fail whose own chunks are damaged: `together` finds them.
-                wanted = everything.throw(error)
+            except (ChunkError, MetadataError, LimitError) as error:
+                # Of many, only those fail whose own chunks are damaged, or stored in a way that cannot be
+                # understood: `together` finds them.
+                wanted = everything.throw(error if isinstance(error, ChunkError) else ChunkError(str(error)))
             else:
                 wanted = everything.send(read)
     except StopIteration as stop:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Final
 
 import msgspec
 
 from intake_nwbzarr.arrays import StoredArray, read_many
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.load import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
 from intake_nwbzarr.neurodata.core_types import DIMENSIONS, PARENTS
@@ -173,15 +175,46 @@ def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
     # specifications/<namespace>/<version>/<file>: JSON text in a scalar.
     hierarchy.load_specifications()
     folder = hierarchy.specifications
-    documents = [
-        StoredArray(hierarchy.location, node, hierarchy.etag)
+    paths = [
+        f"{folder}/{namespace}/{version}/{name}"
         for namespace in hierarchy.children(folder)
         if namespace not in _KNOWN_NAMESPACES
         for version in hierarchy.children(f"{folder}/{namespace}")
         for name in hierarchy.children(f"{folder}/{namespace}/{version}")
         if name != "namespace"
-        and isinstance(node := hierarchy[f"{folder}/{namespace}/{version}/{name}"], ArrayNode)
     ]
+    try:
+        return _definitions_in(hierarchy, paths)
+    except _DAMAGED:
+        pass
+    # One of them is damaged: the others still say what their types are.
+    found: dict[str, TypeDefinition] = {}
+    for path in paths:
+        try:
+            found.update(_definitions_in(hierarchy, [path]))
+        except _DAMAGED as error:
+            warn_caller(
+                f"The schema {path!r} cached in {hierarchy.location} is damaged ({error}); objects of its "
+                "types are shown by what they hold."
+            )
+    return found
+
+
+_DAMAGED: Final = (
+    MetadataError,
+    ChunkError,
+    LimitError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
+
+def _definitions_in(hierarchy: Hierarchy, paths: Sequence[str]) -> dict[str, TypeDefinition]:
+    nodes = [node for path in paths if isinstance(node := hierarchy[path], ArrayNode)]
+    documents = [StoredArray(hierarchy.location, node, hierarchy.etag) for node in nodes]
     found: dict[str, TypeDefinition] = {}
     for text in read_many(documents):
         found.update(definitions(msgspec.json.decode(str(text.item()))))
