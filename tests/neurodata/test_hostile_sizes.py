@@ -95,9 +95,46 @@ def test_a_damaged_array_costs_its_object_alone(tmp_path: Path) -> None:
     }
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
     _write_ids(store / "acquisition/t/id", "int16")
+    with pytest.warns(MappingWarning, match="'acquisition/bad' in .* is left out. The metadata of"):
+        opened = xr.open_dataset(store, engine="nwbzarr")
+    assert "t_v" in opened
+    assert opened.attrs["nwb_unmapped"] == ["acquisition/bad"]
+
+
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "axes": {"codecs": [{"name": "transpose", "configuration": {"order": [5]}}, "bytes"]},
+    "codec": {"codecs": ["bytes", {"name": "of_nobody"}]},
+    "huge chunks": {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**40]}}},
+    "index": {
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {"chunk_shape": [1], "codecs": ["bytes"], "index_codecs": ["bytes", "gzip"]},
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("way", UNREADABLE)
+def test_an_array_that_is_stored_in_no_known_way_costs_its_object_alone(way: str, tmp_path: Path) -> None:
+    nodes = {
+        "identifier": array() | UNREADABLE[way],
+        "acquisition": group(),
+        "acquisition/bad": group(**TABLE, colnames=[]),
+        "acquisition/bad/id": array(**IDS) | UNREADABLE[way],
+        "acquisition/t": group(**TABLE, colnames=["v"]),
+        "acquisition/t/id": array((2,), **IDS),
+        "acquisition/t/v": array((2,), **COLUMN),
+    }
+    store = write_store(tmp_path / "a.nwb.zarr", nodes)
+    for path in ("identifier", "acquisition/bad/id", "acquisition/t/id"):
+        _write_ids(store / path, "int16")
     with pytest.warns(MappingWarning) as told:
         opened = xr.open_dataset(store, engine="nwbzarr")
-    assert any("acquisition/bad" in str(warning.message) for warning in told)
+    messages = [str(warning.message) for warning in told]
+    for path in ("identifier", "acquisition/bad"):
+        assert any(f"'{path}" in message for message in messages), messages
     assert "t_v" in opened
 
 
