@@ -196,7 +196,7 @@ def test_a_request_to_an_access_point_is_the_one_that_botocore_sends(
     # What goes over TLS is seen without it.
     more = {"use_ssl": False} if endpoint_url is None else {"endpoint_url": endpoint_url}
     transport = open_transport(locate(f"s3://{arn}/day/a.nwb.zarr", options | more))
-    assert run(transport.get("lick rate/+0")) is None
+    assert run(transport.fetch("lick rate/+0", None, 2**20)) is None
     (seen,) = http_server.requests
     now = datetime.strptime(seen.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     theirs = sent_by_botocore(arn, endpoint_url, keys, now)
