@@ -316,7 +316,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", ["info", *(pytest.param(name, marks=pytest.mark.slow) for name in list(COMMANDS)[1:])]
+)
 def test_what_nobody_reads_decides_no_exit_status(
     command: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
@@ -335,6 +337,7 @@ def test_what_nobody_reads_decides_no_exit_status(
     assert (tmp_path / "copy.nwb.zarr").exists() == (command == "download")
 
 
+@pytest.mark.slow
 def test_what_could_not_be_compared_is_2_whoever_reads(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.close(read_end)
@@ -344,6 +347,7 @@ def test_what_could_not_be_compared_is_2_whoever_reads(tmp_path: Path) -> None:
     assert result.returncode == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: StaticServer) -> None:
     http_server.fault("stall", times=100)
     # Of a shell's background job Ctrl-C is ignored, whatever it runs: here it is not.

@@ -205,6 +205,7 @@ def test_a_session_that_is_named_is_opened_and_none_is_made_up(
         run("psth", str(tmp_path / "nowhere.nwb.zarr"))
 
 
+@pytest.mark.slow
 def test_an_example_needs_nothing_and_leaves_nothing_but_its_picture(tmp_path: Path) -> None:
     temporary, folder = tmp_path / "temporary", tmp_path / "folder"
     temporary.mkdir()

@@ -230,6 +230,7 @@ print(json.dumps(set_limits().requests))
 """
 
 
+@pytest.mark.slow
 def test_a_process_keeps_to_its_environment(
     http_server: StaticServer, corpus_dir: Callable[[str, str], Path]
 ) -> None:

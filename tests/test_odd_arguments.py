@@ -298,6 +298,7 @@ def test_an_odd_storage_option_says_what_is_wanted() -> None:
 
 
 def test_every_storage_option_is_known_where_keywords_are_checked() -> None:
-    # The engine has a keyword `verify` of its own, for snapshots.
-    assert (OWN | S3_PUBLIC | S3_SECRET) - {"verify"} <= STORAGE_OPTIONS
-    assert {"verify"} & STORAGE_OPTIONS == set()
+    # Keywords of their own: `verify` is of snapshots there, and `consolidated` may be given either way.
+    keywords = {"verify", "consolidated"}
+    assert (OWN | S3_PUBLIC | S3_SECRET) - keywords <= STORAGE_OPTIONS
+    assert keywords & STORAGE_OPTIONS == set()

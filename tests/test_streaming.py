@@ -34,6 +34,7 @@ def buckets(
     return s3_server
 
 
+@pytest.mark.slow
 def test_every_block_of_the_page_runs(
     buckets: S3Server,
     http_server: StaticServer,

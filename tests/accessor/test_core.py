@@ -183,6 +183,7 @@ def test_a_dataset_whose_raw_object_is_open_still_pickles_and_copies(dataset: xr
         assert other.nwb.nwbfile.identifier == "corpus-ecephys"
 
 
+@pytest.mark.slow
 def test_another_process_that_imported_nothing_can_use_it(path: Path) -> None:
     groups = [None, "intervals/trials", "acquisition/sync"]
     lazy = [xr.open_dataset(path, engine="nwbzarr", group=group) for group in groups]

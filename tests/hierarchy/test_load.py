@@ -105,6 +105,7 @@ def test_without_consolidated_metadata_one_warning_names_the_repair(corpus_dir: 
     assert hierarchy["acquisition/response0/data"].shape == (50,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("archived", [True, False])
 def test_the_command_that_a_warning_names_works(archived: bool, corpus_dir: Corpus, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(corpus_dir("icephys", "0.3.0"), tmp_path / "a session.nwb.zarr"))

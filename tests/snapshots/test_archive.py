@@ -153,6 +153,7 @@ def test_a_full_disk_leaves_the_old_snapshot_intact(
     assert list(saved.parent.iterdir()) == [saved]
 
 
+@pytest.mark.slow
 def test_killed_while_writing_it_leaves_the_old_snapshot_intact(corpus_dir: Corpus, saved: Path) -> None:
     session = corpus_dir("icephys", "0.8.0")
     snapshot(session, path=saved)
