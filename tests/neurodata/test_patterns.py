@@ -68,7 +68,7 @@ def test_a_misspelt_path_in_a_list_names_the_closest(ecephys: Path) -> None:
 
 @pytest.mark.parametrize("group", [[], [1], ["units", None], 7])
 def test_what_is_no_path_is_refused(ecephys: Path, group: Any) -> None:
-    with pytest.raises(OptionError, match="^group"):
+    with pytest.raises(OptionError, match=r"^group"):
         opened(ecephys, group)
 
 
