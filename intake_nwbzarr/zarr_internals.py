@@ -13,5 +13,5 @@ __all__ = ["ArraySpec", "ChunkKeyEncoding", "bytes_spec"]
 
 
 def bytes_spec(size: int) -> ArraySpec:
-    """Return what a codec that makes bytes of bytes is told of a chunk: so many bytes."""
+    """Return the array specification of a chunk for a bytes-to-bytes codec: its number of bytes."""
     return ArraySpec((size,), UInt8(), 0, ArrayConfig("C", True), default_buffer_prototype())

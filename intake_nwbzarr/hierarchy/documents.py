@@ -389,7 +389,7 @@ def _is_array(document: msgspec.Raw, prefix: str, location: Location) -> bool:
     try:
         return _decode(document, _Root, f"{prefix}zarr.json", location).node_type == "array"
     except MetadataError:
-        # A damaged document is told of when its node is asked for; there may be groups below it.
+        # A damaged document is reported when its node is asked for; there may be groups below it.
         return False
 
 

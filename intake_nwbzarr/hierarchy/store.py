@@ -222,7 +222,7 @@ class HierarchyStore(Store):
 
     @cached_property
     def _documents(self) -> dict[str, dict[str, Any]]:
-        """What zarr is told of each node; of one that is damaged, only what can be told of it."""
+        """The metadata document of each node; of a damaged one, no more than its shape and attributes."""
         documents: dict[str, dict[str, Any]] = {}
         location = str(self.hierarchy.location)
         for path in self.hierarchy:

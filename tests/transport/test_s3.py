@@ -2,13 +2,15 @@
 
 import hashlib
 import logging
+import pwd
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from intake_nwbzarr.errors import (
     AccessError,
+    CacheError,
     CredentialsError,
     LocationNotFoundError,
     ObjectChangedError,
@@ -57,6 +59,28 @@ def test_every_key_arrives_signed_and_anonymously(s3_server: S3Server, urls: dic
         assert [fetched.data for fetched in found if fetched is not None] == list(KEYS.values())
         assert [entry.key for entry in run(source.list())] == sorted(KEYS)
         assert {entry.key: entry.size for entry in run(source.list())}["big"] == 256_000
+
+
+def test_a_user_without_a_home_reads_as_anybody_else(
+    s3_server: S3Server, urls: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> NoReturn:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    # A container may run as a user that its passwd does not list.
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    public = transport(urls["public-bucket"], **s3_server.anonymous_options)
+    signed = transport(urls["private-bucket"], **s3_server.signed_options)
+    for source in (public, signed):
+        found = run(source.get("big"))
+        assert found is not None
+        assert found.data == KEYS["big"]
+    with pytest.raises(AccessError, match="anonymous"):
+        run(transport(urls["private-bucket"], endpoint_url=s3_server.endpoint_url).get("big"))
+    with pytest.raises(CacheError, match="XDG_CACHE_HOME"):
+        transport(urls["public-bucket"], chunk_cache=True, **s3_server.anonymous_options)
 
 
 def test_parts_are_what_was_asked_for(s3_server: S3Server, urls: dict[str, str]) -> None:

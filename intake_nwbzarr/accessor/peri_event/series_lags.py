@@ -67,7 +67,7 @@ def series_lags(
     Raises
     ------
     OptionError
-        When a keyword means nothing, or what an irregular series needs is not given.
+        When a keyword is not valid for the series, or what an irregular series needs is not given.
     """
     choice("method", method, (None, *METHODS))
     if axis.rate is None and (rate is None or method is None):

@@ -50,7 +50,7 @@ def _compare_zero(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Finding:
     name, kind = "zero of decoded times", sides.kind("")
     expected = nwbfile.timestamps_reference_time
     with warnings.catch_warnings():
-        # What the file lacks is told where it is opened; here, the two are compared.
+        # Opening warns of what the file lacks; here, the two are compared.
         warnings.simplefilter("ignore", MappingWarning)
         found = reference_time(shown.attrs, str(sides.hierarchy.location)).instant
     if found == expected:
