@@ -23,6 +23,7 @@ from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
 from intake_nwbzarr.errors import DemoUnavailableError, MetadataError
 
 
+@pytest.mark.slow
 def test_the_demo_does_the_main_job_and_saves_a_picture(tmp_path: Path) -> None:
     # Settings of the user's own must neither help nor hinder.
     variables = {"COLUMNS": "120", "AWS_PROFILE": "nobody", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}

@@ -116,6 +116,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_a_variable_that_means_nothing_is_one_error_that_names_it(
     http_server: StaticServer, corpus_dir: Callable[[str, str], Path]
 ) -> None:

@@ -118,6 +118,7 @@ def test_a_token_reads_nothing_and_no_pickle_grows(url: str, http_server: Static
     assert len(set(tokens.values())) == len(tokens)
 
 
+@pytest.mark.slow
 def test_the_same_opened_again_has_the_same_token_in_any_process(url: str) -> None:
     tokens = {name: tokenize(each) for name, each in lazy_objects(url).items()}
     again = lazy_objects(url)

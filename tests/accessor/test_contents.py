@@ -80,6 +80,7 @@ def test_what_a_saved_and_merged_dataset_shows_is_the_same(confusing: Path, tmp_
     assert merged.nwb.describe().name.to_dict() == expected.name.to_dict()
 
 
+@pytest.mark.slow
 def test_series_in_a_container_that_has_arrays_are_objects_of_their_own(tmp_path: Path) -> None:
     pose = extension_files(tmp_path)["pose"]
     container = "processing/behavior/PoseEstimation"

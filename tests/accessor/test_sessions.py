@@ -40,6 +40,14 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, session(folder, "tuesday", [[5.0], [6.0, 7.0]], [0, 1])
 
 
+@pytest.fixture(scope="module")
+def other_units(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two sessions whose units have other ids, and equally many spikes."""
+    folder = tmp_path_factory.mktemp("rows")
+    one = session(folder, "monday", [[1.0, 2.0], [3.0]], [10, 11])
+    return one, session(folder, "tuesday", [[5.0], [6.0, 7.0]], [20, 21])
+
+
 def opened(path: Path, group: Any = None, **keywords: Any) -> xr.Dataset:
     return xr.open_dataset(path, engine="nwbzarr", group=group, **keywords)
 
@@ -172,14 +180,9 @@ READERS: dict[str, Callable[[xr.Dataset], Any]] = {
 @pytest.mark.parametrize("chunks", [None, {}], ids=["in memory", "of dask"])
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_rows_of_two_sessions_that_claim_the_same_values_are_an_error(
-    tmp_path_factory: pytest.TempPathFactory, read: Callable[[xr.Dataset], Any], chunks: Any
+    other_units: tuple[Path, Path], read: Callable[[xr.Dataset], Any], chunks: Any
 ) -> None:
-    folder = tmp_path_factory.mktemp("rows")
-    paths = [
-        session(folder, "monday", [[1.0, 2.0], [3.0]], [10, 11]),
-        session(folder, "tuesday", [[5.0], [6.0, 7.0]], [20, 21]),
-    ]
-    units = xr.concat([opened(path, "units", chunks=chunks) for path in paths], "unit", **MINIMAL)
+    units = xr.concat([opened(path, "units", chunks=chunks) for path in other_units], "unit", **MINIMAL)
     with pytest.raises(SelectionError, match="claim the same values"):
         read(units)
 
