@@ -21,8 +21,7 @@ from benchmarks import write_legacy
 from benchmarks.enlarge import enlarge
 from benchmarks.environments import run_pinned
 from benchmarks.layouts import ECEPHYS, OPHYS, layout
-from intake_nwbzarr.demo.imaging import imaging_session
-from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
 
 ROIS = 2799
 START = dt.datetime(2022, 3, 4, 10, 0, tzinfo=dt.UTC)

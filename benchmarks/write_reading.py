@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec
 
 from benchmarks.enlarge import enlarge
 from benchmarks.write_opening import noise, recording
-from intake_nwbzarr.demo.stores import COMPRESSOR, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import COMPRESSOR, write_zarr2, write_zarr3
 
 SERIES = "acquisition/ElectricalSeries"
 CHANNELS = 64

@@ -25,15 +25,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from intake_nwbzarr import errors
-    from intake_nwbzarr.hierarchy.load import open_hierarchy
+    from intake_nwbzarr.hierarchy.consolidate import consolidate
+    from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
+    from intake_nwbzarr.kept.download import download
+    from intake_nwbzarr.kept.recording import snapshot
     from intake_nwbzarr.limits import set_limits
-    from intake_nwbzarr.prepare.consolidate import consolidate
-    from intake_nwbzarr.prepare.download import download
     from intake_nwbzarr.prepare.verify import verify
     from intake_nwbzarr.raw import open_nwb
-    from intake_nwbzarr.snapshots.recording import snapshot
-    from intake_nwbzarr.transport.requests import track_requests
+    from intake_nwbzarr.transport.request_log import track_requests
 
 __all__ = [
     "__version__",
@@ -51,13 +50,13 @@ __all__ = [
 __version__ = version("intake-nwbzarr")
 
 _HOMES = {
-    "consolidate": "intake_nwbzarr.prepare.consolidate",
-    "download": "intake_nwbzarr.prepare.download",
-    "open_hierarchy": "intake_nwbzarr.hierarchy.load",
+    "consolidate": "intake_nwbzarr.hierarchy.consolidate",
+    "download": "intake_nwbzarr.kept.download",
+    "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
     "set_limits": "intake_nwbzarr.limits",
-    "snapshot": "intake_nwbzarr.snapshots.recording",
-    "track_requests": "intake_nwbzarr.transport.requests",
+    "snapshot": "intake_nwbzarr.kept.recording",
+    "track_requests": "intake_nwbzarr.transport.open",
     "verify": "intake_nwbzarr.prepare.verify",
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from intake_nwbzarr.errors import OptionError
-from intake_nwbzarr.urls import is_encodable, path_of, protocol_of
+from intake_nwbzarr.location.urls import is_encodable, path_of, protocol_of
 
 _LIKE_A_SCHEME = re.compile(r"[^/]{2}:[/\\]|^//[^/]*@|(?:^|/)(?:https?|s3a?|gs|az):", re.IGNORECASE)
 

@@ -14,15 +14,14 @@ from xarray.backends import BackendEntrypoint
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr.arguments import check_keywords, choice, shown, switch
 from intake_nwbzarr.errors import OptionError
-from intake_nwbzarr.location import Location, locate
-from intake_nwbzarr.neurodata.options import ImageAxes, MappingOptions, Names, Scaled
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.mapping.model import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.hierarchy.load import Hierarchy
-    from intake_nwbzarr.neurodata.patterns import Group
-    from intake_nwbzarr.snapshots.archive import Snapshots
-    from intake_nwbzarr.snapshots.checking import Verify
-    from intake_nwbzarr.snapshots.opening import Opening
+    from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+    from intake_nwbzarr.kept.from_snapshot import Opening, Verify
+    from intake_nwbzarr.kept.snapshot import Snapshots
+    from intake_nwbzarr.mapping.find import Group
 
 # What xarray passes to every engine, for conventions that NWB does not use.
 _OF_OTHER_CONVENTIONS = frozenset({"concat_characters", "decode_coords", "use_cftime", "decode_timedelta"})
@@ -89,7 +88,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             attribute ``nwb_snapshot`` says.
         **keywords
             ``mask_and_scale``, ``decode_times``, ``dtype``, ``names``, ``share_time``, ``image_axes``: see
-            `intake_nwbzarr.neurodata.options.MappingOptions`. ``drop_variables``: names of variables, as they
+            `intake_nwbzarr.mapping.model.MappingOptions`. ``drop_variables``: names of variables, as they
             come out, to leave out. ``concat_characters``, ``decode_coords``, ``use_cftime`` and
             ``decode_timedelta`` are accepted, since xarray passes them; they decode conventions that NWB does
             not use.
@@ -112,7 +111,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         """
         # Zarr takes longer to import than all else: not before a session is opened, for xarray imports every
         # engine when it guesses which one a file is for.
-        from intake_nwbzarr.neurodata.session import open_group, open_session
+        from intake_nwbzarr.mapping.views import open_group, open_session
 
         options = _options(**keywords)
         opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
@@ -170,7 +169,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
     def _open_groups(
         self, opened: Opening | _FromTheSession, group: Group | None, keywords: Mapping[str, Any]
     ) -> dict[str, xr.Dataset]:
-        from intake_nwbzarr.neurodata.tree import open_tree
+        from intake_nwbzarr.mapping.views import open_tree
 
         options = _options(**keywords)
         with opened.reading():
@@ -196,18 +195,18 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
 
 @dataclass(frozen=True)
 class _FromTheSession:
-    """Opening without a snapshot; the counterpart of `intake_nwbzarr.snapshots.opening.Opening`."""
+    """Opening without a snapshot; the counterpart of `intake_nwbzarr.kept.from_snapshot.Opening`."""
 
     location: Location
     attributes: ClassVar[Mapping[str, str]] = {}
 
     def reading(self) -> AbstractContextManager[None]:
-        from intake_nwbzarr.transport.remembering import remembering
+        from intake_nwbzarr.kept.memory import remembering
 
         return remembering()
 
     def hierarchy(self) -> Hierarchy:
-        from intake_nwbzarr.hierarchy.load import open_hierarchy
+        from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 
         return open_hierarchy(self.location)
 
@@ -221,7 +220,7 @@ def _opening(
 ) -> Opening | _FromTheSession:
     location = locate(place, storage_options).read_consolidated(consolidated)
     if snapshot is not None:
-        from intake_nwbzarr.snapshots.opening import opening
+        from intake_nwbzarr.kept.from_snapshot import opening
 
         return opening(snapshot, location, verify)
     if not isinstance(verify, str) or verify != "metadata":

@@ -1,10 +1,12 @@
-"""The `nwbzarr` command."""
+"""The command line, `nwbzarr`."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +14,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from intake_nwbzarr import __version__
+from intake_nwbzarr.kept.download import Progress
+from intake_nwbzarr.transport.request_log import readable_size
+
+
+@contextmanager
+def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Show a bar, and take it away at the end; nothing where the console is no terminal.
+
+    Yields
+    ------
+    callable
+        To be told of progress, from any thread.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("objects"),
+        TextColumn("{task.fields[size]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("listing", total=None, size="")
+
+        def show(progress: Progress) -> None:
+            size = readable_size(progress.bytes)
+            if progress.of_bytes is not None:
+                size += f" of {readable_size(progress.of_bytes)}"
+            bar.update(
+                task,
+                description=progress.doing,
+                completed=progress.objects,
+                total=progress.of_objects,
+                size=size,
+            )
+
+        yield show
+
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.hierarchy.load import Hierarchy
+    from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
     from intake_nwbzarr.prepare.chunks import ChunkCounts
 
 app = typer.Typer(
@@ -191,9 +233,9 @@ def snapshot(
 ) -> None:
     """Save what opening sessions reads in one small file, with which they open without a request."""
     from intake_nwbzarr.errors import NWBZarrError
-    from intake_nwbzarr.location import locate
-    from intake_nwbzarr.snapshots.recording import record_session, snapshot_path
-    from intake_nwbzarr.snapshots.writing import write_snapshots
+    from intake_nwbzarr.kept.recording import record_session, snapshot_path
+    from intake_nwbzarr.kept.snapshot import write_snapshots
+    from intake_nwbzarr.location.location import locate
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
     located = [locate(location, options) for location in locations]
@@ -226,7 +268,6 @@ def download(
 ) -> None:
     """Download a whole session; after a failure, or a change of the session, the same command goes on."""
     from intake_nwbzarr import download
-    from intake_nwbzarr.progress_bar import progress_bar
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
     with progress_bar(_messages) as show:

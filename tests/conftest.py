@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from intake_nwbzarr.hierarchy import remembered
-from intake_nwbzarr.transport import presence, remembering
+from intake_nwbzarr.hierarchy import hierarchy as remembered
+from intake_nwbzarr.kept import memory as remembering
+from intake_nwbzarr.transport import base as presence
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

@@ -23,8 +23,7 @@ from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries
 from pynwb.file import Subject
 
-from intake_nwbzarr.demo.imaging import imaging_session
-from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
 
 LAYOUTS = Path(__file__).parent / "data"
 IMAGING = "zarr/c8c6b848-fbc6-4f58-85ff-e3f2618ee983"

@@ -27,8 +27,8 @@ from intake_nwbzarr.errors import (
     NotNWBError,
     OptionError,
 )
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.neurodata.small_files import consolidate, empty_session, write
 
 

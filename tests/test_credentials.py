@@ -22,10 +22,12 @@ from botocore.credentials import Credentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from intake_nwbzarr.credentials import Keys, Secrets, Shipment, s3_access, unlogged
 from intake_nwbzarr.errors import CredentialsError, NWBZarrError
-from intake_nwbzarr.location import Location, locate
-from intake_nwbzarr.transport.requests import open_transport, run, track_requests
+from intake_nwbzarr.location.credentials import Keys, Secrets, Shipment, s3_access, unlogged
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import track_requests
 from intake_nwbzarr.transport.wire import Request
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -141,11 +143,11 @@ def test_a_secret_is_used_all_the_same(http_server: StaticServer) -> None:
 WORKER = """
 import pickle, sys
 from intake_nwbzarr.errors import NWBZarrError
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.transport.open import open_transport, run
 location = pickle.load(sys.stdin.buffer)
 try:
     print(run(open_transport(location).get("k")).data.decode())
-    from intake_nwbzarr.location import Location
+    from intake_nwbzarr.location.location import Location
     assert Location.from_attributes(location.attributes()) == location
 except NWBZarrError as error:
     print(type(error).__name__, error)
@@ -233,8 +235,8 @@ def test_the_machine_is_asked_for_a_role_only_on_request(
 
 WITHOUT_BOTOCORE = """
 import json, sys
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import open_transport, run
 url, options = sys.argv[1], json.loads(sys.argv[2])
 assert run(open_transport(locate(url, options)).get("k")).data == b"value"
 assert "botocore" not in sys.modules

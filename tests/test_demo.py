@@ -16,10 +16,8 @@ import pytest
 import xarray as xr
 from matplotlib.image import imread
 
-from intake_nwbzarr.demo.imaging import imaging_session
 from intake_nwbzarr.demo.server import PRIVATE_BUCKET, PUBLIC_BUCKET, s3_server
-from intake_nwbzarr.demo.spiking import spiking_session
-from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr2, write_zarr3
 from intake_nwbzarr.errors import DemoUnavailableError, MetadataError
 
 

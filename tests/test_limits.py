@@ -26,9 +26,9 @@ from intake_nwbzarr.arrays.gather import copy, gather
 from intake_nwbzarr.arrays.selection import Index
 from intake_nwbzarr.errors import OptionError, TransportError
 from intake_nwbzarr.limits import Limits, limits
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.budget import budget
-from intake_nwbzarr.transport.requests import fetch_many, open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import budget, run
+from intake_nwbzarr.transport.open import fetch_many, open_transport
 from tests.arrays.stored_arrays import write
 from tests.servers.http_server import StaticServer
 

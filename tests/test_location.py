@@ -11,8 +11,8 @@ import pytest
 import zarr.storage
 
 from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError
-from intake_nwbzarr.location import Location, locate
-from intake_nwbzarr.storage_options import Timeouts, timeouts
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.location.options import Timeouts, timeouts
 
 
 @pytest.mark.parametrize(
@@ -214,8 +214,8 @@ class TestAttributes:
             Location.from_attributes({"nwb_location": "s3://linked-by-a-file/raw"})
 
     def test_a_bounded_number_of_locations_is_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("intake_nwbzarr.location._KNOWN", OrderedDict())
-        monkeypatch.setattr("intake_nwbzarr.location.MOST_KNOWN", 2)
+        monkeypatch.setattr("intake_nwbzarr.location.location._KNOWN", OrderedDict())
+        monkeypatch.setattr("intake_nwbzarr.location.location.MOST_KNOWN", 2)
         first, second = locate("s3://bucket/1"), locate("s3://bucket/2")
         assert Location.from_attributes(first.attributes()) == first
         locate("s3://bucket/3")

@@ -19,9 +19,9 @@ import intake_nwbzarr
 from intake_nwbzarr.arguments import STORAGE_OPTIONS
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
 from intake_nwbzarr.errors import LocationError, NWBZarrError, NWBZarrWarning, OptionError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.storage_options import OWN, S3_PUBLIC, S3_SECRET
-from intake_nwbzarr.transport.requests import open_transport
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.options import OWN, S3_PUBLIC, S3_SECRET
+from intake_nwbzarr.transport.open import open_transport
 
 CANARY = "Canary4f1d"
 

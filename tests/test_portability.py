@@ -15,9 +15,10 @@ import pytest
 import xarray as xr
 
 import intake_nwbzarr
-from intake_nwbzarr import cache_option, download
-from intake_nwbzarr.transport.cache import folder as cache_folder
-from intake_nwbzarr.urls import file_url, path_of
+from intake_nwbzarr import download
+from intake_nwbzarr.kept import disk as cache_folder
+from intake_nwbzarr.location.location import options as cache_option
+from intake_nwbzarr.location.urls import file_url, path_of
 from tests.servers.http_server import StaticServer
 
 type Corpus = Callable[[str, str], Path]
@@ -111,4 +112,4 @@ def test_the_cache_is_where_the_system_keeps_caches(monkeypatch: pytest.MonkeyPa
 
 def test_locations_of_windows_travel_as_text() -> None:
     url = file_url(PureWindowsPath("D:\\lab\\a.nwb.zarr"))
-    assert pickle.loads(pickle.dumps(intake_nwbzarr.location.Location(url))).url == url
+    assert pickle.loads(pickle.dumps(intake_nwbzarr.location.location.Location(url))).url == url

@@ -21,9 +21,9 @@ from intake_nwbzarr.errors import (
     NWBZarrError,
     OptionError,
 )
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import open_transport
-from intake_nwbzarr.urls import access_point, canonical_bucket
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.urls import access_point, canonical_bucket
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.test_credentials import everything_said
 

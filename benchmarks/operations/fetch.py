@@ -15,8 +15,8 @@ from benchmarks.operations.plain_zarr import TUNED
 
 def own_transport(url: str, options: Options, keys: Sequence[str]) -> Run:
     """As the package does."""
-    from intake_nwbzarr.location import locate
-    from intake_nwbzarr.transport.requests import fetch_many, open_transport
+    from intake_nwbzarr.location.location import locate
+    from intake_nwbzarr.transport.open import fetch_many, open_transport
 
     transport = open_transport(locate(url, options))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from pynwb import NWBFile
 
-from intake_nwbzarr.demo.stores import write_zarr3
+from intake_nwbzarr.demo.sessions import write_zarr3
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pynwb import NWBFile
 
-from intake_nwbzarr.demo import imaging
+from intake_nwbzarr.demo import sessions as imaging
 
 
 def imaging_session() -> NWBFile:

@@ -1,4 +1,4 @@
-"""The calls of `ds.nwb` along time: around events, in bins, between two times, on another's time."""
+"""Methods of `ds.nwb` along time: align, bin, restrict, resample, label."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.accessor.contents.seconds import Time
     from intake_nwbzarr.accessor.peri_event.align import AlignMethod, Events, OnMissing
     from intake_nwbzarr.accessor.time.epochs import Epochs
     from intake_nwbzarr.accessor.time.resample import Times
     from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
+    from intake_nwbzarr.accessor.times import Time
 
 
 class AlongTime:

@@ -19,14 +19,18 @@ from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore, StorePath
 
+from intake_nwbzarr.bounds import LARGEST_OBJECT
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, Room, undo_bytes
-from intake_nwbzarr.hierarchy.legacy_codecs import ARRAY_FILTERS
-from intake_nwbzarr.hierarchy.objects import CODEC_NAME as LEGACY_OBJECTS
-from intake_nwbzarr.hierarchy.objects import decode_legacy_objects
-from intake_nwbzarr.hierarchy.variable_length import VARIABLE_LENGTH, decode_items, text_limit
-from intake_nwbzarr.hierarchy.zarr3 import named
-from intake_nwbzarr.transport.contract import LARGEST_OBJECT
+from intake_nwbzarr.hierarchy.nodes import named
+from intake_nwbzarr.hierarchy.zarr2.objects import CODEC_NAME as LEGACY_OBJECTS
+from intake_nwbzarr.hierarchy.zarr2.objects import (
+    VARIABLE_LENGTH,
+    decode_items,
+    decode_legacy_objects,
+    text_limit,
+)
+from intake_nwbzarr.hierarchy.zarr2.types import ARRAY_FILTERS
 from intake_nwbzarr.zarr_internals import bytes_spec
 
 CHUNK_LIMIT: Final = LARGEST_OBJECT
@@ -44,6 +48,10 @@ SERIALIZERS: Final = VARIABLE_LENGTH | {"bytes", "sharding_indexed"}
 
 REFUSED: Final = frozenset({"pickle"})
 """Codecs of numcodecs that are never used, whoever registered them."""
+
+CHUNK: Final = "nwbzarr.chunk"
+TEXTS: Final = "nwbzarr.texts"
+"""The codecs of `arrays.zarr_codec`, through which zarr decodes as this package does."""
 
 
 class Stage(NamedTuple):
@@ -393,8 +401,6 @@ def _not_installed(name: str, where: str) -> ChunkError:
 
 def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: str) -> NDArray[Any]:
     """Let zarr undo codecs not known here, on an array of that one chunk in memory."""
-    from intake_nwbzarr.arrays.zarr_codec import bounded_sharding
-
     for name, _ in map(named, metadata["codecs"]):
         try:
             get_codec_class(name)
@@ -417,3 +423,31 @@ def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: st
     chunk = np.asarray(zarr.Array.from_dict(StorePath(store), document)[...])
     # zarr reads strings as NumPy's StringDType, which xarray cannot work with.
     return chunk.astype(object) if chunk.dtype.kind == "T" else chunk
+
+
+def bounded_sharding(
+    codec: Any, metadata: Mapping[str, Any], path: str, location: str = "memory"
+) -> dict[str, Any]:
+    """The codec ``sharding_indexed`` with this package's decoding of its chunks; any other as it is."""
+    name, configuration = named(codec)
+    if name != "sharding_indexed":
+        return spelled_out(codec)
+    inner = bounded_decoding(configuration["codecs"], metadata, path, location)
+    index = [spelled_out(entry) for entry in configuration.get("index_codecs", ())]
+    return {"name": name, "configuration": {**configuration, "codecs": [inner], "index_codecs": index}}
+
+
+def bounded_decoding(codecs: Any, metadata: Mapping[str, Any], path: str, location: str) -> dict[str, Any]:
+    """Return the codec document by which zarr decodes a chunk with this package."""
+    described = {name: metadata.get(name) for name in ("data_type", "fill_value")}
+    name = TEXTS if named(metadata["data_type"])[0] == "string" else CHUNK
+    return {
+        "name": name,
+        "configuration": {"array": path, "location": location, **described, "codecs": codecs},
+    }
+
+
+def spelled_out(entry: Any) -> dict[str, Any]:
+    """What Zarr 3 allows to be a name alone, as zarr wants it."""
+    name, configuration = named(entry)
+    return {"name": name, "configuration": dict(configuration)} if configuration else {"name": name}

@@ -19,15 +19,14 @@ from intake_nwbzarr.arrays.decode import CHUNK_LIMIT, decode
 from intake_nwbzarr.arrays.layout import Layout
 from intake_nwbzarr.arrays.selection import Index, Selection, most_cells, outer, pieces
 from intake_nwbzarr.arrays.shards import Sharding, Span, locate_chunks, parse_index, spans
+from intake_nwbzarr.bounds import MOST_CHUNKS
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
 from intake_nwbzarr.limits import limits
-from intake_nwbzarr.transport.requests import Transport
+from intake_nwbzarr.transport.base import Transport
 
 UNDECODED: Final = 512 * 2**20
 """Decoded bytes of the chunks that may be on their way, or wait to be decoded, at a time."""
 
-MOST_CHUNKS: Final = 10**7
-"""Chunks that one gather may touch; each takes about a kilobyte to keep account of."""
 
 INLINE: Final = 16 * 2**10
 """Decoded bytes below which a chunk is not worth handing to a thread."""

@@ -14,7 +14,7 @@ from intake_nwbzarr.arrays.gather import Reading, gather
 from intake_nwbzarr.arrays.selection import Index, Key, outer, select
 from intake_nwbzarr.arrays.stored import StoredArray, read_many
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.transport.requests import on_loop
+from intake_nwbzarr.transport.loop import on_loop
 
 
 def scaled(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays.decode import Chain, chain, decode
 from intake_nwbzarr.errors import ChunkError, MetadataError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS
-from intake_nwbzarr.hierarchy.zarr3 import named
+from intake_nwbzarr.hierarchy.nodes import named
 
 GAP: Final = 64 * 2**10
 """Bytes that are rather fetched for nothing than skipped with a request of their own."""

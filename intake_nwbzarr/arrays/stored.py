@@ -16,8 +16,9 @@ from intake_nwbzarr.arrays.gather import Place, Reading, copy, gather
 from intake_nwbzarr.arrays.layout import Layout, field_dtype, layout
 from intake_nwbzarr.arrays.selection import Key, select
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.requests import on_loop, open_transport, run
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.loop import on_loop, run
+from intake_nwbzarr.transport.open import open_transport
 
 
 class Readable(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.codec import ArrayBytesCodec
@@ -18,16 +18,21 @@ from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.buffer.cpu import NDBuffer
 from zarr.registry import register_codec
 
-from intake_nwbzarr.arrays.decode import Chain, chain, decode
-from intake_nwbzarr.arrays.fill import fill_value
+from intake_nwbzarr.arrays.decode import (
+    CHUNK,
+    TEXTS,
+    Chain,
+    bounded_decoding,
+    bounded_sharding,
+    chain,
+    decode,
+    spelled_out,
+)
 from intake_nwbzarr.arrays.gather import INLINE
+from intake_nwbzarr.arrays.layout import fill_value
 from intake_nwbzarr.arrays.shards import sharding
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, numpy_dtype
-from intake_nwbzarr.hierarchy.zarr3 import named
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, named, numpy_dtype
 from intake_nwbzarr.zarr_internals import ArraySpec
-
-CHUNK: Final = "nwbzarr.chunk"
-TEXTS: Final = "nwbzarr.texts"
 
 
 class NamedBuffer(CpuBuffer):
@@ -97,7 +102,6 @@ class VLenUTF8Codec(ChunkCodec):
         return {"name": TEXTS, "configuration": dict(self.configuration)}
 
 
-# Nothing that is written names them: they need no entry point.
 register_codec(CHUNK, ChunkCodec)
 register_codec(TEXTS, VLenUTF8Codec)
 
@@ -118,45 +122,18 @@ def zarr_document(node: ArrayNode, location: str) -> dict[str, Any]:
         decoding = bounded_sharding(codecs[0], metadata, node.path, location)
         sharding(named(codecs[0])[1], node.chunks, 1, node.path)
     else:
-        decoding = _decoding(codecs, metadata, node.path, location)
+        decoding = bounded_decoding(codecs, metadata, node.path, location)
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(node.shape),
         "data_type": metadata["data_type"],
         "chunk_grid": metadata["chunk_grid"],
-        "chunk_key_encoding": _spelled_out(metadata.get("chunk_key_encoding", "default")),
+        "chunk_key_encoding": spelled_out(metadata.get("chunk_key_encoding", "default")),
         "fill_value": metadata.get("fill_value"),
         "codecs": [decoding],
         "attributes": dict(node.attributes),
         **({"dimension_names": names} if _are_names(names, node.ndim) else {}),
-    }
-
-
-def bounded_sharding(
-    codec: Any, metadata: Mapping[str, Any], path: str, location: str = "memory"
-) -> dict[str, Any]:
-    """The codec ``sharding_indexed`` with this package's decoding of its chunks; any other as it is."""
-    name, configuration = named(codec)
-    if name != "sharding_indexed":
-        return _spelled_out(codec)
-    inner = _decoding(configuration["codecs"], metadata, path, location)
-    index = [_spelled_out(entry) for entry in configuration.get("index_codecs", ())]
-    return {"name": name, "configuration": {**configuration, "codecs": [inner], "index_codecs": index}}
-
-
-def _spelled_out(entry: Any) -> dict[str, Any]:
-    """What Zarr 3 allows to be a name alone, as zarr wants it."""
-    name, configuration = named(entry)
-    return {"name": name, "configuration": dict(configuration)} if configuration else {"name": name}
-
-
-def _decoding(codecs: Any, metadata: Mapping[str, Any], path: str, location: str) -> dict[str, Any]:
-    described = {name: metadata.get(name) for name in ("data_type", "fill_value")}
-    name = TEXTS if named(metadata["data_type"])[0] == "string" else CHUNK
-    return {
-        "name": name,
-        "configuration": {"array": path, "location": location, **described, "codecs": codecs},
     }
 
 

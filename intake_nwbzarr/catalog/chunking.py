@@ -14,8 +14,8 @@ from intake_nwbzarr.errors import OptionError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from intake_nwbzarr.location import Location
-    from intake_nwbzarr.neurodata.patterns import Group
+    from intake_nwbzarr.location.location import Location
+    from intake_nwbzarr.mapping.find import Group
 
 # Values of a coordinate, at most, that are cheaper to read at once than to hand out as tasks.
 SMALL_COORDINATE = 100_000

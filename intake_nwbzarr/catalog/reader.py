@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from intake.readers.datatypes import FileData
 from intake.readers.readers import BaseReader
 
-from intake_nwbzarr.catalog.masking import masked_options, masked_url
+from intake_nwbzarr.catalog.entries import masked_options, masked_url
 
 if TYPE_CHECKING:
     import pynwb
     import xarray as xr
 
-    from intake_nwbzarr.location import Location, Place
-    from intake_nwbzarr.neurodata.patterns import Group
+    from intake_nwbzarr.location.location import Location, Place
+    from intake_nwbzarr.mapping.find import Group
 
 
 class NWBZarr(FileData):  # type: ignore[misc]
@@ -27,7 +27,7 @@ class NWBZarr(FileData):  # type: ignore[misc]
     Parameters
     ----------
     url
-        A local path or URL; see `intake_nwbzarr.location.locate`.
+        A local path or URL; see `intake_nwbzarr.location.location.locate`.
     storage_options
         In s3fs' vocabulary. The attribute of that name, catalogs, tokens and pickles hold no secrets, except
         for pickles where ``ship_credentials`` is true.
@@ -48,7 +48,7 @@ class NWBZarr(FileData):  # type: ignore[misc]
         metadata: dict[str, Any] | None = None,
     ) -> None:
         if storage_options is not None:
-            from intake_nwbzarr.storage_options import checked_options
+            from intake_nwbzarr.location.options import checked_options
 
             storage_options = checked_options(storage_options)
         super().__init__(
@@ -68,7 +68,7 @@ class NWBZarr(FileData):  # type: ignore[misc]
         LocationError
             When the URL or an option makes no sense.
         """
-        from intake_nwbzarr.catalog.opening import entry_location
+        from intake_nwbzarr.catalog.entries import entry_location
 
         return entry_location(*self._given)
 
@@ -142,7 +142,7 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
 
     def to_nwb(self) -> pynwb.NWBFile:
         """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
-        from intake_nwbzarr.catalog.opening import open_raw
+        from intake_nwbzarr.catalog.entries import open_raw
 
         return open_raw(self.data.location, self.kwargs)
 
@@ -157,9 +157,9 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         Returns
         -------
         dict
-            As `intake_nwbzarr.catalog.opening.summary` says, and Intake's ``metadata``.
+            As `intake_nwbzarr.catalog.entries.summary` says, and Intake's ``metadata``.
         """
-        from intake_nwbzarr.catalog.opening import summary
+        from intake_nwbzarr.catalog.entries import summary
 
         own = {name: value for name, value in self.kwargs.items() if name not in {"data", "args", "chunks"}}
         options = own | keywords

@@ -11,17 +11,16 @@ from intake.source.base import DataSource, NoEntry, Schema
 
 from intake_nwbzarr.arguments import check_keywords
 from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
-from intake_nwbzarr.catalog.masking import masked_options, masked_url
-from intake_nwbzarr.catalog.opening import entry_location, open_raw, summary
+from intake_nwbzarr.catalog.entries import entry_location, masked_options, masked_url, open_raw, summary
 from intake_nwbzarr.errors import CredentialsError, LocationError
-from intake_nwbzarr.storage_options import checked_options
+from intake_nwbzarr.location.options import checked_options
 
 if TYPE_CHECKING:
     import pynwb
     import xarray as xr
 
-    from intake_nwbzarr.location import Location, Place
-    from intake_nwbzarr.neurodata.patterns import Group
+    from intake_nwbzarr.location.location import Location, Place
+    from intake_nwbzarr.mapping.find import Group
 
 
 class NWBZarrSource(DataSource):  # type: ignore[misc]
@@ -30,7 +29,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     Parameters
     ----------
     urlpath
-        A local path or URL; see `intake_nwbzarr.location.locate`.
+        A local path or URL; see `intake_nwbzarr.location.location.locate`.
     storage_options
         In s3fs' vocabulary. Secrets are shown by no representation, and travel in no pickle unless
         ``ship_credentials`` is true.
@@ -125,7 +124,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         Returns
         -------
         dict
-            As `intake_nwbzarr.catalog.opening.summary` says, and Intake's ``npartitions`` and ``metadata``.
+            As `intake_nwbzarr.catalog.entries.summary` says, and Intake's ``npartitions`` and ``metadata``.
         """
         self._load_metadata()
         schema: Any = self._schema

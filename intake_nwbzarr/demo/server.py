@@ -1,19 +1,65 @@
-"""An S3 server on this machine, with a public and a private bucket, for as long as it is needed."""
+"""The S3 server of the demonstration, in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import botocore.session
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from intake_nwbzarr.errors import DemoUnavailableError
+
+
+class Handler(WSGIRequestHandler):
+    """Answers quietly."""
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def make_buckets(endpoint_url: str, public: str, private: str) -> None:
+    """Create both buckets; whoever likes may read the public one's objects."""
+    client = botocore.session.Session().create_client("s3", endpoint_url=endpoint_url)
+    for bucket in (public, private):
+        client.create_bucket(Bucket=bucket)
+    reading = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{public}/*",
+    }
+    policy = {"Version": "2012-10-17", "Statement": [reading]}
+    client.put_bucket_policy(Bucket=public, Policy=json.dumps(policy))
+    client.close()
+
+
+def main() -> None:
+    """Serve until standard input ends, which it does even if the parent process is killed."""
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    make_buckets(f"http://127.0.0.1:{server.server_port}", *sys.argv[1:])
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
+
 
 PUBLIC_BUCKET = "public-sessions"
 PRIVATE_BUCKET = "private-sessions"
@@ -37,8 +83,9 @@ class S3Server:
 
     def upload(self, folder: Path, bucket: str, prefix: str) -> int:
         """Upload a folder; how many objects that made."""
-        from intake_nwbzarr.location import locate
-        from intake_nwbzarr.transport.requests import open_transport, run
+        from intake_nwbzarr.location.location import locate
+        from intake_nwbzarr.transport.loop import run
+        from intake_nwbzarr.transport.open import open_transport
 
         options = {"endpoint_url": self.endpoint_url, "key": self.key, "secret": self.secret}
         transport = open_transport(locate(f"s3://{bucket}/{prefix}", options))
@@ -76,7 +123,7 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
                 'pip install "intake-nwbzarr[demo]".'
             )
     key, secret = f"DEMO{secrets.token_hex(8).upper()}", secrets.token_urlsafe(24)
-    command = [sys.executable, "-m", "intake_nwbzarr.demo.s3_process", PUBLIC_BUCKET, PRIVATE_BUCKET]
+    command = [sys.executable, "-m", "intake_nwbzarr.demo.server", PUBLIC_BUCKET, PRIVATE_BUCKET]
     with (
         _environment({"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}),
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,  # noqa: S603

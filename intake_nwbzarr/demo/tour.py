@@ -1,4 +1,4 @@
-"""The demo, step by step: what a user types, and what comes back."""
+"""The demonstration: the main job from end to end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,150 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
 
 from intake_nwbzarr.demo.server import PRIVATE_BUCKET, PUBLIC_BUCKET, S3Server, s3_server
+from intake_nwbzarr.demo.sessions import NEUROPIL_SHARE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+type Floats = npt.NDArray[np.float64]
+
+GREEN, GREY, INK = "#2a9d8f", "#8d99ae", "#22223b"
+CONTRAST_COLORS = {0.0: "#adb5bd", 0.25: "#f4a261", 1.0: "#d1495b"}
+
+
+def draw(
+    aligned: xr.DataArray, spikes: list[Floats], contrasts: Floats, window: tuple[float, float], path: Path
+) -> None:
+    """Draw both panels and save them as PNG.
+
+    Parameters
+    ----------
+    aligned
+        dF/F, (event, lag, cell), lags in seconds.
+    spikes
+        Of one unit, seconds from each trial's start.
+    contrasts
+        Of the trials, (trial).
+    window
+        Of the spikes, in seconds.
+    path
+        Of the PNG file.
+    """
+    layout = ConstrainedLayoutEngine(wspace=0.06)
+    figure = Figure(figsize=(11, 4.6), dpi=150, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic([["licks", "raster"], ["licks", "rate"]], height_ratios=[2, 1])
+    _draw_licks(axes["licks"], aligned)
+    order = np.argsort(contrasts, kind="stable")
+    _draw_raster(axes["raster"], [spikes[trial] for trial in order], contrasts[order])
+    _draw_rate(axes["rate"], spikes, contrasts, window)
+    axes["raster"].sharex(axes["rate"])
+    axes["raster"].tick_params(labelbottom=False)
+    for axis in axes.values():
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.axvline(0.0, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    figure.savefig(path)
+
+
+def _draw_licks(axis: Axes, aligned: xr.DataArray) -> None:
+    cells = 100.0 * aligned.mean(["event"])
+    lags = aligned["lag"].values
+    # The spread over bouts of the mean over cells: bouts are the repetitions.
+    bouts = 100.0 * aligned.mean([aligned.dims[-1]])
+    mean = bouts.mean("event").values
+    error = bouts.std("event", ddof=1).values / np.sqrt(aligned.sizes["event"])
+    axis.plot(lags, cells.values, color=GREY, linewidth=0.6, alpha=0.45)
+    axis.fill_between(lags, mean - error, mean + error, color=GREEN, alpha=0.3, linewidth=0)
+    axis.plot(lags, mean, color=GREEN, linewidth=2.2, label="mean ± s.e.m. over bouts")
+    axis.plot([], [], color=GREY, linewidth=0.8, label="each cell")
+    axis.set(
+        xlabel="Time from first lick (s)",
+        ylabel="ΔF/F, neuropil subtracted (%)",
+        title=f"{aligned.sizes['event']} lick bouts, {aligned.shape[-1]} cells",
+        xlim=(lags[0], lags[-1]),
+    )
+    axis.legend(frameon=False, loc="upper right")
+
+
+def _draw_raster(axis: Axes, spikes: list[Floats], contrasts: Floats) -> None:
+    colors = [CONTRAST_COLORS[contrast] for contrast in contrasts.tolist()]
+    axis.eventplot(spikes, colors=colors, linelengths=0.85, linewidths=1.1)
+    axis.set(
+        ylabel="Trial, by contrast", title=f"One unit, {len(spikes)} trials", ylim=(-0.7, len(spikes) - 0.3)
+    )
+    axis.set_yticks([])
+
+
+def _draw_rate(axis: Axes, spikes: list[Floats], contrasts: Floats, window: tuple[float, float]) -> None:
+    edges = np.arange(window[0], window[1] + 1e-9, 0.05)
+    for contrast, color in CONTRAST_COLORS.items():
+        trials = np.flatnonzero(contrasts == contrast)
+        counts, _ = np.histogram(np.concatenate([spikes[trial] for trial in trials]), edges)
+        rate = counts / (0.05 * trials.size)
+        axis.stairs(rate, edges, color=color, linewidth=1.6, label=f"{contrast:.0%} contrast")
+    axis.set(xlabel="Time from trial start (s)", ylabel="Rate (spikes/s)", xlim=window)
+    axis.legend(frameon=False, fontsize="small", loc="upper right")
+
+
+LICK_WINDOW = (-1.5, 3.0)
+TRIAL_WINDOW = (-0.5, 1.0)
+
+
+def corrected_fluorescence(session: xr.Dataset) -> xr.DataArray:
+    """Fluorescence minus its share of neuropil, relative to each cell's mean: (time, cell), on dask."""
+    fluorescence = session["RoiResponseSeries"] - NEUROPIL_SHARE * session["Neuropil"]
+    mean = fluorescence.mean([fluorescence.dims[0]])
+    return (fluorescence - mean) / mean
+
+
+def lick_bouts(session: xr.Dataset) -> Floats:
+    """Times in seconds of the licks that follow a pause of more than a second."""
+    lick = session["lick"]
+    times = lick[lick.dims[0]].values[lick.values > 0]
+    return np.asarray(times[np.diff(times, prepend=-np.inf) > 1.0], dtype=np.float64)
+
+
+def around(session: xr.Dataset, dff: xr.DataArray, events: Floats) -> xr.DataArray:
+    """Fluorescence around events that have all of their window in the recording: (event, lag, cell)."""
+    aligned: xr.Dataset = session.assign(dff=dff)[["dff"]].nwb.align(events, LICK_WINDOW, on_missing="drop")
+    return aligned["dff"]
+
+
+def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list[Floats]]:
+    """Each unit's spikes around the start of each trial, in seconds from it: by unit, then by trial."""
+    starts = session["trials_start_time"].values
+    return [
+        [_between(train, start + window[0], start + window[1]) - start for start in starts]
+        for train in session.nwb.ragged("units_spike_times")
+    ]
+
+
+def most_responsive_unit(spikes: list[list[Floats]]) -> int:
+    """The position of the unit whose rate rises most in the 0.3 s after a trial's start."""
+
+    def rise(unit: int) -> int:
+        lags = np.concatenate(spikes[unit])
+        return int(_between(lags, 0.0, 0.3).size - _between(lags, -0.3, 0.0).size)
+
+    return max(range(len(spikes)), key=rise)
+
+
+def _between(times: Floats, begin: float, end: float) -> Floats:
+    return times[(times >= begin) & (times < end)]
+
 
 CATALOG = """\
 # Written by `nwbzarr demo`, whose S3 server has stopped since.
@@ -105,9 +243,7 @@ class Teller:
 
 def _publish(running: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
     """Write both sessions while the server starts, and upload them."""
-    from intake_nwbzarr.demo.imaging import imaging_session
-    from intake_nwbzarr.demo.spiking import spiking_session
-    from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+    from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr2, write_zarr3
 
     with tempfile.TemporaryDirectory(prefix="nwbzarr-demo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,7 +269,6 @@ def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
     from dask.diagnostics import ProgressBar  # type: ignore[attr-defined]
 
     from intake_nwbzarr import track_requests
-    from intake_nwbzarr.demo import analysis
 
     # To find out by itself which scheduler to use, dask imports distributed, which takes a second.
     with track_requests() as log, dask.config.set(scheduler=dask.threaded.get):
@@ -154,10 +289,10 @@ def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
         tell.code('mean = fluorescence.mean("Fluorescence_time")')
         tell.code("with dask.diagnostics.ProgressBar(): dff = ((fluorescence - mean) / mean).compute()")
         with ProgressBar():  # type: ignore[no-untyped-call]
-            dff = analysis.corrected_fluorescence(imaging).compute()
-        bouts = analysis.lick_bouts(imaging)
+            dff = corrected_fluorescence(imaging).compute()
+        bouts = lick_bouts(imaging)
         tell.code("imaging.assign(dff=dff)[['dff']].nwb.align(bouts, (-1.5, 3.0)).dff")
-        aligned = analysis.around(imaging, dff, bouts)
+        aligned = around(imaging, dff, bouts)
         before, after = (float(aligned.sel(lag=window).mean()) for window in (slice(-1.5, 0), slice(0.25, 1)))
         tell.result(
             f"{bouts.size} bouts of licking: dF/F is {before:.1%} before and {after:.1%} after the first lick"
@@ -168,8 +303,8 @@ def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
         spiking = catalog.spiking.read()
         tell.code("spiking")
         tell.result(spiking)
-        spikes = analysis.spikes_around(spiking, analysis.TRIAL_WINDOW)
-        unit = analysis.most_responsive_unit(spikes)
+        spikes = spikes_around(spiking, TRIAL_WINDOW)
+        unit = most_responsive_unit(spikes)
         raster = spikes[unit]
         count = sum(map(len, raster))
         tell.result(f"unit {unit} answers most: {count} spikes around {len(raster)} trials")
@@ -188,9 +323,8 @@ def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
             )
 
         tell.heading("A picture")
-        from intake_nwbzarr.demo.picture import draw
 
-        draw(aligned, raster, spiking["trials_contrast"].values, analysis.TRIAL_WINDOW, picture)
+        draw(aligned, raster, spiking["trials_contrast"].values, TRIAL_WINDOW, picture)
         tell.result(picture)
 
     tell.heading("What it took")

@@ -19,8 +19,9 @@ import numpy as np
 from numcodecs import blosc, lz4, zstd
 from numpy.typing import NDArray
 
+from intake_nwbzarr.bounds import LARGEST_LZMA_DICTIONARY, MOST_STREAMS
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
-from intake_nwbzarr.hierarchy.zarr3 import named
+from intake_nwbzarr.hierarchy.nodes import named
 
 type Room = NDArray[np.uint8] | None
 """Bytes, one after the other, where a result belongs; None where it has no place yet."""
@@ -35,11 +36,6 @@ CHECKSUMS: Final = {
 }
 """Codecs that append or prepend four bytes, by what numcodecs calls them."""
 
-LZMA_MEMORY: Final = 256 * 2**20
-"""What an LZMA dictionary may take; the strongest preset needs 65 MiB."""
-
-MOST_STREAMS: Final = 2**16
-"""How many gzip members, or streams of another kind, a chunk may be made of; as good as all have one."""
 
 _LATER_STREAM: Final = 2**12
 
@@ -285,12 +281,13 @@ def _lzma(
 ) -> memoryview:
     container, filters = configuration.get("format", lzma.FORMAT_XZ), configuration.get("filters")
     if container != lzma.FORMAT_RAW:
-        return _stream(lambda: lzma.LZMADecompressor(container, LZMA_MEMORY), data, limit, where)
+        return _stream(lambda: lzma.LZMADecompressor(container, LARGEST_LZMA_DICTIONARY), data, limit, where)
     # A raw stream names its dictionary in the array's metadata, where the library's own limit does not look.
     dictionary = max((int(entry.get("dict_size", 0)) for entry in filters or ()), default=0)
-    if dictionary > LZMA_MEMORY:
+    if dictionary > LARGEST_LZMA_DICTIONARY:
         raise LimitError(
-            f"{where} asks for an LZMA dictionary of {dictionary} bytes; {LZMA_MEMORY} are allowed."
+            f"{where} asks for an LZMA dictionary of {dictionary} bytes; "
+            f"{LARGEST_LZMA_DICTIONARY} are allowed."
         )
     return _stream(lambda: lzma.LZMADecompressor(container, None, filters), data, limit, where, several=False)
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from intake_nwbzarr.bounds import LARGEST_DOCUMENT, MOST_NODES, safe_path
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -24,13 +25,10 @@ from intake_nwbzarr.errors import (
     ResponseError,
     UnsafePathError,
 )
-from intake_nwbzarr.hierarchy.nodes import safe_path
-from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.answers import Bytes
-from intake_nwbzarr.transport.requests import Fetched, Transport, gather
-
-MAXIMUM_DOCUMENT_BYTES = 256 * 2**20
-MAXIMUM_NODES = 10**6
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.answers import Bytes, Fetched
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import gather
 
 
 @dataclass(frozen=True)
@@ -190,7 +188,7 @@ def parse_documents(location: Location, zarr_format: Literal[2, 3], fetched: Fet
 
 async def _unless_denied(transport: Transport, key: str) -> _Answer:
     try:
-        fetched = await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
+        fetched = await transport.get(key, limit=LARGEST_DOCUMENT)
     except CredentialsError:
         raise
     except AccessError as error:
@@ -377,7 +375,7 @@ async def _optional(transport: Transport, path: str, names: Sequence[str]) -> di
 
 
 async def _document(transport: Transport, key: str) -> msgspec.Raw:
-    fetched = await transport.get(key, limit=MAXIMUM_DOCUMENT_BYTES)
+    fetched = await transport.get(key, limit=LARGEST_DOCUMENT)
     if fetched is None:
         raise MetadataError(
             f"{transport.location} is changing: its document {key!r} was listed and is gone. Open it again."
@@ -398,8 +396,8 @@ def _node_path(path: str, location: Location) -> str:
 
 
 def _check_number(nodes: Any, location: Location) -> None:
-    if len(nodes) > MAXIMUM_NODES:
-        raise LimitError(f"{location} has more than {MAXIMUM_NODES:,} groups and arrays, which is the limit.")
+    if len(nodes) > MOST_NODES:
+        raise LimitError(f"{location} has more than {MOST_NODES:,} groups and arrays, which is the limit.")
 
 
 def load_json(data: Bytes | msgspec.Raw) -> Any:

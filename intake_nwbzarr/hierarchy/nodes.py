@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from intake_nwbzarr.errors import MetadataError, UnsafePathError
-
-MAXIMUM_DEPTH = 64
+from intake_nwbzarr.errors import MetadataError
 
 
 @dataclass(frozen=True)
@@ -179,35 +177,26 @@ def _field(entry: Any, path: str) -> tuple[str, np.dtype[Any]]:
     return str(name), numpy_dtype(data_type, path)
 
 
-def safe_path(path: str, *, where: str) -> str:
-    """A path from the data, split and checked; without its leading and trailing slash.
+FIRST_COLUMN: Final = "nwbzarr.first_column"
 
-    Parameters
-    ----------
-    path
-        As found in a document, a listing or a reference. One leading slash means the file's root.
-    where
-        What holds it, for the error.
+
+type Codec = tuple[str, Mapping[str, Any]]
+
+
+def named(entry: Any) -> Codec:
+    """The name and the configuration of a codec, or of anything else that Zarr 3 writes in that form.
 
     Raises
     ------
-    UnsafePathError
-        For empty, ``.`` and ``..`` parts, backslashes, NUL, percent-encoded dots or slashes, and depths
-        beyond 64: such a name could lead out of the file on some store.
+    ValueError
+        When the entry is neither a name nor a mapping with one.
     """
-    stripped = path.removeprefix("/").removesuffix("/")
-    if stripped == "":
-        return ""
-    parts = stripped.split("/")
-    lowered = stripped.lower()
-    if (
-        any(part in {"", ".", ".."} for part in parts)
-        or any(character in stripped for character in ("\\", "\0"))
-        or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
-    ):
-        raise UnsafePathError(
-            f"{where} names {path!r}, which could lead out of the file; the file is damaged or hostile."
-        )
-    if len(parts) > MAXIMUM_DEPTH:
-        raise UnsafePathError(f"{where} names a path of {len(parts)} parts; {MAXIMUM_DEPTH} are allowed.")
-    return stripped
+    document = {"name": entry} if isinstance(entry, str) else entry
+    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
+        raise ValueError(f"{entry!r:.80} has no name")
+    configuration = document.get("configuration")
+    if configuration is None:
+        return document["name"], {}
+    if not isinstance(configuration, Mapping):
+        raise ValueError(f"the configuration of {document['name']!r} is {configuration!r:.80}, not an object")
+    return document["name"], configuration

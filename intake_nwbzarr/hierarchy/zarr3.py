@@ -6,38 +6,9 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any, Final
 
+from intake_nwbzarr.bounds import DEEPEST_PATH, LARGEST_ELEMENT, LARGEST_LENGTH, MOST_DIMENSIONS
 from intake_nwbzarr.errors import MetadataError
-from intake_nwbzarr.hierarchy.first_column import FIRST_COLUMN
-from intake_nwbzarr.hierarchy.nodes import MAXIMUM_DEPTH, numpy_dtype
-
-LARGEST_LENGTH: Final = 2**63 - 1
-"""The longest axis, and the most elements: what NumPy and xarray can count."""
-
-MAXIMUM_DIMENSIONS: Final = 32
-
-LARGEST_ELEMENT: Final = 2**31 - 1
-"""Bytes of one element of fixed size, as NumPy counts them."""
-
-type Codec = tuple[str, Mapping[str, Any]]
-
-
-def named(entry: Any) -> Codec:
-    """The name and the configuration of a codec, or of anything else that Zarr 3 writes in that form.
-
-    Raises
-    ------
-    ValueError
-        When the entry is neither a name nor a mapping with one.
-    """
-    document = {"name": entry} if isinstance(entry, str) else entry
-    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
-        raise ValueError(f"{entry!r:.80} has no name")
-    configuration = document.get("configuration")
-    if configuration is None:
-        return document["name"], {}
-    if not isinstance(configuration, Mapping):
-        raise ValueError(f"the configuration of {document['name']!r} is {configuration!r:.80}, not an object")
-    return document["name"], configuration
+from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, Codec, named, numpy_dtype
 
 
 def check_group(document: Mapping[str, Any], *, where: str) -> None:
@@ -107,12 +78,12 @@ def _check_attributes(document: Mapping[str, Any]) -> None:
     if not isinstance(fields, list) or not all(isinstance(field, str) for field in fields):
         raise ValueError(f"the attribute _REFERENCE_FIELDS is {fields!r:.80}, not a list of names")
     level: list[Any] = [attributes]
-    for _ in range(MAXIMUM_DEPTH + 1):
+    for _ in range(DEEPEST_PATH + 1):
         inner = [(part.values() if isinstance(part, Mapping) else part) for part in level]
         level = [item for part in inner for item in part if isinstance(item, (Mapping, list, tuple))]
         if not level:
             return
-    raise ValueError(f"an attribute is nested deeper than {MAXIMUM_DEPTH} levels")
+    raise ValueError(f"an attribute is nested deeper than {DEEPEST_PATH} levels")
 
 
 def _lengths(value: Any, least: int, what: str) -> list[int]:
@@ -128,9 +99,9 @@ def _lengths(value: Any, least: int, what: str) -> list[int]:
 def _shape(document: Mapping[str, Any]) -> list[int]:
     shape = _lengths(document.get("shape"), 0, "shape")
     # Bounded even where another axis is empty: an axis is looked at by itself.
-    if len(shape) > MAXIMUM_DIMENSIONS or prod(length or 1 for length in shape) > LARGEST_LENGTH:
+    if len(shape) > MOST_DIMENSIONS or prod(length or 1 for length in shape) > LARGEST_LENGTH:
         raise ValueError(
-            f"the shape {shape!r:.80} is beyond {MAXIMUM_DIMENSIONS} dimensions of 2**63 - 1 elements"
+            f"the shape {shape!r:.80} is beyond {MOST_DIMENSIONS} dimensions of 2**63 - 1 elements"
         )
     return shape
 

@@ -9,8 +9,6 @@ the package::
     dataset.sel(time=slice(10, 20))
 """
 
-from intake_nwbzarr.indexes.irregular import IrregularTimeIndex
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
-from intake_nwbzarr.indexes.regular import RegularTimeIndex
+from intake_nwbzarr.indexes.index import IrregularTimeIndex, LazyTimeIndex, RegularTimeIndex
 
 __all__ = ["IrregularTimeIndex", "LazyTimeIndex", "RegularTimeIndex"]

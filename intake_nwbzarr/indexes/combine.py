@@ -9,8 +9,14 @@ import numpy as np
 import pandas as pd
 
 from intake_nwbzarr.errors import SelectionError
-from intake_nwbzarr.indexes.in_memory import IN_MEMORY_LIMIT, bring, in_memory, is_in_memory, pick
-from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.indexes.timestamps import (
+    IN_MEMORY_LIMIT,
+    TimestampView,
+    bring,
+    in_memory,
+    is_in_memory,
+    pick,
+)
 
 
 def join(left: TimestampView, right: TimestampView, how: str, name: Hashable) -> TimestampView:

@@ -11,7 +11,7 @@ from dask.base import normalize_token
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import SelectionError
-from intake_nwbzarr.indexes.interface import Floats, Positions, Timestamps
+from intake_nwbzarr.indexes.timestamps import Floats, Positions, Timestamps
 
 SMALLEST_BLOCK = 4096
 """Timestamps to read at once at least: of tinier chunks a block takes several, to spend fewer rounds."""

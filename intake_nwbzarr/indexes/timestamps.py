@@ -1,18 +1,50 @@
-"""Views of evenly spaced timestamps, and labels to positions along them, as pandas finds them."""
+"""Times of samples by position: regular, in memory, sorted or not."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NoReturn
+from functools import cached_property
+from typing import Any, ClassVar, NoReturn, override
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.errors import BoundsError, SelectionError
-from intake_nwbzarr.indexes import unordered
-from intake_nwbzarr.indexes.interface import Floats, Positions, Timestamps
+from intake_nwbzarr.errors import BoundsError, MetadataError, SelectionError
 
-__all__ = ["Floats", "Positions", "TimestampView", "Timestamps"]
+Floats = NDArray[np.float64]
+Positions = NDArray[np.int64]
+
+
+class Timestamps(ABC):
+    """Times in seconds, found by their position: ascending, unless they say so; some may be equal."""
+
+    computed: ClassVar[bool] = False
+    """Whether the times follow from their positions, so that nothing is kept and nothing read."""
+
+    @property
+    def ascending(self) -> bool:
+        """Whether labels can be found by bisection; assumed, and checked when read, where they are stored."""
+        return True
+
+    @abstractmethod
+    def at(self, positions: Positions) -> Floats:
+        """Give the times at some positions, in their order."""
+
+    @abstractmethod
+    def read(self, positions: range) -> Floats:
+        """Give the times at evenly spaced positions, in either direction."""
+
+    @abstractmethod
+    def insertion_points(self, labels: Floats, after: NDArray[np.bool_], within: range) -> Positions:
+        """Count the times that precede each label, and those equal to it where `after` is true.
+
+        Only times at positions between the first and the last of `within`, which ascends, need to be counted
+        right: where a label lies outside of them, any position on the same side will do.
+        """
+
 
 METHODS = {"nearest": "nearest", "pad": "pad", "ffill": "pad", "backfill": "backfill", "bfill": "backfill"}
 COMPARED_AT_ONCE = 2**20
@@ -119,8 +151,8 @@ class TimestampView:
         limits = None if tolerance is None else _tolerances(tolerance, labels)
         if not self.timestamps.ascending:
             if method is not None:
-                raise unordered.refuse_method(method)
-            found = unordered.locate_exactly(self.values(), labels)
+                raise refuse_method(method)
+            found = locate_exactly(self.values(), labels)
             return np.where(np.isnan(labels), -1, found)
         before, through = self.bounds(labels)
         if method is None:
@@ -137,7 +169,7 @@ class TimestampView:
         if not len(self) or np.isnan(label):
             return None
         if not self.timestamps.ascending:
-            return unordered.locate_one(self.values(), label)
+            return locate_one(self.values(), label)
         before, through = (int(bound[0]) for bound in self.bounds(np.array([label])))
         if before == through:
             return None
@@ -146,7 +178,7 @@ class TimestampView:
     def locate_slice(self, start: float | None, stop: float | None, step: int | None) -> slice:
         """Find the positions from one label to another, both included, every `step`-th of them."""
         if not self.timestamps.ascending:
-            return unordered.locate_slice(self.values(), start, stop, step)
+            return locate_slice(self.values(), start, stop, step)
         backwards = step is not None and step < 0
         low, high = (stop, start) if backwards else (start, stop)
         labels = [label for label in (low, high) if label is not None]
@@ -230,3 +262,298 @@ def _tolerances(tolerance: ArrayLike, labels: Floats) -> Floats:
             f"tolerance={tolerance!r} is not a number of seconds, nor one for each of {labels.size} labels."
         )
     return np.broadcast_to(values.astype(np.float64).ravel(), labels.shape)
+
+
+REMEDY = "Leave out samples without a time, sort the others with ds.sortby, or select by position with isel."
+
+
+def locate_exactly(values: Floats, labels: Floats) -> Positions:
+    """Find the position of each label among times of which each occurs once; -1 where it is absent.
+
+    Raises
+    ------
+    SelectionError
+        When a time occurs more than once.
+    """
+    index = pd.Index(values, copy=False)
+    if not index.is_unique:
+        raise SelectionError(
+            "Some of these samples share a time and they are not in the order of time, so a list of labels "
+            f"cannot tell them apart. {REMEDY}"
+        )
+    return index.get_indexer(pd.Index(labels)).astype(np.int64, copy=False)
+
+
+def locate_one(values: Floats, label: float) -> int | slice | Positions | None:
+    """Find every sample at exactly a time, or None."""
+    try:
+        found: Any = pd.Index(values, copy=False).get_loc(label)
+    except KeyError:
+        return None
+    if isinstance(found, slice):
+        return found
+    return np.flatnonzero(found) if isinstance(found, np.ndarray) else int(found)
+
+
+def locate_slice(values: Floats, start: float | None, stop: float | None, step: int | None) -> slice:
+    """Find the positions from the sample at one time to the sample at another, both included.
+
+    Raises
+    ------
+    SelectionError
+        When an end is not itself the time of exactly one sample: without an order, nothing is before or
+        after it.
+    """
+    try:
+        return pd.Index(values, copy=False).slice_indexer(start, stop, step)
+    except KeyError as error:
+        raise SelectionError(
+            f"A slice from {start!r} to {stop!r} s has no meaning along samples that are not in the order of "
+            f"time, unless both ends are times of one sample each. {REMEDY}"
+        ) from error
+
+
+def refuse_method(method: str) -> SelectionError:
+    """Say that nothing is near along times without an order."""
+    return SelectionError(
+        f"method={method!r} needs samples in the order of time, forwards or backwards; these are in no "
+        f"order, or some have no time (NaN). {REMEDY}"
+    )
+
+
+# How far from even spacing times may be that are evenly spaced all the same. Averaging, shifting and scaling
+# move them by a few units in the last place of the largest times they were made of, which are 1.5e-11 s for
+# times of a day; decoding rounds them to whole nanoseconds. Clocks tick in nanoseconds at best, so that the
+# times of samples that really were taken irregularly are further off.
+_TOLERANCE = 0.6e-9
+_UNITS_IN_LAST_PLACE = 4
+
+# Where that is more than this part of the sampling interval, the times are too coarse to tell.
+_PART_OF_INTERVAL = 1e-3
+
+# Any two times are evenly spaced.
+_FEWEST = 3
+
+# Rates and intervals that people choose have no more digits.
+_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class RegularTimestamps(Timestamps):
+    """The times of samples taken at a rate, without end: sample k is at ``starting_time + k / rate`` seconds.
+
+    Division and addition round monotonically, so these numbers never decrease, though neighbours can be equal
+    where the starting time is too large to tell them apart.
+    """
+
+    starting_time: float
+    rate: float
+    computed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.rate) and self.rate > 0 and np.isfinite(self.starting_time)):
+            raise MetadataError(
+                f"Regular time needs a finite starting time and a positive finite rate, found starting_time="
+                f"{self.starting_time!r} s and rate={self.rate!r} Hz."
+            )
+
+    @override
+    def at(self, positions: Positions) -> Floats:
+        times: Floats = self.starting_time + positions / self.rate
+        return times
+
+    @override
+    def read(self, positions: range) -> Floats:
+        return self.at(np.arange(positions.start, positions.stop, positions.step, dtype=np.int64))
+
+    @override
+    def insertion_points(self, labels: Floats, after: NDArray[np.bool_], within: range) -> Positions:
+        # Bisection, all labels at once. It starts around the sample that division gives, where the timestamps
+        # there confirm that the rounded quotient is near enough, and from the whole range elsewhere.
+        first, end = within.start, within[-1] + 1
+        with np.errstate(all="ignore"):
+            guess = np.nan_to_num(np.clip((labels - self.starting_time) * self.rate, first, end), nan=first)
+        low = np.clip(guess.astype(np.int64) - 2, first, end)
+        high = np.clip(low + 4, first, end)
+        low = np.where(self.at(low) < labels, low, first)
+        high = np.where(self.at(high) > labels, high, end)
+        while np.any(low < high):
+            middle = (low + high) // 2
+            times = self.at(middle)
+            precedes = (low < high) & ((times < labels) | (after & (times == labels)))
+            low = np.where(precedes, middle + 1, low)
+            high = np.where(precedes, high, middle)
+        return low
+
+
+def evenly_spaced(times: Floats) -> RegularTimestamps | None:
+    """The starting time and the rate of ascending times that are evenly spaced but for rounding.
+
+    Parameters
+    ----------
+    times
+        In seconds, (time,).
+
+    Returns
+    -------
+    RegularTimestamps
+        Of which sample k is at ``times[k]``, within the rounding. Where the rate or the interval is a number
+        of few digits within it, it is that one. None for times that are irregular, fewer than three, or too
+        coarse to tell.
+
+    Examples
+    --------
+    >>> evenly_spaced(np.arange(0, 1000).reshape(-1, 10).mean(axis=1) / 1250)
+    RegularTimestamps(starting_time=0.0036, rate=125.0)
+    >>> evenly_spaced(np.array([0.1, 0.2, 0.300001])) is None
+    True
+    """
+    if len(times) < _FEWEST or not np.isfinite(times).all() or not times[-1] > times[0]:
+        return None
+    intervals, duration = len(times) - 1, float(times[-1] - times[0])
+    last_place = _UNITS_IN_LAST_PLACE * float(np.spacing(np.abs(times[[0, -1]]).max()))
+    tolerance = max(_TOLERANCE, last_place)
+    apart = _apart(times, intervals / duration)
+    if tolerance > _PART_OF_INTERVAL * duration / intervals or np.ptp(apart) > 2 * tolerance:
+        return None
+    rate = _rounded(intervals / duration, max(float(np.ptp(apart)), last_place) / duration)
+    apart = _apart(times, rate)
+    first = float(times[0])
+    # Of times that were rounded, the first was too.
+    if np.abs(apart).max() > last_place:
+        first += float(apart.max() + apart.min()) / 2
+    return RegularTimestamps(first, rate)
+
+
+def _apart(times: Floats, rate: float) -> Floats:
+    """By how much times are later than at a rate from the first on."""
+    apart: Floats = times - times[0] - np.arange(len(times)) / rate
+    return apart
+
+
+def _rounded(rate: float, tolerance: float) -> float:
+    """A rate, or the one of few digits, or of an interval of few digits, that is as good."""
+    for digits in range(1, _DIGITS + 1):
+        for candidate in (float(f"{rate:.{digits}g}"), 1 / float(f"{1 / rate:.{digits}g}")):
+            if abs(candidate / rate - 1) <= tolerance:
+                return candidate
+    return rate
+
+
+IN_MEMORY_LIMIT = 10**7
+"""The most timestamps (80 MB of them) that an operation may bring into memory by itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class TimestampsInMemory(Timestamps):
+    """Times in any order, (time,), which nothing else may change."""
+
+    values: Floats
+
+    def __post_init__(self) -> None:
+        frozen = self.values.view()
+        frozen.flags.writeable = False
+        object.__setattr__(self, "values", frozen)
+
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether labels can be found by bisection."""
+        return not (np.isnan(self.values).any() or (self.values[1:] < self.values[:-1]).any())
+
+    @override
+    def at(self, positions: Positions) -> Floats:
+        times: Floats = self.values[positions]
+        return times
+
+    @override
+    def read(self, positions: range) -> Floats:
+        if not positions:
+            return self.values[:0]
+        stop = positions.stop if positions.stop >= 0 else None
+        return self.values[slice(positions.start, stop, positions.step)]
+
+    @override
+    def insertion_points(self, labels: Floats, after: NDArray[np.bool_], within: range) -> Positions:
+        left = np.searchsorted(self.values, labels, side="left")
+        return np.where(after, np.searchsorted(self.values, labels, side="right"), left)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TimestampsInMemory) and (
+            self.values is other.values or np.array_equal(self.values, other.values, equal_nan=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self).__qualname__, len(self.values)))
+
+    def __deepcopy__(self, memo: object) -> TimestampsInMemory:
+        return self
+
+    def __reduce__(self) -> tuple[type[TimestampsInMemory], tuple[Floats]]:
+        return type(self), (self.values,)
+
+
+def in_memory(values: Floats) -> TimestampView:
+    """View times in memory; descending ones are kept ascending, and viewed backwards."""
+    timestamps = TimestampsInMemory(values)
+    size = len(values)
+    if size > 1 and not timestamps.ascending and not (values[1:] > values[:-1]).any():
+        backwards = TimestampsInMemory(values[::-1])
+        if backwards.ascending:
+            return TimestampView(backwards, range(size - 1, -1, -1))
+    return TimestampView(timestamps, range(size))
+
+
+def is_in_memory(view: TimestampView) -> bool:
+    """Whether reading a view costs nothing."""
+    return isinstance(view.timestamps, TimestampsInMemory)
+
+
+def pick(view: TimestampView, positions: ArrayLike) -> TimestampView:
+    """View single samples: lazily where they are evenly spaced and computed anyway, in memory otherwise.
+
+    Evenly spaced samples of stored timestamps are read too: whoever leaves out samples without a time, by a
+    boolean array, has the rest in memory and needs no block that holds a NaN again.
+
+    Raises
+    ------
+    BoundsError
+        For a position outside of the view.
+    """
+    samples = view.samples_at(positions)
+    if view.timestamps.computed:
+        evenly = _evenly_spaced(samples)
+        if evenly is not None:
+            return TimestampView(view.timestamps, evenly)
+    return in_memory(view.timestamps.at(samples))
+
+
+def cut(view: TimestampView, selected: slice) -> TimestampView:
+    """View a slice of a view; where times in memory are in no order, part of them may be in one."""
+    part = view[selected]
+    return part if view.timestamps.ascending else in_memory(part.values())
+
+
+def bring(view: TimestampView, name: Hashable) -> Floats:
+    """Read every timestamp of a view that was not made for that.
+
+    Raises
+    ------
+    SelectionError
+        For more than `IN_MEMORY_LIMIT` timestamps that are not in memory yet.
+    """
+    if len(view) > IN_MEMORY_LIMIT and not is_in_memory(view):
+        raise SelectionError(
+            f"This needs all {len(view)} timestamps of '{name}' in memory as a pandas index, more than "
+            f"{IN_MEMORY_LIMIT}: select a slice of time first, or bring them into memory on purpose with "
+            f"ds.drop_indexes({name!r}).set_xindex({name!r})."
+        )
+    return view.values()
+
+
+def _evenly_spaced(samples: Positions) -> range | None:
+    if len(samples) < 2:
+        return range(int(samples[0]), int(samples[0]) + 1) if len(samples) else range(0)
+    first, step = int(samples[0]), int(samples[1] - samples[0])
+    if not step or (np.diff(samples) != step).any():
+        return None
+    return range(first, first + step * len(samples), step)

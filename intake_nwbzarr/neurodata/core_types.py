@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from intake_nwbzarr.neurodata.schema import DimensionNames
+from intake_nwbzarr.mapping.schema import DimensionNames
 
 PARENTS: dict[str, str | None] = {
     "AbstractFeatureSeries": "TimeSeries",

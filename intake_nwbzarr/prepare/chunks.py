@@ -14,9 +14,9 @@ from typing import Final
 
 from intake_nwbzarr.arrays.layout import Layout, layout
 from intake_nwbzarr.errors import AccessError, CredentialsError, LimitError, ListingError, MetadataError
-from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.transport.requests import run
+from intake_nwbzarr.transport.loop import run
 
 MOST_TOLD: Final = 10
 """Arrays that are named, of those of which chunks are not stored."""

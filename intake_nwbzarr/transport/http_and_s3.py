@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
-from intake_nwbzarr.credentials import missing_here, s3_access
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -20,19 +19,11 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.contract import (
-    Failure,
-    Fetched,
-    Folder,
-    Identity,
-    Listed,
-    Part,
-    Transport,
-    Unchanged,
-    is_document,
-    same_etag,
-)
+from intake_nwbzarr.location.credentials import missing_here, s3_access
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.urls import access_point
+from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
+from intake_nwbzarr.transport.base import Transport, is_document, same_etag
 from intake_nwbzarr.transport.hosts import proxy_of, reach
 from intake_nwbzarr.transport.listing import (
     Ask,
@@ -47,7 +38,6 @@ from intake_nwbzarr.transport.listing import (
 from intake_nwbzarr.transport.pool import check_certificates
 from intake_nwbzarr.transport.signature import sign
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
-from intake_nwbzarr.urls import access_point
 
 MOST_REDIRECTS = 3
 LARGEST_PAGE = 32 * 2**20

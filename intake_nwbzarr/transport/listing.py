@@ -10,9 +10,9 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 from xml.parsers import expat
 
+from intake_nwbzarr.bounds import DEEPEST_PATH
 from intake_nwbzarr.errors import LimitError, ResponseError
-from intake_nwbzarr.hierarchy.nodes import MAXIMUM_DEPTH
-from intake_nwbzarr.transport.contract import Failure, Folder, Listed
+from intake_nwbzarr.transport.answers import Failure, Folder, Listed
 
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
 MOST_FOLDERS = 64
@@ -223,13 +223,13 @@ def public_bucket(url: str) -> tuple[str, str] | None:
 
 
 async def _list_folder(listing: _Listing, prefix: str, depth: int) -> list[Listed]:
-    from intake_nwbzarr.transport.requests import gather
+    from intake_nwbzarr.transport.loop import gather
 
     first = await listing.page({"prefix": prefix})
     if first.token is None:
         return list(first.objects)
     level = await listing.page({"prefix": prefix, "delimiter": "/"})
-    if level.token is not None or not 1 < len(level.folders) <= MOST_FOLDERS or depth > MAXIMUM_DEPTH:
+    if level.token is not None or not 1 < len(level.folders) <= MOST_FOLDERS or depth > DEEPEST_PATH:
         return await _rest(listing, prefix, first)
     inner = await gather([partial(_list_folder, listing, folder, depth + 1) for folder in level.folders])
     return list(level.objects) + [entry for entries in inner for entry in entries]

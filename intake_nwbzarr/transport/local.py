@@ -17,18 +17,10 @@ from intake_nwbzarr.errors import (
     TransportError,
     UnsafePathError,
 )
-from intake_nwbzarr.location import Location
-from intake_nwbzarr.transport.contract import (
-    Failure,
-    Fetched,
-    Folder,
-    Listed,
-    Part,
-    Transport,
-    Unchanged,
-    too_large,
-)
-from intake_nwbzarr.transport.log import record
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Listed, Part, Unchanged
+from intake_nwbzarr.transport.base import Transport, too_large
+from intake_nwbzarr.transport.request_log import record
 
 # Taken for absent, a chunk that git-annex has not fetched would be read as its array's fill value.
 _DANGLING = Failure(

@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from yarl import URL
 
-from intake_nwbzarr.credentials import Keys
+from intake_nwbzarr.location.credentials import Keys
 from intake_nwbzarr.transport.pool import directly
 
 _ALGORITHM = "AWS4-HMAC-SHA256"

@@ -13,9 +13,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from intake_nwbzarr.errors import HostNotFoundError, ResponseError, TransportError
-from intake_nwbzarr.storage_options import Timeouts
-from intake_nwbzarr.transport.answers import Bytes
-from intake_nwbzarr.transport.budget import budget
+from intake_nwbzarr.location.options import Timeouts
+from intake_nwbzarr.transport.answers import Bytes, Failure, Part
+from intake_nwbzarr.transport.base import too_large
 from intake_nwbzarr.transport.connection import (
     Connection,
     CutShortError,
@@ -24,9 +24,9 @@ from intake_nwbzarr.transport.connection import (
     Head,
     StalledError,
 )
-from intake_nwbzarr.transport.contract import Failure, Part, too_large
-from intake_nwbzarr.transport.log import record
+from intake_nwbzarr.transport.loop import budget
 from intake_nwbzarr.transport.pool import ConnectError, ProxyError, Server, pool, proxy_headers, server_of
+from intake_nwbzarr.transport.request_log import record
 
 # An error document is read this far, for the code in it.
 LARGEST_ERROR = 64 * 2**10

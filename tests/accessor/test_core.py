@@ -13,7 +13,7 @@ import zarr.storage
 
 from intake_nwbzarr.accessor import NWBAccessor
 from intake_nwbzarr.errors import AccessorError, LocationError, NodeNotFoundError, SelectionError
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.location.location import locate
 
 ELSEWHERE = """
 import pickle, sys

@@ -24,10 +24,10 @@ from pynwb.image import ImageSeries
 from pynwb.misc import IntervalSeries
 
 from intake_nwbzarr.accessor import NWBAccessor
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
 from intake_nwbzarr.accessor.plot.plots import Plots
+from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import MetadataError, OptionError
-from intake_nwbzarr.neurodata.time_coordinates import datetimes, reference_time
+from intake_nwbzarr.mapping.time_coordinates import datetimes, reference_time
 from tests.accessor.timed_session import written_once
 from tests.neurodata.small_files import START, empty_session, write
 

@@ -13,9 +13,9 @@ from pynwb.ecephys import FeatureExtraction
 from pynwb.image import GrayscaleImage
 
 import intake_nwbzarr
-from intake_nwbzarr.accessor.contents.kinds import shown_objects
+from intake_nwbzarr.accessor.contents import shown_objects
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.hierarchy.load import open_hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from tests.accessor.timed_session import LICK_TIMES, RATE, START, timed_session, written_once
 from tests.conftest import KINDS
 from tests.neurodata.every_series import every_series

@@ -17,7 +17,7 @@ from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.arrays.selection import select
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+from intake_nwbzarr.indexes.index import LazyTimeIndex
 from tests.accessor.peri_event_session import units_in_memory
 from tests.accessor.timed_session import (
     EVENTS,

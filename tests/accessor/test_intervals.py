@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pynwb.misc import IntervalSeries
 
-from intake_nwbzarr.accessor.tables.intervals import paired
+from intake_nwbzarr.accessor.dataframe import paired
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import timed_session, written_once
 from tests.neurodata.small_files import empty_session, rewrite, write

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning, OptionError, SelectionError
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+from intake_nwbzarr.indexes.index import LazyTimeIndex
 from tests.accessor.timed_session import (
     EVENTS,
     LICK_TIMES,

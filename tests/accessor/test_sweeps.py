@@ -19,7 +19,7 @@ from intake_nwbzarr.accessor.sweeps.sweeps import sweeps
 from intake_nwbzarr.arrays import StoredArray, scaled
 from intake_nwbzarr.errors import ChunkError, MappingWarning, NodeNotFoundError
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.location.location import locate
 from tests.accessor.sweep_files import clamp, electrode, samples, with_sweep_numbers, with_tables
 from tests.neurodata.small_files import edit, empty_session, rewrite, write
 

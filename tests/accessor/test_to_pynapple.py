@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pynwb import NWBFile, TimeSeries
 
 import intake_nwbzarr
-from intake_nwbzarr.accessor.to_pynapple.objects import to_pynapple
-from intake_nwbzarr.accessor.to_pynapple.values import LazyValues
+from intake_nwbzarr.accessor.pynapple import LazyValues, to_pynapple
 from intake_nwbzarr.errors import (
     MappingWarning,
     MissingPackageError,

@@ -9,7 +9,7 @@ import zarr
 
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.location.location import locate
 
 
 def stored_array(folder: Path, name: str = "data") -> StoredArray:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from intake_nwbzarr import set_limits
 from intake_nwbzarr.arrays import StoredArray, lazy_variable, preferred_chunks, scaled
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import write
 
 MIB = 2**20

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from zarr.dtype import parse_dtype
 
-from intake_nwbzarr.arrays.fill import fill_value
+from intake_nwbzarr.arrays.layout import fill_value
 from intake_nwbzarr.errors import MetadataError
 
 SCALARS = [

@@ -12,7 +12,7 @@ import zarr
 from dask.base import tokenize
 
 from intake_nwbzarr.arrays import LazyArray, StoredArray, lazy_variable, scaled
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import stored_array, write
 
 VALUES = np.arange(2000, dtype="int16").reshape(200, 10)

@@ -7,7 +7,7 @@ from zarr.storage import StorePath
 
 from intake_nwbzarr.arrays import StoredArray, read_many
 from intake_nwbzarr.errors import LegacyObjectError
-from intake_nwbzarr.hierarchy.load import open_hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from tests.arrays.stored_arrays import write_raw
 from tests.conftest import KINDS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.arrays import StoredArray, read_many
 from intake_nwbzarr.errors import BoundsError, ChunkError, LimitError, MetadataError
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import orthogonal, stored_array, write, write_raw
 from tests.arrays.test_selection import axis_keys
 

@@ -9,7 +9,7 @@ from pynwb import TimeSeries
 from pynwb.testing.mock.ecephys import mock_ElectricalSeries
 
 from intake_nwbzarr.arrays import ScaledArray, read_many, scaled
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import orthogonal, write
 
 VALUES = np.random.default_rng(1).integers(-(2**15), 2**15, (200, 5), "int16")

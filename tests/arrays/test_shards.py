@@ -7,7 +7,7 @@ import zarr
 from intake_nwbzarr.arrays import shards
 from intake_nwbzarr.arrays.shards import GAP, RANGE, spans
 from intake_nwbzarr.errors import ChunkError, MetadataError
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import stored_array
 
 VALUES = np.random.default_rng(0).integers(0, 2**60, (400, 2000))

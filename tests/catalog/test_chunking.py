@@ -16,7 +16,7 @@ import xarray as xr
 from intake_nwbzarr.catalog import chunking
 from intake_nwbzarr.catalog.reader import NWBZarrReader
 from intake_nwbzarr.errors import OptionError
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 
 SERIES, TIME = "ElectricalSeriesAP", "ElectricalSeriesAP_time"
 

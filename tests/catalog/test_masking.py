@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from intake_nwbzarr.catalog.masking import MASK, masked_options, masked_url
+from intake_nwbzarr.catalog.entries import MASK, masked_options, masked_url
 
 
 @pytest.mark.parametrize(

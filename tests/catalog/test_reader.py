@@ -16,7 +16,7 @@ import xarray as xr
 from intake.readers import datatypes, readers
 from intake.readers.entry import Catalog
 
-from intake_nwbzarr.catalog.masking import MASK
+from intake_nwbzarr.catalog.entries import MASK
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
 from intake_nwbzarr.errors import CredentialsError, LocationError
 from tests.servers.s3_server import S3Server

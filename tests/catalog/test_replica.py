@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from intake_nwbzarr.demo.imaging import imaging_session
-from intake_nwbzarr.demo.stores import write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
 from tests.replica import ECEPHYS, IMAGING, layout, store_as_before
 from tests.servers.http_server import StaticServer
 

@@ -14,10 +14,10 @@ import pytest
 import xarray as xr
 import yaml
 
-from intake_nwbzarr.catalog.masking import MASK
+from intake_nwbzarr.catalog.entries import MASK
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import CredentialsError, LocationError, LocationNotFoundError
-from intake_nwbzarr.transport.log import track_requests
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.servers.s3_server import S3Server
 
 SERIES = "ElectricalSeriesAP"

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from intake_nwbzarr.bounds import LARGEST_OBJECT_CHUNK
 from intake_nwbzarr.errors import ChunkError, LegacyObjectError, LimitError
-from intake_nwbzarr.hierarchy.objects import OBJECT_BYTES
 from tests.hierarchy.hostile_pickles import BOMBS, CRASHERS, RESERVATION, UNUSUAL, runners
 from tests.hierarchy.test_objects import FIELDS, ROWS, compound, decode
 from tests.hierarchy.zarr2 import PICKLE, Zarr2Array, objects
@@ -132,7 +132,7 @@ def test_an_opcode_budget_ends_a_stream_that_repeats_itself():
 def test_text_meant_many_times_over_is_limited():
     long = "x" * 2**20
     data = pickle.dumps(objects([long] * 300))
-    with pytest.raises(LimitError, match=f"{OBJECT_BYTES} are allowed"):
+    with pytest.raises(LimitError, match=f"{LARGEST_OBJECT_CHUNK} are allowed"):
         Zarr2Array(objects([long] * 300), filters=(PICKLE,), compressor=numcodecs.Zstd()).read()
     assert len(data) < 2**21
     with pytest.raises(LimitError, match="takes more than"):

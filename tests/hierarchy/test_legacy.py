@@ -12,8 +12,8 @@ import zarr
 from zarr.storage import LocalStore, StorePath
 
 from intake_nwbzarr.errors import MetadataError
-from intake_nwbzarr.hierarchy.legacy import translate_array, translate_attributes, translate_group
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
+from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_attributes, translate_group
 from tests.conftest import KINDS, RELEASES
 from tests.hierarchy.zarr2 import Zarr2Array, objects
 

@@ -26,9 +26,9 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
     UnsafePathError,
 )
-from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.hierarchy.store import HierarchyStore
+from intake_nwbzarr.hierarchy.zarr_store import HierarchyStore
 from tests.conftest import KINDS, RELEASES
 from tests.hierarchy.stores import group, write_store
 
@@ -206,14 +206,14 @@ def test_bare_nan_in_attributes_is_read(tmp_path: Path) -> None:
 
 
 def test_more_nodes_than_allowed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.hierarchy.documents.MAXIMUM_NODES", 3)
+    monkeypatch.setattr("intake_nwbzarr.hierarchy.documents.MOST_NODES", 3)
     store = write_store(tmp_path / "a.nwb.zarr", {f"g{number}": group() for number in range(5)})
     with pytest.raises(LimitError, match="limit"):
         open_hierarchy(store)
 
 
 def test_a_document_larger_than_allowed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.hierarchy.documents.MAXIMUM_DOCUMENT_BYTES", 1000)
+    monkeypatch.setattr("intake_nwbzarr.hierarchy.documents.LARGEST_DOCUMENT", 1000)
     store = write_store(tmp_path / "a.nwb.zarr", {f"g{number}": group() for number in range(50)})
     with pytest.raises(LimitError):
         open_hierarchy(store)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore, StorePath
 
 from intake_nwbzarr.errors import LegacyObjectError
-from intake_nwbzarr.hierarchy.legacy import translate_array
-from intake_nwbzarr.hierarchy.objects import LegacyObjectsCodec, decode_legacy_objects
+from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array
+from intake_nwbzarr.hierarchy.zarr2.objects import LegacyObjectsCodec, decode_legacy_objects
 from tests.conftest import KINDS, RELEASES
 from tests.hierarchy.zarr2 import PATH, PICKLE, Zarr2Array, objects
 

@@ -11,8 +11,8 @@ import zarr
 from zarr.buffer.cpu import Buffer
 from zarr.storage import MemoryStore, StorePath
 
-from intake_nwbzarr.hierarchy.legacy import translate_array
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array
 
 PATH = "group/data"
 

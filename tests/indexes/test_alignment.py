@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex, RegularTimeIndex
-from intake_nwbzarr.indexes.in_memory import IN_MEMORY_LIMIT
+from intake_nwbzarr.indexes.timestamps import IN_MEMORY_LIMIT
 from tests.indexes.twins import (
     RecordingArray,
     Twins,

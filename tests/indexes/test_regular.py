@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import MetadataError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from intake_nwbzarr.indexes.regular_timestamps import RegularTimestamps, evenly_spaced
+from intake_nwbzarr.indexes.timestamps import RegularTimestamps, evenly_spaced
 from tests.indexes.twins import RATES, STARTS, assert_same, irregular, regular_twins, with_index
 
 HOUR = 108_000_000

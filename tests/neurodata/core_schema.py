@@ -1,23 +1,19 @@
-"""The core schema as the installed pynwb ships it, and the module generated from it.
+"""The core schema as the installed pynwb ships it, and the file generated from it.
 
-``python -m tests.neurodata.core_schema`` rewrites ``intake_nwbzarr/neurodata/core_types.py``.
+``python -m tests.neurodata.core_schema`` rewrites ``intake_nwbzarr/mapping/core_types.json``.
 """
 
+import json
 from pathlib import Path
-from pprint import pformat
 
 import pynwb
 import yaml
 
-from intake_nwbzarr.neurodata.schema import TypeDefinition, definitions
+from intake_nwbzarr.mapping.schema import CORE_TYPES, TypeDefinition, definitions
 
-GENERATED = Path(__file__).parents[2] / "intake_nwbzarr" / "neurodata" / "core_types.py"
-HEADER = '''"""The types of the NWB core schema {version} and of hdmf-common, generated from it."""
-
-from __future__ import annotations
-
-from intake_nwbzarr.neurodata.schema import DimensionNames
-'''
+PARENTS: dict[str, str | None] = {
+    name: each["extends"] for name, each in json.loads(CORE_TYPES.read_bytes())["types"].items()
+}
 
 
 def core_definitions() -> tuple[str, dict[str, TypeDefinition]]:
@@ -30,21 +26,17 @@ def core_definitions() -> tuple[str, dict[str, TypeDefinition]]:
     return namespace["namespaces"][0]["version"], found
 
 
-def module_text() -> str:
-    """What `core_types.py` should hold."""
+def document_text() -> str:
+    """What `core_types.json` should hold: a type a line."""
     version, found = core_definitions()
-    parents = {name: definition.parent for name, definition in sorted(found.items())}
-    dimensions = {
-        name: dict(definition.dimensions)
+    types = {
+        name: {"extends": definition.parent}
+        | ({"dimensions": definition.dimensions} if definition.dimensions else {})
         for name, definition in sorted(found.items())
-        if definition.dimensions
     }
-    return (
-        HEADER.format(version=version)
-        + f"\nPARENTS: dict[str, str | None] = {pformat(parents, width=105)}\n"
-        + f"\nDIMENSIONS: dict[str, dict[str, DimensionNames]] = {pformat(dimensions, width=105)}\n"
-    )
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(each)}" for name, each in types.items())
+    return f'{{\n"nwb_core": {json.dumps(version)},\n"types": {{\n{lines}\n}}\n}}\n'
 
 
 if __name__ == "__main__":
-    GENERATED.write_text(module_text())
+    CORE_TYPES.write_text(document_text())

@@ -8,12 +8,12 @@ from pathlib import Path
 import xarray as xr
 
 from intake_nwbzarr import open_hierarchy
-from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.indexes import LazyTimeIndex
-from intake_nwbzarr.neurodata.metadata import OF_WHOM, SUBJECT
-from intake_nwbzarr.neurodata.objects import Kind, kind_of
-from intake_nwbzarr.neurodata.types import ancestry
+from intake_nwbzarr.mapping.attributes import OF_WHOM, SUBJECT
+from intake_nwbzarr.mapping.find import Kind, kind_of
+from intake_nwbzarr.mapping.schema import ancestry
 from tests.neurodata.schema_words import Words, defined_datasets
 
 # What every object says of itself and its session: the page's introduction explains it once.

@@ -14,7 +14,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.neurodata.core_types import PARENTS
+from tests.neurodata.core_schema import PARENTS
 from tests.neurodata.event_waveform import event_waveform
 from tests.neurodata.every_type import every_type
 from tests.neurodata.mapping_objects import Example, Row, Session, find_example

@@ -9,7 +9,7 @@ from typing import Any
 import pynwb
 import yaml
 
-from intake_nwbzarr.neurodata.core_types import PARENTS
+from tests.neurodata.core_schema import PARENTS
 
 _DEPRECATED = re.compile(r"^\[?DEPRECATED\]?\.?\s*")
 

@@ -13,10 +13,9 @@ from hdmf_zarr.nwb import NWBZarrIO
 from numpy.typing import NDArray
 from pynwb import NWBFile
 
-from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Part, Piece, read_pieces
-from intake_nwbzarr.neurodata.tables import map_table
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
+from intake_nwbzarr.mapping.model import MappingOptions, Part, Piece, read_pieces
+from intake_nwbzarr.mapping.tables import map_table
 
 START = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
 

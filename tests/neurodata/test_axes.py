@@ -2,8 +2,8 @@
 
 import pytest
 
-from intake_nwbzarr.neurodata.axes import Axes, fit_lengths, schema_axes
-from intake_nwbzarr.neurodata.types import series_dimensions
+from intake_nwbzarr.mapping.schema import series_dimensions
+from intake_nwbzarr.mapping.series_members import Axes, fit_lengths, schema_axes
 
 
 @pytest.mark.parametrize(

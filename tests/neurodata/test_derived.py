@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.selection import Key, outer, select
 from intake_nwbzarr.errors import ChunkError
-from intake_nwbzarr.neurodata.derived import Elementwise, Lookup, RaggedBounds
-from intake_nwbzarr.neurodata.texts import as_text, path_text, short_name, translated, valid_path
+from intake_nwbzarr.mapping.attributes import as_text, path_text, short_name, translated, valid_path
+from intake_nwbzarr.mapping.derived import Elementwise, Lookup, RaggedBounds
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,9 @@ from hdmf.container import AbstractContainer, Data
 from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr.errors import UnconsolidatedWarning
-from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.session import open_group, open_session
-from intake_nwbzarr.neurodata.tree import open_tree
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
+from intake_nwbzarr.mapping.model import MappingOptions
+from intake_nwbzarr.mapping.views import open_group, open_session, open_tree
 from intake_nwbzarr.raw import open_nwb
 from tests.conftest import KINDS, RELEASES
 from tests.neurodata.test_timeseries import in_units

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from intake_nwbzarr.neurodata.core_types import PARENTS
+from tests.neurodata.core_schema import PARENTS
 from tests.neurodata.mapping_objects import Session
 from tests.neurodata.mapping_page import COMMAND, PAGE, PROSE, example_sessions, mapping_page, read_entries
 from tests.neurodata.schema_words import schema_words

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake_nwbzarr.hierarchy.links import Reference
-from intake_nwbzarr.neurodata.metadata import linked, storable
+from intake_nwbzarr.hierarchy.hierarchy import Reference
+from intake_nwbzarr.mapping.attributes import linked, storable
 from tests.neurodata.small_files import edit, empty_session, write
 
 text = st.text("aé€\n", max_size=4)

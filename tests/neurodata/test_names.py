@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake_nwbzarr.neurodata.names import free_name, object_names, safe_name
+from intake_nwbzarr.mapping.assembly import object_names, safe_name
+from intake_nwbzarr.mapping.model import free_name
 
 paths = st.lists(
     st.lists(st.sampled_from(["a", "b", "a_b", "b_a", "c d", "+x"]), min_size=1, max_size=4).map("/".join),

@@ -14,11 +14,10 @@ from pynwb.ecephys import ElectricalSeries
 from pynwb.ophys import ImageSegmentation, OpticalChannel, PlaneSegmentation, RoiResponseSeries
 
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Region, read_pieces
-from intake_nwbzarr.neurodata.regions import map_region
-from intake_nwbzarr.transport.requests import track_requests
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
+from intake_nwbzarr.mapping.model import MappingOptions, Region, read_pieces
+from intake_nwbzarr.mapping.regions import map_region
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.neurodata.small_files import (
     by_name,
     consolidate,

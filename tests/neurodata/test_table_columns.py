@@ -11,7 +11,7 @@ from hdmf.common import DynamicTable, EnumData, VectorData, VectorIndex
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.neurodata.pieces import Part
+from intake_nwbzarr.mapping.model import Part
 from tests.neurodata.small_files import (
     START,
     by_name,

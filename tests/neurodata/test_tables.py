@@ -18,9 +18,9 @@ from pynwb.icephys import CurrentClampSeries
 
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.hierarchy.load import open_hierarchy
-from intake_nwbzarr.neurodata.pieces import Piece
-from intake_nwbzarr.transport.requests import track_requests
+from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
+from intake_nwbzarr.mapping.model import Piece
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.conftest import KINDS, RELEASES
 from tests.neurodata.small_files import (
     START,
@@ -199,7 +199,7 @@ def test_only_ids_and_short_indexes_are_read_at_open(corpus_dir: CorpusDir) -> N
 
 
 def test_a_long_index_stays_where_it_is(corpus_dir: CorpusDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.neurodata.tables._SHORT_INDEX", 2)
+    monkeypatch.setattr("intake_nwbzarr.mapping.tables._SHORT_INDEX", 2)
     hierarchy = open_hierarchy(corpus_dir("ecephys", "0.14.0"))
     with track_requests() as log:
         units = by_name(mapped(hierarchy, "units").parts)

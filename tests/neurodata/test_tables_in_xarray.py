@@ -11,9 +11,9 @@ import pytest
 import xarray as xr
 from dask.base import tokenize
 
-from intake_nwbzarr.hierarchy.load import open_hierarchy
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.session import open_group
+from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
+from intake_nwbzarr.mapping.model import MappingOptions
+from intake_nwbzarr.mapping.views import open_group
 
 CorpusDir = Callable[[str, str], Path]
 TABLES = [

@@ -1,18 +1,11 @@
-"""Types: the generated table, inheritance, and what an unknown type is taken for."""
+"""Types: those of the core schema, inheritance, and what an unknown type is taken for."""
 
-from intake_nwbzarr.neurodata.core_types import DIMENSIONS, PARENTS
-from intake_nwbzarr.neurodata.schema import definitions
-from intake_nwbzarr.neurodata.types import ancestry, series_dimensions
-from tests.neurodata.core_schema import core_definitions
+from intake_nwbzarr.mapping.schema import CORE_TYPES, ancestry, definitions, series_dimensions
+from tests.neurodata.core_schema import document_text
 
 
-def test_the_generated_table_is_that_of_the_installed_pynwb() -> None:
-    _, found = core_definitions()
-    assert {name: definition.parent for name, definition in found.items()} == PARENTS, (
-        "run: python -m tests.neurodata.core_schema && ruff format"
-    )
-    dimensions = {name: definition.dimensions for name, definition in found.items() if definition.dimensions}
-    assert dimensions == DIMENSIONS, "run: python -m tests.neurodata.core_schema && ruff format"
+def test_the_core_types_are_those_of_the_installed_pynwb() -> None:
+    assert CORE_TYPES.read_text() == document_text(), "run: python -m tests.neurodata.core_schema"
 
 
 def test_a_patch_clamp_series_is_a_time_series_because_the_schema_says_so() -> None:

@@ -13,8 +13,9 @@ import zarr
 
 from intake_nwbzarr import consolidate, open_hierarchy, open_nwb, track_requests
 from intake_nwbzarr.errors import LocationError, ObjectChangedError, UnconsolidatedWarning
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.s3_server import S3Server
 
 Corpus = Callable[[str, str], Path]

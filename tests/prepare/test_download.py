@@ -19,8 +19,8 @@ from intake_nwbzarr.errors import (
     NotZarrError,
     UnsafePathError,
 )
-from intake_nwbzarr.prepare.download import Progress, download
-from intake_nwbzarr.prepare.download.record import NAME
+from intake_nwbzarr.kept.download import Progress, download
+from intake_nwbzarr.kept.inventory import NAME
 from tests.prepare.downloads import CHUNK, Bucket, contents, serve
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

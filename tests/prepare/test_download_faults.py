@@ -24,8 +24,9 @@ from intake_nwbzarr.errors import (
     ObjectChangedError,
     TransportError,
 )
-from intake_nwbzarr.prepare.download import Progress, download, objects
-from intake_nwbzarr.prepare.download.record import NAME
+from intake_nwbzarr.kept import download as objects
+from intake_nwbzarr.kept.download import Progress, download
+from intake_nwbzarr.kept.inventory import NAME
 from tests.prepare.downloads import CHUNK, Bucket, contents
 from tests.transport.cached import little_room
 

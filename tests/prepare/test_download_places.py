@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import AccessError, DownloadError, DownloadWarning
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.prepare.download import download
-from intake_nwbzarr.prepare.download.inventory import chunk_keys
-from intake_nwbzarr.prepare.download.record import NAME, Journal
+from intake_nwbzarr.kept.download import download
+from intake_nwbzarr.kept.inventory import NAME, Journal, chunk_keys
 from tests.prepare.downloads import CHUNK, QUICK, Bucket, contents, serve
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -204,7 +203,7 @@ def test_a_bucket_that_denies_listing_gives_all_that_its_metadata_name_or_an_err
 def test_the_keys_of_chunks_are_those_that_zarr_writes(
     shape: list[int], chunk: list[int], zarr_format: Any, separator: Any
 ) -> None:
-    from intake_nwbzarr.hierarchy.legacy import translate_array
+    from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array
 
     store = zarr.storage.MemoryStore()
     array = zarr.create_array(

@@ -21,12 +21,12 @@ from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
-from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.neurodata.core_types import PARENTS
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.prepare.verify import Difference, Equal, Unshown, Verification, compare
 from intake_nwbzarr.prepare.verify.session import compare_container
 from intake_nwbzarr.prepare.verify.sides import Sides
 from tests.conftest import KINDS, RELEASES
+from tests.neurodata.core_schema import PARENTS
 from tests.neurodata.event_waveform import NAME as EVENT_WAVEFORM
 from tests.neurodata.event_waveform import TIMES, event_waveform
 from tests.neurodata.every_type import every_type

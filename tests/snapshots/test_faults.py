@@ -19,11 +19,9 @@ from intake_nwbzarr.errors import (
     StaleSnapshotError,
     TransportError,
 )
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.snapshots.archive import open_snapshots
-from intake_nwbzarr.snapshots.recording import record_session
-from intake_nwbzarr.snapshots.records import KeptFile, KeptObject
-from intake_nwbzarr.snapshots.writing import write_snapshots
+from intake_nwbzarr.kept.recording import record_session
+from intake_nwbzarr.kept.snapshot import KeptFile, KeptObject, open_snapshots, write_snapshots
+from intake_nwbzarr.location.location import locate
 from tests.hierarchy.stores import NWB_ROOT, array, group, write_store
 from tests.neurodata.small_files import empty_session, write
 from tests.servers.s3_server import S3Server

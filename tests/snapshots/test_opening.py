@@ -22,10 +22,9 @@ from intake_nwbzarr.errors import (
     StaleSnapshotError,
     UnconsolidatedWarning,
 )
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.snapshots.archive import open_snapshots
-from intake_nwbzarr.snapshots.recording import record_session
-from intake_nwbzarr.snapshots.writing import write_snapshots
+from intake_nwbzarr.kept.recording import record_session
+from intake_nwbzarr.kept.snapshot import open_snapshots, write_snapshots
+from intake_nwbzarr.location.location import locate
 from tests.conftest import CORPUS, KINDS
 from tests.servers.s3_server import S3Server
 from tests.snapshots.conftest import ConditionalServer

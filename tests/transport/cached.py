@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import Transport, open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 
 DATA = bytes(range(256)) * 400

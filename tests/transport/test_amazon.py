@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from intake_nwbzarr.errors import AccessError, TransportError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.contract import Folder
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.answers import Folder
 from intake_nwbzarr.transport.hosts import reach
 from intake_nwbzarr.transport.listing import public_bucket
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr.errors import NWBZarrError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.contract import Fetched, Folder, Unchanged
-from intake_nwbzarr.transport.requests import Transport, gather, open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.answers import Fetched, Folder, Unchanged
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import gather, run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.scripted import Link, scripted
 
 QUICK = {"connect": 5, "stall": 2, "total": 10, "attempts": 2, "backoff": 0.001}

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from intake_nwbzarr.limits import Limits
-from intake_nwbzarr.transport import budget as module
-from intake_nwbzarr.transport.budget import Budget
+from intake_nwbzarr.transport import loop as module
+from intake_nwbzarr.transport.loop import Budget
 
 
 class Changing:

@@ -11,7 +11,7 @@ import pytest
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import NWBZarrError, TransportError
-from intake_nwbzarr.transport.requests import fetch_many
+from intake_nwbzarr.transport.open import fetch_many
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, cached_transport, get_object, store_object
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import zarr
 
-from intake_nwbzarr.cache_option import default_folder
 from intake_nwbzarr.errors import LocationError
-from intake_nwbzarr.location import Location, locate
-from intake_nwbzarr.transport.cache.store import open_store
-from intake_nwbzarr.transport.requests import open_transport
+from intake_nwbzarr.kept.disk import open_store
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.location.options import default_folder
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, get_object
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import ObjectChangedError
-from intake_nwbzarr.transport.cache.files import PartName
-from intake_nwbzarr.transport.cache.parts import cover
-from intake_nwbzarr.transport.requests import run
+from intake_nwbzarr.kept.cached import cover
+from intake_nwbzarr.kept.disk import PartName
+from intake_nwbzarr.transport.loop import run
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cached_transport, get_object, store_object
 

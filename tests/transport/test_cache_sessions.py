@@ -19,9 +19,10 @@ import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.errors import NWBZarrError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.cache.files import PartName, tag
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.kept.disk import PartName, tag
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.transport.cached import DATA, STATE, cached_transport, get_object, store_object

@@ -13,8 +13,7 @@ import pytest
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import CacheWarning
-from intake_nwbzarr.transport.cache.files import Copy
-from intake_nwbzarr.transport.cache.store import CacheStore
+from intake_nwbzarr.kept.disk import CacheStore, Copy
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, cached_transport, get_object, little_room, store_object
 
@@ -61,8 +60,8 @@ def test_a_link_in_the_place_of_a_copy_is_not_followed(web: StaticServer, folder
 _WRITER = """
 import sys
 from pathlib import Path
-from intake_nwbzarr.transport.cache.files import Copy
-from intake_nwbzarr.transport.cache.store import CacheStore
+from intake_nwbzarr.kept.disk import Copy
+from intake_nwbzarr.kept.disk import CacheStore
 
 store = CacheStore(Path(sys.argv[1]), int(sys.argv[2]))
 number = 0

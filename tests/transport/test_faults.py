@@ -20,9 +20,11 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.limits import set_limits
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.contract import begin_session
-from intake_nwbzarr.transport.requests import Transport, fetch_many, open_transport, run, track_requests
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.base import Transport, begin_session
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import fetch_many, open_transport
+from intake_nwbzarr.transport.request_log import track_requests
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

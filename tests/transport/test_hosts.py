@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr.errors import HostNotFoundError, TransportError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport import hosts
 from intake_nwbzarr.transport.answers import Failure
 from intake_nwbzarr.transport.hosts import addresses, ascii_name, proxy_of, reach
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.requests import open_transport
+from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
 from tests.servers.http_server import StaticServer
 from tests.servers.scripted import Link, scripted

@@ -11,10 +11,12 @@ import pytest
 from aiohttp import web
 
 from intake_nwbzarr.errors import AccessError, LimitError, NWBZarrError, ResponseError
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport import listing
+from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.listing import Page, parse_page
-from intake_nwbzarr.transport.requests import Transport, open_transport, run
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.loopback import LoopbackServer, Response
 
 type Query = dict[str, str]

@@ -15,9 +15,11 @@ from intake_nwbzarr.errors import (
     TransportError,
     UnsafePathError,
 )
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.contract import Folder
-from intake_nwbzarr.transport.requests import Transport, open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.answers import Folder
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import pickle
 from pathlib import Path
 
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.log import Counts, RequestLog, record, track_requests
-from intake_nwbzarr.transport.requests import fetch_many, open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import fetch_many, open_transport
+from intake_nwbzarr.transport.request_log import Counts, RequestLog, record, track_requests
 
 
 def test_logs_may_be_nested_and_count_while_open_only(tmp_path: Path) -> None:

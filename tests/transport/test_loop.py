@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.loop import on_loop, run
-from intake_nwbzarr.transport.requests import fetch_many, gather, open_transport
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import gather, on_loop, run
+from intake_nwbzarr.transport.open import fetch_many, open_transport
 from tests.servers.http_server import StaticServer
 
 
@@ -69,8 +69,8 @@ def test_a_gathering_keeps_order_and_ends_with_the_first_failure() -> None:
 FORKED = """
 import os, sys
 from intake_nwbzarr.errors import ForkError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import open_transport, run
 location = locate(sys.argv[1])
 if sys.argv[2] == "used":
     run(open_transport(location).get("k"))
@@ -110,8 +110,8 @@ def test_the_interpreter_ends_quietly_with_connections_open(
 ) -> None:
     (http_server.root / "k").write_text("value")
     code = f"""
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import open_transport, run
 for url in ({http_server.url!r}, {str(http_server.root)!r}):
     assert run(open_transport(locate(url)).get("k")).data == b"value"
 """

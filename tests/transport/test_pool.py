@@ -7,12 +7,11 @@ import pytest
 
 from intake_nwbzarr.errors import LimitError, ResponseError, TransportError
 from intake_nwbzarr.limits import limits
-from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport import pool as pools
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.budget import budget
-from intake_nwbzarr.transport.log import track_requests
-from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.loop import budget, run
+from intake_nwbzarr.transport.request_log import track_requests
 from intake_nwbzarr.transport.wire import LARGEST_ERROR, Answer, Request, exchange
 from tests.servers.scripted import Link, Script, Scripted, scripted, settle, until
 from tests.transport.connected import CHUNKED, OK, answering, sized

@@ -16,8 +16,8 @@ import xarray as xr
 
 from intake_nwbzarr import open_nwb
 from intake_nwbzarr.errors import LocationNotFoundError, ObjectChangedError, ResponseError, TransportError
-from intake_nwbzarr.transport import presence
-from intake_nwbzarr.transport.contract import Transport
+from intake_nwbzarr.transport import base as presence
+from intake_nwbzarr.transport.base import Transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr.errors import LocationError, TransportError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.pool import Server
-from intake_nwbzarr.transport.requests import open_transport
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

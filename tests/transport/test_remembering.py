@@ -13,9 +13,10 @@ import xarray as xr
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import AccessError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.transport.remembering import LARGEST, memory, remembering
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.kept.memory import LARGEST, memory, remembering
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

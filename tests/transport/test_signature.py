@@ -14,10 +14,11 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intake_nwbzarr.credentials import Keys
-from intake_nwbzarr.location import locate
+from intake_nwbzarr.location.credentials import Keys
+from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.listing import page_query
-from intake_nwbzarr.transport.requests import open_transport, run
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.signature import sign
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

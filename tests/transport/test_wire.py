@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr.errors import TransportError
-from intake_nwbzarr.location import locate
-from intake_nwbzarr.storage_options import Timeouts
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.log import track_requests
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.requests import open_transport
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import track_requests
 from intake_nwbzarr.transport.wire import Answer, Request, exchange
 from tests.servers.scripted import Link, scripted
 from tests.transport.connected import sized

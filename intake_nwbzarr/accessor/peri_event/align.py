@@ -9,9 +9,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.given import part_of
-from intake_nwbzarr.accessor.contents.kinds import find_object, shown_objects
-from intake_nwbzarr.accessor.contents.time_axis import TimeAxis, time_axes
+from intake_nwbzarr.accessor.contents import find_object, shown_objects
+from intake_nwbzarr.accessor.inputs import part_of
 from intake_nwbzarr.accessor.peri_event.bins import Bins
 from intake_nwbzarr.accessor.peri_event.event_times import Events, EventTimes, event_times, events_named
 from intake_nwbzarr.accessor.peri_event.lags import bin_edges, checked_positive, checked_window
@@ -21,9 +20,10 @@ from intake_nwbzarr.accessor.peri_event.values import peri_event_variable
 from intake_nwbzarr.accessor.spikes.countable import Countable, countable
 from intake_nwbzarr.accessor.spikes.counts import count_variable
 from intake_nwbzarr.accessor.spikes.units import has_spikes
+from intake_nwbzarr.accessor.times import TimeAxis, time_axes
 from intake_nwbzarr.arguments import choice
 from intake_nwbzarr.errors import OptionError, SelectionError
-from intake_nwbzarr.neurodata.names import free_name
+from intake_nwbzarr.mapping.model import free_name
 
 __all__ = ["AlignMethod", "Events", "OnMissing", "align"]
 

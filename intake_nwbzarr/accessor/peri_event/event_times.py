@@ -11,10 +11,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents.given import EVENT, ROW_TIMES, as_dataset, named
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
+from intake_nwbzarr.accessor.inputs import EVENT, ROW_TIMES, as_dataset, named
 from intake_nwbzarr.accessor.sessions import check_same_session
+from intake_nwbzarr.accessor.times import SessionTime, in_seconds, is_irregular, session_times
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes import LazyTimeIndex
 

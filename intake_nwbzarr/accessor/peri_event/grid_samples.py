@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.time_axis import TimeAxis
 from intake_nwbzarr.accessor.peri_event.samples import AlignMethod, Floats, Positions, Taken
+from intake_nwbzarr.accessor.times import TimeAxis
 from intake_nwbzarr.indexes.timestamps import TimestampView
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.seconds import number
+from intake_nwbzarr.accessor.times import number
 from intake_nwbzarr.errors import LimitError, OptionError
 
 NEAR: Final = 1e-6

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.ragged.bounds import run_positions
+from intake_nwbzarr.accessor.ragged_bounds import run_positions
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,14 +11,17 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.labels import one_label
-from intake_nwbzarr.accessor.contents.seconds import Time, one_time
-from intake_nwbzarr.accessor.contents.time_axis import with_seconds
-from intake_nwbzarr.accessor.contents.times import session_times
+from intake_nwbzarr.accessor.contents import (
+    ShownColumn,
+    ShownObject,
+    find_object,
+    one_label,
+    shown_columns,
+    shown_objects,
+)
 from intake_nwbzarr.accessor.plot.axes import axes_or_new, with_units
-from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows
+from intake_nwbzarr.accessor.ragged import bounds_of_rows
+from intake_nwbzarr.accessor.times import Time, one_time, session_times, with_seconds
 from intake_nwbzarr.errors import OptionError, SelectionError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`ds.nwb.plot`: first looks at spikes, traces and images."""
+"""The plot accessor `ds.nwb.plot`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import xarray as xr
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from intake_nwbzarr.accessor.contents.seconds import Time
     from intake_nwbzarr.accessor.peri_event.event_times import Events
+    from intake_nwbzarr.accessor.times import Time
 
 
 class Plots:

@@ -9,9 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.kinds import ShownObject
-from intake_nwbzarr.accessor.contents.labels import several_labels
-from intake_nwbzarr.accessor.contents.seconds import Time, stretch
+from intake_nwbzarr.accessor.contents import ShownObject, several_labels
 from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times, events_named
 from intake_nwbzarr.accessor.peri_event.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import (
@@ -23,6 +21,7 @@ from intake_nwbzarr.accessor.plot.axes import (
     without_frame,
 )
 from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
+from intake_nwbzarr.accessor.times import Time, stretch
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 
 if TYPE_CHECKING:

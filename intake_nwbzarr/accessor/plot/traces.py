@@ -9,13 +9,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.labels import several_labels
-from intake_nwbzarr.accessor.contents.seconds import Time, stretch
-from intake_nwbzarr.accessor.contents.time_axis import with_seconds
-from intake_nwbzarr.accessor.contents.times import SessionTime, session_times
+from intake_nwbzarr.accessor.contents import ShownObject, find_object, several_labels, shown_objects
 from intake_nwbzarr.accessor.peri_event.lags import checked_positive
 from intake_nwbzarr.accessor.plot.axes import INK, amount, axes_or_new, label_rows, with_units, without_frame
+from intake_nwbzarr.accessor.times import SessionTime, Time, session_times, stretch, with_seconds
 from intake_nwbzarr.errors import SelectionError
 
 if TYPE_CHECKING:

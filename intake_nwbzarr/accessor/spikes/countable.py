@@ -12,11 +12,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import shown_columns
-from intake_nwbzarr.accessor.contents.given import ROW_TIMES, event_time_of, part_of
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
-from intake_nwbzarr.accessor.contents.times import SessionTime
+from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
+from intake_nwbzarr.accessor.inputs import ROW_TIMES, event_time_of, part_of
 from intake_nwbzarr.accessor.spikes.trains import ragged_of
 from intake_nwbzarr.accessor.spikes.units import (
     EVENT_TIMES,
@@ -27,6 +24,7 @@ from intake_nwbzarr.accessor.spikes.units import (
     unit_columns,
     unit_table,
 )
+from intake_nwbzarr.accessor.times import SessionTime, seconds_variable
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 
 EVENT_COUNTS: Final = "event_counts"

@@ -8,11 +8,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
-from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows, each_row
+from intake_nwbzarr.accessor.contents import (
+    ShownColumn,
+    ShownObject,
+    find_object,
+    shown_columns,
+    shown_objects,
+)
+from intake_nwbzarr.accessor.ragged import bounds_of_rows, each_row
 from intake_nwbzarr.accessor.spikes.units import has_spikes, unit_table
+from intake_nwbzarr.accessor.times import in_seconds
 
 SPIKE_TIMES = "spike_times"
 

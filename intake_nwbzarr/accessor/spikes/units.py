@@ -10,11 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
-from intake_nwbzarr.accessor.ragged.bounds import find_places, run_positions
-from intake_nwbzarr.accessor.ragged.column import RaggedColumn, ragged
+from intake_nwbzarr.accessor.ragged import RaggedColumn, ragged
+from intake_nwbzarr.accessor.ragged_bounds import find_places, run_positions
 from intake_nwbzarr.accessor.time.window import merged
+from intake_nwbzarr.accessor.times import in_seconds, seconds_variable
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
 
 SPIKE_TIMES = "spike_times"

@@ -13,12 +13,11 @@ import xarray as xr
 from intake_nwbzarr.accessor.sweeps.recordings import ICEPHYS, RECORDING, Recordings
 from intake_nwbzarr.accessor.sweeps.series import Extent, reference_to, target_of
 from intake_nwbzarr.errors import warn_caller
-from intake_nwbzarr.hierarchy.links import UNREACHABLE, Reference, Target
-from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Reference, Target
 from intake_nwbzarr.hierarchy.nodes import GroupNode
-from intake_nwbzarr.neurodata.pieces import Mapper, values_of
-from intake_nwbzarr.neurodata.table_layout import stored_at, table_layout
-from intake_nwbzarr.neurodata.types import is_a
+from intake_nwbzarr.mapping.model import Mapper, values_of
+from intake_nwbzarr.mapping.schema import is_a
+from intake_nwbzarr.mapping.table_layout import stored_at, table_layout
 
 _WHERE_SERIES_ARE = ("acquisition", "stimulus/presentation")
 

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.sweeps.series import Extent, reference_to
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import ChunkError, warn_caller
-from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.neurodata.derived import Elementwise
-from intake_nwbzarr.neurodata.metadata import identity
-from intake_nwbzarr.neurodata.options import MappingOptions
-from intake_nwbzarr.neurodata.pieces import Mapper, Part, together, values_of
-from intake_nwbzarr.neurodata.table_columns import column_parts
-from intake_nwbzarr.neurodata.table_layout import (
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.mapping.attributes import identity
+from intake_nwbzarr.mapping.derived import Elementwise
+from intake_nwbzarr.mapping.model import Mapper, MappingOptions, Part, together, values_of
+from intake_nwbzarr.mapping.schema import is_a
+from intake_nwbzarr.mapping.table_layout import (
     Column,
     Table,
     array_node,
@@ -27,7 +26,7 @@ from intake_nwbzarr.neurodata.table_layout import (
     stored_at,
     table_layout,
 )
-from intake_nwbzarr.neurodata.types import is_a
+from intake_nwbzarr.mapping.tables import column_parts
 
 ICEPHYS: Final = "general/intracellular_ephys"
 

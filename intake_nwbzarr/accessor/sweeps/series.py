@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from intake_nwbzarr.accessor.sweeps.arrays import Segment
 from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
 from intake_nwbzarr.errors import warn_caller
-from intake_nwbzarr.hierarchy.links import UNREACHABLE, Reference, Target, parse_reference
-from intake_nwbzarr.hierarchy.load import Hierarchy
-from intake_nwbzarr.neurodata.pieces import read_pieces, values_of
-from intake_nwbzarr.neurodata.series_members import SeriesMembers, series_members
-from intake_nwbzarr.neurodata.series_values import number
+from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Reference, Target, parse_reference
+from intake_nwbzarr.mapping.model import read_pieces, values_of
+from intake_nwbzarr.mapping.series_members import SeriesMembers, series_members
+from intake_nwbzarr.mapping.series_parts import number
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from intake_nwbzarr.accessor.sweeps.recordings import ICEPHYS, RECORDING, Record
 from intake_nwbzarr.accessor.sweeps.series import Side, read_sides
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import NodeNotFoundError, warn_caller
-from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.indexes import RegularTimeIndex
-from intake_nwbzarr.location import Location
-from intake_nwbzarr.neurodata.metadata import map_session
-from intake_nwbzarr.neurodata.names import free_name
-from intake_nwbzarr.neurodata.pieces import read_pieces
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.mapping.attributes import map_session
+from intake_nwbzarr.mapping.model import free_name, read_pieces
 
 # As attributes or in the descriptions of the schema, nwb.icephys.yaml; files do not all repeat them.
 _UNITS: Final[Mapping[str, str]] = {

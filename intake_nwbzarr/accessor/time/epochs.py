@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents.given import as_dataset, named
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.inputs import as_dataset, named
 from intake_nwbzarr.accessor.sessions import check_same_session
+from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 
 type Epochs = xr.Dataset | xr.DataTree | pd.DataFrame | str | ArrayLike

@@ -11,18 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import shown_columns
-from intake_nwbzarr.accessor.contents.given import ROW_TIMES, part_of
-from intake_nwbzarr.accessor.contents.kinds import find_object, shown_objects
-from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
-from intake_nwbzarr.accessor.contents.times import session_times
+from intake_nwbzarr.accessor.contents import find_object, shown_columns, shown_objects
+from intake_nwbzarr.accessor.inputs import ROW_TIMES, part_of
 from intake_nwbzarr.accessor.peri_event.values import missing_value, with_missing
 from intake_nwbzarr.accessor.time.epochs import Epochs, EpochTable, epoch_table
 from intake_nwbzarr.accessor.time.window import Windows
+from intake_nwbzarr.accessor.times import seconds_variable, session_times
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.arrays.selection import Key, select
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
-from intake_nwbzarr.neurodata.names import free_name
+from intake_nwbzarr.mapping.model import free_name
 
 _RAGGED_TIMES = ("spike_times", "event_times")
 

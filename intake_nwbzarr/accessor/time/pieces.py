@@ -11,13 +11,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.times import SessionTime
 from intake_nwbzarr.accessor.peri_event.runs import Runs
+from intake_nwbzarr.accessor.times import SessionTime
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.arrays.selection import Key, select
-from intake_nwbzarr.indexes.interface import Floats, Positions, Timestamps
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
-from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.indexes.index import LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import Floats, Positions, Timestamps, TimestampView
 from intake_nwbzarr.xarray_internals import is_lazy
 
 

@@ -10,16 +10,15 @@ from dask.base import tokenize
 from numpy.typing import ArrayLike
 from xarray.indexes import PandasIndex
 
-from intake_nwbzarr.accessor.contents.seconds import datetimes_refused, number
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_decoded, session_times
 from intake_nwbzarr.accessor.peri_event.event_times import event_times
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
+from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times
 from intake_nwbzarr.arguments import choice
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+from intake_nwbzarr.indexes.index import LazyTimeIndex
 
 __all__ = ["ResampleMethod", "resample_like"]
 

@@ -15,8 +15,8 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.selection import Key, select
-from intake_nwbzarr.indexes.interface import Floats
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
+from intake_nwbzarr.indexes.index import LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import Floats
 
 type ResampleMethod = Literal["nearest", "ffill", "linear", "mean"]
 """How `resample_like` makes a value at a time at which there is no sample."""

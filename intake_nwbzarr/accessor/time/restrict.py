@@ -11,21 +11,32 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import ShownColumn, shown_columns
-from intake_nwbzarr.accessor.contents.given import part_of
-from intake_nwbzarr.accessor.contents.kinds import ShownObject, find_object, shown_objects
-from intake_nwbzarr.accessor.contents.seconds import Time, as_given, in_seconds, number
-from intake_nwbzarr.accessor.contents.time_axis import seconds_index
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_template, session_times
+from intake_nwbzarr.accessor.contents import (
+    ShownColumn,
+    ShownObject,
+    find_object,
+    shown_columns,
+    shown_objects,
+)
+from intake_nwbzarr.accessor.inputs import part_of
 from intake_nwbzarr.accessor.peri_event.runs import Runs
 from intake_nwbzarr.accessor.time.epochs import Epochs, epoch_table
 from intake_nwbzarr.accessor.time.pieces import pieces_of
 from intake_nwbzarr.accessor.time.restrict_rows import restricted_rows
 from intake_nwbzarr.accessor.time.window import Windows, window_of
+from intake_nwbzarr.accessor.times import (
+    SessionTime,
+    Time,
+    as_given,
+    in_seconds,
+    is_template,
+    number,
+    seconds_index,
+    session_times,
+)
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
-from intake_nwbzarr.indexes.in_memory import is_in_memory
-from intake_nwbzarr.indexes.lazy import LazyTimeIndex
-from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.indexes.index import LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory
 
 _INTERVAL = ("start_time", "stop_time")
 

@@ -8,16 +8,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import Pair, ShownColumn
-from intake_nwbzarr.accessor.contents.kinds import ShownObject
-from intake_nwbzarr.accessor.contents.seconds import in_seconds
+from intake_nwbzarr.accessor.contents import Pair, ShownColumn, ShownObject
 from intake_nwbzarr.accessor.peri_event.runs import Runs
-from intake_nwbzarr.accessor.ragged.bounds import divided_by
-from intake_nwbzarr.accessor.ragged.rows import bounds_of_rows, each_row
+from intake_nwbzarr.accessor.ragged import bounds_of_rows, each_row
+from intake_nwbzarr.accessor.ragged_bounds import divided_by
 from intake_nwbzarr.accessor.time.pieces import pieces_along
 from intake_nwbzarr.accessor.time.window import Windows
+from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import SelectionError
-from intake_nwbzarr.neurodata.types import ancestry
+from intake_nwbzarr.mapping.schema import ancestry
 
 SPIKES, OBSERVED = "spike_times", "obs_intervals"
 

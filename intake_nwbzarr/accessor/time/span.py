@@ -8,13 +8,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.columns import shown_columns
-from intake_nwbzarr.accessor.contents.given import ROW_TIMES
-from intake_nwbzarr.accessor.contents.kinds import shown_objects
-from intake_nwbzarr.accessor.contents.lazy_seconds import seconds_variable
-from intake_nwbzarr.accessor.contents.time_axis import seconds_index
-from intake_nwbzarr.accessor.contents.times import SessionTime, is_irregular, session_times
+from intake_nwbzarr.accessor.contents import shown_columns, shown_objects
+from intake_nwbzarr.accessor.inputs import ROW_TIMES
 from intake_nwbzarr.accessor.spikes.units import ends_of_rows, has_spikes, unit_table
+from intake_nwbzarr.accessor.times import (
+    SessionTime,
+    is_irregular,
+    seconds_index,
+    seconds_variable,
+    session_times,
+)
 from intake_nwbzarr.errors import SelectionError
 
 _COLUMNS = frozenset({*ROW_TIMES, "stop_time"})

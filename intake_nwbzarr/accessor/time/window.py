@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents.seconds import as_given, one_time
+from intake_nwbzarr.accessor.times import as_given, one_time
 from intake_nwbzarr.errors import OptionError
 
 

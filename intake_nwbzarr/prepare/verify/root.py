@@ -10,7 +10,7 @@ from hdmf.container import AbstractContainer
 from pynwb import NWBFile
 
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.neurodata.time_coordinates import reference_time
+from intake_nwbzarr.mapping.time_coordinates import reference_time
 from intake_nwbzarr.prepare.verify.fields import Field, fields_of
 from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding
 from intake_nwbzarr.prepare.verify.objects import compare_field, compare_object, holds_objects

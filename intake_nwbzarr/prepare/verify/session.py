@@ -17,9 +17,9 @@ from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.errors import NWBZarrWarning
-from intake_nwbzarr.hierarchy.load import Hierarchy, open_hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
-from intake_nwbzarr.location import Location
+from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.prepare.chunks import count_chunks
 from intake_nwbzarr.prepare.verify.findings import Finding, Unshown, Verification
 from intake_nwbzarr.prepare.verify.identity import compare_identity

@@ -13,8 +13,7 @@ from hdmf.container import AbstractContainer
 from pynwb import NWBFile
 
 from intake_nwbzarr.errors import LinkError, NodeNotFoundError
-from intake_nwbzarr.hierarchy.links import UNREACHABLE
-from intake_nwbzarr.hierarchy.load import Hierarchy
+from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode, Node
 
 # Attributes that say what an object is, of which every node of the tree says the type.

@@ -1,1 +1,0 @@
-"""What a Dataset shows, read off its attributes: objects, columns, times."""

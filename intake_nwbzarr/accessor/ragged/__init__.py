@@ -1,1 +1,0 @@
-"""Ragged columns: a row's values, and contiguous ones for files."""

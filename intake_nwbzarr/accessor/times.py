@@ -1,0 +1,412 @@
+"""Times of variables in seconds, read or lazy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.indexes import Index, PandasIndex
+
+from intake_nwbzarr.accessor.contents import ShownObject, is_time
+from intake_nwbzarr.accessor.sessions import check_same_session
+from intake_nwbzarr.arrays import lazy_variable
+from intake_nwbzarr.arrays.selection import Key, select
+from intake_nwbzarr.errors import OptionError, SelectionError
+from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import RegularTimestamps, TimestampView
+from intake_nwbzarr.mapping.model import TEMPLATES
+from intake_nwbzarr.mapping.time_coordinates import reference_time
+
+
+@dataclass(frozen=True)
+class SessionTime:
+    """A time coordinate that counts from the session's zero of time.
+
+    Parameters
+    ----------
+    name
+        Of the coordinate.
+    dim
+        Its dimension, which for events has another name.
+    index
+        Lazy as opened; of pandas after single samples were selected, or where times are datetimes.
+    """
+
+    name: str
+    dim: str
+    index: LazyTimeIndex | PandasIndex
+
+
+def session_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
+    """Find the times of series among the indexed coordinates, reading nothing.
+
+    The times of stimulus templates are not among them: by the schema these count from the beginning of the
+    stimulus.
+
+    Parameters
+    ----------
+    data
+        As opened, or selected from that.
+    """
+    return [time for time in indexed_times(data) if not is_template(_path(data, time.name))]
+
+
+def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
+    """Find the times of series, those of stimulus templates included.
+
+    Parameters
+    ----------
+    data
+        As opened, or selected from that.
+    """
+    found = []
+    for name, index in data.xindexes.items():
+        if isinstance(index, LazyTimeIndex):
+            found.append(SessionTime(str(name), index.dim, index))
+        elif isinstance(index, PandasIndex) and _is_time(str(name), data.coords.variables[name]):
+            found.append(SessionTime(str(name), str(index.dim), index))
+    return found
+
+
+def event_time(dataset: xr.Dataset, events: ShownObject) -> SessionTime | None:
+    """The time that an object itself has; None where another's, or none, is along its dimensions."""
+    return next((time for time in indexed_times(dataset) if time.name in events.variables), None)
+
+
+def _is_time(name: str, variable: xr.Variable) -> bool:
+    if "nwb_path" in variable.attrs:
+        return is_time(variable.attrs)
+    # Times that were computed from a coordinate's bare values say nothing any more, but for their name.
+    return (name == "time" or name.endswith("_time")) and variable.dtype.kind in "fM"
+
+
+def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:
+    return str(data.coords.variables[name].attrs.get("nwb_path", ""))
+
+
+def is_template(path: str) -> bool:
+    """Whether an object is a stimulus template, whose time is not the session's."""
+    return path.startswith(TEMPLATES)
+
+
+def is_decoded(index: Index) -> bool:
+    """Whether an index holds datetimes, as `decode_times=True` gives, rather than seconds."""
+    return isinstance(index, PandasIndex) and index.index.dtype.kind == "M"
+
+
+def is_irregular(data: xr.Dataset | xr.DataArray, time: SessionTime) -> bool:
+    """Whether a time is of samples that have timestamps each, as events have, and no rate."""
+    stored = _path(data, time.name)
+    regular = isinstance(time.index, LazyTimeIndex) and time.index.rate is not None
+    return not regular and not stored.endswith("/starting_time")
+
+
+type Time = float | datetime | np.datetime64 | xr.DataArray | np.ndarray[Any, Any]
+"""A time as it may be given: seconds or a datetime, also in an array or DataArray without dimensions."""
+
+
+def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) -> NDArray[np.float64]:
+    """Times as seconds from the session's zero of time: float64, NaN where they are missing.
+
+    Datetimes are counted as whole nanoseconds, so that a time that was stored to the nanosecond comes back
+    bit for bit, as long as it is within 104 days of the zero.
+
+    Parameters
+    ----------
+    times
+        Numbers of seconds; or datetimes, in UTC where they name no zone. Of any shape.
+    attributes
+        The Dataset's, whose ``timestamps_reference_time`` datetimes are counted from.
+    what
+        What they are called in errors.
+
+    Raises
+    ------
+    SelectionError
+        When they are not times, or datetimes that nanoseconds cannot count (before 1678, after 2262).
+    MetadataError
+        When they are datetimes and the attributes do not say what to count from.
+    """
+    if times.dtype.kind in "iuf":
+        return times.astype(np.float64)
+    if not _are_datetimes(times):
+        raise SelectionError(
+            f"Times are numbers of seconds or datetimes; {what} holds {times.dtype}, such as "
+            f"{times.ravel()[:1].tolist()}."
+        )
+    import pandas as pd
+
+    zero = pd.Timestamp(reference_time(attributes, "The Dataset").instant)
+    try:
+        instants = pd.DatetimeIndex(pd.to_datetime(times.ravel(), utc=True)).as_unit("ns")
+        elapsed = (instants - zero).to_numpy()
+    except (TypeError, ValueError, OverflowError) as error:
+        # A TypeError of NumPy's datetimes that have no unit.
+        raise SelectionError(
+            f"{what} holds datetimes without a unit, or too far from {zero} to be counted in nanoseconds: "
+            f"{error}."
+        ) from error
+    # Not as float64 seconds since 1970, which would keep no more than tenths of microseconds.
+    seconds: NDArray[np.float64] = (elapsed / np.timedelta64(1, "s")).reshape(times.shape)
+    return seconds
+
+
+def one_time(value: object, keyword: str, attributes: Mapping[Any, Any], *, finite: bool = True) -> float:
+    """One time that a caller gives, in seconds.
+
+    Parameters
+    ----------
+    value
+        A number of seconds or a datetime; also as an array or a DataArray without dimensions, as
+        ``trials.start_time[3]`` is.
+    keyword
+        What it was given as.
+    attributes
+        As of `in_seconds`.
+    finite
+        Whether it must be; otherwise infinity is an open end.
+
+    Raises
+    ------
+    OptionError
+        When it is no time.
+    SelectionError, MetadataError
+        As `in_seconds`.
+    SessionMismatchError
+        When it is a DataArray of another session.
+    """
+    check_same_session(attributes, value, keyword)
+    scalar = np.asarray(value) if _is_datetime(value) else None
+    seconds = number(value) if scalar is None else float(in_seconds(scalar, attributes, keyword))
+    if seconds is None or np.isnan(seconds) or (finite and np.isinf(seconds)):
+        kind = "a finite number" if finite else "a number"
+        raise OptionError(
+            f"{keyword}={as_given(value)} is not a time; it is {kind} of seconds, or a datetime."
+        )
+    return seconds
+
+
+def stretch(start: object, stop: object, attributes: Mapping[Any, Any]) -> tuple[float, float]:
+    """The two ends of a stretch of time that a caller may leave open, in seconds.
+
+    Parameters
+    ----------
+    start, stop
+        As of `one_time`; None for an open end, which is infinite.
+    attributes
+        As of `in_seconds`.
+
+    Raises
+    ------
+    OptionError
+        When one is no time, or the first is after the second.
+    """
+    low = -np.inf if start is None else one_time(start, "start", attributes, finite=False)
+    high = np.inf if stop is None else one_time(stop, "stop", attributes, finite=False)
+    if low > high:
+        raise OptionError(f"start={as_given(start)} is after stop={as_given(stop)}: nothing lies between.")
+    return low, high
+
+
+def number(value: object) -> float | None:
+    """A real number, also one in an array without dimensions; None for anything else, such as a timedelta.
+
+    Examples
+    --------
+    >>> number(np.array(0.5)), number(True), number(np.timedelta64(1, "ns"))
+    (0.5, None, None)
+    """
+    if isinstance(value, np.ndarray | xr.DataArray | xr.Variable):
+        return float(value) if value.ndim == 0 and value.dtype.kind in "iuf" else None
+    # NumPy's timedeltas pass for integers, which would be a number of whatever they count.
+    if not isinstance(value, Real) or isinstance(value, bool | np.timedelta64):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def datetimes_refused(what: str, why: str) -> OptionError:
+    """The error for what cannot be done where times are decoded, to be raised."""
+    return OptionError(f"{what} are datetimes, and {why}: open the session without decode_times=True.")
+
+
+def _are_datetimes(times: NDArray[Any]) -> bool:
+    if times.dtype.kind != "O":
+        return times.dtype.kind == "M"
+    known = [each for each in times.ravel() if each is not None]
+    return bool(known) and all(isinstance(each, datetime | np.datetime64) for each in known)
+
+
+def _is_datetime(value: object) -> bool:
+    if isinstance(value, np.ndarray | xr.DataArray | xr.Variable):
+        return value.ndim == 0 and _are_datetimes(np.asarray(value))
+    return isinstance(value, datetime | np.datetime64)
+
+
+def as_given(value: object) -> str:
+    """What a caller gave, as errors show it: of an array, what it is."""
+    if isinstance(value, np.ndarray | xr.DataArray | xr.Variable) and value.ndim:
+        return f"<{type(value).__name__} of {value.dtype} and shape {value.shape}>"
+    return repr(value.item() if isinstance(value, np.ndarray | xr.DataArray) else value)
+
+
+_FLOAT = np.dtype(np.float64)
+
+# What datetimes are counted from.
+_ZERO = ("timestamps_reference_time", "session_start_time")
+
+
+def seconds_variable(variable: xr.Variable, attributes: Mapping[Any, Any], what: str) -> xr.Variable:
+    """A variable of times in seconds: itself, unless it holds datetimes.
+
+    Parameters
+    ----------
+    variable
+        Of numbers, or of datetimes as `decode_times=True` gives them.
+    attributes, what
+        As of `in_seconds`.
+
+    Returns
+    -------
+    xarray.Variable
+        Of dask where `variable` is; else lazy where it is made.
+    """
+    if variable.dtype.kind != "M":
+        return variable
+    in_seconds(np.empty(0, variable.dtype), attributes, what)  # Better now than once they are read.
+    zero = {key: attributes[key] for key in _ZERO if key in attributes}
+    own = {key: value for key, value in variable.attrs.items() if key != "time_zone"} | {"units": "s"}
+    if variable.chunks is not None:
+        convert = partial(in_seconds, attributes=zero, what=what)
+        return xr.Variable(variable.dims, variable.data.map_blocks(convert, dtype=_FLOAT), own)
+    return lazy_variable(variable.dims, _Seconds(variable, zero, what), own, cache=True)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seconds:
+    """Seconds, converted from the datetimes that a selection reads."""
+
+    source: xr.Variable
+    attributes: dict[Any, Any]
+    what: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The source's."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float64."""
+        return _FLOAT
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """As the source is best read."""
+        preferred = self.source.encoding.get("preferred_chunks", {})
+        return tuple(preferred.get(dim, size) for dim, size in self.source.sizes.items())
+
+    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
+        """The seconds of a selection."""
+        selection = select(key, self.shape)
+        axes = zip(self.source.dims, selection.axes, strict=True)
+        read = self.source.isel({dim: _as_key(positions) for dim, positions in axes}).values
+        return in_seconds(read, self.attributes, self.what).reshape(selection.final_shape)
+
+    async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
+        """Like `read`, for any event loop."""
+        return await asyncio.to_thread(self.read, key)
+
+    def __dask_tokenize__(self) -> Hashable:
+        from dask.base import tokenize
+
+        return ("Seconds", tokenize(self.source, self.attributes))
+
+
+def _as_key(positions: range | NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    if isinstance(positions, range) and positions.step > 0:
+        return slice(positions.start, positions.stop, positions.step)
+    return np.asarray(positions, np.intp)
+
+
+@dataclass(frozen=True)
+class TimeAxis:
+    """The time along a dimension.
+
+    Parameters
+    ----------
+    dimension
+        Of the Dataset.
+    view
+        Its timestamps, ascending.
+    backwards
+        Whether the Dataset has them in the opposite order.
+    rate
+        Samples per second of a regular axis, None of an irregular.
+    """
+
+    dimension: Hashable
+    view: TimestampView
+    backwards: bool
+    rate: float | None
+
+
+def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
+    """The session's time along each dimension that data variables lie along and that has one.
+
+    Times that pandas indexes, such as averaged or decoded ones, are regular where they are evenly spaced.
+    """
+    along = {dimension for variable in dataset.data_vars.values() for dimension in variable.dims}
+    for time in session_times(dataset):
+        if time.dim not in along:
+            continue
+        index = seconds_index(dataset, time)
+        regular = index.as_regular
+        view = index.view if regular is None else regular
+        rate = None if regular is None else rate_of(regular)
+        backwards = view.samples.step < 0
+        yield TimeAxis(time.dim, view[::-1] if backwards else view, backwards, rate)
+
+
+def rate_of(regular: TimestampView) -> float:
+    """The samples per second of a regular view."""
+    assert isinstance(regular.timestamps, RegularTimestamps)  # noqa: S101 - for the type checker.
+    return regular.timestamps.rate / abs(regular.samples.step)
+
+
+def seconds_index(dataset: xr.Dataset, time: SessionTime) -> LazyTimeIndex:
+    """The index of a time in seconds: its own, or one of what pandas has of it, in memory.
+
+    Raises
+    ------
+    SelectionError, MetadataError
+        As `in_seconds`.
+    """
+    if isinstance(time.index, LazyTimeIndex):
+        return time.index
+    seconds = in_seconds(time.index.index.to_numpy(), dataset.attrs, f"the coordinate {time.name!r}")
+    attributes = {**dataset.coords.variables[time.name].attrs, "units": "s"}
+    return IrregularTimeIndex.from_array(seconds, time.dim, time.name, attributes)
+
+
+def with_seconds(dataset: xr.Dataset, time: SessionTime) -> xr.Dataset:
+    """The same Dataset, in which one time is indexed in seconds.
+
+    Raises
+    ------
+    SelectionError, MetadataError
+        As `in_seconds`.
+    """
+    if isinstance(time.index, LazyTimeIndex):
+        return dataset
+    return dataset.drop_vars(time.name).assign_coords(seconds_index(dataset, time).coordinates())

@@ -1,1 +1,0 @@
-"""`ds.nwb.to_pynapple`: series, units and intervals as pynapple's objects."""

@@ -1,0 +1,228 @@
+"""Catalog entries: their location opened, and their secrets masked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.location.options import checked_options
+from intake_nwbzarr.location.urls import is_misplaced
+
+MASK = "****"
+
+_SECRET_NAME = re.compile(
+    r"key|secret|token|pass(word|wd|phrase)?$|credential|auth|cookie|signature|headers|username|connection_string",
+    re.IGNORECASE,
+)
+# A value that is nothing but a template of Intake 1, `{{ env(NAME) }}`, or Intake 2, `{env(NAME)}`.
+_TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
+# A name and password, which may hold slashes: what follows a host's colon and is no port.
+_USERINFO = re.compile(r"(?<=://)(?:[^/?#]*|[^/:?#]*:(?!\d+/)[^?#]*)@")
+_QUERY = re.compile(r"(?<=\?)[^#\s]+")
+_FRAGMENT = re.compile(r"(?<=#)\S+")
+
+
+def masked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Storage options with `MASK` for every secret; templates that name a variable are none.
+
+    Examples
+    --------
+    >>> masked_options({"key": "AKIA", "secret": "{{ env(MY_SECRET) }}", "anon": False})
+    {'key': '****', 'secret': '{{ env(MY_SECRET) }}', 'anon': False}
+    """
+    if options is None:
+        return None
+    return {
+        str(name): _masked(value, bool(_SECRET_NAME.search(str(name)))) for name, value in options.items()
+    }
+
+
+def masked_url(url: object) -> str:
+    """A URL with `MASK` for a user's name and password and for the query, where signatures stand.
+
+    So is the whole of a URL that is so mistyped that any part of it may be a password.
+
+    Examples
+    --------
+    >>> masked_url("https://me:pass@host/a.nwb.zarr?X-Amz-Signature=0a1b")
+    'https://****@host/a.nwb.zarr?****'
+    """
+    text = str(url)
+    is_local = text.startswith(("file://", "local://"))
+    named = text if is_local else _USERINFO.sub(f"{MASK}@", text)
+    if is_misplaced(_TEMPLATE.sub("any", named)):
+        return MASK
+    if "://" not in text or is_local:
+        return text
+    shown = _QUERY.sub(MASK, named)
+    # A key on S3 may hold the sign.
+    return _FRAGMENT.sub(MASK, shown) if re.search("https?://", text) else shown
+
+
+def _masked(value: Any, secret: bool) -> Any:
+    match value:
+        case Mapping():
+            return {
+                str(name): _masked(inner, secret or bool(_SECRET_NAME.search(str(name))))
+                for name, inner in value.items()
+            }
+        case list() | tuple():
+            return [_masked(inner, secret) for inner in value]
+        case None | bool():
+            return value
+        case str() if not secret:
+            return masked_url(value)
+        case str() if not value or _TEMPLATE.fullmatch(value.strip()):
+            return value
+        case _:
+            return MASK if secret else value
+
+
+if TYPE_CHECKING:
+    import pynwb
+
+    from intake_nwbzarr.location.location import Location, Place
+    from intake_nwbzarr.mapping.find import Group
+
+# Options that, when empty, would silently mean another identity or another server.
+_NEVER_EMPTY = frozenset(
+    {"key", "secret", "token", "profile", "username", "password", "endpoint_url"}
+    | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
+)
+_INSTEAD = "to use the AWS_* variables or a profile"
+# `{{ env(NAME) }}`, of which Intake makes nothing when the variable is not set.
+_WITHOUT_DEFAULT = re.compile(r"\{\{\s*env\(\s*['\"]?([^'\"),\s]+)['\"]?\s*\)\s*\}\}")
+_VARIABLE = re.compile(r"env\(\s*['\"]?([^'\"),\s]+)")
+
+
+def entry_location(
+    urlpath: Place, storage_options: Mapping[str, Any] | None, templates: Mapping[str, Any] | None = None
+) -> Location:
+    """The location of a catalog's entry, whose templates are filled in.
+
+    Parameters
+    ----------
+    urlpath, storage_options
+        As the catalog gives them.
+    templates
+        Both by name, before Intake filled in their templates, where they are known, so that an error can name
+        the variable.
+
+    Raises
+    ------
+    CredentialsError
+        When a credential, profile or endpoint is empty: Intake fills in nothing, or the word None, for an
+        environment variable that is not set.
+    LocationError
+        When the URL comes from an environment variable that is not set.
+    """
+    from intake_nwbzarr.location.location import locate
+
+    storage_options = checked_options(storage_options)
+    given = templates or {}
+    _check_url(urlpath, given.get("urlpath"))
+    _check_credentials(urlpath, storage_options, given.get("storage_options"))
+    return locate(urlpath, storage_options)
+
+
+def _check_url(urlpath: Place, template: object) -> None:
+    if not isinstance(urlpath, str):
+        return
+    variable = _unset_variable(template, urlpath) if isinstance(template, str) else None
+    if variable is not None:
+        raise LocationError(
+            f"The environment variable {variable}, which the urlpath {masked_url(template)!r} is made of, is "
+            f"not set. Set it, or give a default: env({variable!r}, '...')."
+        )
+    if re.match(r"\w+://None(/|$)", urlpath):
+        raise LocationError(
+            f"{masked_url(urlpath)} begins with the word None, which Intake puts for an environment variable "
+            "that is not set. Set the one that the catalog names."
+        )
+
+
+def _unset_variable(template: str, filled: str) -> str | None:
+    """The variable for which Intake filled in nothing, if that is how the template became what it is."""
+    unset = []
+
+    def pattern(part: str) -> str:
+        variable = _WITHOUT_DEFAULT.fullmatch(part)
+        if variable and variable[1] not in os.environ:
+            unset.append(variable[1])
+            return ""
+        return ".*" if part.startswith("{{") else re.escape(part)
+
+    made = "".join(pattern(part) for part in re.split(r"(\{\{.*?\}\})", template))
+    return unset[0] if unset and re.fullmatch(made, filled) else None
+
+
+def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templates: object) -> None:
+    for path, value in _leaves(storage_options):
+        is_empty = value is None or (isinstance(value, str) and value in {"", "None", MASK})
+        if path[-1] not in _NEVER_EMPTY or not is_empty:
+            continue
+        where = f"The storage option {'.'.join(path)!r} of the entry for {masked_url(urlpath)}"
+        if value == MASK:
+            raise CredentialsError(
+                f"{where} is {MASK!r}, which took a secret's place when the entry was saved. Take it from an "
+                "environment variable, {{ env(NAME) }} in Intake 1 and {env(NAME)} in Intake 2, or leave it "
+                f"out {_INSTEAD}."
+            )
+        known = dict(_leaves(templates)) if isinstance(templates, Mapping) else {}
+        variable = _VARIABLE.search(str(known.get(path, "")))
+        cause = (
+            f"the environment variable {variable[1]}, which it comes from, is not set"
+            if variable
+            else "the environment variable it comes from is probably not set"
+        )
+        raise CredentialsError(f"{where} is empty: {cause}. Set it, or leave the option out {_INSTEAD}.")
+
+
+def open_raw(location: Location, keywords: Mapping[str, Any]) -> pynwb.NWBFile:
+    """The session as pynwb reads it; of the entry's keywords, ``consolidated`` matters."""
+    from intake_nwbzarr.raw import open_nwb
+
+    return open_nwb(location, consolidated=keywords.get("consolidated"))
+
+
+def summary(location: Location, group: Group | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Shapes, types and attributes, from metadata alone.
+
+    Returns
+    -------
+    dict
+        ``dims`` (name to length); ``shape`` and ``dtype`` (of each variable); ``variables`` (of each, its
+        dims, shape, dtype, bytes and attributes); ``nbytes``; ``attrs``, the session's metadata.
+    """
+    import xarray as xr
+
+    dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
+    variables = {
+        str(name): {
+            "dims": tuple(map(str, variable.dims)),
+            "shape": variable.shape,
+            "dtype": str(variable.dtype),
+            "nbytes": variable.nbytes,
+            "attrs": dict(variable.attrs),
+        }
+        for name, variable in dataset.variables.items()
+    }
+    return {
+        "dims": {str(name): size for name, size in dataset.sizes.items()},
+        "shape": {name: variable["shape"] for name, variable in variables.items()},
+        "dtype": {name: variable["dtype"] for name, variable in variables.items()},
+        "variables": variables,
+        "nbytes": dataset.nbytes,
+        "attrs": dict(dataset.attrs),
+    }
+
+
+def _leaves(options: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*path, str(name)))
+        else:
+            yield (*path, str(name)), value

@@ -1,0 +1,403 @@
+"""The sessions of the demonstration, and the stores that they are written to."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+import zarr
+from hdmf_zarr.nwb import NWBZarrIO
+from hdmf_zarr.utils import ZarrDataIO
+from pynwb import NWBFile, TimeSeries
+from pynwb.base import Images
+from pynwb.behavior import BehavioralTimeSeries
+from pynwb.ecephys import ElectricalSeries
+from pynwb.file import Subject
+from pynwb.image import GrayscaleImage
+from pynwb.ophys import (
+    Fluorescence,
+    ImageSegmentation,
+    OpticalChannel,
+    PlaneSegmentation,
+    RoiResponseSeries,
+    TwoPhotonSeries,
+)
+
+from intake_nwbzarr.errors import MetadataError
+
+FRAME_RATE = 15.46
+BEHAVIOR_RATE = 50.0
+NEUROPIL_SHARE = 0.7
+
+type Floats = npt.NDArray[np.float64]
+
+
+def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> NWBFile:
+    """A mouse that licks while it is imaged, with every array that dandiset 000719's sub-R6 session has.
+
+    Parameters
+    ----------
+    frames, rois
+        Size of the fluorescence arrays, (time, roi).
+    pixels
+        Width and height of the movie, a multiple of four.
+
+    Returns
+    -------
+    pynwb.NWBFile
+        Licking raises the fluorescence of two thirds of the cells, a quarter of a second later, on top of a
+        neuropil signal that they all share. Equal arguments give equal sessions.
+    """
+    random = np.random.default_rng(719)
+    duration = frames / FRAME_RATE
+    bouts = np.arange(3.0, duration - 2.0, 6.0)
+    bouts += random.uniform(-1.0, 1.0, bouts.size)
+    nwbfile = NWBFile(
+        session_description="Mouse licks for water in a virtual corridor",
+        identifier="demo-imaging",
+        session_start_time=dt.datetime(2019, 10, 2, 15, 30, tzinfo=dt.UTC),
+        experimenter=["Doe, Jane"],
+        experiment_description="Made-up data: no animal was imaged",
+        institution="Institute of Examples",
+        lab="Demonstration Lab",
+        surgery="none",
+        virus="none",
+        subject=Subject(
+            subject_id="R6",
+            species="Mus musculus",
+            sex="M",
+            genotype="wild type",
+            weight="0.025 kg",
+            date_of_birth=dt.datetime(2019, 6, 1, tzinfo=dt.UTC),
+        ),
+    )
+    plane = nwbfile.create_imaging_plane(
+        name="ImagingPlane",
+        optical_channel=OpticalChannel(name="channel_0", description="green channel", emission_lambda=510.0),
+        description="hippocampus, pyramidal layer",
+        device=nwbfile.create_device(name="Microscope"),
+        excitation_lambda=920.0,
+        indicator="GCaMP6f",
+        location="CA1",
+        imaging_rate=FRAME_RATE,
+    )
+    masks = _masks(random, rois, pixels)
+    neuropil, deconvolved, fluorescence = _fluorescence(random, frames, rois, bouts)
+    movie = 200.0 + np.tensordot(fluorescence, masks, axes=1)
+    movie += random.normal(0.0, 20.0, movie.shape)
+    nwbfile.add_acquisition(
+        TwoPhotonSeries(
+            name="TwoPhotonSeries",
+            data=ZarrDataIO(movie.clip(0).astype("u2"), chunks=(-(-frames // 6), pixels, pixels)),
+            dimension=[pixels, pixels],
+            imaging_plane=plane,
+            rate=FRAME_RATE,
+            starting_time=0.0,
+            unit="a.u.",
+        )
+    )
+    ophys = nwbfile.create_processing_module("ophys", "regions of interest and their fluorescence")
+    cells = PlaneSegmentation(name="PlaneSegmentation", description="cells", imaging_plane=plane)
+    _add_rois(cells, masks, random)
+    ophys.add(ImageSegmentation(plane_segmentations=[cells]))
+    region = cells.create_roi_table_region("every cell", region=list(range(rois)))
+    container = Fluorescence(name="Fluorescence")
+    ophys.add(container)
+    for name, values in (
+        ("RoiResponseSeries", fluorescence),
+        ("Neuropil", neuropil),
+        ("Deconvolved", deconvolved),
+    ):
+        container.add_roi_response_series(
+            RoiResponseSeries(
+                name=name,
+                data=ZarrDataIO(values.astype("f4"), chunks=(-(-frames // 4), -(-rois // 2))),
+                rois=region,
+                rate=FRAME_RATE,
+                starting_time=0.0,
+                unit="a.u.",
+            )
+        )
+    ophys.add(_images(movie.mean(axis=0), masks.max(axis=0)))
+    _add_behavior(nwbfile, random, duration, bouts)
+    return nwbfile
+
+
+def _masks(random: np.random.Generator, rois: int, pixels: int) -> Floats:
+    """Round cells, (roi, x, y)."""
+    centers = random.uniform(2, pixels - 2, (rois, 2))
+    axis = np.arange(pixels)
+    x = (axis[None, :, None] - centers[:, 0, None, None]) ** 2
+    y = (axis[None, None, :] - centers[:, 1, None, None]) ** 2
+    masks: Floats = np.exp(-(x + y) / 4.0)
+    return np.where(masks > 0.2, masks, 0.0)
+
+
+def _fluorescence(
+    random: np.random.Generator, frames: int, rois: int, bouts: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """Neuropil, events and fluorescence, each (time, roi)."""
+    times = np.arange(frames) / FRAME_RATE
+    events = (random.uniform(size=(frames, rois)) < 0.01) * random.gamma(2.0, 60.0, (frames, rois))
+    responsive = np.arange(rois) % 3 != 0
+    onsets = np.searchsorted(times, bouts + 0.25)
+    for onset in onsets[onsets < frames - 4]:
+        answers = responsive & (random.uniform(size=rois) < 0.7)
+        delays = random.integers(0, 4, rois)
+        events[onset + delays[answers], np.flatnonzero(answers)] += random.gamma(4.0, 50.0)
+    decay = np.exp(-np.arange(40) / (0.6 * FRAME_RATE))
+    calcium = np.apply_along_axis(lambda row: np.convolve(row, decay)[:frames], 0, events)
+    swell = 60.0 * np.sin(2 * np.pi * times / 23.0) + 40.0 * np.sin(2 * np.pi * times / 7.3)
+    neuropil = 400.0 + swell[:, None] * random.uniform(0.7, 1.3, rois) + random.normal(0, 8.0, (frames, rois))
+    noise = random.normal(0.0, 15.0, (frames, rois))
+    return neuropil, events, 300.0 + calcium + NEUROPIL_SHARE * neuropil + noise
+
+
+def _add_rois(table: PlaneSegmentation, masks: Floats, random: np.random.Generator) -> None:
+    rois, pixels = masks.shape[0], masks.shape[1]
+    accepted = np.less(random.uniform(size=rois), 0.9)
+    centroids = np.stack([np.unravel_index(mask.argmax(), mask.shape) for mask in masks]).astype("f8")
+    for _ in range(rois):
+        table.add_row(id=len(table.id), enforce_unique_id=True)
+    for name, description, values, chunks in (
+        ("image_mask", "weight of each pixel", masks, (-(-rois // 4), -(-pixels // 2), -(-pixels // 2))),
+        ("RoiCentroid", "position of the peak in pixels", centroids, (rois, 2)),
+        ("Accepted", "whether it is a cell", accepted.astype("i8"), (rois,)),
+        ("Rejected", "whether it is not", (~accepted).astype("i8"), (rois,)),
+    ):
+        table.add_column(name=name, description=description, data=ZarrDataIO(values, chunks=chunks))
+
+
+def _images(mean: Floats, correlation: Floats) -> Images:
+    width, height = mean.shape
+    return Images(
+        name="SegmentationImages",
+        description="what the cells were found on",
+        images=[
+            GrayscaleImage(name=name, data=ZarrDataIO(image, chunks=chunks))
+            for name, image, chunks in (
+                ("mean", mean, (width // 4, height // 2)),
+                ("correlation", correlation, (width // 2, height // 2)),
+            )
+        ],
+    )
+
+
+def _add_behavior(nwbfile: NWBFile, random: np.random.Generator, duration: float, bouts: Floats) -> None:
+    size = int(duration * BEHAVIOR_RATE)
+    times = np.arange(size) / BEHAVIOR_RATE
+    lick = np.zeros(size)
+    for bout in bouts:
+        licks = bout + np.arange(random.integers(4, 9)) / 7.0
+        lick[np.searchsorted(times, licks[licks < times[-1]])] = 1.0
+    speed = 25.0 + 8.0 * np.sin(2 * np.pi * times / 11.0) + random.normal(0, 1.0, size)
+    position = np.cumsum(speed) / BEHAVIOR_RATE % 450.0
+    lap = (np.diff(position, prepend=position[0]) < 0).astype("f8")
+    behavior = BehavioralTimeSeries(name="BehavioralTimeSeries")
+    for name, values, unit, rate in (
+        ("dz", speed / BEHAVIOR_RATE, "cm", BEHAVIOR_RATE),
+        ("lick", lick, "licks", BEHAVIOR_RATE),
+        ("lick rate", lick[: size // 5 * 5].reshape(-1, 5).sum(axis=1) * 10.0, "Hz", BEHAVIOR_RATE / 5),
+        ("pos", position, "cm", BEHAVIOR_RATE),
+        ("rzone", (position > 300.0).astype("f8"), "n.a.", BEHAVIOR_RATE),
+        ("speed", speed, "cm/s", BEHAVIOR_RATE),
+        ("teleport", lap, "n.a.", BEHAVIOR_RATE),
+        ("tstart", np.roll(lap, 1), "n.a.", BEHAVIOR_RATE),
+    ):
+        behavior.add_timeseries(_halved(name, values, unit, rate))
+    nwbfile.create_processing_module("behavior", "what the mouse does").add(behavior)
+    for name in ("bckgndJitter", "morph", "reward", "towerJitter", "wallJitter"):
+        nwbfile.add_stimulus(_halved(name, random.uniform(size=size), "n.a.", BEHAVIOR_RATE))
+
+
+def _halved(name: str, values: npt.NDArray[Any], unit: str, rate: float) -> TimeSeries:
+    """A series stored in two chunks, as the asset's are."""
+    data = ZarrDataIO(values, chunks=(-(-len(values) // 2),))
+    return TimeSeries(name=name, data=data, unit=unit, rate=rate, starting_time=0.0)
+
+
+SAMPLING_RATE = 30000.0
+CHANNELS, UNITS, TRIALS = 16, 14, 60
+
+
+def spiking_session() -> NWBFile:
+    """Units that fire at the start of trials, the more the higher the contrast shown.
+
+    Returns
+    -------
+    pynwb.NWBFile
+        With an int16 recording (time, electrode) of half a second, electrodes, units, and trials, which begin
+        every two seconds or so. Every call gives the same.
+    """
+    random = np.random.default_rng(24)
+    nwbfile = NWBFile(
+        session_description="Mouse watches gratings",
+        identifier="demo-spiking",
+        session_start_time=dt.datetime(2021, 11, 22, 9, 15, tzinfo=dt.UTC),
+        experimenter=["Roe, Richard"],
+        institution="Institute of Examples",
+        lab="Demonstration Lab",
+        subject=Subject(subject_id="A8", species="Mus musculus", sex="F", age="P90D"),
+    )
+    probe = nwbfile.create_device(name="Probe")
+    shank = nwbfile.create_electrode_group("shank0", description="one shank", location="VISp", device=probe)
+    for channel in range(CHANNELS):
+        nwbfile.add_electrode(x=0.0, y=20.0 * channel, z=0.0, location="VISp", filtering="none", group=shank)
+    nwbfile.add_acquisition(
+        ElectricalSeries(
+            name="ElectricalSeries",
+            data=ZarrDataIO(random.integers(-400, 400, (15000, CHANNELS), dtype="i2"), chunks=(5000, 8)),
+            electrodes=nwbfile.create_electrode_table_region(list(range(CHANNELS)), "every channel"),
+            starting_time=0.0,
+            rate=SAMPLING_RATE,
+            conversion=1.95e-7,
+        )
+    )
+    starts: Floats = 2.0 + np.cumsum(random.uniform(1.8, 2.4, TRIALS), dtype=np.float64)
+    contrasts: Floats = random.choice(np.array([0.0, 0.25, 1.0]), TRIALS)
+    nwbfile.add_trial_column("contrast", "contrast of the grating, 0 to 1")
+    for start, contrast in zip(starts, contrasts, strict=True):
+        nwbfile.add_trial(start_time=float(start), stop_time=float(start) + 1.2, contrast=float(contrast))
+    nwbfile.add_unit_column("quality", "sorting label")
+    for unit in range(UNITS):
+        gain = 60.0 * random.uniform(0.2, 1.0) if unit % 4 else -4.0
+        nwbfile.add_unit(
+            spike_times=_spikes(random, starts, contrasts, baseline=random.uniform(2.0, 9.0), gain=gain),
+            electrodes=[unit % CHANNELS],
+            electrode_group=shank,
+            quality="good" if unit % 5 else "mua",
+        )
+    return nwbfile
+
+
+def _spikes(
+    random: np.random.Generator, starts: Floats, contrasts: Floats, *, baseline: float, gain: float
+) -> Floats:
+    """A Poisson train in bins of a millisecond, whose rate rises 50 ms after each trial's start."""
+    times = np.arange(0.0, starts[-1] + 3.0, 0.001)
+    rate = np.full(times.size, baseline)
+    since = np.arange(0.0, 1.0, 0.001)
+    answer = gain * np.exp(-since / 0.15) * (1.0 - np.exp(-since / 0.02))
+    for start, contrast in zip(np.searchsorted(times, starts + 0.05), contrasts, strict=True):
+        rate[start : start + since.size] += contrast * answer
+    return times[random.uniform(size=times.size) < rate.clip(0) * 0.001]
+
+
+COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
+
+
+def write_zarr3(nwbfile: NWBFile, folder: Path) -> None:
+    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated, without copies of the schemas."""
+    with warnings.catch_warnings():
+        # pynwb and zarr comment on what they write; whoever runs the demo could not act on it.
+        warnings.simplefilter("ignore")
+        with NWBZarrIO(str(folder), mode="w") as io:
+            io.write(nwbfile, cache_spec=False)
+
+
+def write_zarr2(source: Path, folder: Path) -> None:
+    """Rewrite a Zarr 3 session as hdmf-zarr 0.8 would have written it: what public archives hold.
+
+    The installed zarr and hdmf-zarr no longer write this, so the documents are written by hand: ``.zgroup``,
+    ``.zarray``, ``.zattrs`` and the consolidated ``.zmetadata``.
+
+    Parameters
+    ----------
+    source
+        A Zarr 3 session of plain numbers and strings.
+    folder
+        Where the Zarr 2 session goes; must not exist.
+
+    Raises
+    ------
+    MetadataError
+        For an array that is neither numbers nor strings.
+    """
+    root = zarr.open_group(source, mode="r")
+    identity = root.attrs.get("object_id")
+    documents: dict[str, Any] = {}
+    for path, node in [("", root), *sorted(root.members(max_depth=None))]:
+        prefix = f"{path}/" if path else ""
+        attributes = dict(_attributes(node.attrs.asdict(), identity))
+        if isinstance(node, zarr.Array):
+            documents[f"{prefix}.zarray"] = _write_array(node, path, folder / path)
+            attributes["zarr_dtype"] = "scalar" if node.ndim == 0 else attributes["zarr_dtype"]
+        else:
+            documents[f"{prefix}.zgroup"] = {"zarr_format": 2}
+        if attributes:
+            documents[f"{prefix}.zattrs"] = attributes
+    for key, document in documents.items():
+        _write(folder / key, json.dumps(document, indent=4).encode())
+    consolidated = {"zarr_consolidated_format": 1, "metadata": documents}
+    _write(folder / ".zmetadata", json.dumps(consolidated, indent=4).encode())
+
+
+def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tuple[str, Any]]:
+    """Attributes by the names they had before 0.14."""
+    for name, value in attributes.items():
+        match name:
+            case "_DTYPE":
+                yield "zarr_dtype", value
+            case "_LINKS":
+                yield "zarr_link", value
+            case "_ARRAY_DIMENSIONS" | ".specloc":
+                pass
+            case _ if isinstance(value, Mapping) and "_REFERENCE" in value:
+                target = {**value["_REFERENCE"], "object_id": None, "source_object_id": identity}
+                yield name, {"zarr_dtype": "object", "value": target}
+            case _:
+                yield name, value
+
+
+def _write_array(array: zarr.Array[Any], path: str, folder: Path) -> dict[str, Any]:
+    """Write an array's chunks; its ``.zarray`` document."""
+    values = np.atleast_1d(np.asarray(array[...]))
+    chunks = array.chunks or (1,)
+    if values.dtype.kind in "OUT":
+        values = values.astype(object)
+        filters: list[dict[str, Any]] | None = [{"id": "vlen-utf8"}]
+    elif values.dtype.kind in "biuf":
+        filters = None
+    else:
+        raise MetadataError(
+            f"The array {path!r} holds {values.dtype}; only numbers and strings can be rewritten as Zarr 2."
+        )
+    compressor = numcodecs.get_codec(COMPRESSOR)
+    grid = [-(-length // step) for length, step in zip(values.shape, chunks, strict=True)]
+    for index in product(*map(range, grid)):
+        corner = tuple(slice(i * step, (i + 1) * step) for i, step in zip(index, chunks, strict=True))
+        # Zarr stores every chunk whole: what lies beyond the array's edge is fill.
+        chunk = np.zeros(chunks, values.dtype)
+        part = values[corner]
+        chunk[tuple(slice(length) for length in part.shape)] = part
+        encoded = chunk if filters is None else _encoded_strings(chunk)
+        _write(folder / ".".join(map(str, index)), bytes(compressor.encode(encoded)))
+    return {
+        "zarr_format": 2,
+        "shape": list(values.shape),
+        "chunks": list(chunks),
+        "dtype": values.dtype.str,
+        "compressor": COMPRESSOR,
+        "fill_value": False if values.dtype.kind == "b" else 0,
+        "order": "C",
+        "filters": filters,
+        "dimension_separator": ".",
+    }
+
+
+def _encoded_strings(chunk: np.ndarray[Any, Any]) -> bytes:
+    chunk[chunk == 0] = ""
+    return bytes(numcodecs.VLenUTF8().encode(chunk))
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)

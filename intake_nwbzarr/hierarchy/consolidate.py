@@ -1,0 +1,204 @@
+"""Write the consolidated metadata of a session."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import msgspec
+import zarr
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import Store
+from zarr.buffer import cpu
+from zarr.errors import ZarrUserWarning
+from zarr.storage import MemoryStore
+
+from intake_nwbzarr.arguments import switch, takes_storage_options
+from intake_nwbzarr.errors import ObjectChangedError
+from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
+
+
+@dataclass(frozen=True)
+class Consolidation:
+    """What consolidating a file changed, or would change.
+
+    Parameters
+    ----------
+    location
+        The file.
+    zarr_format
+        2 or 3.
+    document
+        The consolidated document: ``.zmetadata`` of Zarr 2, ``zarr.json`` of Zarr 3.
+    nodes
+        How many groups and arrays it holds.
+    added, removed, changed
+        Paths of groups and arrays that the document did not hold, held though they are gone, or held in
+        another form.
+    written
+        Whether the document was replaced.
+    """
+
+    location: str
+    zarr_format: Literal[2, 3]
+    document: str
+    nodes: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+    written: bool
+
+    @property
+    def up_to_date(self) -> bool:
+        """Whether the document already holds what the file holds."""
+        return not (self.added or self.removed or self.changed)
+
+    def __str__(self) -> str:
+        if self.up_to_date:
+            return f"{self.location}: {self.document} is up to date, {self.nodes} groups and arrays."
+        counts = ", ".join(
+            f"{len(paths)} {word}"
+            for word, paths in (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+            if paths
+        )
+        verb = "written" if self.written else "would be written"
+        return f"{self.location}: {self.document} {verb}, {self.nodes} groups and arrays ({counts})."
+
+
+@takes_storage_options
+def consolidate(
+    location: str | os.PathLike[str] | Location | Store,
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    dry_run: bool = False,
+) -> Consolidation:
+    """Write or repair the consolidated metadata of an NWB Zarr file, so that opening it takes two requests.
+
+    The documents of all groups and arrays are read one by one, as stored, and put together. The consolidated
+    document is replaced in one step, on S3 only if it is still the one that was read; nothing else is
+    touched. The result is verified by opening the file.
+
+    Parameters
+    ----------
+    location
+        A local folder, or an ``s3`` URL that may be listed and written.
+    storage_options
+        Credentials and the like, in the vocabulary of s3fs.
+    dry_run
+        Only say what would change.
+
+    Returns
+    -------
+    Consolidation
+        What changed. A document that is up to date is left alone.
+
+    Raises
+    ------
+    LocationError
+        When the location cannot be written (``https``, a zip file).
+    OptionError
+        When `dry_run` is neither True nor False.
+    ObjectChangedError
+        When somebody else replaced the document meanwhile, twice.
+    NWBZarrError
+        Otherwise as `intake_nwbzarr.open_hierarchy`.
+    """
+    switch("dry_run", dry_run)
+    transport = open_transport(locate(location, storage_options).uncached)
+    # Said at once: a plan that can never be carried out helps nobody.
+    if not transport.writable:
+        raise transport.unwritable()
+    for last_try in (False, True):
+        plan, data, etag = run(_plan(transport))
+        if dry_run or plan.up_to_date:
+            return plan
+        try:
+            run(transport.put(plan.document, data, if_match=etag, if_none_match=etag is None))
+        except ObjectChangedError:
+            if last_try:
+                raise
+        else:
+            break
+    _verify(transport, plan)
+    return replace(plan, written=True)
+
+
+async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
+    """What consolidating would change, the new document, and the ETag of the one it would replace."""
+    before = await load_documents(transport)
+    stored = await list_documents(transport, before.zarr_format) if before.consolidated else before
+    name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
+    current = await transport.get(name)
+    known = before.nodes if before.consolidated else {}
+    plan = Consolidation(
+        location=str(transport.location),
+        zarr_format=stored.zarr_format,
+        document=name,
+        nodes=len(stored.nodes),
+        added=tuple(sorted(stored.nodes.keys() - known.keys())),
+        removed=tuple(sorted(known.keys() - stored.nodes.keys())),
+        changed=tuple(
+            path
+            for path in sorted(known.keys() & stored.nodes.keys())
+            if not _same(known[path], stored.nodes[path])
+        ),
+        written=False,
+    )
+    data = _zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
+    return plan, data, current.etag if current else None
+
+
+def _same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> bool:
+    return one.keys() == other.keys() and all(
+        _without_consolidated(load_json(one[name])) == _without_consolidated(load_json(other[name]))
+        for name in one
+    )
+
+
+def _without_consolidated(document: Any) -> str:
+    # As text, so that NaN equals NaN.
+    kept = {key: value for key, value in document.items() if key != "consolidated_metadata"}
+    return repr(sorted(kept.items()))
+
+
+def _zarr_2_document(stored: Documents) -> bytes:
+    """As zarr-python 2 wrote it; zarr-python 3 cannot, because it cannot parse pickled arrays' metadata."""
+    metadata = {
+        f"{path}/{name}".lstrip("/"): raw
+        for path in sorted(stored.nodes)
+        for name, raw in sorted(stored.nodes[path].items())
+    }
+    return msgspec.json.encode({"metadata": metadata, "zarr_consolidated_format": 1})
+
+
+def _zarr_3_document(stored: Documents) -> bytes:
+    """By zarr itself, in a store in memory that holds nothing but the metadata documents."""
+    contents: dict[str, Buffer] = {
+        f"{path}/zarr.json".lstrip("/"): cpu.Buffer.from_bytes(bytes(documents["zarr.json"]))
+        for path, documents in stored.nodes.items()
+    }
+    with warnings.catch_warnings():
+        # zarr-python warns that other implementations may ignore it; hdmf-zarr writes and reads it.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(MemoryStore(contents))
+    return contents["zarr.json"].to_bytes()
+
+
+def _verify(transport: Transport, plan: Consolidation) -> None:
+    """Open the file as a user would, decode every node, and compare with what was listed."""
+    documents = run(load_documents(transport))
+    hierarchy = Hierarchy(transport.location, transport, documents)
+    nodes = [hierarchy[path] for path in hierarchy]
+    if not documents.consolidated or len(nodes) != plan.nodes:
+        raise ObjectChangedError(
+            f"{plan.document} of {plan.location} was written, but reading it back gives {len(nodes)} groups "
+            f"and arrays instead of {plan.nodes}. Something else writes to this file; run this again."
+        )

@@ -1,0 +1,289 @@
+"""A read-only zarr-python Store of a hierarchy, from which NWBZarrIO reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypedDict
+
+import zarr
+from zarr.abc.buffer import Buffer as ZarrBuffer
+from zarr.abc.buffer import BufferPrototype
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import StorePath
+
+from intake_nwbzarr.arrays.layout import layout
+from intake_nwbzarr.arrays.shards import Sharding, parse_index
+from intake_nwbzarr.arrays.zarr_codec import NamedBuffer, zarr_document
+from intake_nwbzarr.errors import ClosedError, MetadataError, NWBZarrError, warn_caller
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, named
+from intake_nwbzarr.transport.answers import Bytes
+from intake_nwbzarr.transport.open import fetch_many
+
+
+class HierarchyStore(Store):
+    """What zarr-python and NWBZarrIO read: the file as hdmf-zarr 0.14 would have written it.
+
+    The root document holds everything consolidated, so opening it takes no request. After `close`, reading
+    raises.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    """
+
+    def __init__(self, hierarchy: Hierarchy) -> None:
+        super().__init__(read_only=True)
+        self.hierarchy = hierarchy
+        self.closed = False
+        self._prefetched: dict[str, Bytes | None] = {}
+        self._unreadable: dict[str, NWBZarrError] = {}
+
+    def __str__(self) -> str:
+        return str(self.hierarchy.location)
+
+    def __repr__(self) -> str:
+        return f"HierarchyStore({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HierarchyStore) and other.hierarchy is self.hierarchy
+
+    def __hash__(self) -> int:
+        return hash(id(self.hierarchy))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._documents
+
+    def close(self) -> None:
+        """Refuse all further reading."""
+        self.closed = True
+        self._prefetched = {}
+        super().close()
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype | None = None,
+        byte_range: ByteRequest | None = None,
+    ) -> ZarrBuffer | None:
+        """A metadata document or a chunk, None where there is none."""
+        if self.closed:
+            raise ClosedError(
+                f"The file {self} was closed; read its data before the end of the `with` block, or reopen it."
+            )
+        buffers = prototype or default_buffer_prototype()
+        document = self._document(key)
+        if document is not None:
+            return buffers.buffer.from_bytes(document)
+        if key.rpartition("/")[2] in {"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"}:
+            return None
+        if (error := self._unreadable.get(self._array_of(key))) is not None:
+            raise error
+        if byte_range is None and key in self._prefetched:
+            data = self._prefetched[key]
+        else:
+            fetched = await self.hierarchy.transport.get(key, **_range(byte_range))
+            data = None if fetched is None else fetched.data
+        if data is None:
+            return None
+        self._check_index(key, byte_range, data)
+        return NamedBuffer.named(data, key)
+
+    def prefetch(self, keys: Sequence[str]) -> None:
+        """Fetch small chunks side by side that will be read one after the other; kept until `close`."""
+        fetched = fetch_many(self.hierarchy.transport.while_opening(), keys)
+        self._prefetched = {
+            key: None if found is None else found.data for key, found in zip(keys, fetched, strict=True)
+        }
+
+    async def get_partial_values(
+        self,
+        prototype: BufferPrototype,
+        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+    ) -> list[ZarrBuffer | None]:
+        """Parts of chunks, one for each key and range."""
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a document or chunk of that name."""
+        return await self.get(key) is not None
+
+    @property
+    def supports_writes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_deletes(self) -> bool:
+        """Never."""
+        return False
+
+    @property
+    def supports_listing(self) -> bool:
+        """Groups and arrays can be listed; chunks cannot."""
+        return True
+
+    async def set(self, key: str, value: ZarrBuffer) -> None:  # noqa: ARG002 (the interface's)
+        """Refuse: the store is read-only."""
+        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be written.")
+
+    async def delete(self, key: str) -> None:
+        """Refuse: the store is read-only."""
+        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be deleted.")
+
+    async def list(self) -> AsyncIterator[str]:
+        """The keys of all metadata documents."""
+        for path in self._documents:
+            yield f"{path}/zarr.json".lstrip("/")
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
+        """The keys of metadata documents that start with a prefix."""
+        async for key in self.list():
+            if key.startswith(prefix):
+                yield key
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
+        """The names of what is directly in a group."""
+        path = prefix.strip("/")
+        if path in self._documents:
+            yield "zarr.json"
+        for name in self.hierarchy.children(path):
+            if f"{path}/{name}".lstrip("/") in self._documents:
+                yield name
+
+    def replace_refused(self) -> bool:
+        """Put others in place of the arrays that zarr refuses, so that it reads the rest of the file.
+
+        Returns
+        -------
+        bool
+            Whether there were any.
+        """
+        refused = dict(self._refused())
+        self._documents |= {path: _in_place_of(self._documents[path]) for path in refused}
+        self._unreadable |= refused
+        return bool(refused)
+
+    def _refused(self) -> Iterator[tuple[str, NWBZarrError]]:
+        for path, document in self._documents.items():
+            if document["node_type"] == "array" and path not in self._unreadable:
+                try:
+                    zarr.Array.from_dict(StorePath(self, path), document)
+                except Exception as error:  # zarr raises many kinds
+                    where = f"The array {path!r} in {self.hierarchy.location}"
+                    yield path, MetadataError(f"{where} is refused by zarr: {type(error).__name__}: {error}.")
+
+    def _array_of(self, key: str) -> str:
+        """The path of the array that a chunk belongs to."""
+        path = key
+        while path and path not in self.hierarchy:
+            path = path.rpartition("/")[0]
+        return path
+
+    def _check_index(self, key: str, byte_range: ByteRequest | None, data: Bytes) -> None:
+        """Refuse a shard whose index is damaged: zarr would say so in words, and of kinds, of its own."""
+        node = self.hierarchy.get(self._array_of(key))
+        if not isinstance(node, ArrayNode) or named(node.metadata["codecs"][0])[0] != "sharding_indexed":
+            return
+        made = layout(node).sharding
+        if made is None or not (byte_range is None or _is_index(byte_range, made)):
+            return
+        view = memoryview(data)
+        index = view[-made.index_bytes :] if made.at_end else view[: made.index_bytes]
+        parse_index(made, index, f"{key!r} in {self.hierarchy.location}")
+
+    def _document(self, key: str) -> bytes | None:
+        path, _, name = key.rpartition("/")
+        if name != "zarr.json" or path not in self._documents:
+            return None
+        document = self._documents[path]
+        if path == "":
+            document = {
+                **document,
+                "consolidated_metadata": {
+                    "kind": "inline",
+                    "must_understand": False,
+                    "metadata": {child: each for child, each in self._documents.items() if child},
+                },
+            }
+        # As zarr-python writes them: NaN and infinity, which attributes may hold, are not null.
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    @cached_property
+    def _documents(self) -> dict[str, dict[str, Any]]:
+        """The metadata document of each node; of a damaged one, no more than its shape and attributes."""
+        documents: dict[str, dict[str, Any]] = {}
+        location = str(self.hierarchy.location)
+        for path in self.hierarchy:
+            parent = path.rpartition("/")[0]
+            if path and documents.get(parent, {}).get("node_type") != "group":
+                continue  # of a group that is left out, or below an array
+            try:
+                node = self.hierarchy[path]
+                document = _group(node) if isinstance(node, GroupNode) else zarr_document(node, location)
+                if not isinstance(document["attributes"].get("object_id", ""), str):
+                    del document["attributes"]["object_id"]  # by which pynwb finds objects; it makes another
+                documents[path] = document
+            except NWBZarrError as error:
+                salvaged = self.hierarchy.salvage(path)
+                if salvaged is None:
+                    warn_caller(f"{path!r} in {location} is left out. {error}")
+                else:
+                    documents[path] = _in_place_of(salvaged)
+                    self._unreadable[path] = error
+        return documents
+
+
+def _group(node: GroupNode) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
+
+
+def _in_place_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for an array that cannot be read: of its shape, with its attributes, and no fill value."""
+    shape = document["shape"]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(each, 1) for each in shape]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+        "attributes": document["attributes"],
+    }
+
+
+def _is_index(byte_range: ByteRequest, made: Sharding) -> bool:
+    if made.at_end:
+        return isinstance(byte_range, SuffixByteRequest) and byte_range.suffix == made.index_bytes
+    return byte_range == RangeByteRequest(0, made.index_bytes)
+
+
+class _Range(TypedDict, total=False):
+    start: int
+    stop: int
+    suffix: int
+
+
+def _range(byte_range: ByteRequest | None) -> _Range:
+    match byte_range:
+        case None:
+            return {}
+        case RangeByteRequest(start, end):
+            return {"start": start, "stop": end}
+        case OffsetByteRequest(offset):
+            return {"start": offset}
+        case SuffixByteRequest(suffix):
+            return {"suffix": suffix}
+    raise TypeError(f"Unknown byte request {byte_range!r}.")

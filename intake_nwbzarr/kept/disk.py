@@ -1,0 +1,471 @@
+"""Objects kept on disk: the files, folders and locks of the chunk cache."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple, Self
+
+from filelock import FileLock
+
+from intake_nwbzarr.errors import CacheError, CacheWarning, warn_caller
+from intake_nwbzarr.transport.answers import Bytes
+
+_MAGIC = b"nwbzarr chunk 1\n"
+_DIGEST = hashlib.sha256().digest_size
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of an object, or of a part of it.
+
+    Parameters
+    ----------
+    etag
+        The object's.
+    size
+        The whole object's, in bytes.
+    start
+        Where in the object the copy begins.
+    state
+        The ETag of the session's metadata document when the copy was made or last found unchanged; None where
+        that was not known.
+    """
+
+    etag: str
+    size: int
+    start: int
+    state: str | None
+    data: Bytes = field(repr=False)
+
+    @property
+    def stop(self) -> int:
+        """Where in the object the copy ends."""
+        return self.start + len(self.data)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the object."""
+        return len(self.data) == self.size
+
+
+class PartName(NamedTuple):
+    """What the name of a part's file says: where it lies, in an object of which size, with which ETag."""
+
+    start: int
+    stop: int
+    size: int
+    tag: str
+
+    @property
+    def text(self) -> str:
+        """As the name of a file."""
+        return "-".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The inverse of `text`; None for any other file."""
+        fields = text.split("-")
+        if len(fields) != 4 or not all(number.isdecimal() for number in fields[:3]):
+            return None
+        start, stop, size = (int(number) for number in fields[:3])
+        return cls(start, stop, size, fields[3]) if start < stop <= size else None
+
+
+def tag(etag: str) -> str:
+    """An ETag as a part of a file's name."""
+    return hashlib.sha256(etag.encode()).hexdigest()[:16]
+
+
+def serialise(copy: Copy, path: str) -> tuple[bytes, Bytes]:
+    """A file's head and its data: a magic line, a checksum of all that follows, a JSON line, the data."""
+    described = {"etag": copy.etag, "size": copy.size, "start": copy.start, "state": copy.state}
+    line = json.dumps(described).encode() + b"\n"
+    return _MAGIC + _checksum(path, line, copy.data) + line, copy.data
+
+
+def parse(content: bytes, path: str) -> Copy | None:
+    """The copy in a file, None when anything of it is damaged or it is not in its place."""
+    start = len(_MAGIC) + _DIGEST
+    end = content.find(b"\n", start) + 1
+    if not content.startswith(_MAGIC) or end == 0:
+        return None
+    line, data = content[start:end], content[end:]
+    if content[len(_MAGIC) : start] != _checksum(path, line, data):
+        return None
+    described = json.loads(line)
+    return Copy(described["etag"], described["size"], described["start"], described["state"], data)
+
+
+def _checksum(path: str, line: bytes, data: Bytes) -> bytes:
+    # The path is covered as well: a file under another's name is as bad as a damaged one.
+    digest = hashlib.sha256(path.encode() + b"\0" + line)
+    digest.update(data)
+    return digest.digest()
+
+
+MARKER: Final = "nwbzarr-cache.json"
+PARTIAL: Final = ".partial"
+FORMAT: Final = "intake-nwbzarr chunk cache"
+VERSION: Final = 1
+
+# The disk, the user's quota, or the process' own limit.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# On Windows a folder in the user's profile is theirs alone by access lists, and modes say nothing.
+_HAS_OWNERS = hasattr(os, "geteuid")
+
+_TAG = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# Copies of objects that intake-nwbzarr has read; deleting this folder loses nothing but time.\n"
+    "# See https://bford.info/cachedir/\n"
+)
+
+
+def open_folder(folder: Path) -> bytes:
+    """Make the folder, or make sure that it is a chunk cache of this user and of nobody else.
+
+    Parameters
+    ----------
+    folder
+        Absolute.
+
+    Returns
+    -------
+    bytes
+        The cache's salt: what names of identities are derived with.
+
+    Raises
+    ------
+    CacheError
+        When it is a symbolic link or no folder, belongs to somebody else or can be read or written by others,
+        lies where others may exchange it, holds something else, or cannot be made.
+    OSError
+        When the disk is full.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise _refuse(folder, f"cannot be made ({os.strerror(error.errno or 0)})") from error
+    _check_owner(folder)
+    _check_way(folder)
+    names = {entry.name for entry in os.scandir(folder)}
+    if MARKER not in names:
+        foreign = sorted(name for name in names if not name.endswith(PARTIAL))
+        # Another process may be making the same cache right now.
+        if foreign and MARKER not in os.listdir(folder):  # noqa: PTH208 (names)
+            raise _refuse(folder, f"holds other things ({foreign[0]!r})")
+        folder.chmod(0o700)
+        _write_once(folder, MARKER, json.dumps(_marker()))
+        _write_once(folder, "CACHEDIR.TAG", _TAG)
+    elif _HAS_OWNERS and folder.stat().st_mode & 0o077:
+        raise _refuse(
+            folder, "is open to others, who may have changed what it holds; empty it, then chmod 700"
+        )
+    return _salt(folder)
+
+
+def _marker() -> dict[str, object]:
+    return {"format": FORMAT, "version": VERSION, "salt": secrets.token_hex(16)}
+
+
+def _salt(folder: Path) -> bytes:
+    try:
+        marker = json.loads((folder / MARKER).read_text())
+        if (marker["format"], marker["version"]) == (FORMAT, VERSION):
+            return bytes.fromhex(marker["salt"])
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        pass
+    raise _refuse(folder, f"holds a {MARKER} of another version, or a damaged one; delete the folder")
+
+
+def _check_owner(folder: Path) -> None:
+    status = folder.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        raise _refuse(folder, "is a symbolic link, which somebody else may have put there; name its target")
+    if not stat.S_ISDIR(status.st_mode):
+        raise _refuse(folder, "is no folder")
+    if _HAS_OWNERS and status.st_uid != os.geteuid():
+        raise _refuse(folder, "belongs to somebody else")
+
+
+def _check_way(folder: Path) -> None:
+    """Refuse a folder that others could exchange: one on the way to it that everybody may write to."""
+    if not _HAS_OWNERS:
+        return
+    for parent in folder.resolve().parents:
+        mode = parent.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise _refuse(folder, f"lies in {parent}, which everybody may change")
+
+
+def _write_once(folder: Path, name: str, text: str) -> None:
+    """Write a file unless there is one; with all its contents from the moment it is there."""
+    aside = folder / f"{name}.{secrets.token_hex(6)}{PARTIAL}"
+    try:
+        with open(aside, "x", opener=private) as file:
+            file.write(text)
+        os.link(aside, folder / name)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file for its owner alone, and no link; where there are no such flags, the folder is private."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _refuse(folder: Path, why: str) -> CacheError:
+    return CacheError(
+        f"The chunk cache cannot be kept in {folder}: it {why}. Give a folder of your own that is new, or "
+        "empty, as storage_options={'chunk_cache': ...}."
+    )
+
+
+AFTER_EVICTION: Final = 0.8
+"""How full a cache is left, so that the oldest copies are looked for now and then only."""
+
+LARGEST_SHARE: Final = 0.25
+"""What is larger than this share of a cache is not kept: it would displace too much."""
+
+TOUCHED: Final = 60.0
+"""Seconds in which a copy that is read often is noted as read once."""
+
+PAUSE: Final = 60.0
+"""Seconds without writing, after a disk was found full."""
+
+ABANDONED: Final = 3600.0
+"""Seconds after which a file that nobody has finished writing is removed."""
+
+_BLOCK = 4096
+
+
+class CacheStore:
+    """Copies by the name of their object, in a folder; used from threads of any number of processes.
+
+    A file is written aside and renamed, and its checksum compared whenever it is read: what is damaged, or
+    was never finished, is as good as not there. The bytes of all files are kept account of in one that
+    processes lock in turn; above the limit those are removed that were not read for longest.
+
+    Parameters
+    ----------
+    folder
+        See `intake_nwbzarr.kept.disk.open_folder`.
+    size
+        Bytes on disk at most, in blocks of 4 KiB; for a moment, what is being written comes on top.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.size = size
+        self.salt = b""
+        self._paused = 0.0
+        self._has_warned = False
+        try:
+            self.salt = open_folder(folder)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._pause(error)
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a folder at all."""
+        return bool(self.salt)
+
+    def read(self, name: str, part: PartName | None = None) -> Copy | None:
+        """An object's copy, or that of a part; None when there is none that is intact."""
+        path = self._path(name, part)
+        try:
+            file = open(path, "rb", buffering=0, opener=_without_links)  # noqa: SIM115 (an opener)
+        except OSError:
+            return None
+        with file:
+            try:
+                found = parse(file.readall(), path.relative_to(self.folder).as_posix())
+                status = os.fstat(file.fileno())
+                if found is not None and time.time() - status.st_mtime > TOUCHED:
+                    os.utime(file.fileno() if os.utime in os.supports_fd else path)
+            except OSError:
+                return None
+        if found is None:
+            self._remove([path])
+        return found
+
+    def parts(self, name: str) -> list[PartName]:
+        """The parts of an object that there are copies of, as their names say."""
+        try:
+            entries = [entry.name for entry in os.scandir(self._folder_of_parts(name))]
+        except OSError:
+            return []
+        found = [PartName.parse(entry) for entry in entries]
+        return sorted(part for part in found if part is not None)
+
+    def write(self, name: str, copy: Copy) -> None:
+        """Keep a copy, and nothing that it makes useless: its own parts, or copies of another version.
+
+        Where the disk is full, warn once and keep none for a while.
+        """
+        part = None if copy.is_whole else PartName(copy.start, copy.stop, copy.size, tag(copy.etag))
+        others = [known for known in self.parts(name) if part is None or known[2:] != part[2:]]
+        self._remove([self._path(name, known) for known in others])
+        if part is not None:
+            self._remove([self._path(name, None)])
+        if len(copy.data) > LARGEST_SHARE * self.size or time.monotonic() < self._paused:
+            return
+        try:
+            path = self._path(name, part)
+            content = serialise(copy, path.relative_to(self.folder).as_posix())
+            self._reserve(_occupied(sum(map(len, content))))
+            self._replace(path, content)
+        except OSError as error:
+            self._pause(error)
+
+    def forget(self, name: str) -> None:
+        """Remove every copy of an object."""
+        self._remove([self._path(name, part) for part in (None, *self.parts(name))])
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            # Another process may have removed it, and what cannot be removed is asked about when it is read.
+            with suppress(OSError):
+                path.unlink()
+
+    def _path(self, name: str, part: PartName | None) -> Path:
+        if part is None:
+            return self.folder / name[:2] / name
+        return self._folder_of_parts(name) / part.text
+
+    def _folder_of_parts(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.parts"
+
+    def _replace(self, path: Path, content: tuple[bytes, Bytes]) -> None:
+        # Written into the cache's own folder: that of the object may be removed meanwhile, when it is empty.
+        aside = self.folder / f"{secrets.token_hex(8)}{PARTIAL}"
+        try:
+            with open(aside, "xb", opener=private) as file:
+                file.writelines(content)
+            for is_last in (False, False, True):
+                try:
+                    aside.replace(path)
+                    break
+                except FileNotFoundError:
+                    # Not there yet; or, again, another process has just found it empty and removed it.
+                    if is_last:
+                        raise
+                    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _pause(self, error: OSError) -> None:
+        self._paused = time.monotonic() + PAUSE
+        if not self._has_warned:
+            self._has_warned = True
+            why = os.strerror(error.errno) if error.errno else type(error).__name__
+            warn_caller(
+                f"The chunk cache in {self.folder} cannot be written ({why}): what is read is not kept. Make "
+                "room there, or give another folder or a smaller size.",
+                CacheWarning,
+            )
+
+    @contextmanager
+    def _account(self) -> Iterator[BinaryIO]:
+        """Hold the account of all files, a text of decimal digits, with nobody else doing so."""
+        with (
+            _in_this_process,
+            FileLock(self.folder / "total.lock", mode=0o600, poll_interval=0.005),
+            open(self.folder / "total", "a+b", buffering=0, opener=private) as file,
+        ):
+            yield file
+
+    def _reserve(self, wanted: int) -> None:
+        """Make sure that so many bytes more are allowed, before they are written."""
+        with self._account() as file:
+            file.seek(0)
+            text = file.read(32).strip()
+            known = int(text) if text.isdigit() else None
+            if known is None or known + wanted > self.size:
+                known = self._evict(wanted)
+            file.truncate(0)
+            file.write(b"%-31d\n" % (known + wanted))
+
+    def _evict(self, wanted: int) -> int:
+        """Count anew, and remove what was not read for longest where that is too much; how much is left."""
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        if total + wanted <= self.size:
+            # The account was wrong: copies were replaced or removed, or a writer was killed.
+            return total
+        goal = AFTER_EVICTION * self.size - wanted
+        for _, size, path in files:
+            if total <= goal:
+                break
+            # A reader that has it open reads on.
+            with suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108 (a text, of which there may be a million)
+            total -= size
+        return total
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """When each file was read last, its bytes on disk, and its path; abandoned ones are removed."""
+        folders = [str(self.folder)]
+        while folders:
+            folder = folders.pop()
+            try:
+                entries = list(os.scandir(folder))
+            except FileNotFoundError:
+                continue
+            for entry in entries:
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISDIR(status.st_mode):
+                    folders.append(entry.path)
+                elif not entry.name.endswith(PARTIAL):
+                    if folder != str(self.folder):
+                        yield status.st_mtime, _occupied(status.st_size), entry.path
+                elif time.time() - status.st_mtime > ABANDONED:
+                    Path(entry.path).unlink(missing_ok=True)
+            if not entries and folder.endswith(".parts"):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+
+
+# Between processes, waiting for a lock is asking for it again and again.
+_in_this_process = threading.Lock()
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+
+@cache
+def open_store(folder: Path, size: int) -> CacheStore:
+    """The store in a folder; one in a process for each folder and size.
+
+    Raises
+    ------
+    CacheError
+        When the folder cannot, or must not, hold a cache.
+    """
+    return CacheStore(folder, size)
+
+
+def _occupied(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK

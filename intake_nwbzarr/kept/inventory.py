@@ -1,0 +1,458 @@
+"""What a download has to fetch, and what an earlier one has already stored."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from intake_nwbzarr.arrays.layout import layout
+from intake_nwbzarr.bounds import MOST_OBJECTS
+from intake_nwbzarr.errors import (
+    AccessError,
+    CredentialsError,
+    DownloadError,
+    DownloadWarning,
+    LimitError,
+    ListingError,
+    warn_caller,
+)
+from intake_nwbzarr.hierarchy.documents import Documents, load_documents
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.prepare.chunks import chunk_grid
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import run
+
+NAME: Final = ".nwbzarr-download.jsonl"
+FORMAT: Final = "intake-nwbzarr download"
+VERSION: Final = 1
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """An object that was written whole.
+
+    Parameters
+    ----------
+    size
+        In bytes.
+    etag
+        As the server gave it, None where it gave none.
+    sha256
+        Of its bytes, in hexadecimal.
+    """
+
+    key: str
+    size: int
+    etag: str | None
+    sha256: str
+
+
+class _Head(msgspec.Struct, frozen=True):
+    format: str
+    version: int
+    location: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a folder says of itself: where it was downloaded from, and what it holds."""
+
+    location: str
+    entries: Mapping[str, Entry]
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record in a folder; None when there is none.
+
+    Raises
+    ------
+    DownloadError
+        When there is one that cannot be read.
+    """
+    try:
+        lines = (folder / NAME).read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if len(lines) == 1:
+        # Not even its first line was written when the process died.
+        return None
+    try:
+        head = msgspec.json.decode(lines[0], type=_Head)
+        if (head.format, head.version) != (FORMAT, VERSION):
+            raise ValueError("another format, or a later version of it")
+        entries: dict[str, Entry] = {}
+        # What follows the last line feed was being written when the process died.
+        for line in lines[1:-1]:
+            entry = msgspec.json.decode(line, type=Entry)
+            entries[entry.key] = entry
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DownloadError(
+            f"{folder / NAME}, which says what was downloaded there, is damaged ({error}). Delete {folder}, "
+            "or give another folder."
+        ) from error
+    return Record(head.location, entries)
+
+
+class Journal:
+    """A record that is being written, by one process at a time.
+
+    Parameters
+    ----------
+    folder
+        Of the download.
+    location
+        Without secrets.
+
+    Raises
+    ------
+    DownloadError
+        When another process is downloading to that folder.
+    """
+
+    def __init__(self, folder: Path, location: str) -> None:
+        path = folder / NAME
+        self._path, self._location = path, location
+        # Beside the folder, which is renamed in the end.
+        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise DownloadError(
+                f"Another process is downloading to {folder} just now; wait for it, or give another folder."
+            ) from None
+        try:
+            self._file = self._opened(path)
+            if self._file.tell() == 0:
+                self._write(_head(location))
+        except BaseException:
+            self._release()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        self._release()
+
+    def add(self, entry: Entry) -> None:
+        """Note an object that is whole."""
+        self._write(msgspec.to_builtins(entry))
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Write anew, with nothing but these; the last thing that is done with it."""
+        self._file.close()
+        aside = self._path.with_name(f"{NAME}.partial")
+        with aside.open("wb") as file:
+            for line in (_head(self._location), *map(msgspec.to_builtins, entries)):
+                file.write(_line(line))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
+
+    def _opened(self, path: Path) -> BinaryIO:
+        """The file, at the end of its last whole line."""
+        if path.is_symlink():
+            raise DownloadError(
+                f"{path} is a link, through which a download would write elsewhere; delete it."
+            )
+        path.touch()
+        file = path.open("r+b")
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+        return file
+
+    def _release(self) -> None:
+        # Removed before it is released, so that nobody locks a file that is not there any more.
+        lock = Path(self._lock.lock_file)
+        with suppress(OSError):
+            lock.unlink()
+        self._lock.release()
+        if sys.platform == "win32":
+            # What is open cannot be removed there.
+            with suppress(OSError):
+                lock.unlink()
+
+    def _write(self, line: object) -> None:
+        self._file.write(_line(line))
+        self._file.flush()
+
+
+def _head(location: str) -> dict[str, object]:
+    return {"format": FORMAT, "version": VERSION, "location": location}
+
+
+def _line(content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+ROOTS: Final = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An object to be downloaded.
+
+    Parameters
+    ----------
+    key
+        Relative to the session.
+    size
+        In bytes, None where that is not known.
+    etag
+        None where that is not known.
+    """
+
+    key: str
+    size: int | None
+    etag: str | None
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All objects of a session.
+
+    Parameters
+    ----------
+    objects
+        By key.
+    listed
+        Whether they were listed; else some may turn out not to exist, as chunks of fill values do.
+    """
+
+    objects: dict[str, Wanted]
+    listed: bool
+
+
+def take_inventory(transport: Transport) -> Inventory:
+    """Find out what there is.
+
+    Raises
+    ------
+    LocationNotFoundError, NotZarrError, HDF5FileError
+        When there is no Zarr store.
+    ListingError
+        When it can neither be listed nor has consolidated metadata.
+    LimitError
+        When it has more than two million objects.
+    """
+    try:
+        listed = run(transport.list())
+    except CredentialsError:
+        raise
+    except (ListingError, AccessError):
+        # A bucket may give its objects and deny listing.
+        return Inventory(_from_metadata(transport), listed=False)
+    # The names of a store in memory are all that it lists.
+    knows_sizes = transport.location.store is None
+    found = {
+        entry.key: Wanted(entry.key, entry.size if knows_sizes else None, entry.etag)
+        for entry in listed
+        if entry.key != NAME
+    }
+    if not ROOTS & found.keys():
+        # For the error that says what is there instead.
+        run(load_documents(transport))
+    _check_number(len(found), transport)
+    return Inventory(found, listed=True)
+
+
+def _from_metadata(transport: Transport) -> dict[str, Wanted]:
+    documents = run(load_documents(transport))
+    hierarchy = Hierarchy(transport.location, transport, documents)
+    arrays = [node for path in hierarchy if isinstance(node := hierarchy[path], ArrayNode)]
+    names = _document_keys(documents)
+    _check_number(len(names) + sum(prod(chunk_grid(node)) for node in arrays), transport)
+    if hierarchy.specifications not in hierarchy:
+        warn_caller(
+            f"{transport.location} cannot be listed, so that only what its consolidated metadata name is "
+            f"downloaded: not the schemas in {hierarchy.specifications!r}, if there are any. Types of "
+            "extensions are then shown by what they hold.",
+            DownloadWarning,
+        )
+    keys = [*names, *(key for node in arrays for key in chunk_keys(node))]
+    return {key: Wanted(key, None, None) for key in keys}
+
+
+def _document_keys(documents: Documents) -> list[str]:
+    keys = [f"{path}/{name}".lstrip("/") for path, names in documents.nodes.items() for name in names]
+    return keys if documents.zarr_format == 3 else [".zmetadata", *keys]
+
+
+def chunk_keys(node: ArrayNode) -> Iterator[str]:
+    """The keys of all chunks, or shards, that an array may have.
+
+    Raises
+    ------
+    MetadataError
+        When they cannot be told from the array's metadata.
+    """
+    stored = layout(node)
+    for coordinates in product(*map(range, chunk_grid(node))):
+        yield stored.key(coordinates)
+
+
+def _check_number(number: int, transport: Transport) -> None:
+    if number > MOST_OBJECTS:
+        raise LimitError(
+            f"{transport.location} has {number:,} objects by its own account; {MOST_OBJECTS:,} are "
+            "downloaded at most."
+        )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a download is written, and where it will be.
+
+    Parameters
+    ----------
+    folder
+        Of the session, once it is complete; what is there stays as it is until then.
+    """
+
+    folder: Path
+
+    @property
+    def partial(self) -> Path:
+        """What is worked in; it stays behind when a download fails, for the next one to go on with."""
+        return self.folder.with_name(f"{self.folder.name}.partial")
+
+    @property
+    def replaced(self) -> Path:
+        """What the folder is called while another takes its place."""
+        return self.folder.with_name(f"{self.folder.name}.replaced")
+
+    def prepare(self, location: str) -> None:
+        """Make sure that both are, or may become, downloads of a location.
+
+        Raises
+        ------
+        DownloadError
+            When they are something else.
+        """
+        if self.replaced.exists():
+            # Killed between the two renames that exchange them, or while this was removed.
+            self.discard_replaced() if self.folder.exists() else self.replaced.rename(self.folder)
+        for folder in (self.folder, self.partial):
+            if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+                raise DownloadError(f"{folder} is no folder, or a link to one; give another.")
+            record = read_record(folder)
+            if record is None and folder.is_dir() and any(path.name != NAME for path in folder.iterdir()):
+                raise DownloadError(
+                    f"{folder} holds things that are no download of {location}; nothing there is touched. "
+                    "Give a folder that does not exist yet."
+                )
+            if record is not None and record.location != location:
+                raise DownloadError(
+                    f"{folder} is a download of {record.location}, not of {location}; give another folder."
+                )
+        for parent, folders, names in os.walk(self.partial):
+            link = next((name for name in (*folders, *names) if Path(parent, name).is_symlink()), None)
+            if link is not None:
+                raise DownloadError(
+                    f"{Path(parent, link)} is a link, through which a download would write elsewhere; delete "
+                    f"{self.partial}."
+                )
+        self.partial.mkdir(parents=True, exist_ok=True)
+
+    def exchange(self) -> None:
+        """Let what was worked in take its place."""
+        self.discard_replaced()
+        if self.folder.exists():
+            self.folder.rename(self.replaced)
+        self.partial.rename(self.folder)
+        self.discard_replaced()
+
+    def discard_replaced(self) -> None:
+        """Remove what was replaced: its record last, which says that it may be removed.
+
+        Raises
+        ------
+        DownloadError
+            When it is no download.
+        """
+        if not self.replaced.exists():
+            return
+        if self.replaced.is_dir() and not any(self.replaced.iterdir()):
+            self.replaced.rmdir()
+            return
+        if read_record(self.replaced) is None:
+            raise DownloadError(f"{self.replaced} is in the way, and is no download; move it elsewhere.")
+        for path in self.replaced.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != NAME:
+                path.unlink()
+        shutil.rmtree(self.replaced)
+
+    def discard_partial(self) -> None:
+        """Remove what was worked in."""
+        shutil.rmtree(self.partial)
+
+    def room(self) -> int:
+        """Bytes that are free on that disk."""
+        return shutil.disk_usage(self.partial).free
+
+    def adopt(self, key: str) -> None:
+        """Take an object over from the folder, without copying where the disk can do that."""
+        source, target = self.folder / key, self.partial / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+
+    def keep_only(self, keys: set[str]) -> int:
+        """Remove all files of what was worked in but these; how many there were."""
+        removed = 0
+        for parent, folders, names in os.walk(self.partial, topdown=False):
+            for name in names:
+                path = Path(parent, name)
+                key = path.relative_to(self.partial).as_posix()
+                if key not in keys and key != NAME:
+                    path.unlink()
+                    removed += 1
+            for name in folders:
+                with suppress(OSError):
+                    Path(parent, name).rmdir()
+        return removed
+
+
+@contextmanager
+def local_errors(folder: Path) -> Iterator[None]:
+    """Say of an error of the operating system what it means for a download.
+
+    Raises
+    ------
+    DownloadError
+        For any that is no error of this package.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or isinstance(error, DownloadError):
+            raise
+        raise DownloadError(
+            f"The download to {folder} cannot be written ({os.strerror(error.errno)}{_at(error)}). What "
+            "is there is as it was; what has been fetched is kept beside it, and the same download goes on."
+        ) from error
+
+
+def _at(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""

@@ -1,0 +1,239 @@
+"""Make a snapshot: open sessions in every way and record what that reads."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+from intake_nwbzarr.arguments import local_path, switch, takes_storage_options
+from intake_nwbzarr.bounds import LARGEST_DOCUMENT
+from intake_nwbzarr.errors import (
+    AccessError,
+    CredentialsError,
+    LimitError,
+    ListingError,
+    LocationError,
+    NWBZarrError,
+    ObjectChangedError,
+    OptionError,
+)
+from intake_nwbzarr.hierarchy.documents import load_documents
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
+from intake_nwbzarr.kept.from_snapshot import ServingTransport
+from intake_nwbzarr.kept.snapshot import (
+    CONSOLIDATED,
+    DOCUMENTS,
+    KeptFile,
+    KeptFolder,
+    KeptObject,
+    KeptSession,
+    Snapshots,
+    listing_digest,
+    replaced,
+    write_snapshots,
+)
+from intake_nwbzarr.location.location import Location, Place, locate
+from intake_nwbzarr.transport.answers import Fetched, Folder
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import standing_in
+
+LARGEST_KEPT: Final = 64 * 2**20
+"""Bytes of an object other than a document that is kept; a larger one is read from where it is, each time."""
+
+ENDING: Final = ".snapshot.zip"
+
+
+@takes_storage_options
+def snapshot(
+    location: Place | Iterable[Place],
+    storage_options: Mapping[str, Any] | None = None,
+    *,
+    path: str | os.PathLike[str] | None = None,
+    add: bool = False,
+) -> Snapshots:
+    """Save what opening sessions reads in one small file, with which they open without a request.
+
+    Parameters
+    ----------
+    location
+        Of a session, or of several.
+    storage_options
+        Credentials and the like, for all of them. None of it is saved.
+    path
+        Of the file; ``<name of the session>.snapshot.zip`` in the working directory unless given,
+        ``sessions.snapshot.zip`` for several. A snapshot that is there is replaced.
+    add
+        Keep the other sessions that the file holds already.
+
+    Returns
+    -------
+    Snapshots
+        The file, for ``xarray.open_dataset(..., snapshot=...)``, as is its path.
+
+    Raises
+    ------
+    NWBZarrError
+        As `intake_nwbzarr.open_hierarchy`, when one of the sessions cannot be opened; nothing is written.
+    OptionError
+        When `path` is no local path, or there is something there that is no snapshot.
+    ObjectChangedError
+        When a session changed meanwhile.
+
+    Examples
+    --------
+    >>> saved = snapshot("s3://bucket/sub-1.nwb.zarr", path="sub-1.snapshot.zip")  # doctest: +SKIP
+    >>> xr.open_dataset(  # doctest: +SKIP
+    ...     "s3://bucket/sub-1.nwb.zarr", engine="nwbzarr", snapshot="sub-1.snapshot.zip"
+    ... )
+    """
+    single = isinstance(location, str | os.PathLike | Location) or not isinstance(location, Iterable)
+    places: list[Any] = [location] if single else list(location)  # type: ignore[arg-type]
+    switch("add", add)
+    if not places:
+        raise OptionError("There is nothing to make a snapshot of: no location was given.")
+    located = [locate(place, storage_options) for place in places]
+    target = snapshot_path(located, path)
+    return write_snapshots(target, [record_session(each) for each in located], add=add)
+
+
+def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | None) -> Path:
+    """Where a snapshot of some sessions is written to; see `snapshot`.
+
+    Raises
+    ------
+    OptionError
+        When that is no local path, or there is something there that is no snapshot.
+    """
+    name = locations[0].url.rpartition("/")[2].removesuffix(".zip") if len(locations) == 1 else ""
+    target = local_path(
+        f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "A snapshot is a local file"
+    )
+    # Before minutes are spent on sessions.
+    replaced(target)
+    return target
+
+
+def record_session(location: Location) -> KeptSession:
+    """Open a session flat and as a tree, scaled and as stored, and keep what that reads.
+
+    Raises
+    ------
+    NWBZarrError
+        As `intake_nwbzarr.open_hierarchy`.
+    LocationError
+        When the location is an open zarr Store, which has no address to find the snapshot by.
+    ObjectChangedError
+        When the session changed meanwhile.
+    """
+    if location.store is not None:
+        raise LocationError(f"{location} is an open zarr Store; a snapshot is of a session with a URL.")
+    # What is stored now, whatever a chunk cache keeps.
+    location = location.uncached
+    recorders: dict[Location, RecordingTransport] = {}
+
+    def recorder(location: Location) -> RecordingTransport:
+        return recorders.setdefault(location, RecordingTransport(location))
+
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    with standing_in(recorder):
+        _open_in_every_way(location)
+        files = [_finished(recorded) for recorded in recorders.values()]
+    return KeptSession(location.url, made, [file for file in files if file is not None])
+
+
+def _open_in_every_way(location: Location) -> None:
+    from intake_nwbzarr.mapping.model import MappingOptions
+    from intake_nwbzarr.mapping.views import open_session, open_tree
+
+    hierarchy = open_hierarchy(location)
+    open_tree(hierarchy, MappingOptions())
+    with warnings.catch_warnings():
+        # Said once, by the first of them.
+        warnings.simplefilter("ignore")
+        open_session(hierarchy, MappingOptions())
+        open_session(hierarchy, MappingOptions(mask_and_scale=False))
+
+
+def _finished(recorder: RecordingTransport) -> KeptFile | None:
+    """What was kept of a file; None for one that a link leads to and that could not be opened."""
+    try:
+        documents = run(load_documents(recorder))
+        Hierarchy(recorder.location, recorder, documents)[""]
+    except NWBZarrError:
+        return None
+    file = recorder.file
+    file.consolidated = documents.consolidated
+    if not documents.consolidated:
+        file.listing = run(_listing(recorder))
+    return file
+
+
+async def _listing(recorder: RecordingTransport) -> str | None:
+    """The digest of a file's listing, which must be that of what was read."""
+    try:
+        listed = await recorder.own.list()
+    except ListingError:
+        return None
+    digest = listing_digest(listed)
+    if digest is not None:
+        etags = {entry.key: entry.etag for entry in listed}
+        for key, kept in recorder.file.objects.items():
+            is_document = key.rpartition("/")[2] in DOCUMENTS and kept.data is not None
+            if is_document and etags.get(key) != kept.etag:
+                raise ObjectChangedError(
+                    f"{recorder.location}/{key} changed while a snapshot was made of it; make it again."
+                )
+    return digest
+
+
+class RecordingTransport(ServingTransport):
+    """Keeps what is read through it, and answers from that when it is asked again.
+
+    Parameters
+    ----------
+    location
+        Of the file.
+    """
+
+    def __init__(self, location: Location) -> None:
+        super().__init__(location, KeptFile(location.url))
+
+    async def get(
+        self,
+        key: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        suffix: int | None = None,
+        limit: int | None = None,
+        etag: str | None = None,
+    ) -> Fetched | None:
+        """As `Transport.get`; of an object that is not too large, all is read and kept."""
+        if key and key not in self.file.objects:
+            await self._keep(key)
+        return await super().get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
+
+    async def _keep(self, key: str) -> None:
+        is_document = key.rpartition("/")[2] in DOCUMENTS
+        try:
+            found = await self.own.get(key, limit=LARGEST_DOCUMENT if is_document else LARGEST_KEPT)
+        except LimitError:
+            return
+        except AccessError as error:
+            # Of a bucket that may not be listed, for the one of both documents that is not there.
+            if key in CONSOLIDATED and not isinstance(error, CredentialsError):
+                self.file.objects[key] = KeptObject(None)
+            raise
+        kept = KeptObject(None) if found is None else KeptObject(bytes(found.data), found.etag)
+        self.file.objects[key] = kept
+
+    async def _list_folder(self, folder: str) -> Folder:
+        if folder not in self.file.folders:
+            found = await self.own.list_folder(folder)
+            self.file.folders[folder] = KeptFolder(list(found.names), list(found.folders))
+        return await super()._list_folder(folder)

@@ -1,0 +1,435 @@
+"""Metadata of objects and of the session, as attributes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import Readable, StoredArray
+from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE
+from intake_nwbzarr.errors import LinkError, MetadataError
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference, parse_reference
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
+from intake_nwbzarr.mapping.derived import Elementwise
+from intake_nwbzarr.mapping.model import Dimension, Mapper, Part, free_name, stored, values_or_none
+from intake_nwbzarr.mapping.schema import definition_of, is_scalar
+
+_STRINGS = np.dtype(object)
+
+
+def as_text(array: Readable) -> Readable:
+    """Fixed-width text as Python strings, which xarray computes with; anything else as it is."""
+    return Elementwise(_strings, (array,), _STRINGS) if array.dtype.kind in "SU" else array
+
+
+def path_text(array: Readable) -> Readable:
+    """Object references as the paths of what they refer to, without a leading slash; empty where missing."""
+    return Elementwise(paths_of, (array,), _STRINGS)
+
+
+def short_name(array: Readable) -> Readable:
+    """Object references as the names of what they refer to."""
+    return Elementwise(_names, (array,), _STRINGS)
+
+
+def valid_path(path: Readable, start: Readable, count: Readable) -> Readable:
+    """The paths of references to samples; empty where start and count are negative: nothing was recorded."""
+    return Elementwise(_valid_paths, (path, start, count), _STRINGS)
+
+
+def translated(array: Readable, pairs: tuple[tuple[str, str], ...]) -> Readable:
+    """Object references as what each path stands for by `pairs`; empty where it is none of them."""
+    return Elementwise(_translated, (array,), _STRINGS, (pairs,))
+
+
+def as_strings(values: NDArray[Any]) -> NDArray[Any]:
+    """What `as_text` makes of values that have been read."""
+    return _strings(values) if values.dtype.kind in "SU" else values
+
+
+def _strings(values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    return values.astype(object)
+
+
+def paths_of(values: NDArray[Any]) -> NDArray[Any]:
+    """What `path_text` makes of values that have been read."""
+    return _each(_path, values)
+
+
+def _names(values: NDArray[Any]) -> NDArray[Any]:
+    return _each(lambda value: _path(value).rpartition("/")[2], values)
+
+
+def _valid_paths(paths: NDArray[Any], starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
+    recorded = (np.asarray(starts) >= 0) & (np.asarray(counts) >= 0)
+    return np.where(recorded, paths_of(paths), "").astype(object)
+
+
+def _translated(pairs: tuple[tuple[str, str], ...], values: NDArray[Any]) -> NDArray[Any]:
+    meaning = dict(pairs)
+    return _each(lambda value: meaning.get(_path(value), ""), values)
+
+
+def _each(function: Callable[[object], str], values: NDArray[Any]) -> NDArray[Any]:
+    result = np.empty(np.shape(values), object)
+    for position, value in np.ndenumerate(values):
+        result[position] = function(value)
+    return result
+
+
+def _path(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if not text:
+        return ""
+    try:
+        return linked(parse_reference(text, where="An object reference"))
+    except LinkError:
+        return text
+
+
+SUBJECT = "general/subject"
+
+# The groups whose datasets and attributes are the session's own metadata.
+_OF_SESSION = ("", "general", SUBJECT)
+
+# What a reader wants to see first; the rest follows in the file's order.
+_FIRST = (
+    "session_description",
+    "session_start_time",
+    "timestamps_reference_time",
+    "identifier",
+    "session_id",
+)
+
+# The few that one object's Dataset carries: whose it is and where its zero of time lies.
+_ESSENTIAL = (
+    "session_start_time",
+    "timestamps_reference_time",
+    "identifier",
+    "general/session_id",
+    f"{SUBJECT}/subject_id",
+    f"{SUBJECT}/species",
+)
+
+OF_WHOM = ("session_id", "subject_id", "subject_species")
+"""Attributes that the session lends to one object's Dataset, unless the object has some of these names."""
+
+# Lists by the schema, also where they have one element; other datasets of one are single values.
+_LISTS = frozenset({"experimenter", "keywords", "related_publications", "file_create_date"})
+
+# How objects are stored, or shown otherwise.
+_INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories"})
+
+# xarray keeps these for encoding and refuses to write a variable that has them as attributes.
+_RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
+
+# What says where a variable is from, and how it is divided: never the file's own attributes of these names.
+_OURS = frozenset(
+    {
+        "nwb_path",
+        "nwb_object",
+        "nwb_column",
+        "nwb_group",
+        "nwb_location",
+        "nwb_unmapped",
+        "ragged_values",
+        "ragged_length",
+    }
+)
+
+# One value by the schema, which some writers store as a list of one.
+_SCALARS = frozenset({"description", "comments", "unit", "help", "continuity"})
+
+
+def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
+    """The session's metadata and its subject's, as attributes.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    whole
+        Everything under ``general`` and the subject; otherwise only what tells sessions apart and places
+        their zero of time, which keeps opening one object to a handful of requests.
+
+    Returns
+    -------
+    dict
+        ``session_description``, ``session_start_time``, … ``subject_id``, ``subject_<name>``.
+    """
+    wanted = list(_session_arrays(hierarchy)) if whole else []
+    if not whole:
+        wanted = [
+            (_name_of(*path.rpartition("/")[::2]), hierarchy[path])
+            for path in _ESSENTIAL
+            if path in hierarchy
+        ]
+    arrays = [
+        (name, node) for name, node in wanted if isinstance(node, ArrayNode) and describes_session(node)
+    ]
+    values = yield from values_or_none([stored(hierarchy, node) for _, node in arrays])
+    found: dict[str, Any] = {}
+    for (name, node), value in zip(arrays, values, strict=True):
+        if value is None:
+            continue
+        found[name] = plain(value.reshape(()) if _is_one(hierarchy, node) else value)
+        for key, more in node.attributes.items():
+            if not key.startswith("_") and key not in _INTERNAL and whole:
+                found[f"{name}_{key}"] = more
+    for name, more in _own_attributes(hierarchy) if whole else ():
+        found[free_name(name, found)] = more
+    ordered = {name: found.pop(name) for name in _FIRST if name in found} | found
+    ordered["nwb_version"] = scalar(hierarchy[""].attributes.get("nwb_version"))
+    return storable(ordered)
+
+
+def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:
+    for group in _OF_SESSION:
+        for name in hierarchy.children(group):
+            # Of what cannot be understood, a warning is given where the session's objects are found.
+            with suppress(MetadataError):
+                yield _name_of(group, name), hierarchy[f"{group}/{name}".strip("/")]
+
+
+def _own_attributes(hierarchy: Hierarchy) -> Iterator[tuple[str, Any]]:
+    """The attributes and links that an extension gives to the session itself, or to its subject."""
+    for group in _OF_SESSION:
+        if group not in hierarchy:
+            continue
+        attributes = object_attributes(hierarchy, group)
+        links = {name: linked(reference) for name, reference in hierarchy.links(group).items()}
+        for name, value in (attributes | links).items():
+            if name not in {"neurodata_type", "nwb_path", "nwb_version"}:
+                yield _name_of(group, name), value
+
+
+def _name_of(group: str, name: str) -> str:
+    """What a dataset, attribute or link of the session's own groups is called among its attributes."""
+    return f"subject_{name.removeprefix('subject_')}" if group == SUBJECT else name
+
+
+def _is_one(hierarchy: Hierarchy, node: ArrayNode) -> bool:
+    """Whether a dataset of the session's own groups is one value, though it is stored as a list of one."""
+    group, _, name = node.path.rpartition("/")
+    if node.shape != (1,) or name in _LISTS:
+        return False
+    kind = hierarchy[group].neurodata_type
+    known = kind if kind and definition_of(kind, hierarchy) else "Subject" if group == SUBJECT else "NWBFile"
+    return is_scalar(known, name, node, hierarchy)
+
+
+def describes_session(node: ArrayNode) -> bool:
+    """Whether a dataset of the session's own groups is small enough to be an attribute of the session."""
+    return node.neurodata_type is None and node.ndim <= 2 and node.size <= LONGEST_ATTRIBUTE
+
+
+def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
+    """An object's own attributes, links and identity, as attributes of its main variable.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    path
+        The object.
+
+    Returns
+    -------
+    dict
+        ``neurodata_type`` and ``nwb_path`` first; links to other objects as paths.
+    """
+    node = hierarchy[path]
+    own = {
+        f"stored_{name}" if name in _OURS else name: scalar(value) if name in _SCALARS else value
+        for name in sorted(own_names(node), key=lambda name: name != "description")
+        if (value := node.attributes[name]) not in _SAYS_NOTHING
+    }
+    return identity(node) | storable(own)
+
+
+def own_names(node: Node) -> Iterator[str]:
+    """The names of an object's attributes that are about it, and not about how it is stored."""
+    return (name for name in node.attributes if not name.startswith("_") and name not in _INTERNAL)
+
+
+# pynwb writes these where a caller gave nothing.
+_SAYS_NOTHING = ("no description", "no comments", "")
+
+
+def identity(node: Node) -> dict[str, Any]:
+    """What every variable carries: the type and the path of the object it comes from."""
+    own_type = {} if node.neurodata_type is None else {"neurodata_type": node.neurodata_type}
+    return {**own_type, "nwb_path": node.path}
+
+
+def linked(reference: Reference) -> str:
+    """A link as text: the target's path, after the file's name where it is another one."""
+    path = reference.path.strip("/")
+    return path if reference.source == "." else f"{reference.source}/{path}"
+
+
+def scalar(value: Any) -> Any:
+    """An attribute that is one value by the schema, also where it is stored as a list of one.
+
+    Examples
+    --------
+    >>> scalar([30000.0]), scalar("volts"), scalar([1, 2])
+    (30000.0, 'volts', [1, 2])
+    """
+    while isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    return value
+
+
+def plain(value: np.ndarray[Any, Any]) -> Any:
+    """A small array's value in Python's own types."""
+    return value.item() if value.ndim == 0 else value.tolist()
+
+
+def scalar_attributes(
+    values: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, StoredArray]
+) -> dict[str, Any]:
+    """Scalars and short lists that are stored as datasets, as attributes: ``gain``, ``gain_unit``.
+
+    Parameters
+    ----------
+    values
+        What was read.
+    arrays
+        What it was read from, by the same names.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found[name] = plain(value)
+        for key, more in arrays[name].node.attributes.items():
+            if not key.startswith("_") and key not in _INTERNAL:
+                found[f"{name}_{key}"] = more
+    return storable(found)
+
+
+def storable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as netCDF and Zarr can store them.
+
+    None and empty lists are omitted, booleans become 0 and 1, references become paths, NumPy's types become
+    Python's, what is nested or mixed becomes JSON; names that xarray keeps for itself begin with ``nwb_``.
+
+    Examples
+    --------
+    >>> storable({"rate": np.float64(30.0), "valid": True, "notes": None, "dtype": "a", "limits": {"low": 1}})
+    {'rate': 30.0, 'valid': 1, 'nwb_dtype': 'a', 'limits': '{"low": 1}'}
+    """
+    stored: dict[str, Any] = {}
+    for name, value in attributes.items():
+        kept = _storable_value(value)
+        if kept is not None:
+            key = name.replace("/", "_")
+            stored[f"nwb_{key}" if key in _RESERVED else key] = kept
+    return stored
+
+
+def _storable_value(value: Any) -> str | int | float | list[Any] | None:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    match value:
+        case None:
+            return None
+        case bool():
+            return int(value)
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case int() if not -(2**63) <= value < 2**63:
+            return str(value)
+        case str() | int() | float():
+            return value
+        case {"_REFERENCE": {"path": str(path), **rest}}:
+            return linked(Reference(str(rest.get("source") or "."), path))
+        case list() | tuple() if not value:
+            return None
+        case list() | tuple():
+            return _storable_list(value)
+        case _:
+            return json.dumps(_plain(value), default=str)
+
+
+def _storable_list(value: list[Any] | tuple[Any, ...]) -> list[Any] | str:
+    items = [_plain(item) for item in value]
+    if not any(isinstance(item, list | dict) for item in items):
+        items = [_storable_value(item) for item in items]
+        kinds = {type(item) for item in items}
+        if kinds == {str} or kinds <= {int, float}:
+            return items
+    return json.dumps(items, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """A nested value before it becomes JSON, once and as a whole: references as paths, no NumPy types."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    match value:
+        case bytes():
+            return value.decode("utf-8", "replace")
+        case {"_REFERENCE": {"path": str()}}:
+            return _storable_value(value)
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+# Attributes that identify an array, or that are shown as `units`.
+_SHOWN_OTHERWISE = frozenset({"neurodata_type", "namespace", "object_id", "unit"})
+
+
+def array_parts(
+    owner: Node,
+    name: str,
+    array: StoredArray,
+    dimensions: tuple[Dimension, ...],
+    role: Literal["main", "variable"] = "variable",
+) -> Iterator[Part]:
+    """The variables of an array.
+
+    Parameters
+    ----------
+    owner
+        The object that the array is a part of.
+    name
+        The array's.
+    array
+        The array.
+    dimensions
+        One for each axis.
+    role
+        See `Part`.
+    """
+    attributes = array_attributes(owner, array)
+    if array.dtype.names is not None:
+        for each in array.dtype.names:
+            one = array.field(each)
+            made = path_text(one) if each in array.node.reference_fields else as_text(one)
+            yield Part(f"{name}_{each}", dimensions, made, attributes)
+    elif array.node.is_reference:
+        yield Part(name, dimensions, path_text(array), attributes, role)
+    else:
+        yield Part(name, dimensions, as_text(array), attributes, role)
+
+
+def array_attributes(owner: Node, array: StoredArray) -> dict[str, Any]:
+    """An array's own attributes, and what it is a part of."""
+    own = {
+        name: value
+        for name, value in array.node.attributes.items()
+        if not name.startswith("_") and name not in _SHOWN_OTHERWISE
+    }
+    unit = array.node.attributes.get("unit")
+    units = {"units": "s" if unit == "seconds" else unit}
+    return identity(owner) | identity(array.node) | storable(units | own)

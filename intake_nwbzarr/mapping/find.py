@@ -1,0 +1,320 @@
+"""Find neurodata objects in a hierarchy, by path, name or pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from fnmatch import fnmatchcase
+from typing import Any
+
+from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.errors import (
+    LinkError,
+    LocationError,
+    MetadataError,
+    NodeNotFoundError,
+    OptionError,
+    warn_caller,
+)
+from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.mapping.attributes import describes_session, own_names
+from intake_nwbzarr.mapping.schema import is_a
+from intake_nwbzarr.mapping.table_layout import as_names
+
+type Group = str | Sequence[str]
+
+
+def checked_group(group: Any) -> str | list[str]:
+    """A group as a caller may give it: the path of an object, a pattern, or a list of these.
+
+    Raises
+    ------
+    OptionError
+        When it is none of them.
+    """
+    if isinstance(group, str):
+        return group
+    if isinstance(group, list | tuple) and all(isinstance(each, str) for each in group):
+        return list(group)
+    raise OptionError(
+        f'group must be the path of an object in the file, a pattern ("acquisition/*"), or a list of these, '
+        f"not {shown(group)}."
+    )
+
+
+def is_pattern(hierarchy: Hierarchy, group: str) -> bool:
+    """Whether a group is a pattern, and not the path of something whose name holds such characters."""
+    return re.search(r"[*?\[]", group) is not None and group.strip("/") not in hierarchy
+
+
+def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
+    """Find the objects that paths and patterns name, and those within them.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    groups
+        Paths, which must exist, and patterns, each of which must match something. In a pattern ``*`` and
+        ``?`` stand for characters of one name, ``[ab]`` for one of some, ``**`` for any number of names.
+
+    Raises
+    ------
+    NodeNotFoundError
+        When one of them names nothing.
+    OptionError
+        When one of them is no text, or there are none.
+    """
+    if not groups:
+        raise OptionError("group=[] names nothing; give paths or patterns, or None for the whole session.")
+    everything = find_objects(hierarchy)
+    wanted = Objects()
+    for group in groups:
+        if is_pattern(hierarchy, group):
+            _take(wanted, _matches(everything, group, hierarchy))
+        else:
+            _take(wanted, _at(hierarchy, group.strip("/"), look_up=True))
+    return wanted
+
+
+def _at(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Objects:
+    target = hierarchy.resolve(path, look_up=look_up)
+    return find_objects(target.hierarchy, target.path, path)
+
+
+def _take(wanted: Objects, more: Objects) -> None:
+    # One object under several paths is shown once.
+    known = {(id(each.target.hierarchy), each.target.path) for each in wanted.found}
+    wanted.found += [
+        each for each in more.found if (id(each.target.hierarchy), each.target.path) not in known
+    ]
+    wanted.unmapped += [path for path in more.unmapped if path not in wanted.unmapped]
+
+
+def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects:
+    parts = pattern.strip("/").split("/")
+
+    def named(path: str) -> bool:
+        names = path.split("/")
+        # What matches, and what is in a container that does.
+        return any(_match(parts, names[:depth]) for depth in range(1, len(names) + 1))
+
+    found = Objects(
+        [each for each in everything.found if named(each.shown_at)],
+        [path for path in everything.unmapped if named(path)],
+    )
+    for path in filter(named, everything.links):
+        try:
+            _take(found, _at(hierarchy, path))
+        except UNREACHABLE:
+            found.unmapped.append(path)
+    if not found.found and not found.unmapped:
+        raise NodeNotFoundError(
+            f"No object in {hierarchy.location} matches {pattern!r}. A * stands for characters of one name, "
+            "** for any number of names."
+        )
+    return found
+
+
+def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    first, *rest = pattern
+    if first == "**":
+        return any(_match(rest, names[skipped:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], first) and _match(rest, names[1:])
+
+
+# Groups whose arrays are the session's own metadata: `map_session` has all but large ones.
+_OF_SESSION = frozenset({"", "general"})
+
+# The table within a DecompositionSeries, of which its mapper makes coordinates.
+_OWN_TABLE = "bands"
+
+
+class Kind(Enum):
+    """What an object is mapped as."""
+
+    SERIES = "TimeSeries"
+    TABLE = "DynamicTable"
+    IMAGES = "Images"
+    ARRAY = "a dataset with a type of its own"
+    OBJECT = "anything else: devices, containers, groups with arrays"
+    SESSION = "what is too large for the session's attributes"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One object.
+
+    Parameters
+    ----------
+    target
+        The object, free of links.
+    kind
+        What it is mapped as.
+    shown_at
+        Its path in the file that is opened: where the link to it is, if another file holds it.
+    """
+
+    target: Target
+    kind: Kind
+    shown_at: str
+
+
+@dataclass
+class Objects:
+    """What there is to show.
+
+    Parameters
+    ----------
+    found
+        Objects, each followed by those within it.
+    unmapped
+        Paths of what is damaged, or out of reach.
+    links
+        Paths of soft links that were not followed, for what they lead to is found where it is stored.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    unmapped: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+
+def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
+    """What a node is mapped as; None for a part of something else, and for a group that only holds others."""
+    if isinstance(node, ArrayNode):
+        return None if node.neurodata_type is None else Kind.ARRAY
+    for kind in (Kind.SERIES, Kind.TABLE, Kind.IMAGES):
+        if is_a(hierarchy, node, kind.value):
+            return kind
+    # Attributes, and datasets without a type, in a group without one, are shown as the group's.
+    own = (
+        node.neurodata_type is not None
+        or any(own_names(node))
+        or any(array.neurodata_type is None for array in _arrays(hierarchy, node.path))
+    )
+    return Kind.OBJECT if own else None
+
+
+def find_objects(hierarchy: Hierarchy, root: str = "", shown_at: str | None = None) -> Objects:
+    """Find the objects in a container, and in the containers within it.
+
+    Soft links of the whole session are not followed: what they lead to is found where it is stored. Those of
+    a container are, for what it holds by link belongs to it; and links into other files always are.
+
+    Parameters
+    ----------
+    hierarchy
+        The file.
+    root
+        The container, itself among what is found; the whole session if empty.
+    shown_at
+        The path that led there, where links lie on it.
+    """
+    walk = _Walk(hierarchy, soft_links=bool(root))
+    walk.visit(Target(hierarchy, root), root if shown_at is None else shown_at)
+    return walk.objects
+
+
+@dataclass
+class _Walk:
+    """A walk through a file: what was met, and where."""
+
+    hierarchy: Hierarchy
+    soft_links: bool
+    objects: Objects = field(default_factory=Objects)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+
+    def visit(self, target: Target, shown_at: str) -> None:
+        """Take an object up, and then what it holds."""
+        hierarchy, node = target.hierarchy, target.node
+        key = (str(hierarchy.location), target.path)
+        if key in self.seen or target.path == hierarchy.specifications:
+            return
+        self.seen.add(key)
+        kind = _kind_of_session(target) if target.path in _OF_SESSION else kind_of(hierarchy, node)
+        if kind is not None:
+            self.objects.found.append(Found(target, kind, shown_at))
+        if isinstance(node, GroupNode):
+            self._children(target, shown_at, kind)
+            if _only_holds(hierarchy, node):
+                self._links(target, shown_at)
+
+    def _children(self, target: Target, shown_at: str, kind: Kind | None) -> None:
+        hierarchy, path = target.hierarchy, target.path
+        own = {_OWN_TABLE} if kind is Kind.SERIES else set(as_names(target.node.attributes.get("categories")))
+        # The datasets of an object are parts of it, whatever their own types.
+        datasets = kind in {None, Kind.SESSION} or target.node.neurodata_type is None
+        for name in sorted(hierarchy.children(path), key=_counting):
+            child = Target(hierarchy, _join(path, name))
+            try:
+                if name not in own and (datasets or isinstance(child.node, GroupNode)):
+                    self.visit(child, _join(shown_at, name))
+            except (MetadataError, LinkError) as error:
+                # What is damaged within an object is its mapper's to tell.
+                if datasets:
+                    self._leave_out(_join(shown_at, name), error)
+
+    def _links(self, target: Target, shown_at: str) -> None:
+        for name, reference in target.hierarchy.links(target.path).items():
+            if not self.soft_links and reference.source == ".":
+                self.objects.links.append(_join(shown_at, name))
+                continue
+            try:
+                self.visit(target.hierarchy.resolve(_join(target.path, name)), _join(shown_at, name))
+            except (NodeNotFoundError, LocationError):
+                self.objects.unmapped.append(_join(shown_at, name))
+            except UNREACHABLE as error:
+                self._leave_out(_join(shown_at, name), error)
+
+    def _leave_out(self, path: str, error: Exception) -> None:
+        """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
+        self.objects.unmapped.append(path)
+        warn_caller(f"{path!r} in {self.hierarchy.location} is left out. {error}")
+
+
+def _kind_of_session(target: Target) -> Kind | None:
+    """What the root or ``general`` is mapped as: nothing, unless an extension stores large arrays there."""
+    arrays = _arrays(target.hierarchy, target.path)
+    large = any(each.neurodata_type is None and not describes_session(each) for each in arrays)
+    return Kind.SESSION if large else None
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _counting(name: str) -> list[tuple[str, int]]:
+    """A sort key that puts sweep 2 before sweep 10."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
+
+
+def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[ArrayNode]:
+    """The datasets in a group, but for damaged ones."""
+    for name in hierarchy.children(path):
+        with suppress(MetadataError):
+            node = hierarchy[_join(path, name)]
+            if isinstance(node, ArrayNode):
+                yield node
+
+
+def _only_holds(hierarchy: Hierarchy, node: GroupNode) -> bool:
+    """Whether a group is there for the objects in it: ``acquisition``, ``LFP``, a processing module.
+
+    What such a group links to belongs to it; the links of a device, a series or a table are references.
+    """
+    if node.path == "":
+        return True
+    if node.neurodata_type is None:
+        # A group within an object, such as the reference images of a segmentation, is a part of that.
+        holder = hierarchy.get(node.path.rpartition("/")[0])
+        return isinstance(holder, GroupNode) and _only_holds(hierarchy, holder)
+    if any(is_a(hierarchy, node, kind) for kind in ("TimeSeries", "DynamicTable")):
+        return False
+    holds = any(is_a(hierarchy, node, kind) for kind in ("NWBDataInterface", "ProcessingModule"))
+    return holds and not any(_arrays(hierarchy, node.path))

@@ -1,0 +1,263 @@
+"""Images and ImageSeries, mapped to variables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import ChunkError, warn_caller
+from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
+from intake_nwbzarr.mapping.attributes import array_parts, as_strings, identity, object_attributes, paths_of
+from intake_nwbzarr.mapping.derived import Elementwise, Lookup
+from intake_nwbzarr.mapping.model import (
+    Dimension,
+    IrregularTime,
+    Labels,
+    Mapper,
+    MappingOptions,
+    Part,
+    Piece,
+    RegularTime,
+    stored,
+    values_of,
+)
+from intake_nwbzarr.mapping.schema import dimension_names
+from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers, rows_first, schema_axes
+from intake_nwbzarr.mapping.series_parts import TimeBase
+
+ORDER = "order_of_images"
+
+
+def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
+    """Map an Images container.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds it.
+    path
+        Where, free of links.
+    options
+        How it is shown.
+
+    Returns
+    -------
+    Piece
+        One variable for each image, of its name: ``(x, y)`` for grey ones, ``(x, y, color)`` with ``color``
+        labelled ``r``, ``g``, ``b`` and ``a`` for coloured ones, the path in a scalar for an ExternalImage.
+        Where images differ in size, each has dimensions of its own, ``<image>_x``. ``order_of_images``, where
+        the file says it, holds the images' paths in order, on ``image``.
+    """
+    yield from values_of([])
+    nodes = [hierarchy[f"{path}/{name}"] for name in hierarchy.children(path)]
+    arrays = [stored(hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
+    images = [(array, _axes(hierarchy, array, options)) for array in arrays]
+    sizes: defaultdict[str, set[int]] = defaultdict(set)
+    for array, axes in images:
+        for axis, size in zip(axes.names, array.shape, strict=True):
+            sizes[axis].add(size)
+    unequal = {axis for axis, found in sizes.items() if len(found) > 1}
+    # A pixel is a place in both directions: one that differs parts the other.
+    unequal |= {"x", "y"} if unequal & {"x", "y"} else set()
+    parts: list[Part] = []
+    labels: list[Labels] = []
+    for array, axes in images:
+        dimensions = _dimensions(array, axes, unequal, hierarchy[path])
+        made = array_parts(hierarchy[path], array.node.name, array, dimensions)
+        parts.extend(replace(part, object=array.node.path) for part in made)
+        labels.extend(_labels(axes, dimensions))
+    kind = hierarchy[path].neurodata_type or "Images"
+    return Piece(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))
+
+
+def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
+    """Map a dataset that is an object by itself: ScratchData, or an image outside of an Images container.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds it.
+    path
+        Where, free of links.
+    options
+        How it is shown.
+
+    Returns
+    -------
+    Piece
+        ``data``, on the dimensions of its type where that has some, else ``dim_<k>``.
+    """
+    yield from values_of([])
+    node = hierarchy[path]
+    assert isinstance(node, ArrayNode)  # noqa: S101 - for the type checker; objects.py looked.
+    array = stored(hierarchy, node)
+    axes = _axes(hierarchy, array, options)
+    dimensions = _dimensions(array, axes, set(), node)
+    parts = tuple(array_parts(node, "data", array, dimensions, "main"))
+    labels = tuple(_labels(axes, dimensions))
+    return Piece(path, node.neurodata_type or "", parts, labels, object_attributes(hierarchy, path))
+
+
+def _axes(hierarchy: Hierarchy, array: StoredArray, options: MappingOptions) -> Axes:
+    """The names of an array's axes, by its own type."""
+    names = dimension_names(array.node.neurodata_type or "", "", hierarchy)
+    known = any(len(option) == array.ndim for alternatives in names for option in alternatives)
+    if not known:
+        return Axes(tuple(f"dim_{axis}" for axis in range(array.ndim)))
+    axes = schema_axes(names, array.shape, series=False)
+    return rows_first(axes) if options.image_axes == "yx" else axes
+
+
+def _dimensions(
+    array: StoredArray, axes: Axes, unequal: Container[str], owner: Node
+) -> tuple[Dimension, ...]:
+    """An image's dimensions: shared with the others of its container where these are of its size."""
+
+    def dimension(axis: str, size: int) -> Dimension:
+        name = f"{array.node.name}_{axis}" if axis in unequal else axis
+        identity = ("axis", str(array.location), owner.path, name, size)
+        return Dimension(identity, name, f"{owner.name}_{name}", size, owner.path)
+
+    return tuple(dimension(axis, size) for axis, size in zip(axes.names, array.shape, strict=True))
+
+
+def _labels(axes: Axes, dimensions: Sequence[Dimension]) -> Iterator[Labels]:
+    for axis, dimension in zip(axes.names, dimensions, strict=True):
+        if axis in axes.labels:
+            yield Labels(dimension, np.asarray(axes.labels[axis], object))
+
+
+_FILES = "external_file"
+_FIRST_FRAMES = "starting_frame"
+
+
+def external_files(
+    members: SeriesMembers, values: Mapping[str, NDArray[Any]], time: TimeBase
+) -> tuple[Part, ...]:
+    """The files that an ImageSeries keeps its frames in, as a table; they are never opened.
+
+    Parameters
+    ----------
+    members
+        The series.
+    values
+        Its small values, the files' names among them.
+    time
+        Its time base.
+
+    Returns
+    -------
+    tuple of Part
+        ``external_file``, ``starting_frame`` and ``external_file_time`` on ``file``: the path as stored, the
+        number of the file's first frame, and that frame's time in seconds.
+
+    Warns
+    -----
+    MappingWarning
+        When the first frames are not as many as the files, or lie beyond the timestamps.
+    """
+    if _FILES not in values:
+        return ()
+    files = as_strings(np.atleast_1d(values[_FILES])).astype(object)
+    node = members.small[_FILES].node
+    where = (str(members.hierarchy.location), members.path, "file")
+    dimension = Dimension(("axis", *where), "file", f"{members.name}_file", files.size, members.path)
+    own = {"neurodata_type": members.neurodata_type} | identity(node)
+    table: tuple[Part, ...] = (Part(_FILES, (dimension,), files, own),)
+    first = node.attributes.get(_FIRST_FRAMES, [0] if files.size == 1 else [])
+    # Lists of unequal lengths are objects.
+    frames = np.atleast_1d(np.asarray(first if _is_flat(first) else None))
+    if frames.shape != files.shape or frames.dtype.kind not in "iu":
+        warn_caller(
+            f"{members.where} has {files.size} external files and the first frames {first}: the "
+            "files are shown without."
+        )
+        return table
+    table += (Part(_FIRST_FRAMES, (dimension,), frames.astype(np.int64), own),)
+    times = _times_of(frames.astype(np.int64), members, time)
+    if times is not None:
+        described = own | {"units": "s", "description": "time of each file's first frame"}
+        table += (Part(f"{_FILES}_time", (dimension,), times, described, is_time=True),)
+    return table
+
+
+def _is_flat(value: Any) -> bool:
+    return not isinstance(value, list | tuple) or not any(isinstance(each, list | dict) for each in value)
+
+
+def _times_of(
+    frames: NDArray[np.int64], members: SeriesMembers, time: TimeBase
+) -> NDArray[np.float64] | Lookup | None:
+    base = next(iter(time.indexes), None)
+    if isinstance(base, RegularTime):
+        return base.starting_time + frames / base.rate
+    if isinstance(base, IrregularTime):
+        if frames.size and not 0 <= frames.min() <= frames.max() < base.timestamps.size:
+            warn_caller(
+                f"{members.where} has files that begin at frames {frames.tolist()}, and "
+                f"{base.timestamps.size} timestamps: the files are shown without times."
+            )
+            return None
+        return Lookup(base.timestamps, frames, base.timestamps.node.path)
+    return None
+
+
+def order_of_images(members: SeriesMembers) -> StoredArray | None:
+    """The references that say which image an IndexSeries means by a number; None where there are none."""
+    link = members.links.get("indexed_images")
+    if link is None:
+        return None
+    try:
+        target = members.hierarchy.resolve(f"{members.path}/indexed_images")
+        order = target.hierarchy.get(f"{target.path}/{ORDER}")
+    except UNREACHABLE:
+        return None
+    return stored(target.hierarchy, order) if isinstance(order, ArrayNode) else None
+
+
+def indexed_images(
+    members: SeriesMembers, order: NDArray[Any] | None, dimensions: tuple[Dimension, ...]
+) -> tuple[Part, ...]:
+    """The name of the image that each sample of an IndexSeries points to: ``image``, along its time.
+
+    Parameters
+    ----------
+    members
+        The series.
+    order
+        The images' references, in the order that is indexed; None where the file does not say.
+    dimensions
+        Of the data.
+    """
+    if order is None or members.data is None or members.data.dtype.kind not in "iu":
+        return ()
+    # None of what is not there: a name would say that it is.
+    container = members.hierarchy.resolve(f"{members.path}/indexed_images").hierarchy
+    paths = paths_of(order).ravel().tolist()
+    names = tuple(path.rpartition("/")[2] if path in container else "" for path in paths)
+    if missing := [path for path in paths if path not in container]:
+        warn_caller(
+            f"{members.where} refers to {len(missing)} images that are not in the file, such as "
+            f"{missing[0]!r}: samples that show them name no image."
+        )
+    array = Elementwise(_names_at, (members.data,), np.dtype(object), (names, members.data.node.path))
+    described = {"description": f"name of the image in {members.links['indexed_images']!r}"}
+    whose = {"neurodata_type": members.neurodata_type} | identity(members.data.node)
+    return (Part("image", dimensions, array, whose | described),)
+
+
+def _names_at(names: tuple[str, ...], path: str, positions: NDArray[Any]) -> NDArray[Any]:
+    if positions.size and (positions.min() < 0 or positions.max() >= len(names)):
+        outside = positions[(positions < 0) | (positions >= len(names))].flat[0]
+        raise ChunkError(
+            f"{path!r} holds {outside}, which is none of the {len(names)} images it points at. The file is "
+            "damaged; the numbers are in the series' data."
+        )
+    return np.asarray(names, object)[positions.astype(np.int64)]

@@ -1,0 +1,308 @@
+"""Neurodata types: the core schema, the schema that a file carries, and what inherits from what."""
+
+from __future__ import annotations
+
+import json
+import re
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from intake_nwbzarr.arrays import StoredArray, read_many
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+
+type DimensionNames = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class TypeDefinition:
+    """What a schema says about a type, as far as this package needs it.
+
+    Parameters
+    ----------
+    parent
+        The type it extends, None for the roots ``Container`` and ``Data``.
+    dimensions
+        For each dataset that it (re)defines with named dimensions: the names, one tuple for each number of
+        dimensions allowed, in the schema's order. A type that is itself a dataset, such as ``RGBImage``, has
+        its own dimensions under the empty name.
+    unnamed
+        The datasets that have dimensions, of which the schema gives no names.
+    """
+
+    parent: str | None
+    dimensions: Mapping[str, DimensionNames] = field(default_factory=dict, hash=False)
+    unnamed: frozenset[str] = frozenset()
+
+
+def definitions(document: Mapping[str, Any]) -> Iterator[tuple[str, TypeDefinition]]:
+    """The types that a schema document defines, nested ones included.
+
+    Parameters
+    ----------
+    document
+        A file of the NWB schema language: lists of specifications under ``groups`` and ``datasets``.
+    """
+    for kind in ("groups", "datasets"):
+        for specification in document.get(kind) or ():
+            yield from definitions(specification)
+            name = _either(specification, "neurodata_type_def", "data_type_def")
+            if name is not None:
+                parent = _either(specification, "neurodata_type_inc", "data_type_inc")
+                itself = {"name": "", "dims": specification.get("dims")}
+                dimensions = {
+                    str(dataset["name"]): names
+                    for dataset in (itself, *(specification.get("datasets") or ()))
+                    if dataset.get("name") is not None and (names := _dimension_names(dataset.get("dims")))
+                }
+                shaped = {
+                    str(dataset["name"])
+                    for dataset in specification.get("datasets") or ()
+                    if dataset.get("name") is not None and (dataset.get("shape") or dataset.get("dims"))
+                }
+                yield name, TypeDefinition(parent, dimensions, frozenset(shaped - dimensions.keys()))
+
+
+def _either(specification: Mapping[str, Any], *keys: str) -> str | None:
+    return next((str(specification[key]) for key in keys if specification.get(key)), None)
+
+
+def _dimension_names(dims: Any) -> DimensionNames:
+    # The schema language allows one list of names, or a list of such lists for alternative shapes.
+    if not dims:
+        return ()
+    options = dims if all(isinstance(option, list) for option in dims) else [dims]
+    return tuple(tuple(map(str, option)) for option in options if not all(map(_is_dummy, option)))
+
+
+def _is_dummy(name: object) -> bool:
+    """Whether a dimension's name says nothing.
+
+    hdmf's `DatasetSpec` writes ``dim_0``, ``dim_1``, ... into a schema that has a shape and no dims: one for
+    each axis, or for each of several alternative shapes.
+    """
+    return re.fullmatch(r"(dim_?\d+|None|null|)", str(name)) is not None
+
+
+CORE_TYPES: Final = Path(__file__).with_name("core_types.json")
+"""The types of the NWB core schema and of hdmf-common, generated from what pynwb ships."""
+
+# The namespaces whose types that file holds.
+_KNOWN_NAMESPACES = frozenset({"core", "hdmf-common", "hdmf-experimental"})
+
+_CORE: Final = {
+    name: TypeDefinition(
+        definition["extends"],
+        {
+            dataset: tuple(map(tuple, dimensions))
+            for dataset, dimensions in definition.get("dimensions", {}).items()
+        },
+    )
+    for name, definition in json.loads(CORE_TYPES.read_bytes())["types"].items()
+}
+
+# Extensions' types by file. A Hierarchy is a mapping, so not hashable: the key is its id, while it lives.
+_extensions: dict[int, Mapping[str, TypeDefinition]] = {}
+
+
+def ancestry(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[str, ...]:
+    """A type and all that it extends, nearest first.
+
+    Parameters
+    ----------
+    neurodata_type
+        A type of the core schema, or of an extension.
+    hierarchy
+        The file that holds it: the schemas cached in it are read when the type is not a core one.
+
+    Examples
+    --------
+    >>> ancestry("CurrentClampSeries")[:3]
+    ('CurrentClampSeries', 'PatchClampSeries', 'TimeSeries')
+    """
+    # Core types extend core types: what holds for one file holds for all.
+    return _of_core(neurodata_type) if neurodata_type in _CORE else _lineage(neurodata_type, hierarchy)
+
+
+@cache
+def _of_core(neurodata_type: str) -> tuple[str, ...]:
+    return _lineage(neurodata_type, None)
+
+
+def _lineage(neurodata_type: str, hierarchy: Hierarchy | None) -> tuple[str, ...]:
+    lineage: list[str] = []
+    name: str | None = neurodata_type
+    while name is not None and name not in lineage:
+        lineage.append(name)
+        definition = definition_of(name, hierarchy)
+        name = None if definition is None else definition.parent
+    return tuple(lineage)
+
+
+def is_a(hierarchy: Hierarchy, node: Node, ancestor: str) -> bool:
+    """Whether an object is of a type or of one that extends it.
+
+    An object of a type that neither the core schema nor the file's cached schemas know is judged by its
+    shape: a group with ``data`` and a time base is a TimeSeries, one with ``colnames`` a DynamicTable.
+
+    Parameters
+    ----------
+    hierarchy
+        The file that holds the object.
+    node
+        The object.
+    ancestor
+        ``TimeSeries``, ``DynamicTable`` or any other type.
+    """
+    if node.neurodata_type is None:
+        return False
+    lineage = ancestry(node.neurodata_type, hierarchy)
+    if ancestor in lineage:
+        return True
+    unknown = definition_of(lineage[-1], hierarchy) is None
+    return unknown and ancestor == _type_by_shape(hierarchy, node)
+
+
+def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> TypeDefinition | None:
+    """What the core schema or the schemas cached in a file say about a type; None when neither knows it."""
+    definition = _CORE.get(neurodata_type)
+    if definition is None and hierarchy is not None:
+        definition = _extension_types(hierarchy).get(neurodata_type)
+    return definition
+
+
+def dimension_names(
+    neurodata_type: str, dataset: str, hierarchy: Hierarchy | None = None
+) -> tuple[DimensionNames, ...]:
+    """The schema's names for the dimensions of a dataset: the type's own first, then its ancestors'.
+
+    Parameters
+    ----------
+    neurodata_type
+        What holds the dataset, or the dataset's own type.
+    dataset
+        Its name; empty for a type that is itself a dataset.
+    hierarchy
+        The file, for extensions.
+
+    Returns
+    -------
+    tuple
+        For each type that names them: one tuple of names for each number of dimensions it allows.
+
+    Examples
+    --------
+    >>> dimension_names("RGBImage", "")
+    ((('x', 'y', 'r, g, b'),), (('x', 'y'), ('x', 'y', 'r, g, b'), ('x', 'y', 'r, g, b, a')))
+    """
+    return tuple(
+        definition.dimensions[dataset]
+        for name in ancestry(neurodata_type, hierarchy)
+        if (definition := definition_of(name, hierarchy)) is not None and dataset in definition.dimensions
+    )
+
+
+def is_scalar(neurodata_type: str, name: str, node: ArrayNode, hierarchy: Hierarchy | None = None) -> bool:
+    """Whether a dataset is one value by the schema of what holds it, though it is stored with shape (1,).
+
+    Parameters
+    ----------
+    neurodata_type
+        What holds the dataset.
+    name, node
+        The dataset.
+    hierarchy
+        The file, for extensions.
+    """
+    return (
+        node.shape == (1,)
+        and node.neurodata_type is None
+        and definition_of(neurodata_type, hierarchy) is not None
+        and not dimension_names(neurodata_type, name, hierarchy)
+        # A shape without names of its dimensions.
+        and not any(
+            name in definition.unnamed
+            for each in ancestry(neurodata_type, hierarchy)
+            if (definition := definition_of(each, hierarchy)) is not None
+        )
+    )
+
+
+def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
+    """The schema's names for the dimensions of a series' ``data``; those of any series where it has none."""
+    return dimension_names(neurodata_type, "data", hierarchy) or (_CORE["TimeSeries"].dimensions["data"],)
+
+
+def _type_by_shape(hierarchy: Hierarchy, node: Node) -> str | None:
+    if not isinstance(node, GroupNode):
+        return None
+    members = set(hierarchy.members(node.path))
+    if "data" in members and members & {"timestamps", "starting_time"}:
+        return "TimeSeries"
+    return "DynamicTable" if "colnames" in node.attributes else None
+
+
+def _extension_types(hierarchy: Hierarchy) -> Mapping[str, TypeDefinition]:
+    """The types of the extensions whose schemas are cached in a file, read once, when first needed."""
+    key = id(hierarchy)
+    if key not in _extensions:
+        _extensions[key] = _read_extension_types(hierarchy)
+        weakref.finalize(hierarchy, _extensions.pop, key, None)
+    return _extensions[key]
+
+
+def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
+    # specifications/<namespace>/<version>/<file>: JSON text in a scalar.
+    hierarchy.load_specifications()
+    folder = hierarchy.specifications
+    paths = [
+        f"{folder}/{namespace}/{version}/{name}"
+        for namespace in hierarchy.children(folder)
+        if namespace not in _KNOWN_NAMESPACES
+        for version in hierarchy.children(f"{folder}/{namespace}")
+        for name in hierarchy.children(f"{folder}/{namespace}/{version}")
+        if name != "namespace"
+    ]
+    try:
+        return _definitions_in(hierarchy, paths)
+    except _DAMAGED:
+        pass
+    # One of them is damaged: the others still say what their types are.
+    found: dict[str, TypeDefinition] = {}
+    for path in paths:
+        try:
+            found.update(_definitions_in(hierarchy, [path]))
+        except _DAMAGED as error:
+            warn_caller(
+                f"The schema {path!r} cached in {hierarchy.location} is damaged ({error}); objects of its "
+                "types are shown by what they hold."
+            )
+    return found
+
+
+_DAMAGED: Final = (
+    MetadataError,
+    ChunkError,
+    LimitError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+)
+
+
+def _definitions_in(hierarchy: Hierarchy, paths: Sequence[str]) -> dict[str, TypeDefinition]:
+    nodes = [node for path in paths if isinstance(node := hierarchy[path], ArrayNode)]
+    documents = [StoredArray(hierarchy.location, node, hierarchy.etag) for node in nodes]
+    found: dict[str, TypeDefinition] = {}
+    for text in read_many(documents):
+        found.update(definitions(msgspec.json.decode(str(text.item()))))
+    return found

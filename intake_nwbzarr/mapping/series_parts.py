@@ -1,0 +1,336 @@
+"""Parts of a TimeSeries: its times, values and channel labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
+from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.mapping.attributes import array_attributes, identity, scalar, storable
+from intake_nwbzarr.mapping.model import Dimension, IrregularTime, Labels, MappingOptions, Part, RegularTime
+from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers
+from intake_nwbzarr.mapping.time_coordinates import warn_of_epoch
+
+# Short lists that are stored with a series, and the axis that each labels.
+_STORED = (("features", "feature"), ("bands", "band"))
+
+
+def axis_labels(
+    members: SeriesMembers, axes: Axes, values: Mapping[str, NDArray[Any]], dimensions: Sequence[Dimension]
+) -> Iterator[Labels]:
+    """Labels that the schema gives (x, y), or that are stored as a short list (features, bands).
+
+    Parameters
+    ----------
+    members
+        The series.
+    axes
+        Of its data.
+    values
+        Its small values.
+    dimensions
+        Of its data.
+    """
+    labels = {name: np.asarray(each, object) for name, each in axes.labels.items()}
+    labels |= {axis: values[name] for name, axis in _STORED if name in values}
+    for dimension in dimensions:
+        found = labels.get(dimension.name)
+        if found is not None and found.shape == (dimension.size,):
+            yield Labels(dimension, found, identity(members.hierarchy[members.path]))
+
+
+def feature_units(
+    members: SeriesMembers, values: Mapping[str, NDArray[Any]], dimensions: Sequence[Dimension]
+) -> Iterator[Part]:
+    """The unit of each feature of an AbstractFeatureSeries."""
+    units = values.get("feature_units")
+    for dimension in dimensions:
+        if dimension.name == "feature" and units is not None and units.shape == (dimension.size,):
+            whose = identity(members.hierarchy[members.path])
+            yield Part("feature_units", (dimension,), units, whose, "coordinate")
+
+
+def band_columns(
+    members: SeriesMembers, dimensions: Sequence[Dimension], own_dimension: Callable[[str, int], Dimension]
+) -> Iterator[Part]:
+    """The columns of a table of frequency bands, such as band_limits, ``(band, bound)``.
+
+    Parameters
+    ----------
+    members
+        The series.
+    dimensions
+        Of its data.
+    own_dimension
+        Makes a further dimension of a name and a size.
+    """
+    node = members.hierarchy[members.path]
+    for dimension in dimensions:
+        for column, array in members.bands.items():
+            if dimension.name == "band" and array.shape[0] == dimension.size:
+                words = ("bound", *(f"{column}_dim_{axis}" for axis in range(2, array.ndim)))
+                further = (own_dimension(*pair) for pair in zip(words, array.shape[1:], strict=False))
+                yield Part(column, (dimension, *further), array, array_attributes(node, array), "coordinate")
+
+
+# The schema fixes their conversion, or their values are codes.
+_NEVER_SCALED = frozenset({"IndexSeries", "AnnotationSeries", "IntervalSeries"})
+
+
+@dataclass(frozen=True)
+class Values:
+    """A series' data as they are shown.
+
+    Parameters
+    ----------
+    array
+        Lazy.
+    attributes
+        ``units`` and ``resolution``, or ``conversion``, ``offset`` and ``target_unit``.
+    factors
+        Of the channels, where they are not applied and so are shown beside the data.
+    channel
+        The axis that these lie along; None where they fit none.
+    """
+
+    array: StoredArray | ScaledArray
+    attributes: dict[str, Any]
+    factors: StoredArray | None = None
+    channel: int | None = None
+
+
+def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options: MappingOptions) -> Values:
+    """The data of a series, as ``data * conversion * channel_conversion + offset`` or as stored.
+
+    Parameters
+    ----------
+    members
+        The series.
+    data
+        Its data.
+    axes
+        Their names.
+    options
+        The caller's choices.
+
+    Warns
+    -----
+    MappingWarning
+        When channel_conversion fits no channel axis of the data; they are shown without it, and it beside.
+    """
+    own = data.node.attributes
+    unit = scalar(own.get("unit"))
+    conversion = number(own, "conversion", 1.0, members.where)
+    offset = number(own, "offset", 0.0, members.where)
+    resolution = number(own, "resolution", -1.0, members.where)
+    known: dict[str, Any] = {"resolution": resolution} if resolution > 0 else {}
+    factors = members.channel_conversion
+    channel = _channel_axis(members, factors, axes)
+    if not options.mask_and_scale:
+        known |= {"conversion": conversion, "offset": offset, "target_unit": unit}
+        return Values(data, storable(known), factors, channel)
+    beside = factors if channel is None else None
+    attributes = storable({"units": unit} | known)
+    if data.dtype.kind not in "biuf" or not _NEVER_SCALED.isdisjoint(members.lineage):
+        return Values(data, attributes, beside)
+    applied = None if channel is None else factors
+    array = scaled(data, conversion, offset, applied, channel or 0, options.dtype or "float64")
+    return Values(array, attributes, beside)
+
+
+def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axes) -> int | None:
+    """The axis that channel_conversion lies along: the channels', which is axis 1 in the schema."""
+    if factors is None or members.data is None:
+        return None
+    axis = axes.names.index("channel") if "channel" in axes.names else 1
+    fits = factors.ndim == 1 and axis < len(members.shape) and members.shape[axis] == factors.size
+    if fits and factors.dtype.kind in "iuf":
+        return axis
+    warn_caller(
+        f"The channel_conversion of {members.where} is of {factors.dtype} and has the shape {factors.shape}, "
+        f"where numbers along a channel axis of its data, of shape {members.shape}, were expected. The "
+        "values are shown without it, and it beside them."
+    )
+    return None
+
+
+def number(attributes: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    """A numeric attribute, NaN and infinity included; the default where it is missing.
+
+    Parameters
+    ----------
+    attributes
+        Of the dataset.
+    name
+        ``conversion``, ``offset`` or ``resolution``.
+    default
+        The schema's.
+    where
+        The series, for the warning.
+
+    Warns
+    -----
+    MappingWarning
+        When it is no number: values are then shown without it.
+    """
+    value = scalar(attributes.get(name))
+    if value is None:
+        return default
+    if isinstance(value, int | float):
+        return float(value)
+    warn_caller(f"{where} has the {name} {value!r}, which is no number: values are shown without it.")
+    return default
+
+
+"""Where series have a time of their own, by the schema: "relative to the beginning of the stimulus"."""
+
+
+@dataclass(frozen=True)
+class TimeBase:
+    """How the samples of a series lie in time.
+
+    Parameters
+    ----------
+    dimension
+        That of the data's time axis, None where the data have no samples to place.
+    indexes
+        What gives it its timestamps.
+    parts
+        A scalar time.
+    attributes
+        What is known of time when there is no coordinate to carry it.
+    renamed
+        What the data's time axis is called when `dimension` is not it.
+    """
+
+    dimension: Dimension | None = None
+    indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
+    parts: tuple[Part, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def axis_name(self, name: str) -> str:
+        """The name of an axis of the data that is not `dimension`."""
+        return self.renamed.get(name, name)
+
+
+def time_base(
+    members: SeriesMembers,
+    starting_time: NDArray[Any] | None,
+    name: str,
+    length: int | None,
+    frames: int | None = None,
+) -> TimeBase:
+    """The time base of a series.
+
+    Parameters
+    ----------
+    members
+        The series.
+    starting_time
+        The value of the dataset of that name, if there is one.
+    name
+        Of the data's time axis: ``time`` or ``event``.
+    length
+        Of that axis, None where the data have none.
+    frames
+        How many frames an external movie has, where the file says it: its own data are empty.
+
+    Warns
+    -----
+    MappingWarning
+        When the timestamps are not as many as the samples, or look like seconds since 1970.
+    """
+    if members.timestamps is not None:
+        return _irregular(members, name, length)
+    if starting_time is not None:
+        if frames is not None and 0 in members.shape:
+            outside = _regular(members, float(starting_time.item()), name, frames)
+            return replace(outside, dimension=None, renamed={name: "frame"})
+        return _regular(members, float(starting_time.item()), name, length)
+    return TimeBase()
+
+
+def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBase:
+    timestamps = members.timestamps
+    assert timestamps is not None  # noqa: S101 - for the type checker; the caller looked.
+    attributes = _attributes(members, timestamps.node.path)
+    if timestamps.ndim == 0:
+        return TimeBase(parts=(Part(name, (), timestamps, attributes, "coordinate", is_time=True),))
+    # Linked timestamps lie where their owner has them: the dimension is the owner's.
+    owner = timestamps.node.path.rpartition("/")[0]
+    where = ("timestamps", str(timestamps.location), timestamps.node.path)
+    size = timestamps.size
+
+    def dimension(called: str) -> Dimension:
+        return Dimension((*where, called), called, f"{owner.rpartition('/')[2]}_{called}", size, owner)
+
+    if length is None or length == size:
+        own = dimension(name)
+        return TimeBase(own, (IrregularTime(own, timestamps, attributes, owner),))
+    # An external movie has an empty dataset for data, and a timestamp for each frame of its files.
+    if 0 in members.shape and "external_file" in members.small:
+        return TimeBase(
+            None, (IrregularTime(dimension(name), timestamps, attributes, owner),), renamed={name: "frame"}
+        )
+    warn_caller(
+        f"{members.where} has {size} timestamps for data of shape {members.shape}. The timestamps are shown "
+        "on a dimension of their own, and the data without them."
+    )
+    return TimeBase(None, (IrregularTime(dimension("timestamps"), timestamps, attributes, owner),))
+
+
+def _regular(members: SeriesMembers, starting_time: float, name: str, length: int | None) -> TimeBase:
+    rate = members.rate
+    if length is None:
+        return TimeBase(attributes={"starting_time": starting_time, "rate": rate})
+    if rate is None or not isfinite(starting_time):
+        return _without_rate(members, starting_time, name, length)
+    warn_of_epoch(starting_time, members.where)
+    where = (str(members.hierarchy.location), _home(members))
+    dimension = Dimension(
+        ("regular", *where, starting_time, rate, length),
+        name,
+        f"{members.name}_{name}",
+        length,
+        members.path,
+    )
+    assert members.starting_time is not None  # noqa: S101 - it has a rate.
+    attributes = _attributes(members, members.starting_time.node.path)
+    return TimeBase(dimension, (RegularTime(dimension, starting_time, rate, attributes),))
+
+
+def _without_rate(members: SeriesMembers, starting_time: float, name: str, length: int) -> TimeBase:
+    """Of one sample, the time is known all the same; of more, what is stored is told."""
+    assert members.starting_time is not None  # noqa: S101 - the caller read it.
+    stored_rate = members.starting_time.node.attributes.get("rate")
+    known = {"starting_time": starting_time, "rate": stored_rate}
+    if length == 1 and isfinite(starting_time):
+        where = ("regular", str(members.hierarchy.location), members.path)
+        dimension = Dimension(where, name, f"{members.name}_{name}", 1, members.path)
+        attributes = _attributes(members, members.starting_time.node.path)
+        labels = Labels(dimension, np.array([starting_time]), attributes)
+        return TimeBase(dimension, (labels,), attributes={"rate": stored_rate})
+    if length:
+        warn_caller(
+            f"{members.where} has the starting_time {starting_time!r} and the rate {stored_rate!r}, which "
+            f"give its {length} samples no times. Both are among its attributes."
+        )
+    return TimeBase(attributes=known)
+
+
+def _home(members: SeriesMembers) -> str:
+    """Within what equal regular times are one: a processing module, where F and neuropil meet, or a group."""
+    parts = members.path.split("/")
+    return "/".join(parts[:2]) if parts[0] == "processing" else members.path.rpartition("/")[0]
+
+
+def _attributes(members: SeriesMembers, path: str) -> dict[str, Any]:
+    # "s", not "seconds": xarray reads the latter back from a written file as time differences.
+    return {"units": "s", "neurodata_type": members.neurodata_type, "nwb_path": path}

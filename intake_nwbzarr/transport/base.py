@@ -1,0 +1,646 @@
+"""The contract of every transport: get, list and put one stored object, checked, counted and retried."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextlib import nullcontext
+from copy import copy
+from dataclasses import dataclass, replace
+from math import inf
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from intake_nwbzarr.bounds import LARGEST_OBJECT, safe_path
+from intake_nwbzarr.errors import (
+    AccessError,
+    LimitError,
+    LocationError,
+    NWBZarrError,
+    ObjectChangedError,
+    TransportError,
+    UnsafePathError,
+)
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.options import Timeouts, timeouts
+from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
+from intake_nwbzarr.transport.loop import budget, on_loop
+from intake_nwbzarr.transport.request_log import readable_size, record
+
+REMEMBERED: Final = 3.0
+"""Seconds that a session is taken to be still there after it was seen."""
+
+_MOST_ASKED: Final = 1024
+# A chunk of Zarr 3, by its usual name: c/0/0.
+_ZARR_3_CHUNK: Final = re.compile(r"(?:.*/)?c(?:[/.]\d+)*")
+
+
+class _Look(NamedTuple):
+    """A question that is being asked, or was answered."""
+
+    since: float
+    lasts: float
+    answer: asyncio.Task[None]
+
+
+looks: dict[Hashable, _Look] = {}
+
+
+async def check_presence(transport: Transport, key: str) -> None:
+    """Make sure that the session of an absent chunk is there; to be awaited on the package's event loop.
+
+    Its metadata document is asked for, once for all arrays of a session and a while.
+
+    Parameters
+    ----------
+    transport
+        Of the session, in the state that the caller knows.
+    key
+        Of the chunk.
+
+    Raises
+    ------
+    TransportError
+        When the session is gone.
+    ObjectChangedError
+        When its metadata are not what they were.
+    NWBZarrError
+        When that cannot be found out.
+    """
+    if transport.opening and monotonic() - transport.seen <= transport.presence_lasts:
+        return
+    name = transport.presence_key
+    look = looks.get(name)
+    if look is None or _is_over(look):
+        _forget_old()
+        look = looks[name] = _Look(
+            monotonic(), transport.presence_lasts, asyncio.ensure_future(_look(transport, key))
+        )
+    # Others wait for the same answer, whoever gives up; each failure is raised anew.
+    try:
+        await asyncio.shield(look.answer)
+    except NWBZarrError as error:
+        raise copy(error) from None
+
+
+async def _look(transport: Transport, key: str) -> None:
+    is_changed = False
+    denied: AccessError | None = None
+    for document in _documents(key, transport.state):
+        try:
+            found = await transport.find(document)
+        except AccessError as error:
+            # A bucket that denies listing answers so for documents that do not exist.
+            denied = error
+            continue
+        if found is None:
+            continue
+        if transport.state is None or isinstance(found, Unchanged):
+            return
+        is_changed = True
+    if is_changed:
+        raise ObjectChangedError(
+            f"{transport.location} was replaced, or its metadata were, since it was opened; its chunk "
+            f"{key!r} is not there. Open it again."
+        )
+    if denied is not None:
+        raise denied
+    raise TransportError(
+        f"Cannot read {transport.location}/{key}: {transport.location} is not there any more, or not "
+        "mounted. Bring it back, or open it where it is now."
+    )
+
+
+def _documents(key: str, state: str | None) -> Sequence[str]:
+    """The names of a session's metadata documents, the likeliest first."""
+    # A session that was opened from consolidated metadata has a state, wherever ETags are known.
+    older = (".zmetadata", ".zgroup") if state is not None else (".zgroup", ".zmetadata")
+    return ("zarr.json", *older) if _ZARR_3_CHUNK.fullmatch(key) else (*older[:1], "zarr.json", *older[1:])
+
+
+def _is_over(look: _Look) -> bool:
+    if not look.answer.done():
+        return False
+    failed = look.answer.cancelled() or look.answer.exception() is not None
+    return failed or monotonic() - look.since > look.lasts
+
+
+def _forget_old() -> None:
+    if len(looks) >= _MOST_ASKED:
+        for name in [name for name, look in looks.items() if _is_over(look)]:
+            del looks[name]
+
+
+LONGEST_BACKOFF = 10.0
+_LONGEST_SESSION = 86_400.0
+# What is asked for to learn whether there is a store at all; the key "" is the location itself.
+DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".zarray"})
+
+
+class Transport(ABC):
+    """Gets, lists and puts the objects of one location.
+
+    Methods may be awaited on any event loop. Every answer has been checked: what arrives is what was asked
+    for, or an error.
+    """
+
+    # Whether attempts take one of the requests in flight; what costs none of its own must not wait for one.
+    budgeted = True
+    # Whether `put` can store anything at all.
+    writable = False
+    # Whether an ETag can be asked about without the object being sent.
+    conditional = False
+    # Seconds for which a session that was seen is taken to be there.
+    presence_lasts = REMEMBERED
+    # The ETag of the session's metadata document, where whoever reads knows it.
+    state: str | None = None
+    # Whether a metadata document that was received a moment ago says that the session is there.
+    opening = False
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        # Whose requests are counted; see `count_for`.
+        self.counted = location.url
+        self.timeouts = timeouts(location.public)
+        self._seen = -inf
+
+    def count_for(self, url: str) -> None:
+        """Have requests counted for another location, such as an archive's that is read through this one."""
+        self.counted = url
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.location.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from intake_nwbzarr.transport.open import open_transport
+
+        return open_transport, (self.location,)
+
+    async def get(
+        self,
+        key: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        suffix: int | None = None,
+        limit: int | None = None,
+        etag: str | None = None,
+    ) -> Fetched | None:
+        """An object, or a part of it.
+
+        Parameters
+        ----------
+        key
+            Relative to the location.
+        start, stop
+            The part ``[start, stop)``; without `stop`, all from `start` on.
+        suffix
+            The last so many bytes, or all where there are fewer.
+        limit
+            Bytes at most; two GiB unless given.
+        etag
+            The ETag that an earlier part of the same object had.
+
+        Returns
+        -------
+        Fetched or None
+            None when there is no such object.
+
+        Raises
+        ------
+        AccessError, CredentialsError
+            When the server refuses.
+        LimitError
+            When there are more bytes than `limit`; they are not received.
+        ObjectChangedError
+            When the object has another ETag by now; or when a chunk is absent, and the session another one.
+        TransportError
+            When it cannot be had, names the cause and the attempts; or when a chunk is absent because the
+            whole session is, so that it would be taken for fill values.
+        """
+        part = _part(start, stop, suffix)
+        fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit, etag)
+        if fetched is None:
+            if not is_document(key):
+                await on_loop(check_presence(self, self._safe(key)))
+            return None
+        if etag is not None and fetched.etag != etag:
+            raise ObjectChangedError(
+                f"{self.location}/{key} was replaced while it was being read: its ETag was {etag} and is "
+                f"{fetched.etag}; open the file again."
+            )
+        record(self.counted, "get", used=len(fetched.data) - fetched.cached)
+        return fetched
+
+    async def fetch(
+        self,
+        key: str,
+        part: Part | None,
+        limit: int,
+        etag: str | None = None,  # noqa: ARG002 (a cache may answer by itself if it knows the state)
+    ) -> Fetched | None:
+        """As `get`, for another transport that makes something of the bytes, and checks the ETag itself."""
+        safe = self._safe(key)
+        found = await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
+        self._note_seen(key, found)
+        return found
+
+    async def get_unless(
+        self, key: str, etag: str, *, part: Part | None = None, limit: int = LARGEST_OBJECT
+    ) -> Fetched | Unchanged | None:
+        """An object, unless it still has the ETag that is known: one conditional GET over HTTP and S3.
+
+        Returns
+        -------
+        Fetched, Unchanged or None
+            None when there is no such object.
+
+        Raises
+        ------
+        NWBZarrError
+            As `get`.
+        """
+        found = await self.fetch_unless(key, part, limit, etag)
+        if isinstance(found, Fetched):
+            record(self.counted, "get", used=len(found.data))
+        return found
+
+    async def fetch_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | None:
+        """As `get_unless`, for another transport that makes something of the answer."""
+        safe = self._safe(key)
+        found = await on_loop(self._persist("get", safe, lambda: self._get_unless(safe, part, limit, etag)))
+        self._note_seen(key, found)
+        return found
+
+    async def find(self, key: str) -> Fetched | Unchanged | None:
+        """Look for a metadata document, by the session's state where that is known, without receiving it.
+
+        Returns
+        -------
+        Fetched, Unchanged or None
+            Fetched, whose bytes may be none of the document's, where its ETag is not that of the state.
+
+        Raises
+        ------
+        NWBZarrError
+            As `get`.
+        """
+        safe = self._safe(key)
+        return await on_loop(self._persist("get", safe, lambda: self._find(safe, self.state)))
+
+    @property
+    def presence_key(self) -> Hashable:
+        """What the session, in the state that is known here, is remembered by."""
+        return self.location.uncached.cache_key, self.state
+
+    def at(self, etag: str | None) -> Transport:
+        """The same, for the state of the session whose metadata document has this ETag.
+
+        Nothing else is fetched through it. A cache may answer by itself what it keeps from that state, and
+        a chunk that is absent is an error once the session has another.
+        """
+        return self if etag == self.state else OverTransport(self, etag)
+
+    def while_opening(self) -> Transport:
+        """The same for what is read just after the metadata, which need not be asked for again."""
+        opening = OverTransport(self, self.state)
+        opening.opening = True
+        return opening
+
+    async def kept(self, key: str) -> Fetched | None:  # noqa: ARG002 (a cache's)
+        """An object as a cache has it, without any request; None where there is no cache or it has none."""
+        return None
+
+    async def identity(self) -> Identity:
+        """Who asks, and where: what a cache keeps apart."""
+        return Identity()
+
+    async def list(self, prefix: str = "") -> list[Listed]:
+        """Every object whose key is under `prefix`, a folder relative to the location; sorted by key.
+
+        Raises
+        ------
+        ListingError
+            When the storage cannot be listed.
+        UnsafePathError
+            When it names a key that could lead out of the file.
+        """
+        listed = await on_loop(self._list(self._safe(prefix)))
+        for entry in listed:
+            if self._safe(entry.key) != entry.key:
+                raise UnsafePathError(
+                    f"{self.location} holds {entry.key!r}, which is no name in a Zarr store."
+                )
+        return sorted(listed, key=lambda entry: entry.key)
+
+    async def list_folder(self, folder: str) -> Folder:
+        """What is directly in a folder, in as few requests as the storage allows.
+
+        Of a Zarr 2 array's folder, which may hold 100,000 chunks, only the first page is listed: its
+        documents' names sort before the chunks'.
+
+        Raises
+        ------
+        ListingError
+            When the storage cannot be listed.
+        UnsafePathError
+            When it names something that could lead out of the file.
+        """
+        found = await on_loop(self._list_folder(self._safe(folder)))
+        for name in (*found.names, *found.folders):
+            # Two slashes in a row, in a bucket, make a folder without a name: the last part shows it.
+            self._safe(f"{folder or '-'}/{name}/-")
+        return found
+
+    async def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
+    ) -> str | None:
+        """Store an object in one step, whole or not at all.
+
+        Parameters
+        ----------
+        key
+            Relative to the location.
+        data
+            The whole object.
+        if_match
+            Only when the stored object still has this ETag.
+        if_none_match
+            Only when there is none.
+
+        Returns
+        -------
+        str or None
+            The new ETag.
+
+        Raises
+        ------
+        AccessError
+            When writing is not allowed.
+        ObjectChangedError
+            When the condition does not hold; nothing is written.
+        LocationError
+            When nothing can be written there at all.
+        """
+        return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
+
+    def unwritable(self) -> LocationError:
+        """What to raise instead of writing where `writable` is false."""
+        return LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
+
+    def _note_seen(self, key: str, found: object) -> None:
+        if found is not None and is_document(key):
+            self._seen = monotonic()
+
+    @property
+    def seen(self) -> float:
+        """When a metadata document was received last, by `time.monotonic`."""
+        return self._seen
+
+    @abstractmethod
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        """One attempt; it counts its requests and the bytes it received."""
+
+    async def _get_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | Failure | None:
+        """One attempt; where a condition cannot be sent along, the object is read and compared."""
+        found = await self._get(key, part, limit)
+        return Unchanged() if isinstance(found, Fetched) and found.etag == etag else found
+
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        """One attempt to find out whether there is an object, and whether it has the ETag that is given."""
+        found = await self._get(key, Part(0, 1), 1)
+        return Unchanged() if isinstance(found, Fetched) and same_etag(found.etag, etag) else found
+
+    @abstractmethod
+    async def _list(self, prefix: str) -> Sequence[Listed]: ...
+
+    async def _list_folder(self, folder: str) -> Folder:
+        start = len(folder) + 1 if folder else 0
+        keys = [entry.key[start:] for entry in await self._list(folder)]
+        return Folder(
+            tuple(key for key in keys if "/" not in key),
+            tuple(sorted({key.partition("/")[0] for key in keys if "/" in key})),
+        )
+
+    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:  # noqa: ARG002
+        raise self.unwritable()
+
+    async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
+        """Repeat what may succeed if repeated, within the attempts and the time that are allowed."""
+        session = session_deadline(self.location, self.timeouts)
+        deadline = min(_now() + self.timeouts.total, session)
+        number = 0
+        while True:
+            number += 1
+            outcome = await self._in_time(attempt, deadline, session)
+            if not isinstance(outcome, Failure):
+                budget.speed_up()
+                note_used(self.location, session)
+                return outcome
+            if outcome.overload:
+                budget.slow_down()
+            allowed = self.timeouts.attempts if outcome.attempts is None else outcome.attempts
+            pause = self._pause(number, outcome.wait)
+            if number >= min(allowed, self.timeouts.attempts):
+                break
+            if _now() + pause >= deadline:
+                if deadline == session:
+                    outcome = replace(outcome, advice=self._spent, transient=True)
+                break
+            await asyncio.sleep(pause)
+            record(self.counted, method, retries=1)
+        note_used(self.location, session)
+        raise outcome.raised(_sentence(self.location, method, key, outcome, number))
+
+    async def _in_time[T](
+        self, attempt: Callable[[], Awaitable[T | Failure]], deadline: float, session: float
+    ) -> T | Failure:
+        if _now() < session:
+            try:
+                async with budget.request() if self.budgeted else nullcontext(), asyncio.timeout_at(deadline):
+                    return await attempt()
+            except TimeoutError:
+                pass
+        if _now() >= session:
+            return Failure(TransportError, "nothing complete arrived in time", 1, self._spent, transient=True)
+        return Failure(
+            TransportError, f"nothing complete arrived within {self.timeouts.total:g} s", transient=True
+        )
+
+    @property
+    def _spent(self) -> str:
+        return (
+            f"The {self.timeouts.session:g} s that the session was given, timeouts={{'session': ...}}, are "
+            "over. Open it again, or give it more."
+        )
+
+    def _pause(self, number: int, wanted: float | None) -> float:
+        longest = min(self.timeouts.backoff * 2 ** (number - 1), LONGEST_BACKOFF)
+        pause = random.uniform(longest / 2, longest)  # noqa: S311
+        return pause if wanted is None else max(pause, min(wanted, 3 * LONGEST_BACKOFF))
+
+    def _safe(self, key: str) -> str:
+        return safe_path(key, where=str(self.location))
+
+
+_sessions: dict[Hashable, _Session] = {}
+
+
+@dataclass
+class _Session:
+    """When the time of a session began in this process, and when something was asked of it last."""
+
+    began: float
+    used: float
+
+
+def begin_session(location: Location) -> None:
+    """Let the time that a session has as a whole begin now: it is opened."""
+    _sessions.pop(location.uncached.cache_key, None)
+
+
+def session_deadline(location: Location, allowed: Timeouts) -> float:
+    """When the time of a session is over, by the event loop's clock; see `Timeouts`."""
+    if allowed.session == inf:
+        return inf
+    now = _now()
+    for name in [name for name, known in _sessions.items() if now - known.used > _LONGEST_SESSION]:
+        del _sessions[name]
+    session = _sessions.setdefault(location.uncached.cache_key, _Session(now, now))
+    if now - session.used > allowed.session:
+        session.began = now
+    session.used = now
+    return session.began + allowed.session
+
+
+def note_used(location: Location, deadline: float) -> None:
+    """Note that a request to a session, which has a time of its own, has just ended."""
+    if deadline < inf and (session := _sessions.get(location.uncached.cache_key)) is not None:
+        session.used = _now()
+
+
+def is_document(key: str) -> bool:
+    """Whether a key is a metadata document's, or the location itself; else it is a chunk's."""
+    return key.rpartition("/")[2] in DOCUMENTS
+
+
+def same_etag(found: str | None, known: str | None) -> bool:
+    """Whether an ETag does not show that an object has changed; a weak one says as much here."""
+    return None in {found, known} or (found or "").removeprefix("W/") == (known or "").removeprefix("W/")
+
+
+def too_large(size: int | None, limit: int) -> Failure:
+    """The failure of an object with more bytes than allowed."""
+    found = "more" if size is None else readable_size(size)
+    return Failure(LimitError, f"it has {found}, and {readable_size(limit)} are allowed")
+
+
+def _part(start: int | None, stop: int | None, suffix: int | None) -> Part | None:
+    if start is None and stop is None and suffix is None:
+        return None
+    if suffix is not None:
+        if start is not None or stop is not None or suffix <= 0:
+            raise ValueError("A suffix is a positive number of bytes, without start and stop.")
+        return Part(suffix=suffix)
+    start = 0 if start is None else start
+    if start < 0 or (stop is not None and stop <= start):
+        raise ValueError(f"The part [{start}, {stop}) of an object holds no bytes.")
+    return Part(start, stop)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _sentence(location: Location, method: str, key: str, failure: Failure, number: int) -> str:
+    verb = {"get": "read", "list": "list", "put": "write"}[method]
+    place = f"{location}/{key}" if key else str(location)
+    times = "" if number == 1 else f", {number} times"
+    advice = f" {failure.advice}" if failure.advice else ""
+    return f"Cannot {verb} {place}: {failure.cause}{times}.{advice}"
+
+
+class OverTransport(Transport):
+    """Passes everything on; by itself, a transport that knows the state that the session is in.
+
+    Parameters
+    ----------
+    inner
+        What is asked in the end.
+    state
+        The ETag of the session's metadata document, where the caller knows it.
+    """
+
+    def __init__(self, inner: Transport, state: str | None = None) -> None:
+        super().__init__(inner.location)
+        self.budgeted = inner.budgeted
+        self.conditional = inner.conditional
+        self.counted = inner.counted
+        self.presence_lasts = inner.presence_lasts
+        self.writable = inner.writable
+        self.state = state
+        self._inner = inner
+
+    @property
+    def seen(self) -> float:
+        """Of the other transport."""
+        return self._inner.seen
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and (other._inner, other.state) == (self._inner, self.state)
+
+    def __hash__(self) -> int:
+        return hash((self._inner, self.state))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.location, self.state)
+
+    def at(self, etag: str | None) -> Transport:
+        """The same, for the state of the session whose metadata document has this ETag."""
+        return type(self)(self._inner, etag)
+
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """As the other transport does."""
+        return await self._inner.fetch(key, part, limit, etag)
+
+    async def fetch_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | None:
+        """As the other transport does."""
+        return await self._inner.fetch_unless(key, part, limit, etag)
+
+    async def kept(self, key: str) -> Fetched | None:
+        """As the other transport does."""
+        return await self._inner.kept(key)
+
+    async def identity(self) -> Identity:
+        """As the other transport does."""
+        return await self._inner.identity()
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        return await self._inner._get(key, part, limit)
+
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        return await self._inner._find(key, etag)
+
+    async def _list(self, prefix: str) -> Sequence[Listed]:
+        return await self._inner._list(prefix)
+
+    async def _list_folder(self, folder: str) -> Folder:
+        return await self._inner._list_folder(folder)
+
+    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
+        return await self._inner._put(key, data, if_match, if_none_match)
+
+
+def _reopened(location: Location, state: str | None) -> Transport:
+    from intake_nwbzarr.transport.open import open_transport
+
+    return open_transport(location).at(state)

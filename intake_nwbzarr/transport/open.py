@@ -1,0 +1,168 @@
+"""Open the transport of a location, and fetch many objects at once."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from intake_nwbzarr.location.credentials import Secrets
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.options import canonical
+from intake_nwbzarr.location.urls import file_url
+from intake_nwbzarr.transport.answers import Fetched
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import gather, check_process, run
+
+# A transport holds little more than its location; connections belong to the process.
+MOST_TRANSPORTS = 1024
+
+# A link of fsspec's that opens zip files itself.
+_OF_ZIP = re.compile(r"(?:^|::)zip(?:::|://)")
+
+_transports: OrderedDict[Hashable, Transport] = OrderedDict()
+_lock = threading.Lock()
+
+type StandIn = Callable[[Location], Transport | None]
+_stand_in: ContextVar[StandIn | None] = ContextVar("stand_in", default=None)
+
+
+@contextmanager
+def standing_in(stand_in: StandIn | None) -> Iterator[None]:
+    """Have `open_transport` give other transports, in this thread and while open: a snapshot's, a recorder's.
+
+    What is opened meanwhile reads through them; what it leaves behind (lazy arrays, pickles) opens a
+    location's own transport when it reads later.
+
+    Parameters
+    ----------
+    stand_in
+        Asked for each location; None, or a function that gives None: the location's own.
+    """
+    token = _stand_in.set(stand_in)
+    try:
+        yield
+    finally:
+        _stand_in.reset(token)
+
+
+def open_transport(location: Location) -> Transport:
+    """The transport of a location; one for each location and identity in a process.
+
+    Nothing is requested yet.
+
+    Raises
+    ------
+    CredentialsError
+        When the credentials that were asked for cannot be found.
+    ForkError
+        In a forked child of a process that has opened connections.
+    """
+    check_process()
+    stand_in = _stand_in.get()
+    if stand_in is not None and (instead := stand_in(location)) is not None:
+        return instead
+    if location.store is not None:
+        # Not kept: it would keep the store, which may be a session's worth of memory.
+        return _new(location)
+    key = location.cache_key
+    with _lock:
+        transport = _transports.get(key)
+        if transport is not None:
+            _transports.move_to_end(key)
+            return transport
+    transport = _new(location)
+    with _lock:
+        transport = _transports.setdefault(key, transport)
+        while len(_transports) > MOST_TRANSPORTS:
+            _transports.popitem(last=False)
+    return transport
+
+
+def fetch_many(
+    transport: Transport, keys: Sequence[str], *, limit: int | None = None
+) -> list[Fetched | None]:
+    """Get many objects at once, as many at a time as the budget allows.
+
+    Returns
+    -------
+    list of Fetched or None
+        In the order of the keys; None where there is no such object. The first failure ends it all.
+    """
+    return run(gather([lambda key=key: transport.get(key, limit=limit) for key in keys]))  # type: ignore[misc]
+
+
+def _new(location: Location) -> Transport:
+    # Each engine is imported when it is first needed: local folders need neither the web nor fsspec.
+    if _is_archive(location):
+        from intake_nwbzarr.transport.zip import ZipTransport
+
+        folder, name = _container(location)
+        return ZipTransport(location, _new(folder), name)
+    match location.scheme:
+        case "file":
+            from intake_nwbzarr.transport.local import LocalTransport
+
+            return LocalTransport(location)
+        case "http" | "https":
+            from intake_nwbzarr.transport.http_and_s3 import HttpTransport
+
+            return _cached(HttpTransport(location))
+        case "s3":
+            from intake_nwbzarr.transport.http_and_s3 import S3Transport
+
+            return _cached(S3Transport(location))
+        case "store":
+            from zarr.storage import FsspecStore
+
+            from intake_nwbzarr.transport.fsspec import FsspecTransport, StoreTransport
+
+            return (FsspecTransport if isinstance(location.store, FsspecStore) else StoreTransport)(location)
+        case _:
+            from intake_nwbzarr.transport.fsspec import FsspecTransport
+
+            return FsspecTransport(location)
+
+
+def _cached(transport: Transport) -> Transport:
+    if transport.location.option("chunk_cache") is None:
+        return transport
+    from intake_nwbzarr.kept.cached import cached
+
+    return cached(transport)
+
+
+def _is_archive(location: Location) -> bool:
+    """Whether a location is a zip file that holds a store."""
+    if not location.url.endswith(".zip") or location.scheme == "store" or _OF_ZIP.search(location.url):
+        return False
+    return location.path is None or not os.path.isdir(location.path)  # noqa: PTH112 (False for names too long)
+
+
+def _container(location: Location) -> tuple[Location, str]:
+    """The folder that holds a file, with the same options and secrets, and the file's key in it."""
+    public = location.public
+    if "session" in public.get("timeouts", {}):
+        # The archive's time, which is not counted twice.
+        public["timeouts"] = {name: value for name, value in public["timeouts"].items() if name != "session"}
+        location = replace(location, options=canonical(public))
+    if location.path is not None:
+        # A link to an archive may lead anywhere: its user named it.
+        file = Path(os.path.realpath(location.path))
+        return replace(location, url=file_url(file.parent)), file.name
+    start, separator, rest = location.url.rpartition("://")
+    folder, _, name = rest.rpartition("/")
+    secrets = location.secrets
+    if secrets is not None and (given := secrets.reveal()) is not None and "url" in given:
+        whole, _, _ = given["url"].rpartition("/")
+        secrets = Secrets.keep({**given, "url": whole}, ships=secrets.ships)
+    if location.scheme in {"http", "https"}:
+        name = unquote(name)
+    return replace(location, url=f"{start}{separator}{folder}", secrets=secrets), name
