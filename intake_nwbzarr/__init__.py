@@ -56,7 +56,7 @@ _HOMES = {
     "open_nwb": "intake_nwbzarr.raw",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.kept.recording",
-    "track_requests": "intake_nwbzarr.transport.open",
+    "track_requests": "intake_nwbzarr.transport.request_log",
     "verify": "intake_nwbzarr.prepare.verify",
 }
 

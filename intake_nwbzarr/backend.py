@@ -15,7 +15,7 @@ import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr.arguments import check_keywords, choice, shown, switch
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.mapping.model import ImageAxes, MappingOptions, Names, Scaled
+from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy

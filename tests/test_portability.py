@@ -17,7 +17,7 @@ import xarray as xr
 import intake_nwbzarr
 from intake_nwbzarr import download
 from intake_nwbzarr.kept import disk as cache_folder
-from intake_nwbzarr.location.location import options as cache_option
+from intake_nwbzarr.location import options as cache_option
 from intake_nwbzarr.location.urls import file_url, path_of
 from tests.servers.http_server import StaticServer
 

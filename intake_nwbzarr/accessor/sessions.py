@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, TYPE_CHECKING, Any, Final
 
 import pandas as pd
 import xarray as xr
 
 from intake_nwbzarr.accessor.ragged_bounds import has_clashing_rows
 from intake_nwbzarr.errors import AccessorError, NodeNotFoundError, SessionMismatchError
-from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.location.location import Location
+
+if TYPE_CHECKING:
+    from intake_nwbzarr.indexes import LazyTimeIndex
 
 if TYPE_CHECKING:
     import pynwb
@@ -297,6 +299,8 @@ def _of_variables(variables: Iterable[xr.Variable]) -> Iterator[Session]:
 
 
 def _time_indexes(dataset: xr.Dataset) -> Iterator[LazyTimeIndex]:
+    from intake_nwbzarr.indexes import LazyTimeIndex  # imports dask
+
     for index in dataset.xindexes.values():
         if isinstance(index, LazyTimeIndex):
             yield index

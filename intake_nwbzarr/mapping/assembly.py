@@ -21,12 +21,12 @@ from intake_nwbzarr.mapping.model import (
     Dimension,
     IrregularTime,
     Labels,
-    MappingOptions,
     Part,
     Piece,
     RegularTime,
     free_name,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.time_coordinates import ReferenceTime, decoded, time_coordinates
 
 

@@ -19,7 +19,6 @@ from intake_nwbzarr.mapping.model import (
     IrregularTime,
     Labels,
     Mapper,
-    MappingOptions,
     Part,
     Piece,
     Region,
@@ -28,6 +27,7 @@ from intake_nwbzarr.mapping.model import (
     together,
     whole_values,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import Grid, map_grid
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.mapping.schema import definition_of, series_dimensions

@@ -32,7 +32,6 @@ from intake_nwbzarr.mapping.model import (
     Dimension,
     Labels,
     Mapper,
-    MappingOptions,
     Part,
     Piece,
     both,
@@ -40,6 +39,7 @@ from intake_nwbzarr.mapping.model import (
     values_or_none,
     whole_values,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import map_grid
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (

@@ -26,7 +26,8 @@ from intake_nwbzarr.mapping.find import (
 )
 from intake_nwbzarr.mapping.generic import map_large_metadata, map_object
 from intake_nwbzarr.mapping.images import map_array, map_images
-from intake_nwbzarr.mapping.model import Mapper, MappingOptions, Piece, both, free_name, read_pieces, together
+from intake_nwbzarr.mapping.model import Mapper, Piece, both, free_name, read_pieces, together
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.series import map_series
 from intake_nwbzarr.mapping.tables import map_table
 from intake_nwbzarr.mapping.time_coordinates import ReferenceTime, reference_time, with_zone

@@ -19,7 +19,7 @@ from intake_nwbzarr.location.options import canonical
 from intake_nwbzarr.location.urls import file_url
 from intake_nwbzarr.transport.answers import Fetched
 from intake_nwbzarr.transport.base import Transport
-from intake_nwbzarr.transport.loop import gather, check_process, run
+from intake_nwbzarr.transport.loop import check_process, gather, run
 
 # A transport holds little more than its location; connections belong to the process.
 MOST_TRANSPORTS = 1024

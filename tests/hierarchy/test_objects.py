@@ -221,7 +221,7 @@ def test_every_pickle_of_the_corpus_is_read_as_the_newest_release_wrote_it(
 
 def test_importing_the_codec_imports_neither_pynwb_nor_hdmf():
     script = (
-        "import sys, intake_nwbzarr.hierarchy.objects\n"
+        "import sys, intake_nwbzarr.hierarchy.zarr2.objects\n"
         "assert not {'pynwb', 'hdmf', 'hdmf_zarr', 'xarray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pynwb import NWBFile
 
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import MappingOptions, Part, Piece, read_pieces
+from intake_nwbzarr.mapping.model import Part, Piece, read_pieces
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.tables import map_table
 
 START = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)

@@ -16,7 +16,8 @@ from intake_nwbzarr.errors import ChunkError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.mapping.attributes import identity
 from intake_nwbzarr.mapping.derived import Elementwise
-from intake_nwbzarr.mapping.model import Mapper, MappingOptions, Part, together, values_of
+from intake_nwbzarr.mapping.model import Mapper, Part, together, values_of
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (
     Column,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
-
-from zarr.registry import register_chunk_key_encoding
+from dataclasses import replace
+from typing import Any, Final
 
 from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hierarchy.decompress import COMPRESSORS
@@ -21,29 +19,6 @@ from intake_nwbzarr.hierarchy.zarr2.types import (
     stored_type,
     structured,
 )
-from intake_nwbzarr.zarr_internals import ChunkKeyEncoding
-
-
-@dataclass(frozen=True)
-class FirstColumnKeys(ChunkKeyEncoding):
-    """The chunk key encoding ``nwbzarr.first_column``: the chunk *i* is stored as ``i.0``.
-
-    Parameters
-    ----------
-    separator
-        ``"."`` or ``"/"``, as in the ``.zarray``.
-    """
-
-    name: ClassVar[str] = FIRST_COLUMN
-    separator: str = "."
-
-    def encode_chunk_key(self, chunk_coords: tuple[int, ...]) -> str:
-        """The name of a chunk."""
-        return self.separator.join(map(str, (*chunk_coords, 0)))
-
-
-register_chunk_key_encoding(FIRST_COLUMN, FirstColumnKeys)
-
 
 OBJECT_CODECS: Final = frozenset({"pickle", "json2", "vlen-utf8", "vlen-bytes"})
 """The Zarr 2 filters that store Python objects, as far as they are read here."""
