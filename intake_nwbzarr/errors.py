@@ -1,7 +1,6 @@
-"""The tree of errors and warnings.
+"""Errors and warnings of this package.
 
-Every error derives from `NWBZarrError` and from the built-in that a caller would catch. Its attribute
-`transient` says whether trying again may help::
+Every error derives from `NWBZarrError` and from the built-in that a caller would catch::
 
     NWBZarrError
     ├── LocationError (ValueError)                a location or its options make no sense
@@ -49,24 +48,52 @@ from typing import Self
 
 
 class NWBZarrError(Exception):
-    """What every error of this package derives from.
+    """Base class of all errors of this package.
 
-    The message names the location without secrets, the path inside the file, what was found, what was
-    expected, and the next step.
+    The message says what was wrong, and where; `str` of an error adds the next step. What the message says is
+    in the attributes too, for programs; they are kept when an error comes back from another process.
 
     Attributes
     ----------
+    location : str or None
+        The session or file, without secrets.
+    path : str or None
+        The path of the group, array or stored object inside the file.
+    found, expected : object
+        The value that was found or passed, and what is allowed instead.
+    next_step : str or None
+        What to do about it, as a sentence.
     transient : bool
         Whether trying the same again may help: after a reset or stalled connection, a timeout, a response of
-        status 408, 429 or 5xx. Not after a refusal, and not for what is missing, damaged or has changed. It
-        is kept when an error comes back from another process.
+        status 408, 429 or 5xx. Not after a refusal, and not for what is missing, damaged or has changed.
     """
 
+    location: str | None = None
+    path: str | None = None
+    found: object = None
+    expected: object = None
+    next_step: str | None = None
     transient: bool = False
+
+    def __init__(
+        self,
+        *arguments: object,
+        location: object = None,
+        path: str | None = None,
+        found: object = None,
+        expected: object = None,
+        next_step: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(*arguments)
+        self.location = None if location is None else str(location)
+        self.path, self.found, self.expected = path, found, expected
+        self.next_step, self.transient = next_step, transient
 
     def __str__(self) -> str:
         # KeyError shows the repr of its message; a sentence should read as one.
-        return " ".join(str(argument) for argument in self.args)
+        parts = (*self.args, self.next_step)
+        return " ".join(str(part) for part in parts if part is not None)
 
 
 class LocationError(NWBZarrError, ValueError):
@@ -76,8 +103,8 @@ class LocationError(NWBZarrError, ValueError):
 class LocationNotFoundError(LocationError, FileNotFoundError):
     """Nothing is stored at the location."""
 
-    def __new__(cls, *arguments: object) -> Self:
-        """Make one, also where a worker's error is rebuilt: ValueError, which comes first, cannot."""
+    def __new__(cls, *arguments: object, **_fields: object) -> Self:
+        """Create one, also where a worker's error is rebuilt: ValueError, which comes first, cannot."""
         return OSError.__new__(cls, *arguments)
 
 
