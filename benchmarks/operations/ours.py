@@ -15,13 +15,12 @@ type Run = Callable[[], Any]
 # What the package imports when a session is first opened: "after importing the package" is after these.
 PARTS = (
     "backend",
-    "accessor.core",
-    "hierarchy.load",
-    "hierarchy.store",
+    "accessor.accessor",
+    "hierarchy.hierarchy",
+    "hierarchy.zarr_store",
     "arrays",
     "indexes",
-    "neurodata.session",
-    "neurodata.tree",
+    "mapping.views",
     "transport.http_and_s3",
 )
 

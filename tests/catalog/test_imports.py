@@ -14,7 +14,16 @@ OWN = [
     "intake_nwbzarr",
     *(
         f"intake_nwbzarr.{name}"
-        for name in ("catalog", "catalog.masking", "catalog.reader", "errors", "urls")
+        for name in (
+            "arguments",
+            "catalog",
+            "catalog.entries",
+            "catalog.reader",
+            "errors",
+            "location",
+            "location.options",
+            "location.urls",
+        )
     ),
 ]
 
