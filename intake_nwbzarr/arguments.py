@@ -1,22 +1,21 @@
-"""What callers give, checked in one way: local paths, switches, choices, and keywords in the wrong place."""
+"""Validation of arguments: local paths, booleans, choices, and unknown or misplaced keywords."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
 from functools import wraps
 from inspect import signature
 from pathlib import Path
 from urllib.parse import unquote
 
-from intake_nwbzarr.errors import OptionError
+from intake_nwbzarr.errors import OptionError, did_you_mean
 from intake_nwbzarr.location.urls import is_encodable, path_of, protocol_of
 
 _LIKE_A_SCHEME = re.compile(r"[^/]{2}:[/\\]|^//[^/]*@|(?:^|/)(?:https?|s3a?|gs|az):", re.IGNORECASE)
 
-# All that is given in storage_options, by whichever library it is known.
+# Names of storage options of this package and of fsspec, s3fs and aiohttp.
 STORAGE_OPTIONS = frozenset(
     {
         "addressing_style", "allow_external", "anon", "aws_access_key_id", "aws_secret_access_key",
@@ -27,65 +26,48 @@ STORAGE_OPTIONS = frozenset(
 )  # fmt: skip
 
 
-def local_path(given: object, what: str) -> Path:
-    """A file or folder of this machine, absolute.
-
-    Parameters
-    ----------
-    given
-        As a caller gave it.
-    what
-        It is, for errors: "A snapshot is a local file".
-
-    Raises
-    ------
-    OptionError
-        When it is no local path; it is not echoed, for it may be a mistyped URL with a password in it.
-    """
+def local_path(given: object, argument: str) -> Path:
+    """Return an absolute local path; `argument` begins the error message, as in "The snapshot path"."""
     text = os.fsdecode(given) if isinstance(given, str | os.PathLike) else ""
     if protocol_of(text) in {"file", "local"}:
         text = path_of("file://" + unquote(text.partition("://")[2]))
-    problem = "" if text else f"found an empty text, or an object of type {type(given).__name__}"
+    # The path itself is never shown: it may be a mistyped URL that contains a password.
+    found = "" if text else "an empty string" if isinstance(given, str) else describe_value(given)
     if protocol_of(text) is not None or _LIKE_A_SCHEME.search(text):
-        problem = "a URL was given"
+        found = "a URL"
     elif not is_encodable(text):
-        problem = "the one that was given holds a NUL character, or half of a character (a lone surrogate)"
+        found = "a string with a NUL character or a lone surrogate"
     expanded = os.path.expanduser(text)  # noqa: PTH111 (pathlib raises)
     if expanded.startswith("~") and not os.path.lexists(Path(expanded).parts[0]):
-        problem = "the home that it begins with does not exist"
-    if problem:
-        raise OptionError(f"{what}; {problem}.")
-    return Path(os.path.abspath(expanded))  # noqa: PTH100 (`..` before links, as a shell)
+        found = "a path in a home directory that does not exist"
+    if found:
+        expected = "a local path"
+        raise OptionError(f"{argument} must be {expected}, not {found}.", found=found, expected=expected)
+    return Path(os.path.abspath(expanded))  # noqa: PTH100 (`..` before symbolic links, as in a shell)
 
 
-def switch(name: str, given: object) -> bool:
-    """A keyword that is True or False.
-
-    Raises
-    ------
-    OptionError
-        When it is neither.
-    """
+def check_bool(name: str, given: object) -> bool:
+    """Return a keyword's value, which must be True or False."""
     if isinstance(given, bool):
         return given
-    raise OptionError(f"{name} must be True or False, not {shown(given)}.")
+    raise invalid_argument(name, given, "True or False")
 
 
-def choice[T](name: str, given: T, allowed: Collection[T]) -> T:
-    """A keyword that is one of some values.
-
-    Raises
-    ------
-    OptionError
-        When it is another.
-    """
+def check_choice[T](name: str, given: T, allowed: Collection[T]) -> T:
+    """Return a keyword's value, which must be one of the allowed ones."""
     if isinstance(given, str | bool | None) and any(given is one or given == one for one in allowed):
         return given
-    raise OptionError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {shown(given)}.")
+    raise invalid_argument(name, given, f"one of {', '.join(map(repr, allowed))}")
 
 
-def shown(given: object) -> str:
-    """A value as an error shows it: numbers and short texts as they are, anything else by its type."""
+def invalid_argument(name: str, given: object, expected: str) -> OptionError:
+    """Return the error for an argument with an invalid value."""
+    found = describe_value(given)
+    return OptionError(f"{name} must be {expected}, not {found}.", found=found, expected=expected)
+
+
+def describe_value(given: object) -> str:
+    """Return a value as errors show it: numbers and short strings as their repr, others as their type."""
     if given is None or isinstance(given, bool | int | float):
         return f"{given!r:.40}"
     if isinstance(given, str) and len(given) <= 100:
@@ -93,39 +75,30 @@ def shown(given: object) -> str:
     return f"an object of type {type(given).__name__}"
 
 
-def check_keywords(called: str, given: Iterable[object], known: Iterable[str] | None = None) -> None:
-    """Refuse keywords that are storage options, and where all are known, any other.
-
-    Parameters
-    ----------
-    called
-        What was called, for the error.
-    given
-        The keywords' names. Their values are not looked at: they may be secrets.
-    known
-        The names that it has; None where others see to that.
-
-    Raises
-    ------
-    OptionError
-        Which says where the option goes, or names the closest keyword.
-    """
+def check_keywords(function: str, given: Iterable[object], known: Iterable[str] | None = None) -> None:
+    """Refuse keywords that are storage options, and unknown ones where the `known` names are given."""
+    # Only names are shown: values may be secrets.
     unknown = [str(name) for name in given if known is None or name not in set(known)]
     for name in unknown:
         if name in STORAGE_OPTIONS:
             value = "True" if name == "anon" else "..."
             raise OptionError(
-                f"{called} has no keyword {name!r}: it is a storage option, so pass "
-                f"storage_options={{{name!r}: {value}}}."
+                f"{function} has no keyword {name!r}: it is a storage option.",
+                found=name,
+                next_step=f"Pass storage_options={{{name!r}: {value}}}.",
             )
     if known is not None and unknown:
-        close = get_close_matches(unknown[0], known := list(known), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else f": it takes {', '.join(known)}."
-        raise OptionError(f"{called} has no keyword {unknown[0]!r}{hint}")
+        names = list(known)
+        raise OptionError(
+            f"{function} has no keyword {unknown[0]!r}.",
+            found=unknown[0],
+            expected=names,
+            next_step=did_you_mean(unknown[0], names) or f"The keywords are {', '.join(names)}.",
+        )
 
 
 def takes_storage_options[**P, T](function: Callable[P, T]) -> Callable[P, T]:
-    """A function that says of storage options given as keywords where they belong."""
+    """Make a function refuse storage options passed as keywords, and say how to pass them."""
     known = frozenset(signature(function).parameters)
 
     @wraps(function)

@@ -12,7 +12,7 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
-from intake_nwbzarr.arguments import check_keywords, choice, shown, switch
+from intake_nwbzarr.arguments import check_bool, check_choice, check_keywords, describe_value
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Scaled
@@ -225,7 +225,7 @@ def _opening(
         return opening(snapshot, location, verify)
     if not isinstance(verify, str) or verify != "metadata":
         raise OptionError(
-            f"verify={shown(verify)} says how a snapshot is used, and none is given: snapshot=None."
+            f"verify={describe_value(verify)} says how a snapshot is used, and none is given: snapshot=None."
         )
     return _FromTheSession(location)
 
@@ -247,15 +247,17 @@ def _options(
         known = NWBZarrBackendEntrypoint.open_dataset_parameters
         check_keywords('engine="nwbzarr"', sorted(unknown), known[1:])
     for name, decoder in (("mask_and_scale", mask_and_scale), ("decode_times", decode_times)):
-        choice(name, decoder, (True, False, None))
-    switch("share_time", share_time)
+        check_choice(name, decoder, (True, False, None))
+    check_bool("share_time", share_time)
     dropped: list[Any] = []
     if isinstance(drop_variables, str):
         dropped = [drop_variables]
     elif drop_variables is not None:
         dropped = list(drop_variables) if isinstance(drop_variables, Iterable) else [drop_variables]
     if not all(isinstance(name, str) for name in dropped):
-        raise OptionError(f"drop_variables must be a name or a list of names, not {shown(drop_variables)}.")
+        raise OptionError(
+            f"drop_variables must be a name or a list of names, not {describe_value(drop_variables)}."
+        )
     return MappingOptions(
         mask_and_scale=mask_and_scale is not False,
         decode_times=bool(decode_times),

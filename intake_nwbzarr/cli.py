@@ -141,7 +141,7 @@ def demo(
     from intake_nwbzarr.arguments import local_path
     from intake_nwbzarr.demo.tour import run_demo
 
-    run_demo(_Output(), local_path(output or "nwbzarr-demo", "The folder of the demo is a local path"))
+    run_demo(_Output(), local_path(output or "nwbzarr-demo", "The demo folder"))
 
 
 @app.command()

@@ -1,46 +1,48 @@
 """Errors and warnings of this package.
 
-Every error derives from `NWBZarrError` and from the built-in that a caller would catch::
+Every error derives from `NWBZarrError` and from the built-in exception that a caller would catch::
 
     NWBZarrError
-    ├── LocationError (ValueError)                a location or its options make no sense
+    ├── LocationError (ValueError)                a location or storage option is not valid
     │   ├── LocationNotFoundError (FileNotFoundError)
-    │   ├── NotZarrError                          something is there, but it is not Zarr
+    │   ├── NotZarrError                          the location exists, but is not Zarr
     │   │   └── HDF5FileError                     it is an HDF5 file
-    │   └── NotNWBError                           Zarr, but not an NWB file
-    ├── AccessError (PermissionError)             the server, or the operating system, refused
-    │   └── CredentialsError                      missing, incomplete, expired or wrong credentials
-    ├── TransportError (OSError)                  the wire, after retries
+    │   └── NotNWBError                           it is Zarr, but not an NWB file
+    ├── AccessError (PermissionError)             the server or the operating system denied access
+    │   └── CredentialsError                      credentials are missing, incomplete, expired or wrong
+    ├── TransportError (OSError)                  a request failed, after retries
     │   ├── HostNotFoundError (ConnectionError)
-    │   ├── ResponseError                         a response that contradicts its request
-    │   └── ObjectChangedError                    replaced while it was being read
-    ├── CacheError (OSError)                      a folder that no chunk cache may be kept in
-    ├── DownloadError (OSError)                   a download that could not be written or completed
-    ├── ForkError (RuntimeError)                  connections used in a forked child
-    ├── LimitError (ValueError)                   larger, deeper or more than allowed
-    ├── MetadataError (ValueError)                a metadata document that cannot be understood
-    │   └── UnsafePathError                       a name that would leave the file
+    │   ├── ResponseError                         a response contradicts its request
+    │   └── ObjectChangedError                    an object was replaced while it was being read
+    ├── CacheError (OSError)                      a folder cannot hold a chunk cache
+    ├── DownloadError (OSError)                   a download could not be written or completed
+    ├── ForkError (RuntimeError)                  connections were used in a forked child process
+    ├── LimitError (ValueError)                   data exceed a size, depth or count limit
+    ├── MetadataError (ValueError)                a metadata document is not valid
+    │   └── UnsafePathError                       a name would lead outside the file
     ├── ListingError (OSError)                    a store without consolidated metadata cannot be listed
     ├── NodeNotFoundError (KeyError)              no such object in the file
-    │   └── LinkError                             a link or reference that leads nowhere, or not where allowed
-    ├── ChunkError (OSError)                      stored bytes that cannot be read as the array they belong to
-    │   └── LegacyObjectError                     a pickled chunk that holds anything but inert values
-    ├── SnapshotError (ValueError)                a snapshot that is damaged, or of a form that is not known
-    │   ├── StaleSnapshotError                    the session has changed since it was made
-    │   └── NotInSnapshotError (KeyError)         it holds other sessions
-    ├── BoundsError (IndexError)                  a position outside of an array
-    ├── OptionError (ValueError)                  a keyword has a value that means nothing
-    │   └── SessionMismatchError                  what is given is of another session
-    ├── ClosedError (ValueError)                  a file that was closed, or is only open for reading
-    ├── SelectionError (KeyError, ValueError)     a selection that has no exact answer
-    ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset that does not say where it came from
-    └── MissingPackageError (ImportError)         an optional package that is not installed
-        └── DemoUnavailableError                  `nwbzarr demo` without the package that it needs
+    │   └── LinkError                             a link or reference that cannot or must not be followed
+    ├── ChunkError (OSError)                      stored bytes cannot be decoded as part of their array
+    │   └── LegacyObjectError                     a pickled chunk holds more than inert values
+    ├── SnapshotError (ValueError)                a snapshot is damaged, or its format is not supported
+    │   ├── StaleSnapshotError                    the session has changed since the snapshot was made
+    │   └── NotInSnapshotError (KeyError)         the session is not in the snapshot
+    ├── BoundsError (IndexError)                  a position outside an array
+    ├── OptionError (ValueError)                  an argument has an invalid value
+    │   └── SessionMismatchError                  an argument belongs to another session
+    ├── ClosedError (ValueError)                  a closed file is read, or a read-only file is written
+    ├── SelectionError (KeyError, ValueError)     a selection has no exact result
+    ├── AccessorError (AttributeError)            `ds.nwb` on a Dataset of unknown origin
+    └── MissingPackageError (ImportError)         an optional package is not installed
+        └── DemoUnavailableError                  `nwbzarr demo` without a package that it needs
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,8 +52,8 @@ from typing import Self
 class NWBZarrError(Exception):
     """Base class of all errors of this package.
 
-    The message says what was wrong, and where; `str` of an error adds the next step. What the message says is
-    in the attributes too, for programs; they are kept when an error comes back from another process.
+    The message says what is wrong and where; `str()` of an error appends the next step. The attributes hold
+    the same facts for programs, and survive pickling between processes.
 
     Attributes
     ----------
@@ -62,10 +64,10 @@ class NWBZarrError(Exception):
     found, expected : object
         The value that was found or passed, and what is allowed instead.
     next_step : str or None
-        What to do about it, as a sentence.
+        How to fix it, as a sentence.
     transient : bool
-        Whether trying the same again may help: after a reset or stalled connection, a timeout, a response of
-        status 408, 429 or 5xx. Not after a refusal, and not for what is missing, damaged or has changed.
+        Whether a retry may succeed: True after a reset or stalled connection, a timeout, or a response with
+        status 408, 429 or 5xx; False where access was denied or data are missing, damaged or changed.
     """
 
     location: str | None = None
@@ -91,25 +93,25 @@ class NWBZarrError(Exception):
         self.next_step, self.transient = next_step, transient
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its message; a sentence should read as one.
+        # str() of a KeyError is the repr of its message.
         parts = (*self.args, self.next_step)
         return " ".join(str(part) for part in parts if part is not None)
 
 
 class LocationError(NWBZarrError, ValueError):
-    """A location, or the options given with it, cannot be understood."""
+    """A location, or one of its storage options, is not valid."""
 
 
 class LocationNotFoundError(LocationError, FileNotFoundError):
     """Nothing is stored at the location."""
 
     def __new__(cls, *arguments: object, **_fields: object) -> Self:
-        """Create one, also where a worker's error is rebuilt: ValueError, which comes first, cannot."""
+        """Create an OSError: `ValueError.__new__`, first in the MRO, fails when distributed unpickles."""
         return OSError.__new__(cls, *arguments)
 
 
 class NotZarrError(LocationError):
-    """Something is stored at the location, but it is not a Zarr store."""
+    """The location exists, but is not a Zarr store."""
 
 
 class HDF5FileError(NotZarrError):
@@ -121,7 +123,7 @@ class NotNWBError(LocationError):
 
 
 class AccessError(NWBZarrError, PermissionError):
-    """The server or the operating system refused access."""
+    """The server or the operating system denied access."""
 
 
 class CredentialsError(AccessError):
@@ -129,15 +131,15 @@ class CredentialsError(AccessError):
 
 
 class TransportError(NWBZarrError, OSError):
-    """A request failed for good: retries were spent, or none could help."""
+    """A request failed: all retries were used, or a retry could not help."""
 
 
 class HostNotFoundError(TransportError, ConnectionError):
-    """The host's name does not resolve."""
+    """The host name does not resolve."""
 
 
 class ResponseError(TransportError):
-    """A response contradicts its request: wrong length, wrong range, or not what was asked for."""
+    """A response contradicts its request: its length, range or content is wrong."""
 
 
 class ObjectChangedError(TransportError):
@@ -149,23 +151,23 @@ class CacheError(NWBZarrError, OSError):
 
 
 class DownloadError(NWBZarrError, OSError):
-    """A download could not be written or completed; what was there before is as it was."""
+    """A download could not be written or completed; existing files are unchanged."""
 
 
 class ForkError(NWBZarrError, RuntimeError):
-    """Connections were opened before this process was forked."""
+    """Connections that were opened before this process was forked are used in the child process."""
 
 
 class LimitError(NWBZarrError, ValueError):
-    """Something is larger, deeper or more numerous than allowed."""
+    """Data exceed a limit on size, depth or count."""
 
 
 class MetadataError(NWBZarrError, ValueError):
-    """A metadata document cannot be understood."""
+    """A metadata document is not valid."""
 
 
 class UnsafePathError(MetadataError):
-    """A name in the data would lead out of the file."""
+    """A name in the data would lead outside the file."""
 
 
 class ListingError(NWBZarrError, OSError):
@@ -173,23 +175,23 @@ class ListingError(NWBZarrError, OSError):
 
 
 class NodeNotFoundError(NWBZarrError, KeyError):
-    """No group or array of that name in the file."""
+    """The file has no group or array of that name."""
 
 
 class LinkError(NodeNotFoundError):
-    """A link or reference that leads nowhere, in a circle, or to a place that is not allowed."""
+    """A link or reference has no target, is circular, or leads to a location that is not allowed."""
 
 
 class ChunkError(NWBZarrError, OSError):
-    """Stored bytes that cannot be read as the array they belong to."""
+    """Stored bytes cannot be decoded as part of their array."""
 
 
 class LegacyObjectError(ChunkError):
-    """A pickled chunk that holds anything but strings, numbers and object references."""
+    """A pickled chunk holds values other than strings, numbers and object references."""
 
 
 class SnapshotError(NWBZarrError, ValueError):
-    """A snapshot is damaged, or has a form that is not known here."""
+    """A snapshot is damaged, or its format is not supported."""
 
 
 class StaleSnapshotError(SnapshotError):
@@ -197,83 +199,81 @@ class StaleSnapshotError(SnapshotError):
 
 
 class NotInSnapshotError(SnapshotError, KeyError):
-    """A snapshot holds other sessions than the one that is opened."""
+    """The session is not in the snapshot."""
 
 
 class BoundsError(NWBZarrError, IndexError):
-    """A position, or a number of axes, outside of an array's shape."""
+    """An index is outside the shape of an array, or has the wrong number of dimensions."""
 
 
 class OptionError(NWBZarrError, ValueError):
-    """A keyword has a value that means nothing."""
+    """An argument has an invalid value."""
 
 
 class SessionMismatchError(OptionError):
-    """What is given, such as events, is of another session than what it is given for."""
+    """An argument, such as events, belongs to another session than the Dataset it is used with."""
 
 
 class ClosedError(NWBZarrError, ValueError):
-    """A file that was closed is read, or one that is only open for reading is written."""
+    """A closed file is read, or a file open for reading only is written."""
 
 
 class SelectionError(NWBZarrError, KeyError, ValueError):
-    """A selection, along time or of rows, that has no exact answer."""
+    """A selection along time, or of rows, has no exact result."""
 
 
 class AccessorError(NWBZarrError, AttributeError):
-    """`ds.nwb` was used on a Dataset that does not say where it came from."""
+    """`ds.nwb` was used on a Dataset whose attributes do not name its session."""
 
 
 class MissingPackageError(NWBZarrError, ImportError):
-    """Something needs an optional package that is not installed."""
+    """An optional package is not installed."""
 
 
 class DemoUnavailableError(MissingPackageError):
-    """The demo needs a package that is not installed."""
+    """A package that the demo needs is not installed."""
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str | None:
+    """Return a question that suggests the known names closest to a misspelled one, None without any."""
+    close = get_close_matches(name, list(known), n=most)
+    return f"Did you mean {' or '.join(map(repr, close))}?" if close else None
 
 
 class NWBZarrWarning(UserWarning):
-    """What every warning of this package derives from."""
+    """Base class of all warnings of this package."""
 
 
 class UnconsolidatedWarning(NWBZarrWarning):
-    """A store has no consolidated metadata, so opening it takes a request for every object."""
+    """A store has no consolidated metadata, so opening it takes a request per group and array."""
 
 
 class StaleMetadataWarning(NWBZarrWarning):
-    """A session's consolidated metadata do not list an object that is stored."""
+    """The consolidated metadata of a session do not list an object that is stored."""
 
 
 class SnapshotWarning(NWBZarrWarning):
-    """A session is opened from a snapshot that cannot be compared with what is stored."""
+    """A session is opened from a snapshot that cannot be compared with the stored session."""
 
 
 class CacheWarning(NWBZarrWarning):
-    """A chunk cache cannot be written for now; what is read is not kept."""
+    """A chunk cache cannot be written; chunks that are read are not cached."""
 
 
 class DownloadWarning(NWBZarrWarning):
-    """A download may lack what could not be found out about."""
+    """A download may be incomplete, because not all of the session could be inspected."""
 
 
 class MappingWarning(NWBZarrWarning):
-    """A session departs from the NWB schema in a way that changes how it is shown."""
+    """A session departs from the NWB schema in a way that changes how it is mapped to xarray."""
 
 
 def warn_caller(message: str, category: type[NWBZarrWarning] = MappingWarning) -> None:
-    """Warn at the line of the caller's own code that led here, past this package, xarray and Intake.
-
-    Parameters
-    ----------
-    message
-        Names what was found, where, and what it means.
-    category
-        One of this module's warnings.
-    """
-    warnings.warn(message, category, stacklevel=2, skip_file_prefixes=_not_the_caller())
+    """Issue a warning at the line that called this package, skipping frames of xarray and Intake."""
+    warnings.warn(message, category, stacklevel=2, skip_file_prefixes=_skipped_prefixes())
 
 
 @cache
-def _not_the_caller() -> tuple[str, ...]:
+def _skipped_prefixes() -> tuple[str, ...]:
     found = (find_spec(name) for name in ("intake_nwbzarr", "xarray", "intake"))
     return tuple(str(Path(spec.origin).parent) for spec in found if spec and spec.origin)

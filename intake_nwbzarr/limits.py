@@ -1,4 +1,4 @@
-"""The limits of this process: requests and bytes in flight, threads that decode, bytes of dask's blocks."""
+"""Limits that users tune: concurrent requests, bytes in flight, decoding threads, bytes of dask blocks."""
 
 from __future__ import annotations
 
@@ -7,41 +7,27 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from intake_nwbzarr.errors import OptionError
+from intake_nwbzarr.arguments import invalid_argument
 
 FEWEST_BYTES: Final = 10**6
 
 
-def _threads_of_this_machine() -> int:
+def _default_threads() -> int:
     return min(8, max(2, os.cpu_count() or 2))
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may do at once, over all sessions that it reads.
+    """The limits of a process, shared by all sessions that it reads; see `set_limits`."""
 
-    Parameters
-    ----------
-    requests
-        Requests in flight, to all servers together. They are halved for a while when one says 503 or 429.
-    bytes_in_flight
-        Bytes of answers that are being received, from ``https`` and ``s3``; a larger answer goes alone.
-    decoding_threads
-        Threads that decode chunks.
-    block_bytes
-        Bytes in memory of a block of a dask array, unless other chunks are asked for.
-    bytes_at_open
-        Bytes that opening one session may read: ids, regions, scalars and the like, decoded.
-    """
-
-    # Hundreds of small reads, as S3 serves them best; of large ones, their bytes let fewer at once.
+    # S3 serves hundreds of concurrent small reads best; of large ones, bytes_in_flight allows fewer.
     requests: int = 256
     bytes_in_flight: int = 512 * 2**20
-    decoding_threads: int = field(default_factory=_threads_of_this_machine)
+    decoding_threads: int = field(default_factory=_default_threads)
     block_bytes: int = 128 * 2**20
-    # 30 million ids. A shape is written in a few bytes, and memory for it is taken before anything is read.
+    # 30 million ids. A few bytes of metadata can declare any shape, and memory is allocated before reading.
     bytes_at_open: int = 256 * 2**20
 
 
@@ -53,38 +39,39 @@ def set_limits(
     block_bytes: float | str | None = None,
     bytes_at_open: float | str | None = None,
 ) -> Limits:
-    """Set how much this process does at once: for all sessions, also those that are open, from now on.
+    """Set the limits of this process for all sessions, including those that are already open.
 
-    Other processes have their own limits. They begin with those that their environment names, in
+    Every process has its own limits. Their initial values come from the environment variables
     ``NWBZARR_REQUESTS``, ``NWBZARR_BYTES_IN_FLIGHT``, ``NWBZARR_DECODING_THREADS``, ``NWBZARR_BLOCK_BYTES``
     and ``NWBZARR_BYTES_AT_OPEN``.
 
     Parameters
     ----------
     requests
-        Requests that may be in flight, at least 1; 256 unless set.
+        Concurrent requests to all servers together, at least 1. Default: 256. Halved for a while when a
+        server responds with status 429 or 503.
     bytes_in_flight
-        Bytes of answers that may be on their way, at least 1 MB: a number or a text such as ``"256 MB"``;
-        512 MiB unless set.
+        Bytes of response bodies that are received concurrently over ``https`` and ``s3``, at least 1 MB: a
+        number, or a string such as ``"256 MB"``. Default: 512 MiB. A larger body is received alone.
     decoding_threads
-        Threads that decode, at least 1; the machine's processors, from 2 to 8, unless set.
+        Threads that decode chunks, at least 1. Default: the number of processors, from 2 to 8.
     block_bytes
-        Bytes in memory of a dask block, at least 1 MB, where `chunks` does not say more: a number or a text
-        such as ``"64 MB"``; 128 MiB unless set. Of sessions that are opened from now on, by the process that
+        Bytes in memory of a dask block, at least 1 MB, where `chunks` gives no size: a number, or a string
+        such as ``"64 MB"``. Default: 128 MiB. Applies to sessions opened afterwards, in the process that
         opens them; see `intake_nwbzarr.arrays.preferred_chunks`.
     bytes_at_open
-        Bytes that opening one session may read, of ids, regions, scalars and the like, at least 1 MB; 256 MiB
-        unless set. Times that ``decode_times=True`` or ``share_time=True`` read are not among them.
+        Decoded bytes that opening one session may read (ids, regions, scalars and the like), at least 1 MB.
+        Default: 256 MiB. Times that ``decode_times=True`` or ``share_time=True`` read do not count.
 
     Returns
     -------
     Limits
-        What holds now. Without arguments nothing is changed.
+        The limits in effect. Without arguments, nothing changes.
 
     Raises
     ------
     OptionError
-        When a value, here or in the environment, is none of these. Nothing is changed then.
+        When a value, passed or from the environment, is not valid; no limit is changed.
 
     Examples
     --------
@@ -102,24 +89,18 @@ def set_limits(
         "block_bytes": block_bytes,
         "bytes_at_open": bytes_at_open,
     }
-    changed = {name: _understood(name, value, name) for name, value in given.items() if value is not None}
+    changed = {name: _parsed(name, value, name) for name, value in given.items() if value is not None}
     with _lock:
         _limits = replace(limits(), **changed)
         return _limits
 
 
 def limits() -> Limits:
-    """The limits that hold now; the environment is read when they are first asked for.
-
-    Raises
-    ------
-    OptionError
-        When the environment holds a value that means nothing.
-    """
+    """Return the limits in effect; the first call reads the environment."""
     global _limits
     if _limits is None:
         with _lock:
-            _limits = _limits or _of_the_environment()
+            _limits = _limits or _from_environment()
     return _limits
 
 
@@ -127,31 +108,23 @@ _limits: Limits | None = None
 _lock = threading.RLock()
 
 
-def _of_the_environment() -> Limits:
-    variables = {name: f"NWBZARR_{name.upper()}" for name in _KINDS}
+def _from_environment() -> Limits:
+    variables = {name: f"NWBZARR_{name.upper()}" for name in _PARSERS}
     return Limits(
         **{
-            name: _understood(name, text, f"The environment variable {variable}")
+            name: _parsed(name, text, f"The environment variable {variable}")
             for name, variable in variables.items()
             if (text := os.environ.get(variable))
         }
     )
 
 
-class _Kind(NamedTuple):
-    """One of the limits: what it bounds, what may be given, and how that is understood."""
-
-    bounds: str
-    wanted: str
-    understand: Callable[[Any], int]
-
-
-def _understood(name: str, given: Any, called: str) -> int:
-    bounds, wanted, understand = _KINDS[name]
+def _parsed(name: str, given: Any, argument: str) -> int:
+    parse, expected = _PARSERS[name]
     try:
-        return understand(given)
+        return parse(given)
     except (ValueError, OverflowError):
-        raise OptionError(f"{called}={given!r} cannot limit {bounds}; it is {wanted}.") from None
+        raise invalid_argument(argument, given, expected) from None
 
 
 def _count(given: Any) -> int:
@@ -170,12 +143,12 @@ def _bytes(given: Any) -> int:
     return int(float(number))
 
 
-_A_COUNT: Final = "a whole number of at least 1"
-_SOME_BYTES: Final = "at least 1 MB, as a number or a text such as '256 MB'"
-_KINDS: Final[Mapping[str, _Kind]] = {
-    "requests": _Kind("the requests in flight", _A_COUNT, _count),
-    "bytes_in_flight": _Kind("the bytes of answers in flight", _SOME_BYTES, _bytes),
-    "decoding_threads": _Kind("the threads that decode", _A_COUNT, _count),
-    "block_bytes": _Kind("the bytes of a dask block", _SOME_BYTES, _bytes),
-    "bytes_at_open": _Kind("the bytes that opening reads", _SOME_BYTES, _bytes),
+_COUNT: Final = _count, "a whole number of at least 1"
+_BYTES: Final = _bytes, "at least 1 MB, as a number of bytes or a string such as '256 MB'"
+_PARSERS: Final[Mapping[str, tuple[Callable[[Any], int], str]]] = {
+    "requests": _COUNT,
+    "bytes_in_flight": _BYTES,
+    "decoding_threads": _COUNT,
+    "block_bytes": _BYTES,
+    "bytes_at_open": _BYTES,
 }

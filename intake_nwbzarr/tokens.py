@@ -1,9 +1,9 @@
-"""Dask tokens of lazy variables: made of what is stored and selected, without reading any of it.
+"""Dask tokens of lazy variables, computed from the stored object and the selection without reading data.
 
-xarray hashes ``variable.data``, which for lazy data reads everything, and keeps it where it caches: dask's
+xarray hashes ``variable.data``, which reads all of a lazy variable (and caches it): dask's
 ``client.submit(function, dataset)`` would read a whole session only to name the task (xarray 2026.9). dask
-looks a type up in a registry before it asks the object, so variables over this package's arrays are
-recognised there; all others get the token that they have without this package.
+looks up the type in a registry before it asks the object, so this module registers the types there.
+Variables that hold no array of this package keep the token that they have without it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from intake_nwbzarr.xarray_internals import (
 
 
 class Identified:
-    """Data of a variable that have a token without being read: a base for what xarray's wrappers hold."""
+    """Base class of lazy data of a variable that have a dask token without being read."""
 
     def __dask_tokenize__(self) -> object:
-        """What identifies the values, the same in every process."""
+        """Return an object that identifies the values, equal in every process."""
         raise NotImplementedError
 
 
 def token_of_data(data: Any) -> object:
-    """Identify lazy data of this package, as xarray wraps and selects them; None for any others."""
+    """Return the token of lazy data of this package inside xarray's wrappers, None for other data."""
     match data:
         case Identified():
             return normalize_token(data)
@@ -55,10 +55,10 @@ def token_of_data(data: Any) -> object:
 
 
 def _selection(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any] | None:
-    """The same for the same selection, however its slices are written; None for everything."""
+    """Return a selection with normalized slices, None where it selects everything."""
     selected = [
         part.indices(size) if isinstance(part, slice) else part
-        for part, size in zip(key, shape, strict=False)  # a key of points may have axes fewer
+        for part, size in zip(key, shape, strict=False)  # a key of points may have fewer axes
     ]
     whole = all(
         isinstance(part, slice) and part.indices(size) == (0, size, 1)
@@ -68,7 +68,7 @@ def _selection(key: tuple[Any, ...], shape: tuple[int, ...]) -> list[Any] | None
 
 
 def _register(kind: type, token: Callable[[Any], object]) -> None:
-    """Have dask ask `token` about objects of a type; what gives None is tokenized as before."""
+    """Register a token function for a type; where it returns None, the earlier function is used."""
     before = normalize_token.dispatch(kind)  # type: ignore[no-untyped-call]
 
     def normalize(item: Any) -> object:
@@ -78,32 +78,34 @@ def _register(kind: type, token: Callable[[Any], object]) -> None:
     normalize_token.register(kind, normalize)  # type: ignore[no-untyped-call]
 
 
-def _of_variable(variable: xr.Variable) -> object:
+def _variable_token(variable: xr.Variable) -> object:
     data = token_of_data(lazy_data(variable))
     if data is None:
         return None
     return normalize_token(("intake_nwbzarr.lazy_variable", variable.dims, data, variable.attrs))
 
 
-def _of_coordinates(coordinates: xr.Coordinates) -> object:
+def _coordinates_token(coordinates: xr.Coordinates) -> object:
     dataset = coordinates.to_dataset()
-    return normalize_token(dataset) if _holds_ours([dataset]) else None
+    return normalize_token(dataset) if _has_lazy_data([dataset]) else None
 
 
-def _of_tree(tree: xr.DataTree) -> object:
+def _tree_token(tree: xr.DataTree) -> object:
     nodes = {
-        path: node.to_dataset(inherit=node is tree)  # a branch has its parents' coordinates
+        path: node.to_dataset(inherit=node is tree)  # child nodes inherit coordinates
         for path, node in tree.subtree_with_keys
     }
-    return normalize_token(("intake_nwbzarr.tree", tree.name, nodes)) if _holds_ours(nodes.values()) else None
+    return (
+        normalize_token(("intake_nwbzarr.tree", tree.name, nodes)) if _has_lazy_data(nodes.values()) else None
+    )
 
 
-def _holds_ours(datasets: Iterable[xr.Dataset]) -> bool:
+def _has_lazy_data(datasets: Iterable[xr.Dataset]) -> bool:
     variables = (each for dataset in datasets for each in dataset.variables.values())
     return any(token_of_data(lazy_data(each)) is not None for each in variables)
 
 
-_register(xr.Variable, _of_variable)
-# xarray gives these no token, and dask pickles them, to other bytes in every process.
-_register(xr.Coordinates, _of_coordinates)
-_register(xr.DataTree, _of_tree)
+_register(xr.Variable, _variable_token)
+# Without these, dask pickles them, to different bytes in every process.
+_register(xr.Coordinates, _coordinates_token)
+_register(xr.DataTree, _tree_token)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import intake_nwbzarr
 from intake_nwbzarr import limits as module
 from intake_nwbzarr import set_limits
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.arrays.gather import copy, gather
 from intake_nwbzarr.arrays.selection import Index
 from intake_nwbzarr.errors import OptionError, TransportError
@@ -82,12 +83,13 @@ def test_bytes_are_numbers_or_texts(given: Any, understood: int) -> None:
         *(("decoding_threads", given) for given in (0, "", 2.0, False)),
     ],
 )
-def test_what_means_nothing_is_refused_and_changes_nothing(name: str, given: Any) -> None:
+def test_an_invalid_limit_is_an_error_and_changes_nothing(name: str, given: Any) -> None:
     before = set_limits(requests=10)
-    wanted = "at least 1 MB, as a number" if "bytes" in name else "a whole number of at least 1"
+    wanted = "at least 1 MB, as a number of bytes" if "bytes" in name else "a whole number of at least 1"
     others: dict[str, Any] = {"requests": 11, "bytes_in_flight": 10**7, "decoding_threads": 5}
-    with pytest.raises(OptionError, match=f"^{name}=.* cannot limit the .* {wanted}"):
+    with pytest.raises(OptionError, match=f"^{name} must be {wanted}.*, not ") as caught:
         set_limits(**{**others, name: given})
+    assert caught.value.found == describe_value(given)
     assert limits() == before
 
 
@@ -117,7 +119,7 @@ except Exception as error:
 
 
 @pytest.mark.slow
-def test_a_variable_that_means_nothing_is_one_error_that_names_it(
+def test_an_invalid_environment_variable_is_one_error_that_names_it(
     http_server: StaticServer, corpus_dir: Callable[[str, str], Path]
 ) -> None:
     (http_server.root / "a.nwb.zarr").symlink_to(corpus_dir("ecephys", "0.14.0"))
@@ -129,8 +131,8 @@ def test_a_variable_that_means_nothing_is_one_error_that_names_it(
         env={**os.environ, "NWBZARR_REQUESTS": "a few"},
     )
     assert found.stdout == (
-        "OptionError The environment variable NWBZARR_REQUESTS='a few' cannot limit the requests in flight; "
-        "it is a whole number of at least 1.\n"
+        "OptionError The environment variable NWBZARR_REQUESTS must be a whole number of at least 1, "
+        "not 'a few'.\n"
     )
     assert http_server.count() == 0
 

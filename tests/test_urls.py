@@ -292,9 +292,9 @@ def test_what_is_written_is_written_to_this_machine(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     session = corpus_dir("ecephys", "0.14.0")
-    with pytest.raises(OptionError, match="The folder of a download is a local path"):
+    with pytest.raises(OptionError, match="The download folder must be a local path"):
         intake_nwbzarr.download(session, target)  # type: ignore[arg-type]
     if target is not None:
-        with pytest.raises(OptionError, match="A snapshot is a local file"):
+        with pytest.raises(OptionError, match="The snapshot path must be a local path"):
             intake_nwbzarr.snapshot(session, path=target)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []

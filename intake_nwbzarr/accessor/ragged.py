@@ -24,7 +24,7 @@ from intake_nwbzarr.accessor.ragged_bounds import (
     run_positions,
 )
 from intake_nwbzarr.accessor.times import in_seconds
-from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 
 BATCH = 64 * 2**20
@@ -73,7 +73,7 @@ class RaggedColumn:
         except (TypeError, ValueError):
             raise SelectionError(
                 f"A row of {self.name!r} is chosen by its position, an integer, and several by a slice, not "
-                f"by {shown(row)}."
+                f"by {describe_value(row)}."
             ) from None
         (start,), (count,) = self.levels[0].read(range(position, position + 1))
         if len(self.levels) > 1:

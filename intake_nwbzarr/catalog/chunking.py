@@ -8,7 +8,7 @@ from math import prod
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -151,8 +151,9 @@ def _checked_one(size: Any) -> Any:
             if parsed > 0:
                 return parsed
     raise OptionError(
-        f"chunks holds {shown(size)}; it should be a length, -1 for a whole dimension, bytes such as '64MB', "
-        "'auto', or a dict of these by dimension. {} is whole multiples of the stored chunks, None no dask."
+        f"chunks holds {describe_value(size)}; it should be a length, -1 for a whole dimension, bytes such "
+        "as '64MB', 'auto', or a dict of these by dimension. "
+        "{} is whole multiples of the stored chunks, None no dask."
     )
 
 

@@ -16,7 +16,7 @@ from zarr.buffer import cpu
 from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
-from intake_nwbzarr.arguments import switch, takes_storage_options
+from intake_nwbzarr.arguments import check_bool, takes_storage_options
 from intake_nwbzarr.errors import ObjectChangedError
 from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
@@ -111,7 +111,7 @@ def consolidate(
     NWBZarrError
         Otherwise as `intake_nwbzarr.open_hierarchy`.
     """
-    switch("dry_run", dry_run)
+    check_bool("dry_run", dry_run)
     transport = open_transport(locate(location, storage_options).uncached)
     # Said at once: a plan that can never be carried out helps nobody.
     if not transport.writable:

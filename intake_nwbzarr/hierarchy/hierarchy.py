@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 from zarr.abc.store import Store
 
-from intake_nwbzarr.arguments import shown, takes_storage_options
+from intake_nwbzarr.arguments import describe_value, takes_storage_options
 from intake_nwbzarr.bounds import LARGEST_DOCUMENT, LONGEST_KEY, MOST_LINK_HOPS, MOST_LOOKED_UP, safe_path
 from intake_nwbzarr.errors import (
     AccessError,
@@ -570,7 +570,9 @@ class Hierarchy(Mapping[str, Node]):
     def _checked(self, path: object) -> str:
         if isinstance(path, str):
             return path
-        raise NodeNotFoundError(f"Objects in {self.location} have paths that are text, not {shown(path)}.")
+        raise NodeNotFoundError(
+            f"Objects in {self.location} have paths that are text, not {describe_value(path)}."
+        )
 
     def not_found(self, path: str) -> NodeNotFoundError:
         """The error for a path that is not there, naming the closest that are."""

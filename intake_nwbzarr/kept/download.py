@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from intake_nwbzarr.arguments import local_path, shown, takes_storage_options
+from intake_nwbzarr.arguments import describe_value, local_path, takes_storage_options
 from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
 from intake_nwbzarr.hierarchy.documents import Documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
@@ -295,11 +295,11 @@ def download(
     s3://bucket/sub-1.nwb.zarr: 1,204 objects, 3.2 GB, verified, in /data/sub-1.nwb.zarr (1,204 fetched).
     """
     where = locate(location, storage_options).uncached
-    target = local_path(folder, "The folder of a download is a local path")
+    target = local_path(folder, "The download folder")
     if not target.name:
         raise OptionError(f"{target} cannot become a session; give a folder in it, such as a.nwb.zarr.")
     if progress is not None and not callable(progress):
-        raise OptionError(f"progress must be a function, not {shown(progress)}.")
+        raise OptionError(f"progress must be a function, not {describe_value(progress)}.")
     if where.path is not None and (where.path == target or target.is_relative_to(where.path)):
         raise DownloadError(f"{target} is the session itself, or lies in it; give another folder.")
     transport = open_transport(where)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, get_args
 
-from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.bounds import LARGEST_OBJECT
 from intake_nwbzarr.errors import (
     LimitError,
@@ -280,7 +280,7 @@ def opening(
     OptionError
         When `verify` is anything else.
     """
-    choice("verify", verify, get_args(Verify.__value__))
+    check_choice("verify", verify, get_args(Verify.__value__))
     if location.option("consolidated") is False:
         raise OptionError(
             f"consolidated=False reads the metadata of {location} as they are stored now, and snapshot= as "

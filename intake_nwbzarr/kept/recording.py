@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from intake_nwbzarr.arguments import local_path, switch, takes_storage_options
+from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
 from intake_nwbzarr.bounds import LARGEST_DOCUMENT
 from intake_nwbzarr.errors import (
     AccessError,
@@ -93,7 +93,7 @@ def snapshot(
     """
     single = isinstance(location, str | os.PathLike | Location) or not isinstance(location, Iterable)
     places: list[Any] = [location] if single else list(location)  # type: ignore[arg-type]
-    switch("add", add)
+    check_bool("add", add)
     if not places:
         raise OptionError("There is nothing to make a snapshot of: no location was given.")
     located = [locate(place, storage_options) for place in places]
@@ -111,7 +111,7 @@ def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | 
     """
     name = locations[0].url.rpartition("/")[2].removesuffix(".zip") if len(locations) == 1 else ""
     target = local_path(
-        f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "A snapshot is a local file"
+        f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "The snapshot path"
     )
     # Before minutes are spent on sessions.
     replaced(target)

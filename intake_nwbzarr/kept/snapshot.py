@@ -343,7 +343,7 @@ def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
     """
     if isinstance(path, Snapshots):
         return path
-    place = local_path(path, "A snapshot is a local file")
+    place = local_path(path, "The snapshot path")
     check_path(str(place))
     try:
         status = place.stat()

@@ -274,7 +274,7 @@ def _trust(given: object, url: str) -> dict[str, Any]:
             f"The storage option verify (or ssl) for {url} is True, False, or the path of a file or folder "
             f"of certificates, not an object of type {type(value).__name__}."
         )
-    return {"verify": str(local_path(value, f"The storage option verify for {url} is a local path"))}
+    return {"verify": str(local_path(value, f"The storage option verify for {url}"))}
 
 
 def check_endpoint(endpoint: str) -> str:

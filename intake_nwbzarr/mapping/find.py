@@ -10,7 +10,7 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Any
 
-from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import (
     LinkError,
     LocationError,
@@ -42,7 +42,7 @@ def checked_group(group: Any) -> str | list[str]:
         return list(group)
     raise OptionError(
         f'group must be the path of an object in the file, a pattern ("acquisition/*"), or a list of these, '
-        f"not {shown(group)}."
+        f"not {describe_value(group)}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.arguments import check_choice
 
 type Names = Literal["short", "path", "safe"]
 type Scaled = Literal["float32", "float64"]
@@ -55,4 +55,4 @@ class MappingOptions:
             ("names", get_args(Names.__value__)),
             ("image_axes", get_args(ImageAxes.__value__)),
         ):
-            choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)

@@ -223,5 +223,5 @@ def test_a_group_that_is_not_there_is_an_error(ophys: Path, group: Any) -> None:
 
 
 def test_a_keyword_that_is_not_known_is_named(ophys: Path) -> None:
-    with pytest.raises(OptionError, match="no keyword 'storage_option'; did you mean 'storage_options'"):
+    with pytest.raises(OptionError, match=r"no keyword 'storage_option'\. Did you mean 'storage_options'"):
         tree_of(ophys, storage_option={})

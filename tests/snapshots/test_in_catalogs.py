@@ -65,7 +65,7 @@ def test_an_entry_is_verified_by_one_request_unless_it_says_otherwise(
 
 
 def test_an_entry_whose_snapshot_is_elsewhere_says_so(catalog: Any) -> None:
-    with pytest.raises(OptionError, match="A snapshot is a local file"):
+    with pytest.raises(OptionError, match="The snapshot path must be a local path"):
         catalog.elsewhere.read()
 
 

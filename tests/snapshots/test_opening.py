@@ -284,7 +284,7 @@ def test_keywords_that_mean_nothing_are_errors(session: str, saved: Path, tmp_pa
     with pytest.raises(OptionError, match="none is given"):
         _open(session, verify=False)
     for elsewhere in ("https://example.org/a.snapshot.zip", "", 7):
-        with pytest.raises(OptionError, match="A snapshot is a local file"):
+        with pytest.raises(OptionError, match="The snapshot path must be a local path"):
             _open(session, snapshot=elsewhere)
     with pytest.raises(LocationNotFoundError, match=r"nothing\.zip"):
         _open(session, snapshot=tmp_path / "nothing.zip")

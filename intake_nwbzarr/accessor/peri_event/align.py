@@ -21,7 +21,7 @@ from intake_nwbzarr.accessor.spikes.countable import Countable, countable
 from intake_nwbzarr.accessor.spikes.counts import count_variable
 from intake_nwbzarr.accessor.spikes.units import has_spikes
 from intake_nwbzarr.accessor.times import TimeAxis, time_axes
-from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.mapping.model import free_name
 
@@ -55,7 +55,7 @@ def align(
 ) -> xr.Dataset:
     """Align a series, or counts of spikes or events, to events; see `NWBAccessor.align`."""
     window = checked_window(window)
-    choice("on_missing", on_missing, _ON_MISSING)
+    check_choice("on_missing", on_missing, _ON_MISSING)
     events, on = events_named(dataset, events, on)
     if bin is not None:
         width = checked_positive(bin, "bin", "the width of a bin in seconds")

@@ -12,7 +12,7 @@ from intake_nwbzarr.accessor.peri_event.lags import checked_positive, sample_ste
 from intake_nwbzarr.accessor.peri_event.samples import METHODS, AlignMethod, Samples
 from intake_nwbzarr.accessor.peri_event.timed_samples import TimedSamples
 from intake_nwbzarr.accessor.times import TimeAxis
-from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.errors import OptionError
 
 
@@ -69,7 +69,7 @@ def series_lags(
     OptionError
         When a keyword is not valid for the series, or what an irregular series needs is not given.
     """
-    choice("method", method, (None, *METHODS))
+    check_choice("method", method, (None, *METHODS))
     if axis.rate is None and (rate is None or method is None):
         raise OptionError(
             f"The samples along {axis.dimension!r} are irregular: say at which rate= (per second) and by "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from intake_nwbzarr.arguments import shown
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
     if isinstance(ax, Axes):
         return ax
     if ax is not None:
-        raise OptionError(f"ax must be Axes of matplotlib, not {shown(ax)}.")
+        raise OptionError(f"ax must be Axes of matplotlib, not {describe_value(ax)}.")
     from matplotlib import pyplot as plt
 
     return plt.subplots(layout="constrained")[1]
@@ -62,7 +62,9 @@ def checked_color(color: object) -> Any:
     try:
         return to_rgba(color)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise OptionError(f"color must be a color that matplotlib knows, not {shown(color)}.") from None
+        raise OptionError(
+            f"color must be a color that matplotlib knows, not {describe_value(color)}."
+        ) from None
 
 
 def with_units(name: str, variable: xr.Variable) -> str:

@@ -14,7 +14,7 @@ from intake_nwbzarr.accessor.peri_event.event_times import event_times
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
 from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times
-from intake_nwbzarr.arguments import choice
+from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
@@ -61,7 +61,7 @@ def resample_like(
 
 
 def _check(method: str, tolerance: float | None) -> None:
-    choice("method", method, get_args(ResampleMethod.__value__))
+    check_choice("method", method, get_args(ResampleMethod.__value__))
     if tolerance is None:
         return
     seconds = number(tolerance)

@@ -1,0 +1,49 @@
+"""The messages that users meet most, word for word, as tests/data/messages.txt holds them.
+
+Each block of that file is the name of a test, the class of its error and the error's text.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import intake_nwbzarr
+from intake_nwbzarr import errors
+
+GOLDEN = Path(__file__).parent / "data" / "messages.txt"
+
+
+def blocks() -> dict[str, str]:
+    parts = (block.partition("\n") for block in GOLDEN.read_text().strip().split("\n\n"))
+    return {name: text for name, _, text in parts}
+
+
+def test_the_blocks_are_sorted_and_each_is_provoked_by_a_test() -> None:
+    names = list(blocks())
+    assert names == sorted(name for name in globals() if name.startswith("test_message_"))
+
+
+def message_of(call: Callable[[], object]) -> str:
+    """Return the class and text of the error of a call, as a block of the golden file holds them."""
+    with pytest.raises(errors.NWBZarrError) as caught:
+        call()
+    return f"{type(caught.value).__name__}: {caught.value}"
+
+
+@pytest.fixture
+def expected(request: pytest.FixtureRequest) -> str:
+    return blocks()[request.node.originalname or request.node.name]
+
+
+def test_message_limit_not_a_number(expected: str) -> None:
+    assert message_of(lambda: intake_nwbzarr.set_limits(requests=0)) == expected
+
+
+def test_message_limit_too_small(expected: str) -> None:
+    assert message_of(lambda: intake_nwbzarr.set_limits(bytes_in_flight="1 kB")) == expected
+
+
+def test_message_keyword_is_a_storage_option(expected: str) -> None:
+    call = intake_nwbzarr.open_nwb
+    assert message_of(lambda: call("s3://bucket/a.nwb.zarr", anon=True)) == expected  # type: ignore[call-arg]
