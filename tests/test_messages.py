@@ -5,11 +5,13 @@ Each block of that file is the name of a test, the class of its error and the er
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import intake_nwbzarr
 from intake_nwbzarr import errors
+from intake_nwbzarr.location.location import Location, locate
 
 GOLDEN = Path(__file__).parent / "data" / "messages.txt"
 
@@ -47,3 +49,47 @@ def test_message_limit_too_small(expected: str) -> None:
 def test_message_keyword_is_a_storage_option(expected: str) -> None:
     call = intake_nwbzarr.open_nwb
     assert message_of(lambda: call("s3://bucket/a.nwb.zarr", anon=True)) == expected  # type: ignore[call-arg]
+
+
+def test_message_location_credentials_incomplete(expected: str) -> None:
+    assert message_of(lambda: locate("s3://bucket/a.nwb.zarr", {"key": "k"})) == expected
+
+
+def test_message_location_dandi_page(expected: str) -> None:
+    assert message_of(lambda: locate("https://dandiarchive.org/dandiset/000719")) == expected
+
+
+def test_message_location_link_outside(expected: str) -> None:
+    location = locate("s3://bucket/day/a.nwb.zarr")
+    assert message_of(lambda: location.sibling("s3://other/raw.nwb.zarr")) == expected
+
+
+def test_message_location_looks_like_a_url(expected: str) -> None:
+    assert message_of(lambda: locate("https:/me:pw@host/a.nwb.zarr")) == expected
+
+
+def test_message_location_not_opened_here(expected: str) -> None:
+    attributes = {"nwb_location": "s3://bucket/unknown.nwb.zarr"}
+    assert message_of(lambda: Location.from_attributes(attributes)) == expected
+
+
+def test_message_location_of_a_wrong_type(expected: str) -> None:
+    location: Any = 17
+    assert message_of(lambda: locate(location)) == expected
+
+
+def test_message_location_scheme_unknown(expected: str) -> None:
+    assert message_of(lambda: locate("s3n://bucket/a.nwb.zarr")) == expected
+
+
+def test_message_storage_option_not_for_s3(expected: str) -> None:
+    assert message_of(lambda: locate("s3://bucket/a.nwb.zarr", {"anno": True})) == expected
+
+
+def test_message_storage_option_not_true_or_false(expected: str) -> None:
+    assert message_of(lambda: locate("s3://bucket/a.nwb.zarr", {"anon": "perhaps"})) == expected
+
+
+def test_message_storage_options_not_a_dictionary(expected: str) -> None:
+    options: Any = "anon"
+    assert message_of(lambda: locate("s3://bucket/a.nwb.zarr", options)) == expected

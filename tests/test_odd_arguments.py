@@ -20,7 +20,7 @@ from intake_nwbzarr.arguments import STORAGE_OPTIONS
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
 from intake_nwbzarr.errors import LocationError, NWBZarrError, NWBZarrWarning, OptionError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.location.options import OWN, S3_PUBLIC, S3_SECRET
+from intake_nwbzarr.location.options import PACKAGE_OPTIONS, S3_PUBLIC, S3_SECRET
 from intake_nwbzarr.transport.open import open_transport
 
 CANARY = "Canary4f1d"
@@ -285,12 +285,15 @@ def test_what_is_there_is_not_written_over(target: str, session: str, tmp_path: 
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_an_odd_storage_option_says_what_is_wanted() -> None:
+def test_the_error_of_an_invalid_storage_option_says_what_is_expected() -> None:
     for options, wanted in (
-        ({"client_kwargs": "{'endpoint_url': 'x'}"}, "'client_kwargs' is a dictionary; found a str"),
-        ({1: 2}, "names of storage options are text; found a int"),
-        ({"region": 5.0}, "region for .* is text; found a float"),
-        ({"anon": "perhaps"}, "anon for .* is neither true nor false"),
+        (
+            {"client_kwargs": "{'endpoint_url': 'x'}"},
+            "'client_kwargs' must be a dictionary, not an object of type str",
+        ),
+        ({1: 2}, "names of storage options must be strings, not an object of type int"),
+        ({"region": 5.0}, "region for .* must be a string, not an object of type float"),
+        ({"anon": "perhaps"}, "anon for .* must be True or False"),
         ({"timeouts": {"connect": float("nan")}}, "positive numbers"),
         ({"timeouts": {"attempts": 1.5}}, "whole number"),
     ):
@@ -302,5 +305,5 @@ def test_an_odd_storage_option_says_what_is_wanted() -> None:
 def test_every_storage_option_is_known_where_keywords_are_checked() -> None:
     # Keywords of their own: `verify` is of snapshots there, and `consolidated` may be given either way.
     keywords = {"verify", "consolidated"}
-    assert (OWN | S3_PUBLIC | S3_SECRET) - keywords <= STORAGE_OPTIONS
+    assert (PACKAGE_OPTIONS | S3_PUBLIC | S3_SECRET) - keywords <= STORAGE_OPTIONS
     assert keywords & STORAGE_OPTIONS == set()

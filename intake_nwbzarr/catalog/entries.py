@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from intake_nwbzarr.errors import CredentialsError, LocationError
 from intake_nwbzarr.location.options import checked_options
-from intake_nwbzarr.location.urls import is_misplaced
+from intake_nwbzarr.location.urls import may_show_password
 
 MASK = "****"
 
@@ -53,7 +53,7 @@ def masked_url(url: object) -> str:
     text = str(url)
     is_local = text.startswith(("file://", "local://"))
     named = text if is_local else _USERINFO.sub(f"{MASK}@", text)
-    if is_misplaced(_TEMPLATE.sub("any", named)):
+    if may_show_password(_TEMPLATE.sub("any", named)):
         return MASK
     if "://" not in text or is_local:
         return text

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from intake_nwbzarr.kept.disk import CacheStore, Copy, PartName, open_store, tag
-from intake_nwbzarr.location.options import DEFAULT_SIZE, at_home, default_folder
+from intake_nwbzarr.location.options import DEFAULT_SIZE, default_folder, expand_home
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Identity, Part, Unchanged
 from intake_nwbzarr.transport.base import OverTransport, Transport, is_document
 from intake_nwbzarr.transport.loop import on_loop
@@ -144,7 +144,7 @@ def cached(inner: Transport) -> Transport:
         When the folder cannot, or must not, hold a cache.
     """
     option = inner.location.option("chunk_cache") or {}
-    folder = at_home(option["folder"]) if "folder" in option else default_folder()
+    folder = expand_home(option["folder"]) if "folder" in option else default_folder()
     store = open_store(folder, option.get("size", DEFAULT_SIZE))
     return CachedTransport(_Shared(inner, Copies(inner, store))) if store.usable else inner
 

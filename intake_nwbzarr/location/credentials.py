@@ -1,9 +1,8 @@
-"""AWS credentials: where they are found, how they are refreshed, and how they stay secret."""
+"""AWS credentials: how they are found, refreshed and kept secret."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hmac
 import json
 import logging
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from intake_nwbzarr.errors import CredentialsError
+from intake_nwbzarr.errors import CredentialsError, did_you_mean
 from intake_nwbzarr.location.options import check_endpoint
 
 logger = logging.getLogger("intake_nwbzarr")
@@ -25,26 +24,26 @@ logger = logging.getLogger("intake_nwbzarr")
 _unlogged: ContextVar[bool] = ContextVar("unlogged", default=False)
 
 
-class _Discretion(logging.Filter):
-    """Drops what libraries say at DEBUG level of URLs, requests and credentials, if they work for us."""
+class _WithheldRecords(logging.Filter):
+    """Drops log records of other libraries inside `unlogged`: at DEBUG level they contain credentials."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
         return not _unlogged.get()
 
 
-# A filter of a logger does not see what its children log.
-_TALKATIVE = (
+# Each child logger needs the filter: a logger's filter does not see the records of its children.
+_LOGGERS = (
     *(f"botocore.{name}" for name in ("auth", "endpoint", "hooks", "httpsession", "parsers")),
     *("fsspec", "fsspec.asyn", "fsspec.cached", "fsspec.caching", "fsspec.http", "fsspec.reference"),
     *("fsspec.local", "fsspec.sftp", "gcsfs", "s3fs", "webhdfs"),
 )
-for _name in _TALKATIVE:
-    logging.getLogger(_name).addFilter(_Discretion())
+for _name in _LOGGERS:
+    logging.getLogger(_name).addFilter(_WithheldRecords())
 
 
 @contextmanager
 def unlogged() -> Iterator[None]:
-    """Have botocore and fsspec log nothing that holds secrets; what others do with them is logged as ever."""
+    """Suppress log records of botocore and fsspec in this context; those of other callers are kept."""
     before = _unlogged.set(True)
     try:
         yield
@@ -52,40 +51,31 @@ def unlogged() -> Iterator[None]:
         _unlogged.reset(before)
 
 
-_NOT_SENT = re.compile(r"[^!-~]")
-_NOT_ENCODED = re.compile(r"[\ud800-\udfff]")
+_NOT_PRINTABLE = re.compile(r"[^!-~]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _KEY = randomness.token_bytes(32)
 _GIVEN: dict[str, Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """A name for what a caller gave and nobody else may see; the values stay with this process.
+    """A handle of secret values, which stay in the process that they were passed to."""
 
-    Equal values have equal handles within a process, and a handle says nothing of them anywhere: it is keyed
-    with a number that is drawn when the process starts.
-
-    Parameters
-    ----------
-    handle
-        Names the values.
-    ships
-        Whether a pickle takes the values along (``ship_credentials=True``).
-    """
-
+    # Equal for equal values within a process; reveals nothing, since _KEY is random.
     handle: str
+    # Whether a pickle includes the values (ship_credentials=True).
     ships: bool = False
 
     @classmethod
     def keep(cls, values: Mapping[str, Any], *, ships: bool = False) -> Secrets:
-        """Keep values for this process."""
+        """Store values in this process and return their handle."""
         text = json.dumps(values, sort_keys=True, default=lambda value: f"{type(value).__name__} {id(value)}")
         handle = hmac.digest(_KEY, text.encode(), "sha256").hex()[:24]
         _GIVEN[handle] = dict(values)
         return cls(handle, ships)
 
     def reveal(self) -> Mapping[str, Any] | None:
-        """The values, or None in a process that was never given them."""
+        """Return the values, or None in a process that does not have them."""
         return _GIVEN.get(self.handle)
 
     def __repr__(self) -> str:
@@ -99,7 +89,7 @@ class Secrets:
 
 
 class Shipment:
-    """Secret values on their way to another process of the same user."""
+    """Secret values in a pickle for another process of the same user."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = dict(values)
@@ -111,7 +101,7 @@ class Shipment:
         return Shipment, (self._values,)
 
     def unpack(self, handle: str) -> None:
-        """Keep the values for this process."""
+        """Store the values in this process."""
         _GIVEN[handle] = self._values
 
 
@@ -122,86 +112,62 @@ def _receive(handle: str, shipment: Shipment) -> Secrets:
 
 @dataclass(frozen=True)
 class Keys:
-    """What requests are signed with; its text shows nothing of it.
-
-    Parameters
-    ----------
-    access_key, secret_key
-        The pair.
-    token
-        Of temporary credentials.
-    """
+    """AWS keys that requests are signed with; the repr shows none of them."""
 
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
+    # The session token of temporary credentials.
     token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class S3Access:
-    """Where S3 requests go, and who signs them.
+    """The endpoint, region and credentials of S3 requests."""
 
-    Parameters
-    ----------
-    endpoint_url
-        None for Amazon's own.
-    region
-        As asked for or configured, None where nothing says.
-    signer
-        None for anonymous requests.
-    verify
-        Whether a server's certificate is checked, or the path of those that are trusted instead of the
-        machine's.
-    """
-
+    # None for Amazon S3.
     endpoint_url: str | None
+    # None where neither options nor configuration name one.
     region: str | None
+    # None for anonymous requests.
     signer: AWSCredentials | None = field(repr=False)
+    # Whether certificates are verified, or the path of trusted ones instead of the system's.
     verify: bool | str = True
 
 
 class AWSCredentials:
-    """One set of AWS credentials, refreshed as a set where its source can."""
+    """A set of AWS credentials, refreshed as a whole where its source supports it."""
 
     def __init__(self, source: Any, url: str, reload: Callable[[], Any] | None = None) -> None:
-        # Keys, or a botocore Credentials object, for a location, and what resolves them anew.
+        # Keys or a botocore Credentials object, the location for errors, and a function that resolves again.
         self._source = source
         self._url = url
         self._reload = reload
 
     async def current(self) -> Keys:
-        """The credentials that are valid now."""
+        """Return the credentials that are valid now."""
         if isinstance(self._source, Keys):
             return self._source
         refresh_needed = getattr(self._source, "refresh_needed", None)
         if refresh_needed is not None and refresh_needed():
-            frozen = await asyncio.to_thread(_renewed, self._source, self._url)
+            frozen = await asyncio.to_thread(_refreshed, self._source, self._url)
         else:
             frozen = self._source.get_frozen_credentials()
         return _keys(frozen.access_key, frozen.secret_key, frozen.token, self._url)
 
     async def refresh(self, expired: Keys | None) -> bool:
-        """Resolve once more; whether that gave anything but the set that has `expired`."""
+        """Resolve again; return whether the result differs from the `expired` set."""
         if await self.current() == expired and self._reload is not None:
             self._source = await asyncio.to_thread(self._reload) or self._source
         return bool(await self.current() != expired)
 
 
 def s3_access(public: Mapping[str, Any], secrets: Secrets | None, url: str) -> S3Access:
-    """Resolve endpoint, region and credentials: what was given, else a profile, else the environment.
-
-    The sources are never mixed. The machine's own role is asked for only with ``instance_role=True``; a
-    profile or the environment may name a role to assume. Where nothing is asked for and nothing is found,
-    requests are anonymous, which is logged.
-
-    Raises
-    ------
-    CredentialsError
-        When what was asked for cannot be found, or is incomplete.
-    """
+    """Return endpoint, region and credentials from the options, else a profile, else the environment."""
+    # Sources are never mixed. The instance metadata service is asked only with instance_role=True; a profile
+    # or the environment may name a role to assume. Without any credentials, requests are anonymous.
     given = secrets.reveal() if secrets is not None else None
-    asked = bool(secrets is not None or public.get("profile") or public.get("instance_role"))
-    if not asked and not _configured():
+    required = bool(secrets is not None or public.get("profile") or public.get("instance_role"))
+    if not required and not _is_configured():
         if not public.get("anon"):
             _log_anonymous(url)
         verify = public.get("verify", True)
@@ -220,31 +186,34 @@ def s3_access(public: Mapping[str, Any], secrets: Secrets | None, url: str) -> S
         keys = _keys(given["key"], given["secret"], given.get("token"), url)
         return replace(access, signer=AWSCredentials(keys, url))
 
-    source = _source(public, url, session)
-    if source is not None:
-        return replace(access, signer=AWSCredentials(source, url, lambda: _source(public, url)))
+    found = _find_credentials(public, url, session)
+    if found is not None:
+        return replace(access, signer=AWSCredentials(found, url, lambda: _find_credentials(public, url)))
     if secrets is not None:
-        raise CredentialsError(missing_here(url))
-    if asked:
-        wanted = f"profile {public['profile']!r}" if public.get("profile") else "machine's role"
-        raise CredentialsError(f"No credentials for {url}: the {wanted} gives none.")
+        raise credentials_not_sent(url)
+    if required:
+        source = f"AWS profile {public['profile']!r}" if public.get("profile") else "instance role"
+        raise CredentialsError(
+            f"No credentials for {url}: the {source} provides none.", location=url, expected=source
+        )
     _log_anonymous(url)
     return access
 
 
-def missing_here(url: str) -> str:
-    """What to do where explicit secrets stayed behind in another process."""
-    return (
-        f"The credentials for {url} were given to another process and did not travel with it. Set them in "
-        "this process's environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or as a profile, or open it "
-        "with storage_options={..., 'ship_credentials': True} to send them along."
+def credentials_not_sent(url: str) -> CredentialsError:
+    """Return the error for explicit credentials that were not sent from another process."""
+    return CredentialsError(
+        f"The credentials for {url} were passed in another process and were not sent to this one.",
+        location=url,
+        next_step="Set them in this process's environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a "
+        "profile, or open the session with storage_options={..., 'ship_credentials': True} to send them.",
     )
 
 
 def ambient_identity() -> str:
-    """A digest of everything in the environment that credentials, endpoint and region may come from."""
+    """Return a digest of every variable and file that credentials, endpoint and region may come from."""
     state: list[object] = [os.environ.get(name) for name in _VARIABLES]
-    for path in _files():
+    for path in _config_files():
         try:
             status = path.stat()
         except OSError:
@@ -263,33 +232,33 @@ _VARIABLES = (
 )  # fmt: skip
 
 
-def _files() -> tuple[Path, Path]:
+def _config_files() -> tuple[Path, Path]:
     environment = os.environ
     names = (
         environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
         environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
     )
-    # As botocore does: where there is no home, the name stays as it is, and there is no such file.
+    # As in botocore: without a home directory, "~" stays and no such file exists.
     first, second = (Path(os.path.expanduser(os.path.expandvars(name))) for name in names)  # noqa: PTH111
     return first, second
 
 
-def _configured() -> bool:
-    # Importing botocore takes a third of a second, which users of public buckets need not spend.
+def _is_configured() -> bool:
+    # Importing botocore takes a third of a second, which users of public buckets should not wait for.
     places = {"HOME", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}
     return any(name in os.environ for name in set(_VARIABLES) - places) or any(
-        path.exists() for path in _files()
+        path.exists() for path in _config_files()
     )
 
 
 def _has_profiles(public: Mapping[str, Any]) -> bool:
-    """Whether a profile or a file may say something; botocore, which is slow to import, then reads it."""
+    """Return whether profiles or configuration files exist, which only botocore (a slow import) can read."""
     named = public.get("profile") or "AWS_PROFILE" in os.environ or "AWS_DEFAULT_PROFILE" in os.environ
-    return bool(named) or any(path.exists() for path in _files())
+    return bool(named) or any(path.exists() for path in _config_files())
 
 
 def _log_anonymous(url: str) -> None:
-    logger.info("No credentials were asked for and none were found: %s is read anonymously.", url)
+    logger.info("No credentials found: requests to %s are anonymous.", url)
 
 
 def _session(profile: str | None, url: str) -> Any:
@@ -308,25 +277,28 @@ def _session(profile: str | None, url: str) -> Any:
         return session
     name = profile or os.environ.get("AWS_PROFILE") or "default"
     if problem == "ProfileNotFound":
-        close = difflib.get_close_matches(name, known, n=3)
-        found = (
-            f"did you mean {' or '.join(map(repr, close))}?"
-            if close
-            else (f"there are {', '.join(known[:5])}." if known else "no AWS profiles are configured.")
+        others = f"Profiles are {', '.join(known[:5])}." if known else "No AWS profiles are configured."
+        raise CredentialsError(
+            f"No AWS profile {name!r} for {url}.",
+            location=url,
+            found=name,
+            expected=known,
+            next_step=did_you_mean(name, known, most=3) or others,
         )
-        raise CredentialsError(f"No AWS profile {name!r} for {url}; {found}")
-    raise CredentialsError(f"The AWS configuration files cannot be read for {url}: {problem}.")
+    raise CredentialsError(
+        f"The AWS configuration files cannot be read for {url}: {problem}.", location=url, found=problem
+    )
 
 
-def _source(public: Mapping[str, Any], url: str, session: Any | None = None) -> Any:
-    """Keys of the environment, or what botocore finds; None where there is nothing."""
+def _find_credentials(public: Mapping[str, Any], url: str, session: Any | None = None) -> Any:
+    """Return keys from the environment, or the credentials that botocore finds, or None."""
     return _environment_keys(public, url) or _resolve(
         session or _session(public.get("profile"), url), bool(public.get("instance_role")), url
     )
 
 
 def _environment_keys(public: Mapping[str, Any], url: str) -> Keys | None:
-    """The pair that the environment holds, if nothing else has a say in it."""
+    """Return the keys in the environment, None where profiles or an expiry time need botocore."""
     environment = os.environ
     access_key, secret_key = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
     if not access_key or not secret_key or environment.get("AWS_CREDENTIAL_EXPIRATION"):
@@ -338,11 +310,12 @@ def _environment_keys(public: Mapping[str, Any], url: str) -> Keys | None:
 
 
 def _keys(access_key: str, secret_key: str, token: str | None, url: str) -> Keys:
-    # The secret key is not sent, but an error of encoding it would hold it.
-    if _NOT_SENT.search(access_key + (token or "")) or _NOT_ENCODED.search(secret_key):
+    # The secret key is not sent, but a UnicodeEncodeError would contain it.
+    if _NOT_PRINTABLE.search(access_key + (token or "")) or _SURROGATE.search(secret_key):
         raise CredentialsError(
-            f"The credentials for {url} hold a character that no credentials have, such as a space or a line "
-            "break; check for what was copied along with them."
+            f"The credentials for {url} contain an invalid character, such as a space or a line break.",
+            location=url,
+            next_step="Check that nothing else was copied with them.",
         )
     return Keys(access_key, secret_key, token or None)
 
@@ -352,22 +325,24 @@ def _resolve(session: Any, instance_role: bool, url: str) -> Any:
 
     resolver = session.get_component("credential_provider")
     if not instance_role:
-        # The provider that asks 169.254.169.254.
+        # The provider that requests the instance metadata service at 169.254.169.254.
         resolver.remove("iam-role")
     problem = ""
     try:
         with unlogged():
             return resolver.load_credentials()
     except (BotoCoreError, ClientError, OSError, ValueError) as error:
-        # Their messages may quote the files they read.
+        # Their messages may quote the files that they read.
         problem = type(error).__name__
     raise CredentialsError(
-        f"The AWS credentials for {url} are incomplete or cannot be obtained ({problem}); check the "
-        "AWS_* variables and the profile."
+        f"The AWS credentials for {url} are incomplete or cannot be obtained ({problem}).",
+        location=url,
+        found=problem,
+        next_step="Check the AWS_* environment variables and the profile.",
     )
 
 
-def _renewed(source: Any, url: str) -> Any:
+def _refreshed(source: Any, url: str) -> Any:
     from botocore.exceptions import BotoCoreError, ClientError
 
     problem = ""
@@ -375,29 +350,31 @@ def _renewed(source: Any, url: str) -> Any:
         with unlogged():
             return source.get_frozen_credentials()
     except (BotoCoreError, ClientError, OSError, RuntimeError, ValueError) as error:
-        # A RuntimeError where what is renewed has expired again.
+        # botocore raises RuntimeError where the refreshed credentials have expired, too.
         problem = type(error).__name__
     raise CredentialsError(
-        f"The AWS credentials for {url} have expired and cannot be renewed ({problem}): log in again, or set "
-        "new ones."
+        f"The AWS credentials for {url} have expired and cannot be refreshed ({problem}).",
+        location=url,
+        found=problem,
+        next_step="Log in again, or set new ones.",
     )
 
 
 def _configured_region(session: Any | None) -> str | None:
-    """The region of the environment or profile."""
+    """Return the region of the environment or profile."""
     environment = os.environ
     default = session.get_config_variable("region") if session else environment.get("AWS_DEFAULT_REGION")
     return environment.get("AWS_REGION") or default
 
 
 def _configured_certificates(session: Any | None) -> bool | str:
-    """The path of the certificates that the environment or profile trusts; True for the machine's own."""
+    """Return the CA bundle of the environment or profile, True for the system's certificates."""
     found = session.get_config_variable("ca_bundle") if session else os.environ.get("AWS_CA_BUNDLE")
-    return os.path.expanduser(found) if found else True  # noqa: PTH111 (where there is no home, as it stands)
+    return os.path.expanduser(found) if found else True  # noqa: PTH111 (pathlib raises without a home directory)
 
 
 def _configured_endpoint(session: Any | None) -> str | None:
-    """The endpoint of the environment or profile, in botocore's order of precedence."""
+    """Return the endpoint of the environment or profile, in botocore's order of precedence."""
     environment = os.environ
     scoped = session.get_scoped_config() if session else {}
     ignored = environment.get(

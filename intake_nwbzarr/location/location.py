@@ -1,4 +1,4 @@
-"""The location of a session: a URL or path, its options and who asks, without showing secrets."""
+"""The location of a session: URL or path, storage options and identity, with secrets masked."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote
 from weakref import WeakValueDictionary
 
-from intake_nwbzarr.arguments import takes_storage_options
-from intake_nwbzarr.errors import LinkError, LocationError, OptionError
+from intake_nwbzarr.arguments import describe_value, invalid_argument, takes_storage_options
+from intake_nwbzarr.errors import LinkError, LocationError
 from intake_nwbzarr.location.credentials import Secrets, ambient_identity
-from intake_nwbzarr.location.options import OWN, canonical, checked_options, split_options
+from intake_nwbzarr.location.options import PACKAGE_OPTIONS, canonical, checked_options, split_options
 from intake_nwbzarr.location.urls import (
     PATH_SAFE,
     PLAIN,
@@ -31,7 +31,7 @@ from intake_nwbzarr.location.urls import (
     check_schemes,
     file_url,
     is_encodable,
-    normalise,
+    normalized,
     path_of,
     protocol_of,
     redact,
@@ -46,7 +46,8 @@ type Place = str | os.PathLike[str] | Location | Store
 _SIGNED = re.compile(r"[?&][^=&/]*(?:x-amz-|key|sig|token|secret|passw|cred|auth)[^=&/]*=", re.IGNORECASE)
 _LINKED_SCHEMES = frozenset({"file", "http", "https", "s3"})
 
-# What this process' user, or a pickle of theirs, has named: only that is opened for a Dataset's attributes.
+# Locations that the user of this process, or one of their pickles, has named: a Dataset's attributes can
+# reopen only these.
 MOST_KNOWN = 10_000
 _KNOWN: OrderedDict[tuple[str, str, str | None], Location] = OrderedDict()
 _STORES: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -54,24 +55,14 @@ _STORES: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 @dataclass(frozen=True)
 class Location:
-    """Where a session is stored; made by `locate`.
+    """The location of a session, as `locate` returns it: comparable, hashable, and without secrets."""
 
-    It pickles, compares and hashes; secrets are in none of its attributes.
-
-    Parameters
-    ----------
-    url
-        Canonical, without secrets and without a trailing slash: ``file:///data/a.nwb.zarr``,
-        ``https://host/a.nwb.zarr``, ``s3://bucket/a.nwb.zarr``, any fsspec URL, or ``store://…`` for an open
-        zarr Store.
-    options
-        The storage options that are no secrets, as JSON.
-    secrets
-        Names those that are; the process that was given them keeps them.
-    """
-
+    # Canonical, without secrets and without a trailing slash: file:///data/a.nwb.zarr, s3://bucket/a.nwb.zarr,
+    # any fsspec URL, or store://<id> for an open zarr Store.
     url: str
+    # Storage options that are not secrets, as JSON.
     options: str = "{}"
+    # A handle of those that are, which stay in the process that they were passed to.
     secrets: Secrets | None = None
     store: Any = field(default=None, compare=False, repr=False)
 
@@ -81,8 +72,10 @@ class Location:
     def __reduce__(self) -> tuple[Any, ...]:
         if self.store is not None and not self.option("ship_credentials"):
             raise LocationError(
-                f"{self.url} is an open zarr Store, which may hold secrets and stays in this process; give "
-                "its URL instead, or storage_options={'ship_credentials': True} to send it as it is."
+                f"{self.url} is an open zarr Store, which is not sent to other processes: it may contain "
+                "secrets.",
+                location=self.url,
+                next_step="Pass its URL instead, or storage_options={'ship_credentials': True} to send it.",
             )
         return _restore, (self.url, self.options, self.secrets, self.store)
 
@@ -90,66 +83,60 @@ class Location:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Location:
-        # Immutable; and a copy of an open store would be another store.
+        # Locations are immutable, and a copy of an open store would be another store.
         return self
 
     def __dask_tokenize__(self) -> tuple[str, str, str]:
-        return "intake_nwbzarr.Location", self.url, canonical(_without_own(self.public))
+        return "intake_nwbzarr.Location", self.url, canonical(_filesystem_options(self.public))
 
     @property
     def public(self) -> dict[str, Any]:
-        """The storage options that are no secrets."""
+        """The storage options that are not secrets."""
         return cast("dict[str, Any]", json.loads(self.options))
 
     def option(self, name: str) -> Any:
-        """One of them, None where it was not given."""
+        """Return one of the public storage options, None where it was not given."""
         return self.public.get(name)
 
     @property
     def scheme(self) -> str:
-        """``file``, ``http``, ``https``, ``s3``, ``store``, or one of fsspec's: of a chain, the first."""
+        """The URL scheme: ``file``, ``http``, ``https``, ``s3``, ``store`` or fsspec's (a chain's first)."""
         return self.url.partition("://")[0].partition("::")[0]
 
     @property
     def is_chain(self) -> bool:
-        """Whether the URL is one of fsspec's chains; ``::`` in a name makes none."""
+        """Whether the URL is an fsspec chain; a plain URL may have ``::`` in its path."""
         return self.scheme not in PLAIN and "::" in self.url
 
     @property
     def path(self) -> Path | None:
-        """The local path, None for anything that is not a local folder or file."""
+        """The local path, None for a location that is not on a local filesystem."""
         return Path(path_of(self.url)) if self.scheme == "file" else None
 
     @property
     def cache_key(self) -> Hashable:
-        """Location and identity: what is cached under it is never served to another identity."""
+        """A key of location and identity, so that cached data are never served to another identity."""
         ambient = None if self.scheme in {"file", "http", "https", "store", "memory"} else ambient_identity()
         return self.url, self.options, self.secrets, ambient
 
     @property
     def uncached(self) -> Location:
-        """The same, read without a chunk cache: for what must see the present state, or reads everything."""
+        """The same location without a chunk cache, to see the present state or to read everything."""
         public = self.public
-        left_out = {"chunk_cache", "consolidated", "revalidate"}
-        kept = {name: value for name, value in public.items() if name not in left_out}
+        dropped = {"chunk_cache", "consolidated", "revalidate"}
+        kept = {name: value for name, value in public.items() if name not in dropped}
         return self if kept == public else replace(self, options=canonical(kept))
 
     def read_consolidated(self, consolidated: bool | None) -> Location:
-        """The same, with another answer to whether its consolidated metadata are used; None leaves it.
-
-        Raises
-        ------
-        OptionError
-            When it is anything but True, False or None.
-        """
+        """Return the location with the option `consolidated`, which None leaves unchanged."""
         if not isinstance(consolidated, bool | None):
-            raise OptionError(f"consolidated must be True, False or None, not {consolidated!r:.80}.")
+            raise invalid_argument("consolidated", consolidated, "True, False or None")
         if consolidated is None:
             return self
         return _remember(replace(self, options=canonical(self.public | {"consolidated": consolidated})))
 
     def attributes(self) -> dict[str, str]:
-        """What a Dataset carries to find its way back: the URL, and the options that are no secrets."""
+        """Return the Dataset attributes from which `from_attributes` finds the location."""
         options = self.public
         if self.secrets is not None:
             options["credentials"] = self.secrets.handle
@@ -157,17 +144,10 @@ class Location:
 
     @classmethod
     def from_attributes(cls, attrs: Mapping[Any, Any]) -> Location:
-        """The inverse of `attributes`.
-
-        Attributes are data, and may come from somebody else's file, which must not choose what is opened
-        here, or with which credentials. They lead back only in a process that was given this very location,
-        with these options, by its user or by a pickle.
-
-        Raises
-        ------
-        LocationError
-            When the attributes name no location, or none that this process was given.
-        """
+        """Return the location that a Dataset's attributes name, if this process has opened it."""
+        # Attributes are data, possibly from an untrusted file, and must not choose what is opened or with
+        # which credentials. So only a location that the user or a pickle named here, with the same options,
+        # is returned.
         url, text = attrs.get("nwb_location"), attrs.get("nwb_storage_options", "{}")
         options: Any = None
         if isinstance(url, str) and isinstance(text, str):
@@ -176,7 +156,10 @@ class Location:
             except ValueError:
                 options = None
         if not isinstance(url, str) or not isinstance(options, dict):
-            raise LocationError("The attributes name no NWB file: nwb_location is missing or damaged.")
+            raise LocationError(
+                "The attributes do not name an NWB file: nwb_location or nwb_storage_options is missing or "
+                "not valid."
+            )
         handle = options.pop("credentials", None)
         known = _KNOWN.get((url, canonical(options), handle)) if isinstance(handle, str | None) else None
         if known is not None:
@@ -184,27 +167,18 @@ class Location:
         if (store := _STORES.get(url)) is not None:
             return locate(store, options)
         raise LocationError(
-            f"This Dataset says that it comes from {redact(url)}, which was not opened in this process; a "
-            "Dataset's attributes alone choose neither files nor credentials. If you trust them, open it "
-            f"with intake_nwbzarr.open_nwb({redact(url)!r}), or xarray.open_dataset(..., engine='nwbzarr'), "
-            "and the storage_options that it needs."
+            f"The attributes of this Dataset name {redact(url)}, which was not opened in this process. A "
+            "Dataset's attributes alone cannot choose which files or credentials are used.",
+            location=redact(url),
+            next_step="If you trust them, open the session with "
+            f"intake_nwbzarr.open_nwb({redact(url)!r}), or xarray.open_dataset(..., engine='nwbzarr'), and "
+            "the storage_options that it needs.",
         )
 
     def sibling(self, source: str) -> Location:
-        """Another file, named relative to this one, as external links do.
-
-        Parameters
-        ----------
-        source
-            ``"."`` is this file, ``"../raw.nwb.zarr"`` its neighbour; absolute paths and URLs as well.
-
-        Raises
-        ------
-        LinkError
-            When it is not under the folder that holds this file, unless the location was opened with
-            ``storage_options={"allow_external": True}``; even then a remote file reaches no local one, and
-            credentials stay with their own bucket or host.
-        """
+        """Return the location of the file that an external link's `source` names, relative to this one."""
+        # Only files below the parent folder, unless allow_external is set. Even then a remote file cannot
+        # link to a local one, and credentials are not sent to another bucket or host.
         if source in {"", "."}:
             return self
         base, path = split_url(self.url)
@@ -212,10 +186,18 @@ class Location:
         if target == path and elsewhere == base:
             return self
         if elsewhere is None or target is None:
-            raise LinkError(f"{self.url} links to {source!r}, which is no place that a file may link to.")
+            raise LinkError(
+                f"{self.url} links to {source!r}, which is not a valid target of an external link.",
+                location=self.url,
+                found=source,
+                expected="a relative path, or an https or s3 URL",
+            )
         if self.secrets is not None and "url" in (self.secrets.reveal() or {}):
             raise LinkError(
-                f"{self.url} links to {source!r}, and a chained URL with secrets leads to itself only."
+                f"{self.url} links to {source!r}: external links are not followed from a chained URL that "
+                "contains secrets.",
+                location=self.url,
+                found=source,
             )
         url = elsewhere + "/".join(["", *target]) if elsewhere != "file://" else "file:///" + "/".join(target)
         parent = path[:-1]
@@ -227,38 +209,40 @@ class Location:
             inside = Path(path_of(url)).resolve().is_relative_to(folder.resolve())
         if not inside and not self.option("allow_external"):
             raise LinkError(
-                f"{self.url} links to {source!r}, outside of the folder that holds it; open it with "
-                "storage_options={'allow_external': True} to follow such links."
+                f"{self.url} links to {source!r}, which is outside its parent folder.",
+                location=self.url,
+                found=source,
+                next_step="Pass storage_options={'allow_external': True} to follow such links.",
             )
         if elsewhere == base:
             return _remember(replace(self, url=url))
-        public = {name: value for name, value in self.public.items() if name in OWN}
+        public = {name: value for name, value in self.public.items() if name in PACKAGE_OPTIONS}
         return locate(url, public | ({"anon": True} if url.startswith("s3://") else {}))
 
 
 @takes_storage_options
 def locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
-    """Make a `Location` of whatever names one.
+    """Return the `Location` of a path, URL or store.
 
     Parameters
     ----------
     location
-        A local path, a URL (``https``, ``http``, ``s3``, or any that fsspec knows, chained ones included), a
-        ``.zip`` of a store at either, an open zarr Store, or a Location.
+        A local path, a URL (``https``, ``http``, ``s3``, or any that fsspec supports, including chained
+        URLs), a ``.zip`` file of a store at either, an open zarr Store, or a Location.
     storage_options
-        In s3fs' vocabulary: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
+        Named as in s3fs: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
         ``client_kwargs`` (``endpoint_url``, ``region_name``, ``verify``), ``requester_pays``, ``use_ssl``;
         ``headers`` for https; and ``verify``, ``instance_role``, ``addressing_style``, ``allow_external``,
         ``ship_credentials``, ``timeouts`` (see `intake_nwbzarr.location.options.Timeouts`), ``chunk_cache``
-        and ``revalidate`` (see `intake_nwbzarr.location.options`), ``consolidated`` (as the keyword of that
-        name).
+        and ``revalidate`` (see `intake_nwbzarr.location.options`), ``consolidated`` (as the keyword of
+        `xarray.open_dataset`).
 
     Raises
     ------
     LocationError
-        When the location or an option makes no sense.
+        When the location or a storage option is not valid.
     CredentialsError
-        When half a set of credentials, or two of them, are given.
+        When credentials are incomplete, or two identities are given.
 
     Examples
     --------
@@ -274,7 +258,11 @@ def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -
     options = checked_options(storage_options)
     if isinstance(location, Location):
         if options:
-            raise LocationError(f"{location} carries its own storage options; give the URL to use others.")
+            raise LocationError(
+                f"storage_options were passed together with a Location ({location}), which has its own.",
+                location=location,
+                next_step="Pass the URL instead of the Location to use other options.",
+            )
         return location
     if isinstance(location, os.PathLike):
         return _local(_checked_text(os.fsdecode(location)), options)
@@ -291,30 +279,32 @@ def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -
                 decoded if not os.path.lexists(rest) and os.path.lexists(decoded) else rest, options
             )
         case "http" | "https" as scheme:
-            url, hidden = canonical_http(location)
+            url, secret = canonical_http(location)
             check_page(url)
-            return _make(scheme, url, options, hidden)
+            return _make(scheme, url, options, secret)
         case "s3" | "s3a":
             return _s3(location.partition("://")[2], options)
         case "store":
             raise LocationError(
-                "The location names a zarr Store that was open at another time; give the store itself."
+                "A store:// URL names an open zarr Store of one process and cannot be opened.",
+                found=redact(location),
+                next_step="Pass the zarr Store itself.",
             )
         case _:
             return _fsspec(location, options)
 
 
 def _checked_text(location: str) -> str:
-    """A location that an operating system, a URL and a log can hold."""
+    """Return a location that operating systems, URLs and logs can represent."""
     if not location:
         raise LocationError("The location is empty.")
     if not is_encodable(location):
-        raise LocationError("The location holds a NUL character, or half of a character (a lone surrogate).")
+        raise LocationError("The location contains a NUL character or a lone surrogate.")
     return str(location)
 
 
 def _local(path: str, options: Mapping[str, Any]) -> Location:
-    path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symlinks, as a shell)
+    path = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (`..` before symbolic links, as in a shell)
     check_path(path)
     return _make("file", file_url(Path(path)), options)
 
@@ -327,17 +317,21 @@ def _s3(rest: str, options: Mapping[str, Any]) -> Location:
         options = {"key": unquote(name), "secret": unquote(password)} | dict(options)
     bucket, key = canonical_bucket(authority + slash + path)
     if _SIGNED.search(key):
-        raise LocationError(f"s3://{bucket} is given with a signed query; such links are https:// URLs.")
+        raise LocationError(
+            f"The s3:// URL of bucket {bucket} has a signed query.",
+            location=f"s3://{bucket}",
+            next_step="Presigned URLs begin with https://; pass that one.",
+        )
     return _make("s3", f"s3://{bucket}/{key}".rstrip("/"), options)
 
 
 def _fsspec(url: str, options: Mapping[str, Any]) -> Location:
     url = canonical_chain(url)
     check_schemes(url)
-    shown = redact(url)
-    hidden = {} if shown == url else {"url": url}
-    shown = shown.rstrip("/") if not shown.endswith("://") else shown
-    return _make("fsspec", shown, options, hidden)
+    public = redact(url)
+    secret = {} if public == url else {"url": url}
+    public = public.rstrip("/") if not public.endswith("://") else public
+    return _make("fsspec", public, options, secret)
 
 
 def _open_store(store: Any, options: Mapping[str, Any]) -> Location:
@@ -346,8 +340,9 @@ def _open_store(store: Any, options: Mapping[str, Any]) -> Location:
 
     if not isinstance(store, Store):
         raise LocationError(
-            f"Cannot open an object of type {type(store).__name__}; pass a path, a URL, a zarr Store or a "
-            "Location."
+            f"Cannot open {describe_value(store)}.",
+            found=describe_value(store),
+            next_step="Pass a path, a URL, a zarr Store or a Location.",
         )
     if isinstance(store, LocalStore):
         return _local(str(store.root), options)
@@ -360,16 +355,16 @@ def _open_store(store: Any, options: Mapping[str, Any]) -> Location:
 
 
 def _make(
-    scheme: str, url: str, options: Mapping[str, Any], hidden: Mapping[str, Any] | None = None
+    scheme: str, url: str, options: Mapping[str, Any], url_secrets: Mapping[str, Any] | None = None
 ) -> Location:
     public, secret = split_options(scheme, options, url)
-    values = secret | dict(hidden or {})
-    kept = Secrets.keep(values, ships=bool(public.get("ship_credentials"))) if values else None
-    return Location(url, canonical(public), kept)
+    values = secret | dict(url_secrets or {})
+    secrets = Secrets.keep(values, ships=bool(public.get("ship_credentials"))) if values else None
+    return Location(url, canonical(public), secrets)
 
 
 def _remember(location: Location) -> Location:
-    """Note that this process' user, or a pickle of theirs, named this location and chose its options."""
+    """Record that the user of this process, or one of their pickles, named this location."""
     if location.store is None:
         handle = location.secrets.handle if location.secrets is not None else None
         key = location.url, location.options, handle
@@ -381,22 +376,22 @@ def _remember(location: Location) -> Location:
 
 
 def _restore(url: str, options: str, secrets: Secrets | None, store: Any) -> Location:
-    import_module("intake_nwbzarr.accessor")  # a worker that receives something lazy has ds.nwb, too
+    import_module("intake_nwbzarr.accessor")  # registers ds.nwb where a worker unpickles lazy data
     if store is not None:
         _STORES[url] = store
     return _remember(Location(url, options, secrets, store))
 
 
-def _without_own(public: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in public.items() if name not in OWN}
+def _filesystem_options(public: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in public.items() if name not in PACKAGE_OPTIONS}
 
 
 def _resolve_source(
     location: Location, base: str, path: list[str], source: str
 ) -> tuple[str | None, list[str] | None]:
-    """Where a link's source leads, as (scheme and authority, parts); None for where no link may lead."""
+    """Return the target of an external link as (scheme and authority, path parts), None if not allowed."""
     remote = location.scheme in {"http", "https"}
-    # Next to a location of fsspec's, :: would begin another link of a chain.
+    # Beside an fsspec URL, :: would begin another link of the chain.
     chained = "::" in source and (
         location.scheme not in PLAIN or protocol_of(source) not in _LINKED_SCHEMES | {None}
     )
@@ -407,11 +402,11 @@ def _resolve_source(
         if scheme not in _LINKED_SCHEMES or (scheme == "file" and location.scheme != "file"):
             return None, None
         base, parts = split_url(_locate(redact(source)).url)
-        return base, normalise(parts)
+        return base, normalized(parts)
     if source.startswith("/"):
-        # An absolute path is one on the machine that wrote the file: it means something on a local disk only.
-        return ("file://", normalise(source.split("/"))) if location.scheme == "file" else (None, None)
+        # An absolute path is one of the machine that wrote the file, so it is valid on a local disk only.
+        return ("file://", normalized(source.split("/"))) if location.scheme == "file" else (None, None)
     parts = [quote(part, safe=PATH_SAFE) if remote else part for part in source.split("/")]
     if any(code in source.lower() for code in ("%2e", "%2f", "%5c", "%00")):
         return None, None
-    return base, normalise(path + parts)
+    return base, normalized(path + parts)

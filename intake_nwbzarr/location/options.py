@@ -1,8 +1,7 @@
-"""The `storage_options` and cache options of a location, checked."""
+"""Validation of `storage_options`: S3, HTTP and fsspec options, timeouts and the chunk cache."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -17,31 +16,31 @@ from urllib.parse import urlsplit
 from platformdirs import user_cache_path
 
 from intake_nwbzarr.arguments import local_path
-from intake_nwbzarr.errors import CacheError, CredentialsError, LocationError
+from intake_nwbzarr.errors import CacheError, CredentialsError, LocationError, did_you_mean
 from intake_nwbzarr.location.urls import is_encodable, redact
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long, and how often, a request is tried; given as ``storage_options={"timeouts": {...}}``.
+    """Timeouts and retries of requests, passed as ``storage_options={"timeouts": {...}}``.
 
     Parameters
     ----------
     connect
-        Seconds to reach the host.
+        Seconds to connect to the host.
     stall
-        Seconds without a single byte.
+        Seconds without receiving a byte.
     total
-        Seconds for a request with all its repetitions.
+        Seconds for a request, including all retries.
     session
-        Seconds for all requests to a session, together; no limit unless it is given. They count from when it
-        is opened in a process, and in one that reads it without opening it, as a dask worker does, from the
-        first request. What is under way when they are over, and what is asked for later, ends in a
-        `TransportError`, until the session is opened again, or nothing was asked of it for as long.
+        Seconds for all requests to a session together; no limit by default. They count from when the session
+        is opened in a process, or from the first request in a process that does not open it, such as a dask
+        worker. After that, current and later requests fail with a `TransportError`, until the session is
+        opened again or has been idle for as long.
     attempts
-        How often a request is sent at most.
+        How often a request is sent at most, including the first time.
     backoff
-        Seconds before the first repetition, about doubled before each further one.
+        Seconds before the first retry, about doubled before each further one.
     """
 
     connect: float = 5.0
@@ -52,8 +51,8 @@ class Timeouts:
     backoff: float = 0.25
 
 
-# Options of ours, meaningful for every location.
-OWN = frozenset(
+# Options of this package, valid for every location.
+PACKAGE_OPTIONS = frozenset(
     {"allow_external", "chunk_cache", "consolidated", "revalidate", "ship_credentials", "timeouts"}
 )
 S3_PUBLIC = frozenset(
@@ -61,13 +60,13 @@ S3_PUBLIC = frozenset(
     | {"use_ssl", "verify"}
 )
 S3_SECRET = frozenset({"key", "secret", "token"})
-_SWITCHES = frozenset(
+_BOOLEANS = frozenset(
     {"anon", "requester_pays", "instance_role", "use_ssl"}
     | {"allow_external", "consolidated", "ship_credentials"}
 )
-_AS_TEXT = {"true": True, "false": False}
+_BOOLEAN_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")
-# Those that hold further options; where they are text, somebody's dictionary was turned into it.
+# Options that are dictionaries; a string here was probably made from one by a catalog's template.
 _DICTIONARIES = frozenset({"client_kwargs", "config_kwargs", "headers", "s3", "timeouts"})
 _TEXTS = S3_SECRET | {"addressing_style", "endpoint_url", "profile", "region"}
 _S3_ALIASES = {
@@ -78,7 +77,7 @@ _S3_ALIASES = {
     "aws_session_token": "token",
     "region_name": "region",
 }
-# Tuning of fsspec's own machinery, which has no counterpart here: accepted and without effect.
+# Options that tune fsspec itself, accepted without effect.
 _TUNING = frozenset(
     {
         "asynchronous", "batch_size", "block_size", "cache_regions", "cache_type", "default_block_size",
@@ -88,7 +87,7 @@ _TUNING = frozenset(
 )  # fmt: skip
 # A month, in seconds.
 _LONGEST = 30 * 86400
-# Leaves of any other filesystem's options that say nothing worth hiding.
+# Options of other fsspec filesystems that are never secrets.
 _FSSPEC_PUBLIC = S3_PUBLIC | {
     "anon", "cache_storage", "check_files", "expiry_time", "fo", "mode", "project", "region_name",
     "same_names", "target_protocol",
@@ -96,63 +95,34 @@ _FSSPEC_PUBLIC = S3_PUBLIC | {
 
 
 def checked_options(given: object) -> dict[str, Any]:
-    """Storage options as a dictionary whose names, and those of the dictionaries in it, are text.
-
-    Raises
-    ------
-    LocationError
-        When they are not; no value is repeated.
-    """
+    """Return storage options as nested dictionaries with string keys."""
+    # Errors show types, never values: those may be secrets.
     if given is None:
         return {}
     if not isinstance(given, Mapping):
-        raise LocationError(
-            f"storage_options are a dictionary, such as {{'anon': True}}; found a {type(given).__name__}."
-        )
+        raise _not_allowed("storage_options", given, "a dictionary, such as {'anon': True}")
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if not isinstance(name, str):
-            raise LocationError(f"The names of storage options are text; found a {type(name).__name__}.")
+            raise _not_allowed("The names of storage options", name, "strings")
         if isinstance(value, Mapping):
             checked[str(name)] = checked_options(value)
             continue
         if value is not None and name in _DICTIONARIES:
-            raise LocationError(
-                f"The storage option {name!r} is a dictionary; found a {type(value).__name__}."
-            )
+            raise _not_allowed(f"The storage option {name!r}", value, "a dictionary")
         if not all(is_encodable(text) for text in (name, value) if isinstance(text, str)):
-            raise LocationError(
-                "A storage option holds a NUL character, or half of a character (a lone surrogate)."
-            )
+            raise LocationError("A storage option contains a NUL character or a lone surrogate.")
         checked[str(name)] = value
     return checked
 
 
 def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Storage options as (public, secret), in one vocabulary.
-
-    Parameters
-    ----------
-    scheme
-        ``file``, ``http``, ``https``, ``s3``, ``store``, or anything else for fsspec.
-    options
-        As `checked_options` gives them.
-    url
-        Redacted, for errors.
-
-    Raises
-    ------
-    LocationError
-        For an option that is unknown, or means nothing for this kind of location.
-    CredentialsError
-        For half a pair of keys.
-    """
-    own = _switches(
-        {name: value for name, value in options.items() if name in OWN and value is not None}, url
-    )
+    """Return checked storage options as (public, secret), with aliases resolved."""
+    options = {name: value for name, value in options.items() if value is not None}
+    own = _booleans({name: value for name, value in options.items() if name in PACKAGE_OPTIONS}, url)
     _check_timeouts(own.get("timeouts"), url)
-    own |= _caching(scheme, own.pop("chunk_cache", None), own.pop("revalidate", None), url)
-    rest = {name: value for name, value in options.items() if name not in OWN and value is not None}
+    own |= _cache_options(scheme, own.pop("chunk_cache", None), own.pop("revalidate", None), url)
+    rest = {name: value for name, value in options.items() if name not in PACKAGE_OPTIONS}
     match scheme:
         case "s3":
             public, secret = _split_s3(rest, url)
@@ -160,7 +130,8 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
             public, secret = _split_http(rest, url)
         case "file" | "store":
             # A catalog entry keeps `anon` when its path is changed to a local copy.
-            _refuse_unknown(set(rest) - _TUNING - {"anon"}, OWN, "a local folder or an open store", url)
+            unknown = set(rest) - _TUNING - {"anon"}
+            _refuse_unknown(unknown, PACKAGE_OPTIONS, "a local folder or an open store", url)
             public, secret = {}, {}
         case _:
             public = _public_leaves(rest)
@@ -168,28 +139,31 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
     return own | public, secret
 
 
-def _caching(scheme: str, chunk_cache: object, revalidate: object, url: str) -> dict[str, Any]:
-    """How copies are kept, where that was asked for."""
-    cache, again = cache_option(chunk_cache, url), revalidate_option(revalidate, url)
+def _cache_options(scheme: str, chunk_cache: object, revalidate: object, url: str) -> dict[str, Any]:
+    """Return the checked options `chunk_cache` and `revalidate`, as far as they were passed."""
+    cache, mode = cache_option(chunk_cache, url), revalidate_option(revalidate, url)
     if scheme == "file":
-        # A catalog entry keeps its options when its path is changed to a local copy, which needs no other.
+        # A catalog entry keeps its options when its path is changed to a local copy, which needs no cache.
         return {}
     if cache is not None and scheme not in {"http", "https", "s3"}:
         raise LocationError(
-            f"chunk_cache was given for {url}, and copies are kept of what is read over https and s3, where "
-            "an ETag tells versions apart; fsspec has caches of its own: simplecache::..."
+            f"The storage option chunk_cache is not valid for {url}: it needs ETags.",
+            location=url,
+            found=scheme,
+            expected=("http", "https", "s3"),
+            next_step="fsspec has caches of its own, such as simplecache::...",
         )
-    kept = {} if cache is None else {"chunk_cache": cache}
-    return kept if again is None else kept | {"revalidate": again}
+    checked = {} if cache is None else {"chunk_cache": cache}
+    return checked if mode is None else checked | {"revalidate": mode}
 
 
 def timeouts(public: Mapping[str, Any]) -> Timeouts:
-    """The timeouts that public options ask for."""
+    """Return the timeouts of public storage options."""
     return Timeouts(**public.get("timeouts", {}))
 
 
 def canonical(public: Mapping[str, Any]) -> str:
-    """Public options as JSON, equal for equal options."""
+    """Return public storage options as canonical JSON."""
     return json.dumps(public, sort_keys=True)
 
 
@@ -199,86 +173,89 @@ def _split_s3(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dic
     flat |= {name: value for name, value in options.items() if name not in {"client_kwargs", "config_kwargs"}}
     flat = {_S3_ALIASES.get(name, name): value for name, value in flat.items() if value is not None}
     known = S3_PUBLIC | S3_SECRET
-    _refuse_unknown(set(flat) - known - _TUNING, known | OWN, "S3", url)
-    flat = _switches(flat, url) | {name: _text(name, flat[name], url) for name in _TEXTS & set(flat)}
-    encrypted, trusted = flat.pop("use_ssl", True), _trust(flat.pop("verify", True), url)
-    public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False} | trusted
+    _refuse_unknown(set(flat) - known - _TUNING, known | PACKAGE_OPTIONS, "S3", url)
+    flat = _booleans(flat, url) | {name: _text(name, flat[name], url) for name in _TEXTS & set(flat)}
+    encrypted, verify = flat.pop("use_ssl", True), _verify_option(flat.pop("verify", True), url)
+    public = {name: flat[name] for name in S3_PUBLIC & set(flat) if flat[name] is not False} | verify
     if not encrypted:
         public["use_ssl"] = False
     if public.get("addressing_style", "auto") not in _STYLES:
-        raise LocationError(
-            f"The storage option addressing_style for {url} must be one of {', '.join(_STYLES)}."
-        )
+        raise _invalid("addressing_style", url, f"one of {', '.join(_STYLES)}")
     secret = {name: flat[name] for name in S3_SECRET & set(flat) if flat[name] != ""}
     if "endpoint_url" in public:
         public["endpoint_url"] = check_endpoint(public["endpoint_url"])
     if secret and not {"key", "secret"} <= set(secret):
         missing = sorted({"key", "secret"} - set(secret))
         raise CredentialsError(
-            f"The credentials for {url} are incomplete: {' and '.join(missing)} missing; give key and secret "
-            "together (and token, where they are temporary), or none to use a profile or the environment."
+            f"The credentials for {url} are incomplete: {' and '.join(missing)} missing.",
+            location=url,
+            expected=missing,
+            next_step="Pass key and secret together (and token, if they are temporary), or neither to use a "
+            "profile or the environment.",
         )
     if secret and (public.get("anon") or "profile" in public):
         raise CredentialsError(
-            f"Two identities were given for {url}: keys and {'anon' if public.get('anon') else 'a profile'}; "
-            "give one of them."
+            f"Two identities were passed for {url}: keys and {'anon' if public.get('anon') else 'profile'}.",
+            location=url,
+            next_step="Pass one of them.",
         )
     return public, secret
 
 
-def _switches(options: Mapping[str, Any], url: str) -> dict[str, Any]:
-    """The options, those that are true or false as such: a catalog's template gives them as text."""
-    switched = dict(options)
-    for name in _SWITCHES & set(options):
-        value = _AS_TEXT.get(f"{options[name]}".lower())
+def _booleans(options: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return options with the boolean ones parsed: catalog templates make strings of them."""
+    checked = dict(options)
+    for name in _BOOLEANS & set(options):
+        value = _BOOLEAN_TEXT.get(f"{options[name]}".lower())
         if value is None:
-            raise LocationError(f"The storage option {name} for {url} is neither true nor false.")
-        switched[name] = value
-    return switched
+            raise _invalid(name, url, "True or False")
+        checked[name] = value
+    return checked
 
 
 def _text(name: str, value: object, url: str) -> str:
-    # YAML makes a number of a key of digits.
+    # YAML parses a key of digits as a number.
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
-    raise LocationError(f"The storage option {name} for {url} is text; found a {type(value).__name__}.")
+    raise _not_allowed(f"The storage option {name} for {url}", value, "a string")
 
 
 def _split_http(options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if options.keys() & S3_SECRET:
         raise LocationError(
-            f"S3 keys were given for {url}, which is read over plain HTTP; use s3://bucket/key."
+            f"S3 keys were passed for {url}, which is read over plain HTTP.",
+            location=url,
+            next_step="Use a URL such as s3://bucket/key.",
         )
     client, known = options.get("client_kwargs", {}), {"headers", "verify", "ssl"}
     headers = (client.get("headers") or {}) | (options.get("headers") or {})
     others = (set(client) - known) | (set(options) - known - {"client_kwargs", "anon"} - _TUNING)
-    _refuse_unknown(others, OWN | known, "HTTP", url)
-    # aiohttp, which fsspec's HTTP is made of, calls it ssl, and others verify.
+    _refuse_unknown(others, PACKAGE_OPTIONS | known, "HTTP", url)
+    # The option is called ssl in aiohttp, which fsspec uses for HTTP, and verify in other libraries.
     flat = {**client, **options}
-    trusted = _trust(flat.get("verify", flat.get("ssl", True)), url)
+    verify = _verify_option(flat.get("verify", flat.get("ssl", True)), url)
     lines = {name: _text("headers", value, url) for name, value in headers.items()}
     if any("\r" in text or "\n" in text for pair in lines.items() for text in pair):
-        raise LocationError(f"A header given for {url} holds a line break.")
-    return trusted, {"headers": lines} if lines else {}
+        raise LocationError(f"A header for {url} contains a line break.", location=url)
+    return verify, {"headers": lines} if lines else {}
 
 
-def _trust(given: object, url: str) -> dict[str, Any]:
-    """The option `verify`, where it is not the default: False, or the path of what is trusted."""
-    value = _AS_TEXT.get(given.lower(), given) if isinstance(given, str) else given
+def _verify_option(given: object, url: str) -> dict[str, Any]:
+    """Return the option `verify` where it is not the default: False, or the path of trusted certificates."""
+    value = _BOOLEAN_TEXT.get(given.lower(), given) if isinstance(given, str) else given
     if value is None or value is True:
         return {}
     if value is False:
         return {"verify": False}
     if not isinstance(value, str | os.PathLike):
-        raise LocationError(
-            f"The storage option verify (or ssl) for {url} is True, False, or the path of a file or folder "
-            f"of certificates, not an object of type {type(value).__name__}."
+        raise _not_allowed(
+            f"The storage option verify (or ssl) for {url}", value, "True, False, or the path of certificates"
         )
     return {"verify": str(local_path(value, f"The storage option verify for {url}"))}
 
 
 def check_endpoint(endpoint: str) -> str:
-    """An endpoint without its trailing slash; refused where it is no URL or holds a password."""
+    """Return an endpoint URL without its trailing slash, if it is valid and has no password or query."""
     try:
         parts = urlsplit(endpoint)
         usable = parts.port != 0
@@ -292,7 +269,8 @@ def check_endpoint(endpoint: str) -> str:
         or parts.query
     ):
         raise LocationError(
-            "The endpoint_url must be http://host[:port] or https://host[:port], without a password or query."
+            "endpoint_url must be http://host[:port] or https://host[:port], without a password or query.",
+            expected="http://host[:port] or https://host[:port]",
         )
     return endpoint.rstrip("/")
 
@@ -303,13 +281,13 @@ def _public_leaves(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             if inner := _public_leaves(value):
                 public[name] = inner
-        elif name in _FSSPEC_PUBLIC and isinstance(value, bool | int | str) and _shows_nothing(str(value)):
+        elif name in _FSSPEC_PUBLIC and isinstance(value, bool | int | str) and _is_public(str(value)):
             public[name] = value
     return public
 
 
-def _shows_nothing(value: str) -> bool:
-    # `fo` is a URL, which may be a signed one.
+def _is_public(value: str) -> bool:
+    # The option `fo` is a URL, possibly a presigned one.
     return "@" not in value and redact(value) == value
 
 
@@ -319,8 +297,10 @@ def _check_timeouts(given: Mapping[str, Any] | None, url: str) -> None:
     names = [field.name for field in fields(Timeouts)]
     if not all(name in names and _is_time(name, value) for name, value in given.items()):
         raise LocationError(
-            f"The timeouts for {url} must be positive numbers for some of {', '.join(names)}; attempts is a "
-            "whole number."
+            f"The timeouts for {url} must be positive numbers for some of {', '.join(names)}; attempts must "
+            "be a whole number.",
+            location=url,
+            expected=names,
         )
 
 
@@ -334,15 +314,32 @@ def _refuse_unknown(names: set[str], known: frozenset[str], kind: str, url: str)
     if not names:
         return
     name = min(names)
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}."
-    # Somebody's secret may have taken the place of a name.
-    called = f"The storage option {name!r}" if close or name.islower() else "A storage option"
-    raise LocationError(f"{called} for {url} is not an option for {kind}; {hint}")
+    suggestion = did_you_mean(name, known)
+    # A secret may have been passed in place of a name.
+    shown = f"The storage option {name!r}" if suggestion or name.islower() else "A storage option"
+    raise LocationError(
+        f"{shown} for {url} is not an option for {kind}.",
+        location=url,
+        expected=sorted(known),
+        next_step=suggestion or f"Options are {', '.join(sorted(known))}.",
+    )
+
+
+def _invalid(name: str, url: str, expected: str) -> LocationError:
+    """Return the error for a storage option whose value may be a secret, and is not shown."""
+    return LocationError(
+        f"The storage option {name} for {url} must be {expected}.", location=url, expected=expected
+    )
+
+
+def _not_allowed(argument: str, given: object, expected: str) -> LocationError:
+    """Return the error for a storage option of the wrong type."""
+    found = f"an object of type {type(given).__name__}"
+    return LocationError(f"{argument} must be {expected}, not {found}.", found=found, expected=expected)
 
 
 DEFAULT_SIZE: Final = 10 * 10**9
-"""Bytes that a cache holds at most, unless another size is given."""
+"""Default size of a chunk cache in bytes."""
 
 SMALLEST: Final = 10**6
 
@@ -354,27 +351,9 @@ _FACTORS = {
 
 
 def cache_option(given: object, url: str) -> dict[str, Any] | None:
-    """The option `chunk_cache` in one form, which travels to other processes as it is.
-
-    Parameters
-    ----------
-    given
-        A folder; a number of bytes, or a text such as ``"2 GB"``, for a folder under the user's cache
-        directory; ``True`` for both by default; or ``{"folder": ..., "size": ...}``.
-    url
-        Redacted, for errors.
-
-    Returns
-    -------
-    dict or None
-        ``folder``, absolute, and ``size`` in bytes; what is not in it is the default. None for no cache.
-
-    Raises
-    ------
-    LocationError
-        When it is neither a folder nor a size.
-    """
-    value = _AS_TEXT.get(given.lower(), given) if isinstance(given, str) else given
+    """Return the option `chunk_cache` as a dictionary of `folder` and `size`, None for no cache."""
+    # A folder; a size in bytes or as a string such as "2 GB"; True for the defaults; or a dictionary.
+    value = _BOOLEAN_TEXT.get(given.lower(), given) if isinstance(given, str) else given
     match value:
         case False | None:
             return None
@@ -393,58 +372,42 @@ def cache_option(given: object, url: str) -> dict[str, Any] | None:
             if value.get("size") is not None:
                 option["size"] = _size(value["size"], url)
             return option
-    raise LocationError(
-        f"The storage option chunk_cache for {url} is neither a folder, nor a number of bytes, nor "
-        "{'folder': ..., 'size': ...}."
-    )
+    expected = "a folder, a size in bytes, True, False, or {'folder': ..., 'size': ...}"
+    raise _invalid("chunk_cache", url, expected)
 
 
 def revalidate_option(given: object, url: str) -> bool | None:
-    """The option `revalidate`: False never asks, None asks for the metadata, True for every object.
-
-    Raises
-    ------
-    LocationError
-        When it is neither True, False nor ``"metadata"``.
-    """
-    value = _AS_TEXT.get(given.lower(), given) if isinstance(given, str) else given
+    """Return the option `revalidate`: False for never, None for metadata only, True for every object."""
+    value = _BOOLEAN_TEXT.get(given.lower(), given) if isinstance(given, str) else given
     if value is True or value is False:
         return value
     if value is None or (isinstance(value, str) and value == "metadata"):
         return None
-    raise LocationError(f"The storage option revalidate for {url} must be 'metadata', True or False.")
+    raise _invalid("revalidate", url, "'metadata', True or False")
 
 
 def default_folder() -> Path:
-    """Where copies are kept unless a folder is given: in the user's cache directory.
-
-    Raises
-    ------
-    CacheError
-        When the user has no home.
-    """
+    """Return the default folder of the chunk cache, in the user's cache directory."""
     if sys.platform == "win32":
         return user_cache_path("intake-nwbzarr", appauthor=False)
     if sys.platform == "darwin":
-        return at_home("~/Library/Caches/intake-nwbzarr")
+        return expand_home("~/Library/Caches/intake-nwbzarr")
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification: a relative path is invalid and to be ignored.
-    return Path(base, "intake-nwbzarr") if Path(base).is_absolute() else at_home("~/.cache/intake-nwbzarr")
+    # The XDG specification says to ignore relative paths.
+    return (
+        Path(base, "intake-nwbzarr") if Path(base).is_absolute() else expand_home("~/.cache/intake-nwbzarr")
+    )
 
 
-def at_home(folder: str) -> Path:
-    """A folder with the home that it may begin with.
-
-    Raises
-    ------
-    CacheError
-        When there is no such home.
-    """
+def expand_home(folder: str) -> Path:
+    """Return a folder with a leading ``~`` expanded."""
     expanded = os.path.expanduser(folder)  # noqa: PTH111 (pathlib raises)
     if expanded.startswith("~"):
         raise CacheError(
-            f"The chunk cache cannot be kept in {folder}: there is no such home. Name another folder, by "
-            "storage_options={'chunk_cache': {'folder': ...}} or the variable XDG_CACHE_HOME."
+            f"The chunk cache folder {folder} is in a home directory that does not exist.",
+            found=folder,
+            next_step="Set another folder with storage_options={'chunk_cache': {'folder': ...}} or the "
+            "environment variable XDG_CACHE_HOME.",
         )
     return Path(expanded)
 
@@ -456,20 +419,27 @@ def _size(given: object, url: str) -> int:
     elif isinstance(given, str) and (match := _SIZE.fullmatch(given.strip())):
         size = float(match[1]) * _FACTORS[match[2].lower()]
     if not SMALLEST <= size < float("inf"):
+        expected = "at least 1 MB, as a number of bytes or a string such as '2 GB'"
         raise LocationError(
-            f"The size of the chunk cache for {url} must be a number of bytes, at least 1 MB, or a text such "
-            "as '2 GB'."
+            f"The size of the chunk cache for {url} must be {expected}.", location=url, expected=expected
         )
     return int(size)
 
 
 def _folder(given: object, url: str) -> str:
     if not isinstance(given, str | os.PathLike) or not os.fspath(given) or "\0" in str(given):
-        raise LocationError(f"The folder of the chunk cache for {url} must be the path of a folder.")
+        raise LocationError(
+            f"The folder of the chunk cache for {url} must be the path of a folder.",
+            location=url,
+            expected="a local path",
+        )
     text = str(os.fspath(given))
     if "://" in text:
         raise LocationError(
-            f"The folder of the chunk cache for {url} is a URL; it is a folder on this machine."
+            f"The folder of the chunk cache for {url} must be a local path, not a URL.",
+            location=url,
+            found="a URL",
+            expected="a local path",
         )
-    # Another process may work in another directory; a home is expanded where it is.
-    return text if text.startswith("~") else os.path.abspath(text)  # noqa: PTH100 (as a shell: `..` before links)
+    # Absolute, since another process may have another working directory; each expands "~" itself.
+    return text if text.startswith("~") else os.path.abspath(text)  # noqa: PTH100 (`..` before symbolic links)

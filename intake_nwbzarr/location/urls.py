@@ -1,8 +1,7 @@
-"""URLs and local paths: how they are read, checked and shown without secrets."""
+"""URLs and local paths: parsing, checks, and redaction of secrets."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
@@ -10,14 +9,14 @@ from pathlib import PurePath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
-from intake_nwbzarr.errors import LocationError, LocationNotFoundError
+from intake_nwbzarr.errors import LocationError, LocationNotFoundError, did_you_mean
 
 PLAIN = frozenset({"file", "local", "http", "https", "s3", "s3a", "store"})
-"""Schemes that need no fsspec: their URLs are never chains, whatever their paths hold."""
+"""Schemes that are opened without fsspec; their URLs are never chains, even with `::` in a path."""
 
-# The whole of a bucket's name; what is none is not echoed, it may be half of a password.
+# An S3 bucket name. Errors do not show other strings: they may be part of a password.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-# As botocore and s3fs take them, with slashes or colons between the parts of the resource.
+# As in botocore and s3fs, with slashes or colons between the parts of the resource.
 _ACCESS_POINT = re.compile(
     r"arn:(?P<partition>aws[a-z-]*):(?P<service>s3|s3-object-lambda|s3-outposts):(?P<region>[a-z0-9-]+):"
     r"(?P<account>\d{12}):(?:outpost[:/](?P<outpost>[A-Za-z0-9-]{1,63})[:/])?"
@@ -27,13 +26,13 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+._-]*://")
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)(://|::)")
 _DRIVE = re.compile(r"/[A-Za-z]:(?:[/\\]|$)")
 _USERINFO = re.compile(r"://[^/]*@")
-# Up to the next link of a chain.
+# A query or fragment, up to the next link of a chain.
 _QUERY = re.compile(r"[?#](?:(?!::[A-Za-z][A-Za-z0-9+.-]*(?:://|::)).)*", re.DOTALL)
-# A host with a colon that no port follows: most likely a password with a slash. ARNs have colons.
-_ODD_HOST = re.compile(r"://(?!arn:)[^/:\[]*:(?!\d+(?:/|::|$)|:|/)")
+# A host with a colon but no port number: probably a password with a slash in it. ARNs have colons.
+_HOST_WITHOUT_PORT = re.compile(r"://(?!arn:)[^/:\[]*:(?!\d+(?:/|::|$)|:|/)")
 _IPV6 = re.compile(r"(?<=://)\[([0-9A-Fa-f:.]+)\]")
-# What an address has and a path hardly: a colon and later an @, a colon before a slash, a query; //me@host.
-_LIKE_AN_ADDRESS = re.compile(
+# Typical of URLs and rare in paths: a colon and later an @, a colon before a slash, a query, //me@host.
+_LIKE_A_URL = re.compile(
     r":[^@]*@|[^/]{2}:[/\\]|\?.*=|^//[^/]*@|https?:?[/\\]+[^/\\]*@|(?:^|/)arn:aws", re.DOTALL
 )
 _DANDI = re.compile(r"(?:^|[/\\])dandi:", re.IGNORECASE)
@@ -44,20 +43,20 @@ _PAGES = re.compile(
 )
 _VIEWERS = re.compile(r"neurosift\.app|neuroglancer[a-z0-9.-]*")
 _DANDI_ZARR = re.compile(r"https?://api\.dandiarchive\.org/api/zarr/([0-9a-f-]{36})\b")
-_OF_DANDI = (
-    "A Zarr asset of DANDI is opened at https://dandiarchive.s3.amazonaws.com/zarr/{}/, which its metadata "
-    "name as contentUrl: see 'View asset metadata' beside the file on the page of the dandiset, or "
+_DANDI_ADVICE = (
+    "Open a Zarr asset of DANDI at https://dandiarchive.s3.amazonaws.com/zarr/{}/, the contentUrl in its "
+    "metadata: see 'View asset metadata' beside the file on the page of the dandiset, or "
     "https://api.dandiarchive.org/api/assets/<asset id>/."
 )
 
 
 def redact(url: str) -> str:
-    """A URL without userinfo, query and fragment, in every link of a chain."""
+    """Return a URL without userinfo, query and fragment, in every link of a chain."""
     return _QUERY.sub("", _USERINFO.sub("://", url))
 
 
 def protocol_of(text: str) -> str | None:
-    """The scheme of a URL, or of a chain's first link; None for what is a local path."""
+    """Return the scheme of a URL, or of the first link of a chain; None for a local path."""
     match = _PROTOCOL.match(text)
     if match is None:
         return None
@@ -68,30 +67,27 @@ def protocol_of(text: str) -> str | None:
     return scheme if is_chain and not os.path.lexists(text) else None
 
 
-def resembles_an_address(path: str) -> bool:
-    """Whether a local path, at which nothing is, looks like a mistyped URL: it may hold a password."""
-    return bool(_LIKE_AN_ADDRESS.search(path) or _DANDI.search(path)) and not os.path.lexists(path)
+def _is_mistyped_url(path: str) -> bool:
+    """Return whether a local path that does not exist looks like a mistyped URL, maybe with a password."""
+    return bool(_LIKE_A_URL.search(path) or _DANDI.search(path)) and not os.path.lexists(path)
 
 
 def check_path(path: str) -> None:
-    """Refuse a local path that is most likely a mistyped URL.
-
-    Raises
-    ------
-    LocationNotFoundError
-        Without an echo of the path.
-    """
-    if not resembles_an_address(path):
+    """Refuse a local path that is probably a mistyped URL, without showing it."""
+    if not _is_mistyped_url(path):
         return
-    advice = _OF_DANDI.format("<zarr id>") if _DANDI.search(path) else "URLs begin with https:// or s3://."
+    advice = (
+        _DANDI_ADVICE.format("<zarr id>") if _DANDI.search(path) else "URLs begin with https:// or s3://."
+    )
     raise LocationNotFoundError(
-        "Nothing is stored at the local path that was given, which looks like a mistyped URL and is not "
-        f"repeated here, because it may hold a password. {advice}"
+        "The local path does not exist. It looks like a mistyped URL, and is not shown because it may "
+        "contain a password.",
+        next_step=advice,
     )
 
 
 def is_encodable(text: str) -> bool:
-    """Whether an operating system can hold a text: local names may be any bytes, given as surrogates."""
+    """Return whether a string can be a file name: surrogates escape bytes that are not UTF-8."""
     try:
         return "\0" not in text and bool(text.encode("utf-8", "surrogateescape") or True)
     except UnicodeEncodeError:
@@ -99,63 +95,48 @@ def is_encodable(text: str) -> bool:
 
 
 def check_page(url: str) -> None:
-    """Refuse the address of a web page about a session.
-
-    Raises
-    ------
-    LocationError
-        With the way to the session's own address.
-    """
+    """Refuse the URL of a web page about a session."""
     host = urlsplit(url).hostname or ""
     if _PAGES.fullmatch(host):
         known = _DANDI_ZARR.match(url)
         raise LocationError(
-            f"{url} is a page or an answer of the DANDI archive, not a session. "
-            + _OF_DANDI.format(known[1] if known else "<zarr id>")
+            f"{url} is a page or an API response of the DANDI archive, not a session.",
+            location=url,
+            next_step=_DANDI_ADVICE.format(known[1] if known else "<zarr id>"),
         )
     if _VIEWERS.fullmatch(host):
         raise LocationError(
-            f"{url} is the page of a viewer, not a session; give the URL of the data that it shows."
+            f"{url} is the page of a viewer, not a session.",
+            location=url,
+            next_step="Pass the URL of the data that it shows.",
         )
 
 
 def canonical_chain(url: str) -> str:
-    """A URL of fsspec's with addresses of IPv6 in full, since ``::`` separates the links of a chain.
-
-    Raises
-    ------
-    LocationError
-        When a part of it may be a password in the wrong place.
-    """
-    url = _IPV6.sub(_in_full, url)
-    shown = redact(url)
-    if _ODD_HOST.search(shown):
+    """Return an fsspec URL with IPv6 addresses in full, since ``::`` separates the links of a chain."""
+    url = _IPV6.sub(_exploded, url)
+    public = redact(url)
+    if _HOST_WITHOUT_PORT.search(public):
         raise LocationError(
-            "The location has a host with a port that is no number; a / in a password is %2F."
+            "The location has a port that is not a number.", next_step="Write / in a password as %2F."
         )
-    last = shown.rpartition("::")[2]
+    last = public.rpartition("::")[2]
     if "://" not in last:
         check_path(last)
     return url
 
 
 def check_schemes(chain: str) -> None:
-    """Refuse a chain with a link whose scheme nobody knows.
-
-    Raises
-    ------
-    LocationError
-        With the closest scheme that is known.
-    """
+    """Refuse a chain with an unknown scheme, and suggest the closest known one."""
     links = redact(chain).split("::")
     for number, link in enumerate(links, 1):
         scheme, separator, rest = link.partition("://")
         if (separator or number < len(links)) and not _is_known(scheme):
-            raise _unknown(scheme, rest)
+            raise _unknown_scheme(scheme, rest)
 
 
-def is_misplaced(text: str) -> bool:
-    """Whether a location is so mistyped that any part of it may be a password; or no text at all."""
+def may_show_password(text: str) -> bool:
+    """Return whether a location is so mistyped that any part of it may be a password, or not encodable."""
     try:
         text.encode()
         match protocol_of(text):
@@ -179,56 +160,49 @@ def is_misplaced(text: str) -> bool:
 
 
 def canonical_http(url: str) -> tuple[str, dict[str, Any]]:
-    """An http(s) URL as (canonical and without secrets, its secrets: ``userinfo`` and ``query``)."""
+    """Return an http(s) URL as (canonical URL without secrets, secrets: ``userinfo`` and ``query``)."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        # What follows a host at once and holds an @ is the rest of a password; https://https://... is a slip.
-        cut = not parts.path and "@" in parts.query + parts.fragment
-        cut = cut or parts.netloc.endswith(":")
+        # A query or fragment with an @, right after the host, is the rest of a password. An empty port is
+        # that of https://https://...
+        mistyped = not parts.path and "@" in parts.query + parts.fragment
+        mistyped = mistyped or parts.netloc.endswith(":")
     except ValueError:
-        host, port, cut = None, None, False
-    if not host or not host.isprintable() or "\\" in url or cut:
-        # Not echoed: what is no host may be half of a password.
+        host, port, mistyped = None, None, False
+    if not host or not host.isprintable() or "\\" in url or mistyped:
+        # Not shown: an invalid host may be part of a password.
         raise LocationError(
-            "The location is not a URL: http:// or https:// needs a host, and a port is a number. In a "
-            "password, / is written %2F, ? is %3F, and # is %23."
+            "The location is not a valid URL: http:// and https:// need a host, and a port must be a number.",
+            next_step="In a password, write / as %2F, ? as %3F and # as %23.",
         )
     authority = (f"[{host}]" if ":" in host else host) + (f":{port}" if port is not None else "")
-    # A colon may stand in a path as it is; servers differ in whether they decode it.
+    # Colons are valid in a path, and not all servers decode %3A.
     path = re.sub("%3a", ":", quote(parts.path, safe=PATH_SAFE), flags=re.IGNORECASE).rstrip("/")
-    hidden: dict[str, Any] = {}
+    secret: dict[str, Any] = {}
     if parts.username is not None or parts.password is not None:
-        hidden["userinfo"] = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+        secret["userinfo"] = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     if parts.query:
-        hidden["query"] = parts.query
+        secret["query"] = parts.query
     scheme = parts.scheme.lower()
-    return f"{scheme}://{authority}{path}", hidden
+    return f"{scheme}://{authority}{path}", secret
 
 
 class AccessPoint(NamedTuple):
-    """What the ARN of an access point of S3 says of its requests.
+    """The parts of the ARN of an S3 access point that requests need."""
 
-    Parameters
-    ----------
-    region
-        Where it is, whatever else is configured.
-    service
-        Whose requests they are, in signatures.
-    prefix
-        What comes before the endpoint in its host's name.
-    host
-        The endpoint, unless another is given.
-    """
-
+    # Overrides the configured region.
     region: str
+    # The service name in signatures.
     service: str
+    # The part of the host name before the endpoint.
     prefix: str
+    # The default endpoint.
     host: str
 
 
 def access_point(bucket: str) -> AccessPoint | None:
-    """What stands in the place of a bucket, if that is an access point."""
+    """Return the access point that an ARN in place of a bucket names, None for a bucket."""
     match = _ACCESS_POINT.fullmatch(bucket)
     if match is None or (match["outpost"] is None) == (match["service"] == "s3-outposts"):
         return None
@@ -238,35 +212,31 @@ def access_point(bucket: str) -> AccessPoint | None:
     return AccessPoint(match["region"], match["service"], prefix, f"{service}.{match['region']}.{domain}")
 
 
-def canonical_bucket(place: str) -> tuple[str, str]:
-    """What follows ``s3://`` as (bucket or access point, key); the point's ARN has colons only.
-
-    Raises
-    ------
-    LocationError
-        When it begins with neither.
-    """
-    if not place.startswith("arn:"):
-        bucket, _, key = place.partition("/")
+def canonical_bucket(rest: str) -> tuple[str, str]:
+    """Return the rest of an ``s3://`` URL as (bucket or access point ARN with colons only, key)."""
+    if not rest.startswith("arn:"):
+        bucket, _, key = rest.partition("/")
         if _BUCKET.fullmatch(bucket):
             return bucket, key
         raise LocationError(
-            "An s3:// location is s3://bucket/key, and what follows s3:// here is no bucket's name; a key "
-            "pair goes into storage_options={'key': ..., 'secret': ...}."
+            "The location is not a valid s3://bucket/key URL: the bucket name is not valid.",
+            expected="s3://bucket/key",
+            next_step="Pass access keys as storage_options={'key': ..., 'secret': ...}.",
         )
-    match = _ACCESS_POINT.match(place)
+    match = _ACCESS_POINT.match(rest)
     arn = match[0].rstrip("/") if match is not None else ""
     if match is None or access_point(arn) is None:
         raise LocationError(
-            "The location is an ARN that cannot be opened; access points of a region, of an Outpost and of "
-            "Object Lambda can (s3://arn:aws:s3:us-west-2:123456789012:accesspoint/name/key). Multi-Region "
-            "access points cannot; give the name of a bucket, or of one region's access point."
+            "The location is an ARN that cannot be opened. Access points of a region, of an Outpost and of "
+            "Object Lambda can (s3://arn:aws:s3:us-west-2:123456789012:accesspoint/name/key), Multi-Region "
+            "access points cannot.",
+            next_step="Pass the name of a bucket, or an access point of one region.",
         )
-    return arn.replace("/", ":"), place[match.end() :]
+    return arn.replace("/", ":"), rest[match.end() :]
 
 
 def file_url(path: PurePath) -> str:
-    r"""A local path as a location's URL, its characters as they are.
+    r"""Return a local path as a ``file://`` URL, without percent-encoding.
 
     Examples
     --------
@@ -282,7 +252,7 @@ def file_url(path: PurePath) -> str:
 
 
 def path_of(url: str, *, windows: bool = os.name == "nt") -> str:
-    """The inverse of `file_url`, by the rules of this system.
+    """Return the local path of a ``file://`` URL, the inverse of `file_url`.
 
     Examples
     --------
@@ -302,15 +272,15 @@ def path_of(url: str, *, windows: bool = os.name == "nt") -> str:
 
 
 def split_url(url: str) -> tuple[str, list[str]]:
-    """A URL as (scheme and authority, parts of its path); of a chain, those of its last link."""
+    """Return a URL as (scheme and authority, path parts); of a chain, those of its last link."""
     parted = url.partition("://")
     start, separator, rest = parted if parted[0] in PLAIN else url.rpartition("://")
     authority, _, path = rest.partition("/")
     return f"{start}{separator}{authority}", [part for part in path.split("/") if part]
 
 
-def normalise(parts: list[str]) -> list[str] | None:
-    """Parts of a path without ``.`` and ``..``; None where it leads above its root."""
+def normalized(parts: list[str]) -> list[str] | None:
+    """Return path parts with ``.`` and ``..`` resolved, None where they lead above the root."""
     result: list[str] = []
     for part in parts:
         if part == "..":
@@ -323,26 +293,29 @@ def normalise(parts: list[str]) -> list[str] | None:
 
 
 def _is_known(protocol: str) -> bool:
-    """Whether fsspec, or a package that adds to it, has a filesystem of that name, installed or not."""
+    """Return whether fsspec or a package that extends it has a filesystem of that name, installed or not."""
     import fsspec
 
     return protocol in fsspec.registry or protocol in fsspec.available_protocols()
 
 
-def _unknown(scheme: str, rest: str) -> LocationError:
+def _unknown_scheme(scheme: str, rest: str) -> LocationError:
     import fsspec
 
     if scheme.lower() == "dandi":
-        return LocationError(f"dandi:// is not a scheme that can be opened. {_OF_DANDI.format('<zarr id>')}")
+        return LocationError(
+            "dandi:// URLs cannot be opened.", found=scheme, next_step=_DANDI_ADVICE.format("<zarr id>")
+        )
     known = ["https", "http", "s3", "file", *fsspec.available_protocols()]
-    close = difflib.get_close_matches(scheme.lower(), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "https, s3, file, and those of fsspec are."
+    advice = did_you_mean(scheme.lower(), known) or "Supported are https, s3, file and those of fsspec."
     if "://" in rest:
-        hint = "give the URL that follows it alone."
-    return LocationError(f"The location's scheme {scheme[:40]!r} is not known; {hint}")
+        advice = "Pass only the URL after it."
+    return LocationError(
+        f"Unknown URL scheme {scheme[:40]!r}.", found=scheme[:40], expected=known, next_step=advice
+    )
 
 
-def _in_full(match: re.Match[str]) -> str:
+def _exploded(match: re.Match[str]) -> str:
     try:
         return f"[{ipaddress.IPv6Address(match[1]).exploded}]"
     except ValueError:

@@ -17,9 +17,9 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.location.credentials import missing_here, unlogged
+from intake_nwbzarr.location.credentials import credentials_not_sent, unlogged
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.location.options import OWN
+from intake_nwbzarr.location.options import PACKAGE_OPTIONS
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, too_large
 from intake_nwbzarr.transport.request_log import record
@@ -217,9 +217,9 @@ def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
     """The URL and options as they were given."""
     given = location.secrets.reveal() if location.secrets is not None else {}
     if given is None:
-        raise CredentialsError(missing_here(location.url))
+        raise credentials_not_sent(location.url)
     options = given.get(
-        "options", {name: value for name, value in location.public.items() if name not in OWN}
+        "options", {name: value for name, value in location.public.items() if name not in PACKAGE_OPTIONS}
     )
     return given.get("url", location.url), dict(options)
 

@@ -19,7 +19,7 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.location.credentials import missing_here, s3_access
+from intake_nwbzarr.location.credentials import credentials_not_sent, s3_access
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.urls import access_point
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
@@ -62,7 +62,7 @@ class HttpTransport(Transport):
         super().__init__(location)
         given = location.secrets.reveal() if location.secrets is not None else {}
         if given is None:
-            raise CredentialsError(missing_here(location.url))
+            raise credentials_not_sent(location.url)
         self._headers: dict[str, str] = dict(given.get("headers", {}))
         if "userinfo" in given:
             self._headers["Authorization"] = "Basic " + b64encode(given["userinfo"].encode()).decode()

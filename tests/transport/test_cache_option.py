@@ -56,7 +56,7 @@ def test_a_relative_folder_is_that_of_the_process_that_named_it(
 
 
 @pytest.mark.parametrize("given", ["", "10", 999, -1, math.inf, math.nan, [], {"path": "x"}, "s3://bucket/x"])
-def test_an_option_that_means_nothing_is_an_error(given: Any) -> None:
+def test_an_invalid_option_is_an_error(given: Any) -> None:
     with pytest.raises(LocationError, match="chunk"):
         locate("https://example.org/a.nwb.zarr", {"chunk_cache": given})
     with pytest.raises(LocationError, match="revalidate"):
@@ -65,8 +65,10 @@ def test_an_option_that_means_nothing_is_an_error(given: Any) -> None:
 
 def test_a_filesystem_without_etags_has_no_such_cache(folder: Path) -> None:
     for place in ("memory://a.nwb.zarr", zarr.storage.MemoryStore()):
-        with pytest.raises(LocationError, match="simplecache"):
+        with pytest.raises(LocationError, match="needs ETags") as caught:
             locate(place, {"chunk_cache": folder})
+        assert caught.value.expected == ("http", "https", "s3")
+        assert "simplecache" in str(caught.value.next_step)
 
 
 def test_a_size_alone_means_the_users_cache_directory(

@@ -234,7 +234,7 @@ def test_a_query_that_belongs_to_one_object_is_refused_for_a_folder() -> None:
 
 
 def test_an_unknown_scheme_is_an_error() -> None:
-    with pytest.raises(LocationError, match="is not known"):
+    with pytest.raises(LocationError, match="Unknown URL scheme"):
         open_transport(locate("no-such-scheme://x/y"))
 
 
