@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from intake_nwbzarr.hierarchy import hierarchy as remembered
@@ -12,6 +13,10 @@ from intake_nwbzarr.kept import memory as remembering
 from intake_nwbzarr.transport import base as presence
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+
+# A busy machine is no reason to fail.
+hypothesis.settings.register_profile("without deadlines", deadline=None)
+hypothesis.settings.load_profile("without deadlines")
 
 CORPUS = Path(__file__).parent / "data" / "corpus"
 KINDS = ("ecephys", "icephys", "ophys")
