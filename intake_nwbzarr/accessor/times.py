@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +16,8 @@ from xarray.indexes import Index, PandasIndex
 
 from intake_nwbzarr.accessor.contents import ShownObject, is_time
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.arrays import lazy_variable
-from intake_nwbzarr.arrays.selection import Key, select
+from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
+from intake_nwbzarr.arrays.selection import Axes
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import RegularTimestamps, TimestampView
@@ -293,7 +292,7 @@ def seconds_variable(variable: xr.Variable, attributes: Mapping[Any, Any], what:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seconds:
+class _Seconds(Computed):
     """Seconds, converted from the datetimes that a selection reads."""
 
     source: xr.Variable
@@ -301,42 +300,18 @@ class _Seconds:
     what: str
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The source's."""
-        return self.source.shape
+    def sources(self) -> tuple[xr.Variable]:
+        """Return the datetimes."""
+        return (self.source,)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Always float64."""
+        """Return float64."""
         return _FLOAT
 
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """As the source is best read."""
-        preferred = self.source.encoding.get("preferred_chunks", {})
-        return tuple(preferred.get(dim, size) for dim, size in self.source.sizes.items())
-
-    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """The seconds of a selection."""
-        selection = select(key, self.shape)
-        axes = zip(self.source.dims, selection.axes, strict=True)
-        read = self.source.isel({dim: _as_key(positions) for dim, positions in axes}).values
-        return in_seconds(read, self.attributes, self.what).reshape(selection.final_shape)
-
-    async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Like `read`, for any event loop."""
-        return await asyncio.to_thread(self.read, key)
-
-    def __dask_tokenize__(self) -> Hashable:
-        from dask.base import tokenize
-
-        return ("Seconds", tokenize(self.source, self.attributes))
-
-
-def _as_key(positions: range | NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    if isinstance(positions, range) and positions.step > 0:
-        return slice(positions.start, positions.stop, positions.step)
-    return np.asarray(positions, np.intp)
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Return the seconds of a selection."""
+        return in_seconds(read_source(self.source, axes), self.attributes, self.what)
 
 
 @dataclass(frozen=True)

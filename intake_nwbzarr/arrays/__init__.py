@@ -1,11 +1,12 @@
 """Lazy arrays: the chunks a selection touches, fetched in one gather, decoded on threads, scaled."""
 
 from intake_nwbzarr.arrays.blocks import preferred_chunks
+from intake_nwbzarr.arrays.computed import Computed, ScaledArray, read_source, scaled
 from intake_nwbzarr.arrays.lazy import LazyArray, lazy_variable, xarray_dtype
-from intake_nwbzarr.arrays.scaled import ScaledArray, scaled
 from intake_nwbzarr.arrays.stored import Readable, StoredArray, read_many
 
 __all__ = [
+    "Computed",
     "LazyArray",
     "Readable",
     "ScaledArray",
@@ -13,6 +14,7 @@ __all__ = [
     "lazy_variable",
     "preferred_chunks",
     "read_many",
+    "read_source",
     "scaled",
     "xarray_dtype",
 ]

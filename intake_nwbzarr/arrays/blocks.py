@@ -6,7 +6,7 @@ from itertools import product
 from math import ceil, prod
 from typing import Final
 
-from intake_nwbzarr.arrays.scaled import ScaledArray
+from intake_nwbzarr.arrays.computed import ScaledArray
 from intake_nwbzarr.arrays.stored import Readable, StoredArray
 from intake_nwbzarr.limits import limits
 

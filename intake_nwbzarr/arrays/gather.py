@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import CHUNK_LIMIT, decode
 from intake_nwbzarr.arrays.layout import Layout
-from intake_nwbzarr.arrays.selection import Index, Selection, most_cells, outer, pieces
+from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import Sharding, Span, locate_chunks, parse_index, spans
 from intake_nwbzarr.bounds import MOST_CHUNKS
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
@@ -148,7 +148,7 @@ def _wants(reading: Reading) -> Iterator[tuple[tuple[int, ...], _Want]]:
     """What a reading wants of each chunk, with the coordinates of the stored object."""
     chunk_shape, sharding = reading.layout.chain.shape, reading.layout.sharding
     axes = (
-        list(pieces(positions, width))
+        list(chunk_projections(positions, width))
         for positions, width in zip(reading.selection.axes, chunk_shape, strict=True)
     )
     for parts in product(*axes):

@@ -1,4 +1,4 @@
-"""Outer selections, cut into the pieces that each lie within one cell of a regular grid."""
+"""Outer selections, and their projections onto the chunks of a regular grid."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ type Key = int | np.integer[Any] | slice | NDArray[Any] | Sequence[int] | Ellips
 type Index = slice | NDArray[np.intp]
 """A key made concrete: bounds checked, nothing negative but a slice's step."""
 
+type Axes = tuple[range | NDArray[np.intp], ...]
+"""The positions of an outer selection along every axis."""
 
-class Piece(NamedTuple):
+
+class ChunkProjection(NamedTuple):
     """The part of one axis's selection that lies within one cell of the grid."""
 
     cell: int
@@ -32,7 +35,7 @@ class Piece(NamedTuple):
 class Selection(NamedTuple):
     """A checked outer selection from an array."""
 
-    axes: tuple[range | NDArray[np.intp], ...]
+    axes: Axes
     """The positions wanted along every axis."""
     kept: tuple[bool, ...]
     """False for the axes indexed with a number, which the result does not have."""
@@ -107,6 +110,23 @@ def _positions(entry: Any, axis: int, length: int) -> range | NDArray[np.intp]:
     return np.where(positions < 0, positions + length, positions) if smallest < 0 else positions
 
 
+def as_key(positions: range | NDArray[np.integer[Any]]) -> Index:
+    """Return positions along an axis as a key: a slice where they are evenly spaced, which is read faster.
+
+    >>> as_key(range(4, -1, -2)), as_key(np.array([3, 5, 7])), as_key(np.array([5, 3]))
+    (slice(4, None, -2), slice(3, 8, 2), array([5, 3]))
+    """
+    if isinstance(positions, range):
+        stop = positions[-1] + (1 if positions.step > 0 else -1) if len(positions) else positions.start
+        return slice(positions.start, stop if stop >= 0 else None, positions.step)
+    if len(positions):
+        first = int(positions[0])
+        step = int(positions[1]) - first if len(positions) > 1 else 1
+        if step > 0 and bool(np.all(np.diff(positions) == step)):
+            return slice(first, int(positions[-1]) + 1, step)
+    return positions.astype(np.intp, copy=False)
+
+
 def most_cells(positions: range | NDArray[np.intp], width: int) -> int:
     """How many cells of `width` one axis's selection touches at most, without looking at each."""
     if not len(positions):
@@ -117,19 +137,19 @@ def most_cells(positions: range | NDArray[np.intp], width: int) -> int:
     return min(len(positions), int(max(ends)) // width - int(min(ends)) // width + 1)
 
 
-def pieces(positions: range | NDArray[np.intp], width: int) -> Iterator[Piece]:
-    """Cut one axis's selection by the cells of `width` that it touches, each cell once.
+def chunk_projections(positions: range | NDArray[np.intp], width: int) -> Iterator[ChunkProjection]:
+    """Divide one axis's selection by the cells of `width` that it touches, each cell once.
 
-    >>> list(pieces(range(3, 10, 2), 5))
-    [Piece(cell=0, inside=slice(3, 4, 2), outside=slice(0, 1, None)), \
-Piece(cell=1, inside=slice(0, 5, 2), outside=slice(1, 4, None))]
+    >>> list(chunk_projections(range(3, 10, 2), 5))
+    [ChunkProjection(cell=0, inside=slice(3, 4, 2), outside=slice(0, 1, None)), \
+ChunkProjection(cell=1, inside=slice(0, 5, 2), outside=slice(1, 4, None))]
     """
     if isinstance(positions, range):
-        return _pieces_of_range(positions, width)
-    return _pieces_of_array(positions, width)
+        return _projections_of_range(positions, width)
+    return _projections_of_array(positions, width)
 
 
-def _pieces_of_range(positions: range, width: int) -> Iterator[Piece]:
+def _projections_of_range(positions: range, width: int) -> Iterator[ChunkProjection]:
     ascending = positions if positions.step > 0 else positions[::-1]
     first, step, count = ascending.start, ascending.step, len(ascending)
     begin = 0
@@ -142,11 +162,11 @@ def _pieces_of_range(positions: range, width: int) -> Iterator[Piece]:
             outside = slice(begin, end)
         else:
             outside = slice(count - 1 - begin, count - 1 - end if end < count else None, -1)
-        yield Piece(cell, inside, outside)
+        yield ChunkProjection(cell, inside, outside)
         begin = end
 
 
-def _pieces_of_array(positions: NDArray[np.intp], width: int) -> Iterator[Piece]:
+def _projections_of_array(positions: NDArray[np.intp], width: int) -> Iterator[ChunkProjection]:
     cells = positions // width
     order = None
     if np.any(cells[1:] < cells[:-1]):
@@ -155,18 +175,8 @@ def _pieces_of_array(positions: NDArray[np.intp], width: int) -> Iterator[Piece]
     edges = [0, *(np.flatnonzero(np.diff(cells)) + 1).tolist(), len(cells)] if len(cells) else []
     for begin, end in pairwise(edges):
         cell = int(cells[begin])
-        inside = _as_slice(positions[begin:end] - cell * width)
-        yield Piece(cell, inside, slice(begin, end) if order is None else order[begin:end])
-
-
-def _as_slice(positions: NDArray[np.intp]) -> Index:
-    """Evenly ascending positions as a slice, which NumPy copies faster."""
-    if len(positions) == 1:
-        return slice(int(positions[0]), int(positions[0]) + 1)
-    step = int(positions[1] - positions[0])
-    if step > 0 and bool(np.all(np.diff(positions) == step)):
-        return slice(int(positions[0]), int(positions[-1]) + 1, step)
-    return positions
+        inside = as_key(positions[begin:end] - cell * width)
+        yield ChunkProjection(cell, inside, slice(begin, end) if order is None else order[begin:end])
 
 
 def outer(index: tuple[Index, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:

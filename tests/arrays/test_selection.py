@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake_nwbzarr.arrays.selection import outer, pieces, select
+from intake_nwbzarr.arrays.selection import chunk_projections, outer, select
 from intake_nwbzarr.errors import BoundsError
 
 
@@ -20,19 +20,19 @@ def axis_keys(draw, length):
 
 
 @given(st.data(), st.integers(0, 40), st.integers(1, 12))
-def test_the_pieces_of_a_selection_put_together_are_the_selection(data, length, width):
+def test_the_projections_of_a_selection_put_together_are_the_selection(data, length, width):
     key = data.draw(axis_keys(length))
     values = np.arange(length)
     expected = values[key]
     selection = select(key, (length,))
     out = np.full(selection.shape, -1)
     cells = []
-    for piece in pieces(selection.axes[0], width):
+    for projection in chunk_projections(selection.axes[0], width):
         cell = np.full(width, -2)
-        part = values[piece.cell * width : (piece.cell + 1) * width]
+        part = values[projection.cell * width : (projection.cell + 1) * width]
         cell[: len(part)] = part
-        out[piece.outside] = cell[piece.inside]
-        cells.append(piece.cell)
+        out[projection.outside] = cell[projection.inside]
+        cells.append(projection.cell)
     np.testing.assert_array_equal(out.reshape(selection.final_shape), expected)
     assert len(cells) == len(set(cells))
     assert set(cells) == set(np.unique(np.atleast_1d(expected) // width).tolist())
@@ -56,7 +56,7 @@ def test_a_key_that_does_not_fit_is_an_index_error(key):
 
 
 def test_steps_larger_than_a_cell_skip_cells():
-    assert [piece.cell for piece in pieces(range(0, 100, 30), 10)] == [0, 3, 6, 9]
+    assert [projection.cell for projection in chunk_projections(range(0, 100, 30), 10)] == [0, 3, 6, 9]
 
 
 def test_several_arrays_index_every_axis_on_its_own():

@@ -1,20 +1,100 @@
-"""Scaled arrays: stored values in the unit they were measured in, as NWB's TimeSeries defines it."""
+"""Lazy arrays that are computed from other arrays when a selection is read, such as scaled samples."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.gather import Reading, gather
-from intake_nwbzarr.arrays.selection import Index, Key, outer, select
-from intake_nwbzarr.arrays.stored import StoredArray, read_many
+from intake_nwbzarr.arrays.selection import Axes, Index, Key, as_key, outer, select
+from intake_nwbzarr.arrays.stored import Readable, StoredArray, read_many
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.loop import on_loop
+
+type Source = Readable | xr.Variable | NDArray[Any]
+"""What an array is computed from."""
+
+# Elements along an axis of a variable that says nothing about how it is best read.
+WIDTH = 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """Base class of lazy arrays that are computed from others: dataclasses with `sources` and `read_axes`.
+
+    A `Readable` that is small to pickle. Its token is made of its fields; shape, dtype and chunks are the
+    first source's, where a subclass does not say otherwise.
+    """
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Return the arrays that this one is computed from."""
+        return ()
+
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Compute the values at some positions along every axis, at least one along each."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the array's shape."""
+        return self.sources[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return the dtype of what is read."""
+        dtype: np.dtype[Any] = self.sources[0].dtype
+        return dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Return the shape of what is best read at once: the first source's, of another shape everything."""
+        if not self.sources or len(self.sources[0].shape) != len(self.shape):
+            return self.shape
+        source = self.sources[0]
+        if isinstance(source, xr.Variable):
+            return tuple(
+                max(1, min(width, size)) for width, size in zip(widths(source), self.shape, strict=True)
+            )
+        return source.shape if isinstance(source, np.ndarray) else source.chunks
+
+    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
+        """Compute a selection; see `StoredArray.read`."""
+        selection = select(key, self.shape)
+        if 0 in selection.shape:
+            return np.empty(selection.final_shape, self.dtype)
+        return self.read_axes(selection.axes).reshape(selection.final_shape)
+
+    async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
+        """Compute a selection on a thread, for any event loop."""
+        return await asyncio.to_thread(self.read, key)
+
+    def __dask_tokenize__(self) -> Hashable:
+        values = [getattr(self, field.name) for field in fields(self)]
+        return f"intake_nwbzarr.{type(self).__qualname__}", tokenize(*values)
+
+
+def read_source(source: Source, axes: Axes) -> NDArray[Any]:
+    """Read positions along every axis of an array that another one is computed from."""
+    key = tuple(map(as_key, axes))
+    if isinstance(source, xr.Variable):
+        values: NDArray[Any] = source[key].values
+        return values
+    return source[outer(key, source.shape)] if isinstance(source, np.ndarray) else source.read(key)
+
+
+def widths(variable: xr.Variable) -> tuple[int, ...]:
+    """Return how many elements of a variable are best read at once along each of its axes."""
+    preferred = variable.encoding.get("preferred_chunks", {})
+    return tuple(preferred.get(dim, min(size, WIDTH)) for dim, size in variable.sizes.items())
 
 
 def scaled(
@@ -61,12 +141,12 @@ class Factors:
     data: bytes
 
     def read(self) -> NDArray[Any]:
-        """The factors."""
+        """Return the factors."""
         return np.frombuffer(self.data)
 
 
 @dataclass(frozen=True)
-class ScaledArray:
+class ScaledArray(Computed):
     """A stored array times its factors plus its offset; made by `scaled`.
 
     Computed in float64 as pynwb does, ``data * (conversion * channel_conversion) + offset``, chunk by chunk
@@ -81,41 +161,36 @@ class ScaledArray:
     dtype_name: Literal["float64", "float32"]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The array's shape."""
-        return self.stored.shape
+    def sources(self) -> tuple[StoredArray]:
+        """Return the stored array."""
+        return (self.stored,)
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """Return the number of dimensions."""
         return self.stored.ndim
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """Return the number of elements."""
         return self.stored.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What `read` gives: float64, or float32 where that was asked for."""
+        """Return float64, or float32 where that was asked for."""
         return np.dtype(self.dtype_name)
 
     @property
-    def chunks(self) -> tuple[int, ...]:
-        """As the stored array's."""
-        return self.stored.chunks
-
-    @property
     def node(self) -> ArrayNode:
-        """As the stored array's."""
+        """Return the stored array's metadata."""
         return self.stored.node
 
-    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Read and scale a selection; see `StoredArray.read`."""
-        return read_many([(self, key)])[0]
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Read and scale a selection."""
+        return read_many([(self, tuple(map(as_key, axes)))])[0]
 
     async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Like `read`, for any event loop."""
+        """Read and scale a selection, for any event loop."""
         if isinstance(self.channel_conversion, StoredArray) and "_factors" not in self.__dict__:
             self.__dict__["_factors"] = self._scale_by(await self.channel_conversion.read_async())
         return (await on_loop(gather([self.reading(key)])))[0]
@@ -138,14 +213,6 @@ class ScaledArray:
     def _scale_by(self, channel_conversion: NDArray[Any]) -> NDArray[np.float64]:
         result: NDArray[np.float64] = self.conversion * channel_conversion.astype(np.float64)
         return result
-
-    def __dask_tokenize__(self) -> tuple[Hashable, ...]:
-        factors = self.channel_conversion
-        of_channels = (
-            factors.__dask_tokenize__() if isinstance(factors, StoredArray) else factors and factors.data
-        )
-        scale = self.conversion, self.offset, of_channels, self.channel_axis, self.dtype_name
-        return "intake_nwbzarr.ScaledArray", self.stored.__dask_tokenize__(), scale
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_factors"}
