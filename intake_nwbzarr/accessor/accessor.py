@@ -472,9 +472,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import pynwb
 
-    from intake_nwbzarr.accessor.peri_event.event_times import Events
+    from intake_nwbzarr.accessor.epochs import Epochs
+    from intake_nwbzarr.accessor.events import Events
     from intake_nwbzarr.accessor.plot.plots import Plots
-    from intake_nwbzarr.accessor.time.epochs import Epochs
     from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
     from intake_nwbzarr.accessor.times import Time
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import xarray as xr
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.accessor.peri_event.align import AlignMethod, Events, OnMissing
-    from intake_nwbzarr.accessor.time.epochs import Epochs
-    from intake_nwbzarr.accessor.time.resample import Times
+    from intake_nwbzarr.accessor.align import AlignMethod, Events, OnMissing
+    from intake_nwbzarr.accessor.epochs import Epochs
+    from intake_nwbzarr.accessor.resample import Times
     from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
     from intake_nwbzarr.accessor.times import Time
 
@@ -121,7 +121,7 @@ class AlongTime:
         >>> around.spike_counts.groupby("stim").mean().sizes["lag"]
         15
         """
-        from intake_nwbzarr.accessor.peri_event.align import align
+        from intake_nwbzarr.accessor.align import align
 
         return align(
             self._dataset,
@@ -272,7 +272,7 @@ class AlongTime:
         >>> ds.nwb.restrict(ds.trials_start_time[3], ds.trials_stop_time[3])  # doctest: +SKIP
         >>> ds.nwb.restrict("epochs", name="speed")  # doctest: +SKIP
         """
-        from intake_nwbzarr.accessor.time.restrict import restrict
+        from intake_nwbzarr.accessor.restrict import restrict
 
         return restrict(self._dataset, start, stop, name=name)
 
@@ -397,6 +397,6 @@ class AlongTime:
         --------
         >>> behavior = ds[["lick", "speed"]].nwb.resample_like(ds["ophys_series"], "linear")  # doctest: +SKIP
         """
-        from intake_nwbzarr.accessor.time.resample import resample_like
+        from intake_nwbzarr.accessor.resample import resample_like
 
         return resample_like(self._dataset, other, method, tolerance=tolerance)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from intake_nwbzarr.accessor.lags import checked_positive, sample_steps
 from intake_nwbzarr.accessor.peri_event.grid_samples import on_grid
-from intake_nwbzarr.accessor.peri_event.lags import checked_positive, sample_steps
 from intake_nwbzarr.accessor.peri_event.samples import METHODS, AlignMethod, Samples
 from intake_nwbzarr.accessor.peri_event.timed_samples import TimedSamples
 from intake_nwbzarr.accessor.times import TimeAxis

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.peri_event.lags import NEAR
+from intake_nwbzarr.accessor.lags import NEAR
 from intake_nwbzarr.accessor.peri_event.samples import AT_ONCE, AlignMethod, Floats, Positions, Taken
 from intake_nwbzarr.accessor.times import TimeAxis
 from intake_nwbzarr.indexes.timestamps import TimestampView

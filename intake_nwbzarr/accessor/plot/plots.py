@@ -10,7 +10,7 @@ import xarray as xr
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from intake_nwbzarr.accessor.peri_event.event_times import Events
+    from intake_nwbzarr.accessor.events import Events
     from intake_nwbzarr.accessor.times import Time
 
 

@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, several_labels
-from intake_nwbzarr.accessor.peri_event.event_times import Events, event_times, events_named
-from intake_nwbzarr.accessor.peri_event.lags import checked_window
+from intake_nwbzarr.accessor.events import Events, event_times, events_named
+from intake_nwbzarr.accessor.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import (
     ACCENT,
     INK,

@@ -10,7 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, find_object, several_labels, shown_objects
-from intake_nwbzarr.accessor.peri_event.lags import checked_positive
+from intake_nwbzarr.accessor.lags import checked_positive
 from intake_nwbzarr.accessor.plot.axes import INK, amount, axes_or_new, label_rows, with_units, without_frame
 from intake_nwbzarr.accessor.times import SessionTime, Time, session_times, stretch, with_seconds
 from intake_nwbzarr.errors import SelectionError

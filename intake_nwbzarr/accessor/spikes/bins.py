@@ -11,8 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.peri_event.lags import checked_positive, whole_bins
-from intake_nwbzarr.accessor.spikes.countable import Countable, countable
+from intake_nwbzarr.accessor.counts import Countable, countable
+from intake_nwbzarr.accessor.lags import checked_positive, whole_bins
 from intake_nwbzarr.accessor.spikes.counts import count_variable
 from intake_nwbzarr.accessor.spikes.units import ends_of_rows
 from intake_nwbzarr.accessor.times import Time, as_given, one_time

@@ -12,9 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import find_object, shown_columns, shown_objects
+from intake_nwbzarr.accessor.epochs import Epochs, EpochTable, epoch_table
 from intake_nwbzarr.accessor.inputs import ROW_TIMES, part_of
-from intake_nwbzarr.accessor.peri_event.values import missing_value, with_missing
-from intake_nwbzarr.accessor.time.epochs import Epochs, EpochTable, epoch_table
+from intake_nwbzarr.accessor.taken import missing_value, with_missing
 from intake_nwbzarr.accessor.time.window import Windows
 from intake_nwbzarr.accessor.times import seconds_variable, session_times
 from intake_nwbzarr.arrays import lazy_variable

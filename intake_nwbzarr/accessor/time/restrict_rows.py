@@ -12,7 +12,7 @@ from intake_nwbzarr.accessor.contents import Pair, ShownColumn, ShownObject
 from intake_nwbzarr.accessor.peri_event.runs import Runs
 from intake_nwbzarr.accessor.ragged import bounds_of_rows, each_row
 from intake_nwbzarr.accessor.ragged_bounds import divided_by
-from intake_nwbzarr.accessor.time.pieces import pieces_along
+from intake_nwbzarr.accessor.runs import pieces_along
 from intake_nwbzarr.accessor.time.window import Windows
 from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import SelectionError

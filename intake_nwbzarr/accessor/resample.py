@@ -10,7 +10,7 @@ from dask.base import tokenize
 from numpy.typing import ArrayLike
 from xarray.indexes import PandasIndex
 
-from intake_nwbzarr.accessor.peri_event.event_times import event_times
+from intake_nwbzarr.accessor.events import event_times
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
 from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times

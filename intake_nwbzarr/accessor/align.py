@@ -10,16 +10,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import find_object, shown_objects
+from intake_nwbzarr.accessor.counts import Countable, countable
+from intake_nwbzarr.accessor.events import Events, EventTimes, event_times, events_named
 from intake_nwbzarr.accessor.inputs import part_of
+from intake_nwbzarr.accessor.lags import bin_edges, checked_positive, checked_window
 from intake_nwbzarr.accessor.peri_event.bins import Bins
-from intake_nwbzarr.accessor.peri_event.event_times import Events, EventTimes, event_times, events_named
-from intake_nwbzarr.accessor.peri_event.lags import bin_edges, checked_positive, checked_window
 from intake_nwbzarr.accessor.peri_event.samples import AlignMethod, incomplete
 from intake_nwbzarr.accessor.peri_event.series_lags import SeriesLags, series_lags
-from intake_nwbzarr.accessor.peri_event.values import peri_event_variable
-from intake_nwbzarr.accessor.spikes.countable import Countable, countable
 from intake_nwbzarr.accessor.spikes.counts import count_variable
 from intake_nwbzarr.accessor.spikes.units import has_spikes
+from intake_nwbzarr.accessor.taken import peri_event_variable
 from intake_nwbzarr.accessor.times import TimeAxis, time_axes
 from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.errors import OptionError, SelectionError

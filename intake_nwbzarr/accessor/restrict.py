@@ -18,10 +18,10 @@ from intake_nwbzarr.accessor.contents import (
     shown_columns,
     shown_objects,
 )
+from intake_nwbzarr.accessor.epochs import Epochs, epoch_table
 from intake_nwbzarr.accessor.inputs import part_of
 from intake_nwbzarr.accessor.peri_event.runs import Runs
-from intake_nwbzarr.accessor.time.epochs import Epochs, epoch_table
-from intake_nwbzarr.accessor.time.pieces import pieces_of
+from intake_nwbzarr.accessor.runs import pieces_of
 from intake_nwbzarr.accessor.time.restrict_rows import restricted_rows
 from intake_nwbzarr.accessor.time.window import Windows, window_of
 from intake_nwbzarr.accessor.times import (
