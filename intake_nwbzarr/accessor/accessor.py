@@ -475,7 +475,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.accessor.epochs import Epochs
     from intake_nwbzarr.accessor.events import Events
     from intake_nwbzarr.accessor.plot.plots import Plots
-    from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
+    from intake_nwbzarr.accessor.resample import ResampleMethod
     from intake_nwbzarr.accessor.times import Time
 
 _UNNAMED = "data"

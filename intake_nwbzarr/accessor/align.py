@@ -1,8 +1,9 @@
-"""Peri-event alignment: series and spike counts around events."""
+"""Peri-event alignment (`ds.nwb.align`): series, and counts of spikes or events, around events."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -10,19 +11,24 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import find_object, shown_objects
-from intake_nwbzarr.accessor.counts import Countable, countable
+from intake_nwbzarr.accessor.counts import Countable, EventBins, count_variable, countable
 from intake_nwbzarr.accessor.events import Events, EventTimes, event_times, events_named
 from intake_nwbzarr.accessor.inputs import part_of
-from intake_nwbzarr.accessor.lags import bin_edges, checked_positive, checked_window
-from intake_nwbzarr.accessor.peri_event.bins import Bins
-from intake_nwbzarr.accessor.peri_event.samples import AlignMethod, incomplete
-from intake_nwbzarr.accessor.peri_event.series_lags import SeriesLags, series_lags
-from intake_nwbzarr.accessor.spikes.counts import count_variable
-from intake_nwbzarr.accessor.spikes.units import has_spikes
-from intake_nwbzarr.accessor.taken import peri_event_variable
+from intake_nwbzarr.accessor.lags import NEAR, bin_edges, checked_positive, checked_window, sample_steps
+from intake_nwbzarr.accessor.spikes import has_spikes
+from intake_nwbzarr.accessor.taken import (
+    METHODS,
+    AlignMethod,
+    Samples,
+    TimedSamples,
+    aligned_variable,
+    incomplete,
+    on_grid,
+)
 from intake_nwbzarr.accessor.times import TimeAxis, time_axes
 from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.errors import OptionError, SelectionError
+from intake_nwbzarr.indexes.timestamps import in_memory
 from intake_nwbzarr.mapping.model import free_name
 
 __all__ = ["AlignMethod", "Events", "OnMissing", "align"]
@@ -74,7 +80,7 @@ def align(
 
 
 def _time_axis(dataset: xr.Dataset) -> TimeAxis:
-    """The one time of a Dataset's series."""
+    """Return the one time of a Dataset's series."""
     axes = list(time_axes(dataset))
     if len(axes) == 1:
         return axes[0]
@@ -101,6 +107,60 @@ def _unused(value: Any, keyword: str, why: str) -> None:
         raise OptionError(f"{keyword}={value!r} {why}.")
 
 
+@dataclass(frozen=True)
+class SeriesLags:
+    """The lags of a series, and how its samples are found; made by `series_lags`."""
+
+    axis: TimeAxis  # the time of the series
+    rate: float  # lags per second
+    steps: NDArray[np.int64]  # the lags in units of 1 / rate, (lag,)
+    method: AlignMethod
+    gap: float  # the longest time between neighbouring samples that is bridged, in seconds
+
+    @property
+    def lags(self) -> NDArray[np.float64]:
+        """Return the lags in seconds, (lag,)."""
+        return self.steps / self.rate
+
+    def samples(self, times: NDArray[np.float64]) -> tuple[Samples, NDArray[np.float64] | None]:
+        """Return the samples around events, and how much later than each event the one at lag 0 is.
+
+        Of samples that are looked up one by one, there is no one number that says so: None.
+        """
+        series, backwards = self.axis.view, self.axis.backwards
+        if self.rate == self.axis.rate:
+            return on_grid(times, series, self.rate, self.steps, self.method, backwards=backwards)
+        bridged = self.gap * (1 + NEAR)
+        reach = {"nearest": bridged / 2, "ffill": bridged, "linear": np.inf}[self.method]
+        events = in_memory(times)
+        return TimedSamples(events, self.lags, series, backwards, self.method, reach, bridged), None
+
+
+def series_lags(
+    axis: TimeAxis,
+    window: tuple[float, float],
+    rate: float | None,
+    method: AlignMethod | None,
+    gap: float | None,
+) -> SeriesLags:
+    """Choose the lags of a series, and how its samples are found; check the keywords that say so."""
+    check_choice("method", method, (None, *METHODS))
+    if axis.rate is None and (rate is None or method is None):
+        raise OptionError(
+            f"The samples along {axis.dimension!r} are irregular: say at which rate= (per second) and by "
+            f"which method= ({', '.join(METHODS)}) they are to be taken."
+        )
+    wanted = axis.rate if rate is None else checked_positive(rate, "rate", "a number of lags per second")
+    assert wanted is not None  # noqa: S101 - for the type checker: of an irregular series it was given
+    if gap is not None:
+        gap = checked_positive(gap, "gap", "the longest time between samples that is bridged, in seconds")
+        if axis.rate is not None:
+            raise OptionError(f"gap={gap!r} means nothing for a regular series: it has no gaps.")
+    # Twice as far apart as they are asked for, irregular samples have one missing between them.
+    bridged = gap or (2 / wanted if axis.rate is None else np.inf)
+    return SeriesLags(axis, wanted, sample_steps(window, wanted), method or "nearest", bridged)
+
+
 def _align_series(
     dataset: xr.Dataset, chosen: SeriesLags, events: EventTimes, on_missing: OnMissing
 ) -> xr.Dataset:
@@ -117,9 +177,7 @@ def _align_series(
         events = _complete(events, incomplete(samples), on_missing, "samples in the recording")
         samples, offsets = chosen.samples(events.times)
     variables = {
-        name: peri_event_variable(
-            dataset.variables[name], along, (events.dimension, LAG), samples, whole=whole
-        )
+        name: aligned_variable(dataset.variables[name], along, (events.dimension, LAG), samples, whole=whole)
         for name in aligned
     }
     described = {"units": "s", "long_name": _LAG, "description": _LAG, "rate": chosen.rate}
@@ -139,11 +197,11 @@ def _align_counts(
     if counted.rows is not None:
         _check_dimensions([rows], events)
     observed = counted.observed()
-    bins = Bins(events.times, edges, None if observed is None else tuple(observed))
+    bins = EventBins(events.times, edges, None if observed is None else tuple(observed))
     if on_missing != "nan":
         unknown = bins.incomplete(len(counted.spikes))
         events = _complete(events, unknown, on_missing, "a time at which every unit was observed")
-        bins = Bins(events.times, edges, bins.observed)
+        bins = EventBins(events.times, edges, bins.observed)
     attributes = {**counted.attributes, "description": "number of events in each bin around the event"}
     dims = (rows, events.dimension, LAG)
     counts = count_variable(counted.spikes, bins, dims, attributes, whole=on_missing != "nan")
@@ -162,7 +220,7 @@ def _align_counts(
 
 
 def _complete(events: EventTimes, missing: NDArray[np.bool_], on_missing: OnMissing, what: str) -> EventTimes:
-    """The events of which nothing is missing, or an error that names the first one that is not."""
+    """Return the events of which nothing is missing, or raise an error that names the first other."""
     if on_missing == "raise" and missing.any():
         first = int(np.flatnonzero(missing)[0])
         raise SelectionError(
@@ -181,22 +239,10 @@ def _assembled(
     offsets: NDArray[np.float64] | None,
     coordinates: Mapping[Any, Any],
 ) -> xr.Dataset:
-    """The aligned variables with everything that is known along their dimensions.
+    """Return the aligned variables with everything that is known along their dimensions.
 
-    Parameters
-    ----------
-    rest
-        What the Dataset holds beside them.
-    variables
-        Along events and lags.
-    events
-        With their table's columns.
-    lags
-        The coordinate.
-    offsets
-        From each event to the sample at lag 0.
-    coordinates
-        Those that the Dataset had.
+    `rest` is what the Dataset holds beside them, `coordinates` are those that it had, `offsets` are from each
+    event to its sample at lag 0.
     """
     dims = {dimension for variable in variables.values() for dimension in variable.dims}
     others = dims - {events.dimension, LAG}
@@ -222,7 +268,7 @@ def _check_dimensions(dims: Iterable[Hashable], events: EventTimes) -> None:
 
 
 def _named_apart(events: EventTimes, names_taken: Iterable[Hashable]) -> xr.Dataset:
-    """The events' columns, those renamed that have a name or a dimension of what is aligned."""
+    """Return the events' columns, those renamed that have a name or a dimension of what is aligned."""
     taken = set(map(str, names_taken))
     names = {
         name: free_name(f"{events.dimension}_{name}", taken | set(map(str, events.columns.variables)))

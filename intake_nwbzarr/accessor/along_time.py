@@ -9,8 +9,7 @@ import xarray as xr
 if TYPE_CHECKING:
     from intake_nwbzarr.accessor.align import AlignMethod, Events, OnMissing
     from intake_nwbzarr.accessor.epochs import Epochs
-    from intake_nwbzarr.accessor.resample import Times
-    from intake_nwbzarr.accessor.time.resampled_array import ResampleMethod
+    from intake_nwbzarr.accessor.resample import ResampleMethod, Times
     from intake_nwbzarr.accessor.times import Time
 
 
@@ -201,7 +200,7 @@ class AlongTime:
         >>> units.nwb.bin(0.5).spike_counts.sel(unit=3).values
         array([0, 0, 1, 1, 1, 1, 2, 1, 0, 2, 1, 2, 0, 2, 0, 1, 1, 0, 0])
         """
-        from intake_nwbzarr.accessor.spikes.bins import bin_events
+        from intake_nwbzarr.accessor.counts import bin_events
 
         return bin_events(self._dataset, width, start=start, stop=stop, name=name, by=by)
 
@@ -315,7 +314,7 @@ class AlongTime:
         --------
         >>> speed.nwb.label(trials, "stim").data.groupby("stim").mean()  # doctest: +SKIP
         """
-        from intake_nwbzarr.accessor.time.label import label
+        from intake_nwbzarr.accessor.epochs import label
 
         return label(self._dataset, epochs, column, name=name)
 
@@ -325,7 +324,7 @@ class AlongTime:
 
         Without a series, with the first of its spikes, events and intervals; see `stop`.
         """
-        from intake_nwbzarr.accessor.time.span import span
+        from intake_nwbzarr.accessor.restrict import span
 
         return span(self._dataset)[0]
 
@@ -346,7 +345,7 @@ class AlongTime:
         --------
         >>> counts = units.nwb.bin(0.1, stop=speed.nwb.stop)  # doctest: +SKIP
         """
-        from intake_nwbzarr.accessor.time.span import span
+        from intake_nwbzarr.accessor.restrict import span
 
         return span(self._dataset)[1]
 

@@ -1,11 +1,13 @@
-"""What can be counted in a Dataset: the spikes of units, events of tables, intervals' starts, timestamps."""
+"""Counts of spikes, events, intervals and timestamps, in bins along time or around events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from math import prod
+from typing import Any, Final, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -14,80 +16,111 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
 from intake_nwbzarr.accessor.inputs import ROW_TIMES, event_time_of, part_of
-from intake_nwbzarr.accessor.spikes.trains import ragged_of
-from intake_nwbzarr.accessor.spikes.units import (
+from intake_nwbzarr.accessor.lags import checked_positive, whole_bins
+from intake_nwbzarr.accessor.runs import Runs, grouped, sliced
+from intake_nwbzarr.accessor.spikes import (
     EVENT_TIMES,
     SPIKE_TIMES,
     Spikes,
+    ascending,
+    ends_of_rows,
     has_spikes,
     observed_intervals,
+    ragged_of,
     unit_columns,
     unit_table,
 )
-from intake_nwbzarr.accessor.times import SessionTime, seconds_variable
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError
+from intake_nwbzarr.accessor.times import SessionTime, Time, as_given, one_time, seconds_variable
+from intake_nwbzarr.arrays import Computed, lazy_variable
+from intake_nwbzarr.arrays.blocks import target
+from intake_nwbzarr.arrays.selection import Axes
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.indexes import RegularTimeIndex
+from intake_nwbzarr.indexes.timestamps import TimestampView
+
+TIME: Final = "time"
 
 EVENT_COUNTS: Final = "event_counts"
 
 _WHAT: Final = "spikes, events, intervals and timestamps that can be counted"
 
 
+def bin_events(
+    dataset: xr.Dataset,
+    width: float,
+    *,
+    start: Time | None = None,
+    stop: Time | None = None,
+    name: str | None = None,
+    by: str | None = None,
+) -> xr.Dataset:
+    """Count events in bins; see `NWBAccessor.bin`."""
+    width = checked_positive(width, "width", "a number of seconds")
+    begin = 0.0 if start is None else one_time(start, "start", dataset.attrs)
+    end = None if stop is None else one_time(stop, "stop", dataset.attrs)
+    counted = countable(dataset, name, by)
+    # Where the last time is, no attribute says.
+    last = _last(counted) if end is None else None
+    end = (begin if last is None else last) if end is None else end
+    if stop is not None and end < begin:
+        raise OptionError(f"stop={as_given(stop)} is before the start, {begin!r} s.")
+    size = max(0, whole_bins(end - begin, width))
+    if size > sys.maxsize:
+        raise OptionError(
+            f"There would be {size:.2g} bins of {width:g} s; take wider ones, or an earlier stop."
+        )
+    index = RegularTimeIndex.from_rate(begin, 1 / width, size, TIME, attrs=_described(width))
+    rows = "row" if counted.rows is None else counted.rows
+    if rows == TIME:
+        raise OptionError(
+            f"What is counted lies along {TIME!r}, which the result needs for the bins; rename it, such as "
+            f"with .rename({{{TIME!r}: 'unit'}})."
+        )
+    attributes = {**counted.attributes, "description": "number of events in each bin"}
+    bins = TimeBins(index.view, last if counted.ascending else None)
+    counts = count_variable(counted.spikes, bins, (rows, TIME), attributes, whole=True)
+    table = counted.columns.drop_vars(TIME, errors="ignore").assign_coords(index.coordinates())
+    return table.assign({counted.name: counted.counted(counts)})
+
+
+def _last(counted: Countable) -> float | None:
+    """Return the last time of all rows, read from their ends where times ascend; None where there is none."""
+    spikes = counted.spikes
+    times = ends_of_rows(spikes) if counted.ascending else spikes.values.values
+    known = times[np.isfinite(times)]
+    return float(known.max()) if known.size else None
+
+
+def _described(width: float) -> dict[str, Any]:
+    return {
+        "units": "s",
+        "description": "left edge of each bin; a bin is [time, time + bin_width)",
+        "bin_width": width,
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Countable:
-    """Times to be counted, and what is known of them.
+    """Times to be counted, and what is known of them."""
 
-    Parameters
-    ----------
-    name
-        Of their counts: ``spike_counts`` or ``event_counts``, with what a flat Dataset puts before names.
-    spikes
-        The times, in one row or several.
-    rows
-        The dimension of the rows; None for one row without a dimension.
-    columns
-        What is known along the rows, as coordinates, with the Dataset's attributes.
-    attributes
-        Of the counts.
-    observed
-        What reads when each row was observed, (interval, 2) of each; it gives None where nothing says it.
-    ascending
-        Whether the last time of each row is its latest; if not, all times are one object's.
-    """
-
-    name: str
-    spikes: Spikes
-    rows: Hashable | None
-    columns: xr.Dataset
-    attributes: dict[str, Any]
+    name: str  # of their counts, with what a flat Dataset puts before names
+    spikes: Spikes  # the times, in one row or several
+    rows: Hashable | None  # the dimension of the rows; None for one row without a dimension
+    columns: xr.Dataset  # what is known along the rows, as coordinates, with the Dataset's attributes
+    attributes: dict[str, Any]  # of the counts
+    # Reads when each row was observed, (interval, 2) of each; None where nothing says it.
     observed: Callable[[], list[NDArray[np.float64]] | None] = lambda: None
-    ascending: bool = True
+    ascending: bool = True  # whether the last time of each row is its latest; else all are one object's
 
     def counted(self, counts: xr.Variable) -> xr.Variable:
-        """Counts, rows first, without the dimension of a single row."""
+        """Return counts, rows first, without the dimension of a single row."""
         return counts if self.rows is not None else counts.isel({counts.dims[0]: 0})
 
 
 def countable(dataset: xr.Dataset, name: str | None, by: str | None) -> Countable:
-    """Find what to count.
+    """Find what to count: what `name` says, the units with spike times, or the only thing there is.
 
-    Parameters
-    ----------
-    dataset
-        Flat, or of one object.
-    name
-        The table or series, or a column of times of a table. None for the units with spike times, or, where
-        there are none, for the only thing here that can be counted.
-    by
-        Of events and timestamps: the column of one value each that they are counted apart by.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When there is no such thing.
-    OptionError
-        When several would do and `name` does not say which, or it or `by` names what cannot be counted.
-    SelectionError
-        When spike times were selected along their own dimension, or one unit was selected as a scalar.
+    `by` is the column of one value each that events and timestamps are counted apart by.
     """
     shown = shown_objects(dataset)
     ragged = [each for each in shown if _ragged_times(dataset, each) is not None]
@@ -124,7 +157,7 @@ def countable(dataset: xr.Dataset, name: str | None, by: str | None) -> Countabl
 
 
 def _ragged_times(dataset: xr.Dataset, shown: ShownObject) -> str | None:
-    """A table's ragged column of times: the spikes of units, or each kind of events of a table of kinds."""
+    """Find a table's ragged column of times: the spikes of units, or the events of kinds."""
     if shown.kind != "table":
         return None
     return next((each for each in (SPIKE_TIMES, EVENT_TIMES) if ragged_of(dataset, shown, each)), None)
@@ -148,7 +181,7 @@ def _of_units(dataset: xr.Dataset, by: str | None) -> Countable:
 
 
 def _times(dataset: xr.Dataset, shown: ShownObject) -> str | SessionTime | None:
-    """When the events of an object were: a column of a table, the timestamps of an irregular series."""
+    """Find when the events of an object were: a table's column, the timestamps of an irregular series."""
     if shown.kind == "table":
         columns = shown_columns(dataset, shown)
         plain = {each.label: each.variable for each in columns if not each.bounds}
@@ -160,7 +193,7 @@ def _times(dataset: xr.Dataset, shown: ShownObject) -> str | SessionTime | None:
 def _named_column(
     dataset: xr.Dataset, shown: list[ShownObject], name: str | None
 ) -> tuple[ShownObject, str] | None:
-    """The column of times of a table, by the name of its variable."""
+    """Find the column of times of a table, by the name of its variable."""
     if not isinstance(name, str):
         return None
     for table in (each for each in shown if each.kind == "table" and name in each.variables):
@@ -199,7 +232,7 @@ def _of_events(
 
 
 def _kinds(dataset: xr.Dataset, shown: ShownObject, by: str, along: Hashable) -> tuple[str, NDArray[Any]]:
-    """What kind each event is of, and the name of that: of a table's column, or of a series' own values."""
+    """Return what kind each event is of, by a column or a series' own values, and the name of that."""
     if shown.kind == "table":
         columns = shown_columns(dataset, shown)
         labels = {each.label: each.variable for each in columns if not each.bounds}
@@ -213,3 +246,199 @@ def _kinds(dataset: xr.Dataset, shown: ShownObject, by: str, along: Hashable) ->
             f"{', '.join(map(repr, known)) or 'none'}."
         )
     return by, dataset.variables[name].values
+
+
+class Bins(Protocol):
+    """Bins that times are counted in, along one or several axes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return how many there are along each axis."""
+
+    def of_rows(self, rows: NDArray[Any]) -> Bins:
+        """Return the bins of some rows of what is counted, by position."""
+
+    def count(
+        self, trains: list[NDArray[np.float64]], axes: Sequence[NDArray[Any]], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Count the times of each row in some of the bins, by position along each axis: (row, ...)."""
+
+
+def count_variable(
+    spikes: Spikes,
+    bins: Bins,
+    dims: tuple[Hashable, ...],
+    attributes: dict[str, Any],
+    *,
+    whole: bool,
+) -> xr.Variable:
+    """Return counts along rows and bins: of dask where the times are, and lazy where they are not.
+
+    They are integers where every count is known, which `whole` says.
+    """
+    array = CountArray(spikes, bins, whole)
+    if spikes.values.chunks is not None:
+        return xr.Variable(dims, _of_dask(spikes, bins, array.dtype), attributes)
+    return lazy_variable(dims, array, attributes, cache=True)
+
+
+@dataclass(frozen=True, eq=False)
+class CountArray(Computed):
+    """Lazy counts: a selection reads the times of its rows, in one gather."""
+
+    spikes: Spikes  # of every row
+    bins: Bins
+    whole: bool  # whether every count is known
+
+    @property
+    def sources(self) -> tuple[xr.Variable]:
+        """Return the times."""
+        return (self.spikes.values,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the number of rows and of bins."""
+        return (len(self.spikes), *self.bins.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return int64, or float64 where counts may be missing."""
+        return np.dtype(np.int64 if self.whole else np.float64)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Return one row and all bins."""
+        return (1, *(max(1, size) for size in self.bins.shape))
+
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Count the times of a selection."""
+        rows, *places = (np.asarray(axis, np.int64) for axis in axes)
+        return self.bins.of_rows(rows).count(self.spikes.take(rows).trains(), places, self.dtype)
+
+
+def _of_dask(spikes: Spikes, bins: Bins, dtype: np.dtype[Any]) -> Any:
+    """Return a dask array of blocks that each are a group of rows."""
+    import dask.array as da
+
+    sizes = np.maximum(spikes.counts, max(prod(bins.shape), 1)) * dtype.itemsize
+    blocks = [_block(spikes.take(group), bins.of_rows(group), dtype) for group in grouped(sizes, target())]
+    return da.concatenate(blocks) if blocks else da.zeros((0, *bins.shape), dtype=dtype)  # type: ignore[no-untyped-call]
+
+
+def _block(spikes: Spikes, bins: Bins, dtype: np.dtype[Any]) -> Any:
+    import dask.array as da
+
+    shape = (len(spikes), *bins.shape)
+    found = sliced(spikes.values.data, spikes.starts, spikes.starts + spikes.counts)
+    values, runs = found or (da.zeros(0), Runs(np.zeros(1, np.int64), np.zeros(1, np.int64)))
+    return da.map_blocks(  # type: ignore[no-untyped-call]
+        partial(_counted, starts=spikes.starts, counts=spikes.counts, runs=runs, bins=bins, dtype=dtype),
+        values,
+        dtype=dtype,
+        chunks=tuple((length,) for length in shape),
+        new_axis=list(range(1, len(shape))),
+        meta=np.empty((0,) * len(shape), dtype),
+    )
+
+
+def _counted(
+    values: NDArray[Any],
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    runs: Runs,
+    bins: Bins,
+    dtype: np.dtype[Any],
+) -> NDArray[Any]:
+    begins = np.where(counts > 0, runs.places(starts), 0)
+    trains = [ascending(values[begin : begin + count]) for begin, count in zip(begins, counts, strict=True)]
+    return bins.count(trains, [np.arange(size) for size in bins.shape], dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class TimeBins:
+    """Bins one after the other: the next one begins where one ends."""
+
+    view: TimestampView  # where each begins
+    last: float | None = None  # the last time, by the ends of rows; None where nothing relies on that
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return how many there are."""
+        return (len(self.view),)
+
+    def of_rows(self, rows: NDArray[Any]) -> Self:  # noqa: ARG002 - the same for all
+        """Return the same bins."""
+        return self
+
+    def count(
+        self, trains: list[NDArray[np.float64]], axes: Sequence[NDArray[Any]], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Count times in some of the bins, (row, time); raise `SelectionError` where a row falls."""
+        (bins,) = axes
+        timestamps, samples = self.view.timestamps, self.view.samples_at(bins)
+        starts, stops = timestamps.at(samples), timestamps.at(samples + 1)
+        counts = np.zeros((len(trains), len(bins)), dtype)
+        for row, train in enumerate(trains):
+            if self.last is not None and len(train) and self.last < train[-1] < np.inf:
+                raise SelectionError(
+                    f"Times do not ascend: the last values of all rows are at most {self.last!r} s, and "
+                    f"{float(train[-1])!r} s is among the others, so bin() ended too early. Pass stop=."
+                )
+            counts[row] = np.searchsorted(train, stops) - np.searchsorted(train, starts)
+        return counts
+
+
+@dataclass(frozen=True, eq=False)
+class EventBins:
+    """Bins around events, and in which of them each unit was observed."""
+
+    times: NDArray[np.float64]  # of the events in seconds, (event,); NaN where an event has none
+    edges: NDArray[np.float64]  # of the bins in seconds from the event, (lag + 1,)
+    observed: tuple[NDArray[np.float64], ...] | None  # of each unit, (interval, 2); None: at all times
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the number of events and of lags."""
+        return len(self.times), len(self.edges) - 1
+
+    def of_rows(self, rows: NDArray[Any]) -> Self:
+        """Return the bins of some units, by position."""
+        if self.observed is None:
+            return self
+        return replace(self, observed=tuple(self.observed[row] for row in rows))
+
+    def count(
+        self, trains: list[NDArray[np.float64]], axes: Sequence[NDArray[Any]], dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
+        """Count ascending spike times, (unit, event, lag), with NaN in floats where they are not known."""
+        events, lags = axes
+        times = self.times[events][:, np.newaxis]
+        starts, stops = times + self.edges[lags], times + self.edges[lags + 1]
+        counts = np.empty((len(trains), *starts.shape), dtype)
+        for unit, train in enumerate(trains):
+            # Half-open: a spike at an edge is in the bin that begins there.
+            counts[unit] = np.searchsorted(train, stops) - np.searchsorted(train, starts)
+            if dtype.kind == "f":
+                counts[unit][~self._known(unit, starts, stops)] = np.nan
+        return counts
+
+    def incomplete(self, units: int) -> NDArray[np.bool_]:
+        """Return whether an event has bins in which some unit was not observed, (event,)."""
+        starts = self.times[:, np.newaxis] + self.edges[:-1]
+        stops = self.times[:, np.newaxis] + self.edges[1:]
+        missing = ~np.isfinite(self.times)
+        for unit in range(units if self.observed is not None else 0):
+            missing |= ~np.all(self._known(unit, starts, stops), axis=1)
+        return missing
+
+    def _known(self, unit: int, starts: NDArray[np.float64], stops: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return whether a unit was observed through whole bins."""
+        known = np.isfinite(starts)
+        if self.observed is None:
+            return known
+        intervals = self.observed[unit]
+        if not len(intervals):
+            return np.zeros_like(known)
+        place = np.searchsorted(intervals[:, 0], starts, side="right") - 1
+        observed: NDArray[np.bool_] = known & (place >= 0) & (stops <= intervals[place, 1])
+        return observed

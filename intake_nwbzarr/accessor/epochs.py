@@ -1,20 +1,26 @@
-"""Epochs that a caller gives: a table of intervals, in any of its forms, or pairs of times."""
+"""Epochs: tables of intervals or pairs of times that a caller gives, and the one that each sample lies in."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.inputs import as_dataset, named
+from intake_nwbzarr.accessor.contents import find_object, shown_columns, shown_objects
+from intake_nwbzarr.accessor.events import columns_named, stored_name
+from intake_nwbzarr.accessor.inputs import ROW_TIMES, as_dataset, named, part_of
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.accessor.times import in_seconds
+from intake_nwbzarr.accessor.taken import missing_value, with_missing
+from intake_nwbzarr.accessor.times import as_given, in_seconds, one_time, seconds_variable, session_times
+from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
+from intake_nwbzarr.arrays.selection import Axes
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
+from intake_nwbzarr.mapping.model import free_name
 
 type Epochs = xr.Dataset | xr.DataTree | pd.DataFrame | str | ArrayLike
 """A table with ``start_time`` and ``stop_time``, in any form or by its name; or pairs of times."""
@@ -24,60 +30,29 @@ EPOCH: Final = "epoch"
 
 _ENDS = ("start_time", "stop_time")
 
+RAGGED_TIMES: Final = ("spike_times", "event_times")
+"""The ragged columns of times: those of units, and of kinds of events."""
+
 
 @dataclass(frozen=True, eq=False)
 class EpochTable:
-    """Epochs that hold any time, ascending by their starts.
+    """Epochs that hold any time, ascending by their starts."""
 
-    Parameters
-    ----------
-    starts, stops
-        In seconds, (epoch,).
-    columns
-        Their table's columns of one value a row, by name in the file.
-    labels
-        Their ids, or positions.
-    rows
-        What one of them is called: the dimension of their table.
-    """
-
-    starts: NDArray[np.float64]
+    starts: NDArray[np.float64]  # in seconds, (epoch,)
     stops: NDArray[np.float64]
-    columns: Mapping[str, NDArray[Any]]
-    labels: NDArray[Any]
-    rows: Hashable
+    columns: Mapping[str, NDArray[Any]]  # of one value a row, by name in the file
+    labels: NDArray[Any]  # ids, or positions
+    rows: Hashable  # the dimension of their table
 
     def name(self, position: int) -> str:
-        """What an epoch is called in errors."""
+        """Return what an epoch is called in errors."""
         return f"{self.labels[position]} ({self.starts[position]} to {self.stops[position]} s)"
 
 
 def epoch_table(epochs: Epochs, dataset: xr.Dataset) -> EpochTable:
-    """Read epochs.
+    """Read epochs, of the session of `dataset`, by whose attributes datetimes are counted.
 
-    Parameters
-    ----------
-    epochs
-        A Dataset that has one table of intervals, a node, a DataFrame, pynapple's IntervalSet, the name of a
-        table in `dataset`, or an array of pairs of times, (epoch, 2).
-    dataset
-        What they are applied to, by whose attributes datetimes are counted.
-
-    Raises
-    ------
-    OptionError
-        When they are none of these, or a Dataset has several such tables.
-    NodeNotFoundError
-        When there is no such table, or it has no such columns.
-    SelectionError
-        When they hold no times.
-    SessionMismatchError
-        When they are of another session.
-
-    Warns
-    -----
-    MappingWarning
-        When epochs have no start, no stop, or stop before they start: they hold no time, and are left out.
+    Warns of epochs that have no start, no stop, or stop before they start: they hold no time.
     """
     if isinstance(epochs, str):
         epochs, _ = named(dataset, epochs, "tables of intervals")
@@ -114,19 +89,15 @@ def _of_table(table: xr.Dataset, attributes: Mapping[Any, Any]) -> EpochTable:
         column: variable.values
         for name, variable in table.variables.items()
         if variable.dims == (rows,) and "ragged_values" not in variable.attrs
-        for column in dict.fromkeys((str(name), _stored_name(str(name), variable)))
+        for column in dict.fromkeys((str(name), stored_name(str(name), variable)))
     }
     labels = table[rows].values if rows in table.coords else np.arange(len(starts))
     return EpochTable(starts, stops, columns, labels, rows)
 
 
 def _column(table: xr.Dataset, wanted: str) -> str:
-    """The variable that is a column of that name in the file, or, where nothing says it, here."""
-    found = [
-        str(name)
-        for name, variable in table.variables.items()
-        if _stored_name(str(name), variable) == wanted and "ragged_values" not in variable.attrs
-    ]
+    """Return the variable that is a column of that name in the file, or, where nothing says it, here."""
+    found = list(columns_named(table, wanted))
     if len(found) == 1:
         return found[0]
     if not found:
@@ -138,11 +109,6 @@ def _column(table: xr.Dataset, wanted: str) -> str:
         f"This Dataset has several tables of intervals, with {', '.join(map(repr, found))}: pass one of "
         'them, such as ds.nwb.intervals("trials"), or open it with group=.'
     )
-
-
-def _stored_name(name: str, variable: xr.Variable) -> str:
-    path = variable.attrs.get("nwb_path")
-    return name if path is None else str(path).rpartition("/")[2]
 
 
 def _of_pairs(given: Any, attributes: Mapping[Any, Any]) -> EpochTable:
@@ -162,3 +128,159 @@ def _of_pairs(given: Any, attributes: Mapping[Any, Any]) -> EpochTable:
     except SelectionError as error:
         raise OptionError(str(error)) from error
     return EpochTable(starts, stops, {}, np.arange(len(starts)), EPOCH)
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Times from one of `starts` on and before its stop, in seconds: half-open, ascending, and apart."""
+
+    starts: NDArray[np.float64]  # (window,)
+    stops: NDArray[np.float64]
+
+    @classmethod
+    def union(cls, starts: NDArray[np.float64], stops: NDArray[np.float64]) -> Self:
+        """Unite the times that are in any of several intervals, which are in any order and may overlap."""
+        return cls(*merged(np.column_stack([starts, stops])).T)
+
+    def holds(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which times lie within; NaN does not."""
+        return self.place(times) >= 0
+
+    def place(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the window that each time lies in, by position; -1 where there is none."""
+        place = np.searchsorted(self.starts, times, side="right") - 1
+        if not len(self.starts):
+            return place
+        return np.where((place >= 0) & (times < self.stops[place]), place, -1)
+
+    def overlaps(self, starts: NDArray[np.float64], stops: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return which intervals reach into one; one that does not end after it starts is an instant."""
+        ends = np.fmax(starts, stops)
+        # The first window that is not over when an interval starts is the one it reaches first.
+        first = np.searchsorted(self.stops, starts, side="right")
+        begins = np.append(self.starts, np.inf)[first]
+        return np.asarray(np.where(ends > starts, begins < ends, self.holds(starts)))
+
+
+def window_of(start: object, stop: object, attributes: Mapping[Any, Any]) -> Windows:
+    """Return the window between two times that a caller gives, the first before the second."""
+    ends = (("start", start), ("stop", stop))
+    first, last = (one_time(value, keyword, attributes, finite=False) for keyword, value in ends)
+    if not first < last:
+        raise OptionError(
+            f"start={as_given(start)} is not before stop={as_given(stop)}, so there is no time between them."
+        )
+    return Windows(np.array([first]), np.array([last]))
+
+
+def merged(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sort intervals, (interval, 2), and unite those that touch, without those that hold NaN."""
+    intervals = intervals.reshape(-1, 2)
+    intervals = intervals[~np.isnan(intervals).any(axis=1)]
+    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
+    if not len(intervals):
+        return intervals
+    reach = np.maximum.accumulate(intervals[:, 1])
+    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > reach[:-1]]))
+    last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
+    return np.column_stack([intervals[first, 0], reach[last]])
+
+
+def label(
+    dataset: xr.Dataset, epochs: Epochs, column: str | None = None, *, name: str | None = None
+) -> xr.Dataset:
+    """Label everything that has a time with the epoch it lies in; see `NWBAccessor.label`."""
+    table = epoch_table(epochs, dataset)
+    _check_apart(table)
+    values, word = _label_values(table, column)
+    if name is not None:
+        timed = [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
+        dataset = part_of(dataset, find_object(dataset, name, timed, "series and tables"))
+    found = dict(_times(dataset))
+    if isinstance(epochs, str):
+        found.pop(table.rows, None)
+    if not found:
+        raise SelectionError(
+            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: there is no series, event or spike with a "
+            "time here, so nothing can be labelled with the epoch it lies in."
+        )
+    attributes = {
+        "description": f"{word!r} of the epoch in which each one lies; missing outside of all epochs"
+    }
+    taken = set(map(str, (*dataset.variables, *dataset.dims)))
+    coordinates = {}
+    for dim, times in found.items():
+        source = seconds_variable(times, dataset.attrs, f"the times along {dim!r}")
+        array = EpochLabels(source, Windows(table.starts, table.stops), values)
+        own = word if len(found) == 1 else f"{str(dim).removesuffix('_time')}_{word}"
+        own = free_name(own, taken)
+        taken.add(own)
+        coordinates[own] = lazy_variable((dim,), array, attributes, cache=True)
+    return dataset.assign_coords(coordinates)
+
+
+def _check_apart(table: EpochTable) -> None:
+    """Refuse epochs that overlap: a sample in several of them has no one label."""
+    reach = np.maximum.accumulate(table.stops)
+    overlapping = np.flatnonzero(table.starts[1:] < reach[:-1])
+    if overlapping.size:
+        second = int(overlapping[0]) + 1
+        first = int(np.argmax(table.stops[:second]))
+        raise SelectionError(
+            f"{overlapping.size} epochs start before another has stopped, so samples would have several "
+            f"labels: the first are {table.name(first)} and {table.name(second)}. Select epochs that do not "
+            "overlap, such as those of one kind. (restrict() takes epochs that overlap.)"
+        )
+
+
+def _label_values(table: EpochTable, column: str | None) -> tuple[NDArray[Any], str]:
+    if column is None:
+        return table.labels, str(table.rows)
+    if not isinstance(column, str) or column not in table.columns:
+        known = ", ".join(map(repr, table.columns)) or "none"
+        raise NodeNotFoundError(
+            f"The epochs have no column {column!r:.100} of one value each; their columns are {known}."
+        )
+    return table.columns[column], column
+
+
+def _times(dataset: xr.Dataset) -> Iterator[tuple[Hashable, xr.Variable]]:
+    """Find the times along each dimension: of samples, events, intervals (their starts) and spikes."""
+    for time in session_times(dataset):
+        yield time.dim, dataset.variables[time.name]
+    for table in (each for each in shown_objects(dataset) if each.kind == "table"):
+        columns = shown_columns(dataset, table)
+        plain = {column.label: column.variable for column in columns if not column.bounds}
+        own = next((plain[wanted] for wanted in ROW_TIMES if wanted in plain), None)
+        if own is not None and dataset.variables[own].ndim == 1:
+            yield dataset.variables[own].dims[0], dataset.variables[own]
+        for column in columns:
+            values = dataset.variables[column.variable]
+            if column.bounds and column.label in RAGGED_TIMES and values.ndim == 1:
+                yield values.dims[0], values
+
+
+@dataclass(frozen=True, eq=False)
+class EpochLabels(Computed):
+    """Labels of the epochs that times lie in, lazy along the times."""
+
+    times: xr.Variable  # in seconds, along one dimension, as lazy as they are
+    epochs: Windows
+    values: NDArray[Any]  # what each epoch is labelled with, (epoch,)
+
+    @property
+    def sources(self) -> tuple[xr.Variable]:
+        """Return the times."""
+        return (self.times,)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return a dtype that holds what can be missing: of integers and booleans float64."""
+        return with_missing(self.values.dtype)
+
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Return the labels of a selection."""
+        place = self.epochs.place(np.asarray(read_source(self.times, axes), np.float64))
+        labels = np.full(place.shape, missing_value(self.dtype), self.dtype)
+        labels[place >= 0] = self.values[place[place >= 0]]
+        return labels

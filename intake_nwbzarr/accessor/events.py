@@ -23,28 +23,18 @@ type Events = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | ArrayLike
 
 @dataclass(frozen=True)
 class EventTimes:
-    """Events and what is known of them.
+    """Events and what is known of them."""
 
-    Parameters
-    ----------
-    dimension
-        The table's rows.
-    times
-        In seconds, (event,); NaN where an event has none.
-    columns
-        Everything along the events, as coordinates.
-    """
-
-    dimension: Hashable
-    times: NDArray[np.float64]
-    columns: xr.Dataset
+    dimension: Hashable  # the table's rows
+    times: NDArray[np.float64]  # in seconds, (event,); NaN where an event has none
+    columns: xr.Dataset  # everything along the events, as coordinates
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> EventTimes:
-        """Some of the events, by position."""
+        """Return some of the events, by position."""
         return EventTimes(self.dimension, self.times[chosen], self.columns.isel({self.dimension: chosen}))
 
     def name(self, position: int) -> str:
-        """What an event is called in errors."""
+        """Return what an event is called in errors."""
         label = ""
         if self.dimension in self.columns.coords:
             label = f" ({self.dimension} {self.columns[self.dimension].values[position]})"
@@ -52,16 +42,9 @@ class EventTimes:
 
 
 def events_named(dataset: xr.Dataset, events: Events | str, on: str | None) -> tuple[Events, str | None]:
-    """Events, and the column of their times, where they may be given by a name in a Dataset.
+    """Return events, and the column of their times, where they may be given by a name in a Dataset.
 
-    Raises
-    ------
-    OptionError
-        When `events` names a column, and so does `on`; as `named`.
-    NodeNotFoundError
-        When there is no table and no column of that name.
-    SessionMismatchError
-        When the events are of another session than the Dataset.
+    Raises `SessionMismatchError` where the events are of another session than the Dataset.
     """
     if not isinstance(events, str):
         check_same_session(dataset, events, "events")
@@ -73,31 +56,10 @@ def events_named(dataset: xr.Dataset, events: Events | str, on: str | None) -> t
 
 
 def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -> EventTimes:
-    """Read the times of events.
+    """Read the times of events, given in any of the forms that `align` takes.
 
-    Parameters
-    ----------
-    events
-        A Dataset of a table, or one that has a table among others, also as a node, a DataFrame or of
-        pynapple; the Dataset of an irregular series; a DataArray; an array.
-    on
-        The column of the times, by its name in the table or in the Dataset.
-    attributes
-        What datetimes are counted by if the events do not say it themselves.
-
-    Raises
-    ------
-    OptionError
-        When `on` is given for an array, or the events are not one-dimensional.
-    NodeNotFoundError
-        When the table has no such column.
-    SelectionError
-        When it has several, or one that is not of times.
-
-    Warns
-    -----
-    MappingWarning
-        When the events count from another time than what is aligned to them.
+    `on` is the column of the times, by its name in the table or in the Dataset; `attributes` say what
+    datetimes are counted by where the events do not. Warns of events that count from another time.
     """
     events = as_dataset(events)
     if isinstance(events, xr.Dataset):
@@ -126,15 +88,15 @@ def _labelled(times: NDArray[np.float64]) -> xr.Dataset:
 
 
 def _series_time(dataset: xr.Dataset) -> SessionTime | None:
-    """The time of the one irregular series that a Dataset without a table of events has."""
+    """Return the time of the one irregular series that a Dataset without a table of events has."""
     times = session_times(dataset)
-    if any(True for wanted in ROW_TIMES for _ in _named(dataset, wanted)):
+    if any(True for wanted in ROW_TIMES for _ in columns_named(dataset, wanted)):
         return None
     return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
 
 
 def _of_series(series: xr.Dataset, time: SessionTime, attributes: Mapping[Any, Any]) -> EventTimes:
-    """The samples of a series as events, with their values."""
+    """Return the samples of a series as events, with their values."""
     times = in_seconds(series.variables[time.name].values, attributes, f"the coordinate {time.name!r}")
     along = [
         name
@@ -208,11 +170,11 @@ def _not_one_dimension(found: str) -> OptionError:
 
 
 def _column(table: xr.Dataset, on: str | None) -> str:
-    """The variable with the times of a table's events."""
+    """Find the variable with the times of a table's events."""
     if on is not None and on in table.variables:
         return on
     for wanted in ROW_TIMES if on is None else (on,):
-        found = list(_named(table, wanted))
+        found = list(columns_named(table, wanted))
         if len(found) == 1:
             return found[0]
         if found:
@@ -232,10 +194,14 @@ def _column(table: xr.Dataset, on: str | None) -> str:
     )
 
 
-def _named(table: xr.Dataset, wanted: str) -> Iterator[str]:
-    """The variables that are a column of that name in the file, or, where nothing says it, here."""
+def columns_named(table: xr.Dataset, wanted: str) -> Iterator[str]:
+    """Find the variables that are a column of that name in the file, or, where nothing says it, here."""
     for name, variable in table.variables.items():
-        path = variable.attrs.get("nwb_path")
-        column = str(name) if path is None else str(path).rpartition("/")[2]
-        if column == wanted and "ragged_values" not in variable.attrs:
+        if stored_name(str(name), variable) == wanted and "ragged_values" not in variable.attrs:
             yield str(name)
+
+
+def stored_name(name: str, variable: xr.Variable) -> str:
+    """Return the name of a variable's column in the file; where nothing says it, the variable's."""
+    path = variable.attrs.get("nwb_path")
+    return name if path is None else str(path).rpartition("/")[2]

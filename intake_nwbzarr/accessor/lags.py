@@ -21,13 +21,7 @@ PICOSECONDS: Final = 12
 
 
 def checked_window(window: Any) -> tuple[float, float]:
-    """The two ends of a window, in seconds.
-
-    Raises
-    ------
-    OptionError
-        When they are not two finite numbers that ascend.
-    """
+    """Return the two ends of a window, in seconds: two finite numbers that ascend."""
     try:
         start, stop = map(number, window)
     except (TypeError, ValueError):
@@ -41,13 +35,7 @@ def checked_window(window: Any) -> tuple[float, float]:
 
 
 def checked_positive(value: Any, keyword: str, meaning: str) -> float:
-    """A keyword's positive finite number.
-
-    Raises
-    ------
-    OptionError
-        When it is none.
-    """
+    """Return a keyword's positive finite number."""
     found = number(value)
     if found is None or not (isfinite(found) and found > 0):
         raise OptionError(f"{keyword}={value!r} means nothing here; it is {meaning}, more than zero.")
@@ -55,17 +43,10 @@ def checked_positive(value: Any, keyword: str, meaning: str) -> float:
 
 
 def sample_steps(window: tuple[float, float], rate: float) -> NDArray[np.int64]:
-    """The samples of a window, counted from the one at the event: k for which ``a <= k / rate < b``.
+    """Return the samples of a window, counted from the one at the event: k for which ``a <= k / rate < b``.
 
     A window's end within a millionth of a sample is on it.
 
-    Raises
-    ------
-    OptionError
-        When no sample is in the window.
-
-    Examples
-    --------
     >>> len(sample_steps((-0.5, 1.0), 30000.0)), sample_steps((-0.1, 0.3), 10.0)
     (45000, array([-1,  0,  1,  2]))
     """
@@ -80,14 +61,9 @@ def sample_steps(window: tuple[float, float], rate: float) -> NDArray[np.int64]:
 
 
 def bin_edges(window: tuple[float, float], width: float) -> NDArray[np.float64]:
-    """The edges of a window's bins, in seconds from the event: a, a + width, ..., of whole bins only.
+    """Return the edges of a window's bins, in seconds from the event: a, a + width, ..., of whole bins only.
 
     Rounded to picoseconds, so that -0.5 + 6 * 0.05 is -0.2.
-
-    Raises
-    ------
-    OptionError
-        When not one bin fits.
     """
     start, stop = window
     count = whole_bins(stop - start, width)
@@ -101,10 +77,8 @@ def bin_edges(window: tuple[float, float], width: float) -> NDArray[np.float64]:
 
 
 def whole_bins(duration: float, width: float) -> int:
-    """How many bins fit, the last of which may be short by a millionth.
+    """Return how many bins fit, the last of which may be short by a millionth.
 
-    Examples
-    --------
     >>> whole_bins(0.3, 0.1), whole_bins(0.29, 0.1)
     (3, 2)
     """

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
-from intake_nwbzarr.accessor.spikes.trains import SPIKE_TIMES, ragged_of, rows_of, spikes_of
+from intake_nwbzarr.accessor.spikes import SPIKE_TIMES, ragged_of, rows_of, spikes_of
 from intake_nwbzarr.accessor.times import SessionTime, event_time, in_seconds, seconds_variable, session_times
 from intake_nwbzarr.errors import MissingPackageError, SelectionError, warn_caller
 from intake_nwbzarr.mapping.assembly import safe_name

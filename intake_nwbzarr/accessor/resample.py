@@ -1,29 +1,40 @@
-"""One series on another's time: what is asked for, and what the result is made of."""
+"""Series on another series' time (`ds.nwb.resample_like`): samples, values between them, or means."""
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 from dask.base import tokenize
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.accessor.events import event_times
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.accessor.time.resampled_array import ResampledArray, ResampleMethod
+from intake_nwbzarr.accessor.taken import TakenArray, TimedSamples, values_of, with_missing
 from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times
 from intake_nwbzarr.arguments import check_choice
-from intake_nwbzarr.arrays import lazy_variable
+from intake_nwbzarr.arrays import Computed, lazy_variable
+from intake_nwbzarr.arrays.computed import WIDTH
+from intake_nwbzarr.arrays.selection import Axes, as_key
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
 from intake_nwbzarr.indexes.index import LazyTimeIndex
+from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, cut
 
-__all__ = ["ResampleMethod", "resample_like"]
+type ResampleMethod = Literal["nearest", "ffill", "linear", "mean"]
+"""How `resample_like` makes a value at a time at which there is no sample."""
 
 type Times = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | ArrayLike
 """A series, also as a node, as a DataFrame or of pynapple, or times."""
+
+# Decoded bytes of a series that are averaged at once.
+_AT_ONCE = 64 * 2**20
 
 _SECONDS = frozenset({"s", "sec", "second", "seconds"})
 
@@ -74,7 +85,7 @@ def _check(method: str, tolerance: float | None) -> None:
 
 
 def _with_time(other: Times, dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
-    """What has the time: times that were given as such become the index of one."""
+    """Return what has the time: times that were given as such become the index of one."""
     if isinstance(other, xr.DataTree):
         return other.to_dataset(inherit=False)
     if isinstance(other, xr.Dataset | xr.DataArray):
@@ -84,7 +95,7 @@ def _with_time(other: Times, dataset: xr.Dataset) -> xr.Dataset | xr.DataArray:
 
 
 def _time_of(other: xr.Dataset | xr.DataArray) -> SessionTime:
-    """The one time of what is resampled like."""
+    """Return the one time of what is resampled like."""
     found = session_times(other) or [
         SessionTime(str(name), str(index.dim), index)
         for name, index in other.xindexes.items()
@@ -109,7 +120,7 @@ def _is_seconds(name: str, variable: xr.Variable) -> bool:
 
 
 def _lazy(time: SessionTime) -> LazyTimeIndex:
-    """The index in the form that finds samples and says what is wrong with timestamps."""
+    """Return the index in the form that finds samples and says what is wrong with timestamps."""
     if is_decoded(time.index):
         raise datetimes_refused(f"The times {time.name!r}", "samples are compared in seconds")
     if isinstance(time.index, LazyTimeIndex):
@@ -118,7 +129,7 @@ def _lazy(time: SessionTime) -> LazyTimeIndex:
 
 
 def _is_same(time: SessionTime, target: SessionTime, labels: LazyTimeIndex) -> bool:
-    """Whether a series lies on the wanted time already, as far as can be told without reading."""
+    """Return whether a series lies on the wanted time already, as far as can be told without reading."""
     if (time.name, time.dim) != (target.name, target.dim) or is_decoded(time.index):
         return False
     if not isinstance(time.index, LazyTimeIndex):
@@ -141,19 +152,119 @@ def _resampled(
             f"method={method!r} means nothing for {name!r}, which holds {variable.dtype}: select the numeric "
             "series first, or use 'nearest' or 'ffill'."
         )
-    index = _lazy(time)
-    source = variable
-    if index.view.samples.step < 0:
+    view, source = _lazy(time).view, variable
+    if view.samples.step < 0:
         # What a reversed selection shows: before and after are meant in time.
-        backwards = {time.dim: slice(None, None, -1)}
-        source, turned = variable.isel(backwards), index.isel(backwards)
-        index = index if turned is None else turned
-    array = ResampledArray(source, variable.dims.index(time.dim), index, labels, method, tolerance)
+        source, view = variable.isel({time.dim: slice(None, None, -1)}), cut(view, slice(None, None, -1))
+    if method == "mean":
+        array: Computed = MeanArray(source, time.dim, view, labels.view, _next_time(labels))
+    else:
+        reach = np.inf if tolerance is None else float(tolerance)
+        samples = TimedSamples(labels.view, None, view, False, method, reach)
+        array = TakenArray(source, time.dim, samples, source.dims.index(time.dim))
     dims = tuple(target.dim if dim == time.dim else dim for dim in variable.dims)
     made = lazy_variable(dims, array, variable.attrs, cache=True)
     if variable.chunks is None:
         return made
-    # Pieces as long as the other time's would be, whole along what was one chunk before.
+    # Blocks as long as the other time's would be, whole along what was one chunk before.
     widths = {target.dim: made.encoding["preferred_chunks"][target.dim]}
     kept = {dim: variable.chunksizes[dim] for dim in variable.dims if dim != time.dim}
     return made.chunk({**widths, **kept}, name=f"resampled-{tokenize(array)}")
+
+
+def _next_time(labels: LazyTimeIndex) -> float:
+    """Return the time at which a regular time's next sample would be; NaN of an irregular one."""
+    if (regular := labels.as_regular) is None or not labels.size:
+        return np.nan
+    return float(regular.timestamps.at(np.array([regular.samples[-1] + regular.samples.step]))[0])
+
+
+@dataclass(frozen=True, eq=False)
+class MeanArray(Computed):
+    """Means of a series' samples from each of other times on and before the next, lazy along these times."""
+
+    source: xr.Variable
+    along: Hashable  # its dimension of time
+    times: TimestampView  # of the source
+    labels: TimestampView  # the other times
+    end: float  # of the last interval; NaN where it is unknown
+
+    @property
+    def sources(self) -> tuple[xr.Variable]:
+        """Return the series."""
+        return (self.source,)
+
+    @property
+    def axis(self) -> int:
+        """Return the axis of time."""
+        return self.source.dims.index(self.along)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the source's shape, as long as the other times."""
+        shape = self.source.shape
+        return (*shape[: self.axis], len(self.labels), *shape[self.axis + 1 :])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Return a dtype that can hold NaN: of integers and booleans float64."""
+        return with_missing(self.source.dtype)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Return about as many values as the source prefers, along the whole of its other axes."""
+        width = max(1, min(len(self.labels), WIDTH // (prod(_without(self.shape, self.axis)) or 1)))
+        return (*self.shape[: self.axis], width, *self.shape[self.axis + 1 :])
+
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Return the means of a selection; NaN where an interval has no samples."""
+        keys = {dim: as_key(axis) for dim, axis in zip(self.source.dims, axes, strict=True)}
+        source = self.source.isel({dim: key for dim, key in keys.items() if dim != self.along})
+        wanted = np.asarray(axes[self.axis], np.int64)
+        result = np.full((*_without(source.shape, self.axis), len(wanted)), np.nan, self.dtype)
+        first, last = self._edges(wanted)
+        for places, samples in _read_together(first, last, source, self.axis):
+            read = np.moveaxis(values_of(source.isel({self.along: samples})), self.axis, -1)
+            exact = np.result_type(read.dtype, np.float64)
+            # One more at the end, for the last interval to end before.
+            padded = np.concatenate([read, np.zeros((*read.shape[:-1], 1))], axis=-1, dtype=exact)
+            edges = np.stack([first[places], last[places]], axis=-1).ravel() - samples.start
+            sums = np.add.reduceat(padded, edges, axis=-1)[..., ::2]
+            result[..., places] = sums / (last[places] - first[places])
+        return np.moveaxis(result, -1, self.axis)
+
+    def _edges(self, wanted: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the positions of the first sample of each interval, and of the first one after it."""
+        if not len(self.times):
+            return np.zeros_like(wanted), np.zeros_like(wanted)
+        starts, stops = self.labels.at(wanted), np.full(len(wanted), self.end)
+        followed = wanted + 1 < len(self.labels)
+        stops[followed] = self.labels.at(wanted[followed] + 1)
+        return self._count_before(starts), self._count_before(stops)
+
+    def _count_before(self, times: Floats) -> NDArray[np.int64]:
+        found = self.times.locate(times, "backfill")
+        # No sample from there on: all come before. Without an end there is no interval: none do.
+        return np.where(np.isnan(times), 0, np.where(found < 0, len(self.times), found))
+
+
+def _read_together(
+    first: NDArray[np.int64], last: NDArray[np.int64], source: xr.Variable, axis: int
+) -> Iterator[tuple[NDArray[np.int64], slice]]:
+    """Divide intervals into groups whose samples are read together, and say where those lie."""
+    width = max(1, prod(_without(source.shape, axis))) * max(1, source.dtype.itemsize)
+    places = np.flatnonzero(last > first)
+    places = places[np.argsort(first[places], kind="stable")]
+    start, begin, end = 0, 0, 0
+    for at, place in enumerate(places.tolist()):
+        opens, closes = int(first[place]), int(last[place])
+        if at > start and (opens > end or (closes - begin) * width > _AT_ONCE):
+            yield places[start:at], slice(begin, end)
+            start = at
+        begin, end = (opens, closes) if at == start else (begin, max(end, closes))
+    if places.size:
+        yield places[start:], slice(begin, end)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :])

@@ -1,8 +1,9 @@
-"""A session between two times: series, intervals, events and spikes, each by its own kind of time."""
+"""A session between two times or within epochs (`ds.nwb.restrict`), and when it starts and stops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -12,33 +13,45 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import (
+    Pair,
     ShownColumn,
     ShownObject,
     find_object,
     shown_columns,
     shown_objects,
 )
-from intake_nwbzarr.accessor.epochs import Epochs, epoch_table
-from intake_nwbzarr.accessor.inputs import part_of
-from intake_nwbzarr.accessor.peri_event.runs import Runs
-from intake_nwbzarr.accessor.runs import pieces_of
-from intake_nwbzarr.accessor.time.restrict_rows import restricted_rows
-from intake_nwbzarr.accessor.time.window import Windows, window_of
+from intake_nwbzarr.accessor.epochs import RAGGED_TIMES, Epochs, Windows, epoch_table, window_of
+from intake_nwbzarr.accessor.inputs import ROW_TIMES, part_of
+from intake_nwbzarr.accessor.ragged import bounds_of_rows, each_row
+from intake_nwbzarr.accessor.ragged_bounds import divided_by
+from intake_nwbzarr.accessor.runs import Runs, keep_runs, keep_samples
+from intake_nwbzarr.accessor.spikes import (
+    OBS_INTERVALS,
+    SPIKE_TIMES,
+    ends_of_rows,
+    has_spikes,
+    unit_table,
+)
 from intake_nwbzarr.accessor.times import (
     SessionTime,
     Time,
     as_given,
     in_seconds,
+    is_irregular,
     is_template,
     number,
     seconds_index,
+    seconds_variable,
     session_times,
 )
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory
+from intake_nwbzarr.mapping.schema import ancestry
 
 _INTERVAL = ("start_time", "stop_time")
+
+_TIME_COLUMNS = frozenset({*ROW_TIMES, "stop_time"})
 
 
 def restrict(
@@ -72,7 +85,7 @@ def restrict(
 
 
 def _windows(dataset: xr.Dataset, start: Time | Epochs, stop: Time | None) -> Windows:
-    """What is kept: between two times, or the union of epochs."""
+    """Return what is kept: between two times, or the union of epochs."""
     if stop is not None:
         return window_of(start, stop, dataset.attrs)
     if number(start) is not None or isinstance(start, datetime | np.datetime64):
@@ -110,7 +123,7 @@ def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[Ses
 
 
 def _has_times(attributes: Mapping[Any, Any]) -> bool:
-    """Whether the file gives a series times, as its attributes tell in place of a coordinate."""
+    """Return whether the file gives a series times, as its attributes tell in place of a coordinate."""
     rate, starting_time = (number(attributes.get(name)) for name in ("rate", "starting_time"))
     regular = rate is not None and rate > 0 and starting_time is not None and isfinite(rate + starting_time)
     return regular or "timestamps" in attributes
@@ -144,12 +157,12 @@ def _restricted_series(
     if backwards:
         runs = Runs(index.size - (runs.starts + runs.lengths)[::-1], runs.lengths[::-1])
     if len(runs.starts) > 1 and not backwards and not is_in_memory(index.view):
-        return pieces_of(dataset, time, index, runs)
+        return keep_samples(dataset, time, index, runs)
     return dataset.isel({time.dim: runs.positions()})
 
 
 def _samples(view: TimestampView, windows: Windows) -> Runs:
-    """The samples of an ascending view that lie in the windows, all looked for together."""
+    """Find the samples of an ascending view that lie in the windows, all together."""
     if not len(view):
         return Runs(np.empty(0, np.int64), np.empty(0, np.int64))
     # Half-open, exactly: through the last number before a window's stop.
@@ -161,7 +174,7 @@ def _samples(view: TimestampView, windows: Windows) -> Runs:
 def _rows(
     dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], windows: Windows
 ) -> NDArray[np.bool_] | None:
-    """Which rows of a table of intervals or events to keep; None for a table whose rows have no time."""
+    """Return which rows of a table of intervals or events to keep; None where rows have no time."""
     plain = {column.label: column.variable for column in columns if not column.bounds}
     interval = [plain[name] for name in _INTERVAL if name in plain]
     if len(interval) == 2:
@@ -180,7 +193,7 @@ def _rows(
 
 
 def _column(dataset: xr.Dataset, table: ShownObject, name: str) -> NDArray[np.float64]:
-    """A column of one time a row."""
+    """Read a column of one time a row."""
     variable = dataset.variables[name]
     told = f"Leave the table out, with ds.drop_vars({list(table.variables)!r})."
     if variable.ndim != 1:
@@ -192,7 +205,7 @@ def _column(dataset: xr.Dataset, table: ShownObject, name: str) -> NDArray[np.fl
 
 
 def _event_times(dataset: xr.Dataset, plain: dict[str, str]) -> Iterator[str]:
-    """The column that says when each event was: `timestamp`, in an EventsTable."""
+    """Find the column that says when each event was: `timestamp`, in an EventsTable."""
     for label, name in plain.items():
         variable = dataset.variables[name]
         if label == "timestamp" and (variable.attrs.get("units") == "s" or variable.dtype.kind == "M"):
@@ -200,9 +213,195 @@ def _event_times(dataset: xr.Dataset, plain: dict[str, str]) -> Iterator[str]:
 
 
 def _positions(mask: NDArray[np.bool_]) -> slice | NDArray[np.int64]:
-    """A mask as positions, as a slice where they are consecutive, which keeps indexes lazy."""
+    """Return a mask as positions, as a slice where they are consecutive, which keeps indexes lazy."""
     positions = np.flatnonzero(mask).astype(np.int64)
     if not positions.size:
         return slice(0, 0)
     first, last = int(positions[0]), int(positions[-1])
     return slice(first, last + 1) if last - first + 1 == positions.size else positions
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Which values of every row are kept."""
+
+    skipped: NDArray[np.int64]  # values left out at the start of each row, (row,)
+    counts: NDArray[np.int64]  # how many are kept, (row,)
+    positions: tuple[NDArray[np.int64], ...] | None  # from the start of each row, None where without gaps
+
+
+def restricted_rows(
+    dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn], windows: Windows
+) -> xr.Dataset:
+    """Keep a table's spikes, what runs parallel to them, and observed intervals, within windows.
+
+    Of one window, bounds are drawn in and no value moves. Between several, values are left out.
+    """
+    ragged = {column.column: column for column in columns if column.bounds}
+    _check_spikes(dataset, table, ragged)
+    restricted = dataset
+    for spikes in (ragged[name] for name in RAGGED_TIMES if name in ragged):
+        starts, counts = bounds_of_rows(dataset, spikes.bounds[0], spikes.variable)
+        kept = _kept(dataset, table, spikes, starts, counts, windows)
+        for pair in (spikes.bounds[0], *_parallel(dataset, columns, counts)):
+            restricted = _restricted_column(restricted, pair, kept)
+    if OBS_INTERVALS in ragged:
+        observed = ragged[OBS_INTERVALS]
+        starts, counts = bounds_of_rows(dataset, observed.bounds[0], observed.variable)
+        kept = _kept(dataset, table, observed, starts, counts, windows)
+        restricted = _restricted_column(restricted, observed.bounds[0], kept)
+    return restricted
+
+
+def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, ShownColumn]) -> None:
+    path = f"{table.path}/{SPIKE_TIMES}"
+    present = [
+        name
+        for name in table.variables
+        if path in {dataset.variables[name].attrs.get(key) for key in ("nwb_path", "ragged_values")}
+    ]
+    if present and table.rows is None:
+        raise SelectionError(
+            f"One row of {table.path!r} was selected as a scalar, which leaves no bounds to draw in: "
+            "restrict first, or select a list of one row."
+        )
+    if present and SPIKE_TIMES not in ragged:
+        raise _undivided(dataset, table, path, present)
+    for name in (*RAGGED_TIMES, OBS_INTERVALS):
+        if name in ragged and ragged[name].bounds[0][0] is None:
+            raise SelectionError(
+                f"{ragged[name].variable!r} is compact: its rows follow one another without gaps, as those "
+                "of a part of a session do not. Restrict first, then call ds.nwb.compact()."
+            )
+
+
+def _undivided(dataset: xr.Dataset, table: ShownObject, path: str, present: list[str]) -> SelectionError:
+    counts = [
+        dataset.variables[name] for name in present if dataset.variables[name].attrs.get("ragged_values")
+    ]
+    apart = next((each.dims for each in counts if each.dims != (table.rows,)), None)
+    if apart is not None:
+        return SelectionError(
+            f"What divides {path!r} into rows lies along {apart}, not along the rows {table.rows!r}: in the "
+            f"file it does not fit the table, so that nothing tells whose spikes are whose. Leave them out, "
+            f"with ds.drop_vars({present!r})."
+        )
+    return SelectionError(
+        f"Of {path!r}, only {', '.join(map(repr, present))} is in this Dataset. To restrict spikes, keep the "
+        f"spike times together with their _start and _count; where the file has none, leave all of them out, "
+        f"with ds.drop_vars({present!r})."
+    )
+
+
+def _kept(
+    dataset: xr.Dataset,
+    table: ShownObject,
+    column: ShownColumn,
+    starts: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    windows: Windows,
+) -> _Kept:
+    """Look at the values of every row."""
+    found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(starts)
+    skipped = np.zeros_like(starts)
+    for row, values in each_row(dataset.variables[column.variable], starts, counts):
+        times = in_seconds(values, dataset.attrs, repr(column.variable))
+        # Searching presumes order, in both columns of intervals.
+        if np.isnan(times).any() or np.any(times[1:] < times[:-1]):
+            unit = dataset.coords[table.rows].values[row] if table.rows in dataset.coords else row
+            raise SelectionError(
+                f"The {column.column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they "
+                f"cannot be restricted. Leave this row out, with ds.isel({table.rows}=...) without position "
+                f"{row}."
+            )
+        found[row] = np.flatnonzero(windows.holds(times) if times.ndim == 1 else windows.overlaps(*times.T))
+        if found[row].size:
+            skipped[row] = found[row][0]
+    lengths = np.array([len(each) for each in found], np.int64)
+    gaps = any(each.size and each[-1] - each[0] + 1 != each.size for each in found)
+    return _Kept(skipped, lengths, tuple(found) if gaps else None)
+
+
+def _parallel(dataset: xr.Dataset, columns: list[ShownColumn], counts: NDArray[np.int64]) -> list[Pair]:
+    """Return the outer bounds of other columns that have one value for each spike of every row.
+
+    Regions, references and observed intervals never run along spikes, however many they are.
+    """
+    pairs: dict[Pair, None] = {}
+    for column in columns:
+        kinds = ancestry(str(dataset.variables[column.variable].attrs.get("neurodata_type")))
+        apart = {"DynamicTableRegion", "TimeSeriesReferenceVectorData"} & set(kinds)
+        if column.bounds and not apart and column.column not in {*RAGGED_TIMES, OBS_INTERVALS}:
+            own = np.asarray(dataset.variables[column.bounds[0][1]].values, np.int64)
+            if np.array_equal(own, counts):
+                pairs[column.bounds[0]] = None
+    return list(pairs)
+
+
+def _restricted_column(dataset: xr.Dataset, pair: Pair, kept: _Kept) -> xr.Dataset:
+    """Draw in the bounds of a column; where values between are left out, the others follow one another."""
+    assert pair[0] is not None  # noqa: S101 - for the type checker: compact ones were refused
+    start, count = dataset.variables[pair[0]], dataset.variables[pair[1]]
+    begins = np.asarray(start.values, np.int64) + kept.skipped
+    divided, changed = divided_by(dataset, str(count.attrs.get("ragged_values"))), {}
+    if kept.positions is not None and divided is not None:
+        runs = _runs(np.asarray(start.values, np.int64), kept.positions)
+        dataset = keep_runs(dataset, dataset.variables[divided].dims[0], runs)
+        begins = np.where(kept.counts > 0, runs.count_before(begins), 0)
+        changed = {"ragged_length": runs.size}
+    bounds = {pair[0]: (start, begins), pair[1]: (count, kept.counts)}
+    return dataset.assign(
+        {
+            name: xr.Variable(bound.dims, values, {**bound.attrs, **changed})
+            for name, (bound, values) in bounds.items()
+        }
+    )
+
+
+def _runs(starts: NDArray[np.int64], positions: tuple[NDArray[np.int64], ...]) -> Runs:
+    """Return the values that are kept of all rows, where they are stored."""
+    begins, ends = [], []
+    for start, each in zip(starts, positions, strict=True):
+        breaks = np.flatnonzero(np.diff(each) > 1)
+        begins.append(start + each[np.concatenate([[0], breaks + 1])] if each.size else each)
+        ends.append(start + each[np.concatenate([breaks, [-1]])] + 1 if each.size else each)
+    return Runs.of(np.concatenate(begins), np.concatenate(ends))
+
+
+def span(dataset: xr.Dataset) -> tuple[float, float]:
+    """Return when a Dataset begins and ends, from as few timestamps as say so."""
+    series = [_ends_of_series(dataset, time) for time in session_times(dataset)]
+    times = np.concatenate([np.empty(0), *(series or _times_of_tables(dataset))])
+    known = times[np.isfinite(times)]
+    if not known.size:
+        raise SelectionError(
+            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: no series, event, interval or spike here "
+            "has a time, so it has no start and no stop."
+        )
+    return float(known.min()), float(known.max())
+
+
+def _ends_of_series(dataset: xr.Dataset, time: SessionTime) -> NDArray[np.float64]:
+    """Return the first time of a series, and where its last sample ends, or of an irregular one is."""
+    index = seconds_index(dataset, time)
+    if not index.size or not index.view.timestamps.ascending:
+        return index.view.values()
+    ends = index.view.at([0, -1])
+    if np.isnan(ends).any():
+        return index.view.values()
+    regular = None if is_irregular(dataset, time) else index.as_regular
+    if regular is not None:
+        samples = regular.samples if regular.samples.step > 0 else regular.samples[::-1]
+        after = regular.timestamps.at(np.array([samples[-1] + samples.step]))
+        ends = np.concatenate([ends, after])
+    return ends
+
+
+def _times_of_tables(dataset: xr.Dataset) -> Iterator[NDArray[np.float64]]:
+    for table in (each for each in shown_objects(dataset) if each.kind == "table"):
+        for column in shown_columns(dataset, table):
+            variable = dataset.variables[column.variable]
+            if not column.bounds and column.label in _TIME_COLUMNS and variable.ndim == 1:
+                yield seconds_variable(variable, dataset.attrs, repr(column.variable)).values
+    if has_spikes(dataset):
+        yield ends_of_rows(unit_table(dataset).spikes)

@@ -1,153 +1,195 @@
-"""Pieces of a recording, one after the other, as lazy as the recording is: its values and its times."""
+"""Runs of neighbouring positions along a dimension, put one after the other in lazy and dask arrays."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, override
+from typing import Any, Self, override
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.peri_event.runs import Runs
+from intake_nwbzarr.accessor.ragged_bounds import run_positions
 from intake_nwbzarr.accessor.times import SessionTime
-from intake_nwbzarr.arrays import lazy_variable
-from intake_nwbzarr.arrays.selection import Key, select
+from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
+from intake_nwbzarr.arrays.selection import Axes
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import Floats, Positions, Timestamps, TimestampView
 from intake_nwbzarr.xarray_internals import is_lazy
 
 
-def pieces_of(dataset: xr.Dataset, time: SessionTime, index: LazyTimeIndex, runs: Runs) -> xr.Dataset:
-    """Keep pieces of a recording along its time.
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """Runs of positions, apart from each other; made by `of`."""
+
+    starts: NDArray[np.int64]  # where each begins, ascending, (run,)
+    lengths: NDArray[np.int64]  # how many positions it has, (run,)
+
+    @classmethod
+    def of(cls, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Self:
+        """Unite intervals in any order; those that overlap or touch become one run, empty ones none.
+
+        >>> Runs.of(np.array([5, 0, 9, 3]), np.array([7, 4, 9, 5]))
+        Runs(starts=array([0]), lengths=array([7]))
+        """
+        starts, stops = starts[starts < stops], stops[starts < stops]
+        if not len(starts):
+            return cls(np.empty(0, np.int64), np.empty(0, np.int64))
+        order = np.argsort(starts, kind="stable")
+        starts, reach = starts[order], np.maximum.accumulate(stops[order])
+        first = np.flatnonzero(np.concatenate([[True], starts[1:] > reach[:-1]]))
+        last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
+        return cls(starts[first], reach[last] - starts[first])
+
+    @property
+    def size(self) -> int:
+        """Return the number of positions."""
+        return int(self.lengths.sum())
+
+    def positions(self) -> slice | NDArray[np.int64]:
+        """Return all positions, ascending."""
+        return run_positions(self.starts, self.lengths)
+
+    def places(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where positions are among all of them; any number for one that is in no run."""
+        run = np.searchsorted(self.starts, positions, side="right") - 1
+        return positions + (self._offsets - self.starts)[run]
+
+    def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the positions at places among all of them: what `places` undoes.
+
+        >>> Runs.of(np.array([5, 0]), np.array([7, 2])).at(np.arange(4))
+        array([0, 1, 5, 6])
+        """
+        offsets = self._offsets
+        run = np.searchsorted(offsets, places, side="right") - 1
+        return places + (self.starts - offsets)[run]
+
+    def count_before(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many of them lie before each position.
+
+        >>> Runs.of(np.array([5, 0]), np.array([7, 2])).count_before(np.array([0, 1, 3, 6, 9]))
+        array([0, 1, 2, 3, 4])
+        """
+        if not self.size:
+            return np.zeros_like(positions)
+        run = np.maximum(np.searchsorted(self.starts, positions, side="right") - 1, 0)
+        inside = np.clip(positions - self.starts[run], 0, self.lengths[run])
+        return np.asarray(self._offsets[run] + inside)
+
+    @property
+    def _offsets(self) -> NDArray[np.int64]:
+        """Return where each run begins among all positions."""
+        return np.cumsum(self.lengths) - self.lengths
+
+
+def sliced(data: Any, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> tuple[Any, Runs] | None:
+    """Slice intervals out of a dask array's first axis, as one chunk along it, and say where they are in it.
+
+    Slices reach down to what dask reads: chunks outside of all intervals are neither read nor computed, and
+    of a lazily stored one only the part that is sliced is read. Where intervals overlap they are sliced once;
+    None where all are empty.
+    """
+    import dask.array as da
+
+    runs = Runs.of(starts, stops)
+    if not runs.size:
+        return None
+    ends = runs.starts + runs.lengths
+    parts = [data[start:stop] for start, stop in zip(runs.starts, ends, strict=True)]
+    together = da.concatenate(parts)  # type: ignore[no-untyped-call]
+    return together.rechunk({0: -1}), runs
+
+
+def grouped(sizes: NDArray[np.int64], target: int) -> list[NDArray[np.int64]]:
+    """Divide neighbours into groups of at most `target` bytes together, or of one that is larger.
+
+    >>> [group.tolist() for group in grouped(np.array([3, 3, 9, 1, 1]), 6)]
+    [[0, 1], [2], [3, 4]]
+    """
+    groups: list[list[int]] = []
+    left = 0
+    for position, size in enumerate(sizes.tolist()):
+        if not groups or size > left:
+            groups.append([])
+            left = target
+        groups[-1].append(position)
+        left -= size
+    return [np.array(group, np.int64) for group in groups]
+
+
+def keep_samples(dataset: xr.Dataset, time: SessionTime, index: LazyTimeIndex, runs: Runs) -> xr.Dataset:
+    """Keep runs of samples along a lazily indexed time.
 
     Neither values nor timestamps are read, and no position of a sample is kept: pickles stay small, however
     many samples there are.
-
-    Parameters
-    ----------
-    dataset
-        Holds the recording.
-    time, index
-        Its time, lazily indexed.
-    runs
-        The samples to keep.
     """
-    view = TimestampView(PieceTimestamps(index.view, runs), range(runs.size))
+    view = TimestampView(RunsTimestamps(index.view, runs), range(runs.size))
     attributes = dataset.coords.variables[time.name].attrs
     times = LazyTimeIndex(view, time.dim, time.name, attributes)
     times.sessions = index.sessions
-    return _cut(dataset, time.dim, runs, time.name).assign_coords(times.coordinates())
+    return _keep(dataset, time.dim, runs, time.name).assign_coords(times.coordinates())
 
 
-def pieces_along(dataset: xr.Dataset, dim: Hashable, runs: Runs) -> xr.Dataset:
-    """Keep pieces along a dimension that no lazy index is on, as `pieces_of`."""
+def keep_runs(dataset: xr.Dataset, dim: Hashable, runs: Runs) -> xr.Dataset:
+    """Keep runs along a dimension that no lazy index is on, as lazily as `keep_samples`."""
     if any(dim in dataset.variables[name].dims for name in dataset.xindexes):
         return dataset.isel({dim: runs.positions()})
-    return _cut(dataset, dim, runs, None)
+    return _keep(dataset, dim, runs, None)
 
 
-def _cut(dataset: xr.Dataset, dim: Hashable, runs: Runs, indexed: Hashable | None) -> xr.Dataset:
+def _keep(dataset: xr.Dataset, dim: Hashable, runs: Runs, indexed: Hashable | None) -> xr.Dataset:
     parts = {
-        name: _piece(variable, dim, runs)
+        name: _runs_of_variable(variable, dim, runs)
         for name, variable in dataset.variables.items()
         if dim in variable.dims and name != indexed
     }
     coordinates = {name: parts.pop(name) for name in list(parts) if name in dataset.coords}
-    # As long as the pieces are, and then these in place of it: everything stays in its order.
-    cut = dataset.isel({dim: slice(runs.size)})
-    return cut.assign(parts).assign_coords(coordinates)
+    # As long as the runs are, and then these in place of it: everything stays in its order.
+    kept = dataset.isel({dim: slice(runs.size)})
+    return kept.assign(parts).assign_coords(coordinates)
 
 
-def _piece(variable: xr.Variable, dim: Hashable, runs: Runs) -> xr.Variable:
+def _runs_of_variable(variable: xr.Variable, dim: Hashable, runs: Runs) -> xr.Variable:
     if not is_lazy(variable):
         return variable.isel({dim: runs.positions()})
-    # Where it is from, and how it is written; not how the whole of it is best cut.
+    # Where it is from, and how it is written; not how the whole of it is best divided.
     encoding = {key: value for key, value in variable.encoding.items() if key != "preferred_chunks"}
-    array = PieceArray(variable, dim, runs)
+    array = RunsArray(variable, dim, runs)
     return lazy_variable(variable.dims, array, variable.attrs, encoding, cache=True)
 
 
 @dataclass(frozen=True, eq=False)
-class PieceArray:
-    """Pieces of a lazy variable, read by outer selections.
-
-    Parameters
-    ----------
-    source
-        The whole of it.
-    dim
-        What it is cut along.
-    runs
-        Where the pieces are.
-    """
+class RunsArray(Computed):
+    """Runs along one dimension of a lazy variable, one after the other."""
 
     source: xr.Variable
     dim: Hashable
     runs: Runs
 
     @property
+    def sources(self) -> tuple[xr.Variable]:
+        """Return the whole variable."""
+        return (self.source,)
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """The source's, as long as all pieces."""
+        """Return the variable's shape, as long as all runs."""
         return tuple(self.runs.size if dim == self.dim else size for dim, size in self.source.sizes.items())
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The source's."""
-        dtype: np.dtype[Any] = self.source.dtype
-        return dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """As the source is best read."""
-        preferred = self.source.encoding.get("preferred_chunks", {})
-        return tuple(
-            max(1, min(preferred.get(dim, size), size))
-            for dim, size in zip(self.source.dims, self.shape, strict=True)
-        )
-
-    def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Read a selection."""
-        selection = select(key, self.shape)
-        if 0 in selection.shape:
-            return np.empty(selection.final_shape, self.dtype)
-        axes = dict(zip(self.source.dims, selection.axes, strict=True))
-        axes[self.dim] = self.runs.at(np.asarray(axes[self.dim], np.int64))
-        read: NDArray[Any] = self.source.isel({dim: _as_key(axis) for dim, axis in axes.items()}).values
-        return read.reshape(selection.final_shape)
-
-    async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Like `read`, for any event loop."""
-        return await asyncio.to_thread(self.read, key)
-
-    def __dask_tokenize__(self) -> Hashable:
-        from dask.base import tokenize
-
-        return ("PieceArray", tokenize(self.source, self.dim, self.runs.starts, self.runs.lengths))
-
-
-def _as_key(positions: range | NDArray[np.integer[Any]]) -> slice | NDArray[np.integer[Any]]:
-    """Positions as a slice where they are consecutive, which the source reads as it is stored."""
-    if len(positions) and np.array_equal(positions, np.arange(positions[0], positions[0] + len(positions))):
-        return slice(int(positions[0]), int(positions[0]) + len(positions))
-    return np.asarray(positions, np.intp)
+    def read_axes(self, axes: Axes) -> NDArray[Any]:
+        """Read a selection from the variable."""
+        at = self.source.dims.index(self.dim)
+        positions = self.runs.at(np.asarray(axes[at], np.int64))
+        return read_source(self.source, (*axes[:at], positions, *axes[at + 1 :]))
 
 
 @dataclass(frozen=True, eq=False)
-class PieceTimestamps(Timestamps):
-    """Times of pieces of a recording: found in it, and read from it, when they are asked for.
+class RunsTimestamps(Timestamps):
+    """Times of runs of samples: found in the whole recording, and read from it, when they are asked for."""
 
-    Parameters
-    ----------
-    whole
-        The recording's, ascending.
-    runs
-        Where the pieces are in it.
-    """
-
-    whole: TimestampView
+    whole: TimestampView  # the recording's, ascending
     runs: Runs
 
     @override
@@ -165,7 +207,7 @@ class PieceTimestamps(Timestamps):
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, PieceTimestamps)
+            isinstance(other, RunsTimestamps)
             and (self.whole.timestamps, self.whole.samples) == (other.whole.timestamps, other.whole.samples)
             and np.array_equal(self.runs.starts, other.runs.starts)
             and np.array_equal(self.runs.lengths, other.runs.lengths)
@@ -174,7 +216,7 @@ class PieceTimestamps(Timestamps):
     def __hash__(self) -> int:
         return hash((type(self).__qualname__, self.runs.size))
 
-    def __deepcopy__(self, memo: object) -> PieceTimestamps:
+    def __deepcopy__(self, memo: object) -> RunsTimestamps:
         return self
 
     def __dask_tokenize__(self) -> object:

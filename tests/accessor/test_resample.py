@@ -115,13 +115,41 @@ def test_the_last_interval_of_a_regular_time_is_a_sampling_interval_long() -> No
 
 
 def test_means_of_long_recordings_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.accessor.time.resampled_array._AT_ONCE", 4096)
+    monkeypatch.setattr("intake_nwbzarr.accessor.resample._AT_ONCE", 4096)
     values = np.random.default_rng(0).normal(size=(20_000, 3)).astype("float32")
     fine, coarse = RegularTimeIndex.from_rate(0.0, 100.0, 20_000), RegularTimeIndex.from_rate(0.0, 1.0, 200)
     dataset = xr.Dataset({"data": (("time", "x"), values)}, coords=fine.coordinates())
     found = dataset.nwb.resample_like(xr.Dataset(coords=coarse.coordinates()), "mean").data
     assert found.dtype == "float32"
     np.testing.assert_allclose(found.values, values.reshape(200, 100, 3).mean(1, dtype=float), rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    times=ascending,
+    event=st.integers(-40, 40).map(lambda number: number / 8),
+    method=st.sampled_from(["nearest", "ffill", "linear"]),
+    backwards=st.booleans(),
+)
+def test_align_takes_the_same_samples_at_the_same_times(
+    times: list[float], event: float, method: str, backwards: bool
+) -> None:
+    dataset = series(times).isel(time=slice(None, None, -1 if backwards else 1))
+    aligned = dataset.nwb.align([event], (-1, 1), rate=16, method=method, gap=1000.0)
+    found = dataset.nwb.resample_like(event + aligned.lag.values, method)
+    np.testing.assert_array_equal(found.data, aligned.data.isel(event=0).transpose())
+
+
+def test_what_is_constant_stays_so_between_samples() -> None:
+    dataset, wanted = series([0.0, 0.3, 1.0]), like(np.arange(0, 1, 1 / 64).tolist())
+    for dtype in ("float32", "float64"):
+        dataset["data"] = ("time", np.full(3, 0.1, dtype))
+        found = dataset.nwb.resample_like(wanted, "linear").data
+        assert found.dtype == dtype
+        assert set(found.values.tolist()) == {float(np.dtype(dtype).type(0.1))}
+    dataset["data"] = ("time", np.array([0, 1, 0], "float32"))
+    found = dataset.nwb.resample_like(wanted, "linear").data
+    np.testing.assert_allclose(found, np.interp(wanted.time, dataset.time, dataset.data), rtol=1e-7)
 
 
 @pytest.mark.parametrize("method", ["nearest", "ffill", "linear"])
@@ -218,6 +246,9 @@ def test_timestamps_in_no_order_are_an_error() -> None:
     for method in METHODS:
         with pytest.raises(SelectionError, match="order"):
             shuffled.nwb.resample_like(like([0.0]), method).load()
+        if method != "mean":
+            with pytest.raises(SelectionError, match="order"):
+                shuffled.nwb.align([-9.0], (0, 1), rate=2, method=method).load()
 
 
 def test_an_empty_series_gives_nan_and_an_empty_time_nothing() -> None:

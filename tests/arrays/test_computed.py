@@ -1,20 +1,88 @@
-"""Scaled arrays: pynwb's numbers, bit for bit where it computes them."""
+"""Arrays that are computed when they are read: any selection; scaled ones are pynwb's, bit for bit."""
 
 import asyncio
 import pickle
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pynwb import TimeSeries
 from pynwb.testing.mock.ecephys import mock_ElectricalSeries
 
-from intake_nwbzarr.arrays import ScaledArray, read_many, scaled
+from intake_nwbzarr.arrays import Computed, ScaledArray, lazy_variable, read_many, read_source, scaled
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import orthogonal, write
 
 VALUES = np.random.default_rng(1).integers(-(2**15), 2**15, (200, 5), "int16")
 FACTORS = np.array([1.1, 0.3, 1 / 3, 2.0, -7e-7])
+CALLS = []
 CONVERSION, OFFSET = 4.679999828338623e-06, 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Shifted(Computed):
+    """A source of any kind plus a number: the least that an array of this kind says."""
+
+    source: Any
+    by: int = 0
+
+    @property
+    def sources(self):
+        return (self.source,)
+
+    def read_axes(self, axes):
+        CALLS.append(axes)
+        return read_source(self.source, axes) + self.by
+
+
+def _axis_key(length):
+    return st.one_of(
+        st.slices(length),
+        st.integers(-length, length - 1),
+        st.lists(st.integers(-length, length - 1), max_size=5).map(lambda some: np.array(some, int)),
+        st.lists(st.booleans(), min_size=length, max_size=length).map(lambda mask: np.array(mask, bool)),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), kind=st.sampled_from(["values", "variable", "dask", "computed"]))
+def test_any_selection_is_that_of_numpy_whatever_the_source(data, kind):
+    values = np.arange(24).reshape(2, 3, 4)
+    variable = xr.Variable(("x", "y", "z"), values)
+    sources = {"values": values, "variable": variable, "computed": Shifted(values)}
+    array = Shifted(sources[kind] if kind in sources else variable.chunk(y=2), 5)
+    key = tuple(data.draw(_axis_key(length)) for length in values.shape)
+    expected = orthogonal(values + 5, key)
+    for read in (array.read(key), asyncio.run(array.read_async(key))):
+        assert (read.shape, read.dtype) == (expected.shape, array.dtype)
+        np.testing.assert_array_equal(read, expected)
+
+
+def test_an_empty_selection_computes_nothing():
+    before = len(CALLS)
+    assert Shifted(VALUES).read((slice(0), 3)).shape == (0,)
+    assert Shifted(VALUES[:0]).read().shape == (0, 5)
+    assert len(CALLS) == before
+
+
+def test_shape_dtype_and_chunks_are_the_sources():
+    array = lazy_variable(("x", "y"), Shifted(VALUES), encoding={"preferred_chunks": {"x": 50, "y": 9}})
+    made = Shifted(array)
+    assert (made.shape, made.dtype, made.chunks) == (VALUES.shape, VALUES.dtype, (50, 5))
+    assert Shifted(made).chunks == (50, 5)
+    assert Shifted(VALUES).chunks == VALUES.shape
+    assert Shifted(xr.Variable("x", np.broadcast_to(0.0, 2**21))).chunks == (2**20,)
+
+
+def test_tokens_are_of_the_fields_and_the_same_after_pickling():
+    arrays = [Shifted(VALUES), Shifted(VALUES, 1), Shifted(VALUES[::-1]), Shifted(Shifted(VALUES))]
+    tokens = [array.__dask_tokenize__() for array in arrays]
+    assert len(set(tokens)) == len(tokens)
+    assert [pickle.loads(pickle.dumps(array)).__dask_tokenize__() for array in arrays] == tokens
 
 
 def _same_bits(read, expected):

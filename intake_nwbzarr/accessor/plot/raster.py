@@ -20,7 +20,7 @@ from intake_nwbzarr.accessor.plot.axes import (
     label_rows,
     without_frame,
 )
-from intake_nwbzarr.accessor.spikes.trains import rows_of, spikes_of, spiking_table
+from intake_nwbzarr.accessor.spikes import rows_of, spikes_of, spiking_table
 from intake_nwbzarr.accessor.times import Time, stretch
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 

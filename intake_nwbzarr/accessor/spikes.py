@@ -1,8 +1,8 @@
-"""The spikes of a Dataset's units, and when each unit was observed."""
+"""The spikes of a Dataset's units: their table, their times row by row, and when each unit was observed."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,9 +10,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.ragged import RaggedColumn, ragged
+from intake_nwbzarr.accessor.contents import (
+    ShownColumn,
+    ShownObject,
+    find_object,
+    shown_columns,
+    shown_objects,
+)
+from intake_nwbzarr.accessor.epochs import merged
+from intake_nwbzarr.accessor.ragged import RaggedColumn, bounds_of_rows, each_row, ragged
 from intake_nwbzarr.accessor.ragged_bounds import find_places, run_positions
-from intake_nwbzarr.accessor.time.window import merged
 from intake_nwbzarr.accessor.times import in_seconds, seconds_variable
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
 
@@ -23,87 +30,59 @@ OBS_INTERVALS = "obs_intervals"
 
 @dataclass(frozen=True, eq=False)
 class Spikes:
-    """Spike times of units, which are read when they are asked for.
+    """Spike times of units, which are read when they are asked for."""
 
-    Parameters
-    ----------
-    values
-        Spike times of all units of the file in seconds, (spike,).
-    starts, counts
-        Which of them are whose, (unit,).
-    """
-
-    values: xr.Variable
-    starts: NDArray[np.int64]
+    values: xr.Variable  # of all units of the file in seconds, (spike,)
+    starts: NDArray[np.int64]  # which of them are whose, (unit,)
     counts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def take(self, units: NDArray[Any]) -> Self:
-        """Those of some units, by position."""
+        """Return those of some units, by position."""
         return replace(self, starts=self.starts[units], counts=self.counts[units])
 
     def trains(self) -> list[NDArray[np.float64]]:
-        """Each unit's spike times, ascending and without NaN, all read in one gather."""
+        """Read each unit's spike times, ascending and without NaN, all in one gather."""
         values = self.read()
         parts = np.split(values.values, np.cumsum(self.counts)[:-1]) if len(self) else []
         return [ascending(part) for part in parts]
 
     def read(self) -> xr.Variable:
-        """The spike times of these units, one unit after the other."""
+        """Read the spike times of these units, one unit after the other."""
         (spike,) = self.values.dims
         return self.values.isel({spike: run_positions(self.starts, self.counts)}).load()
 
 
 @dataclass(frozen=True, eq=False)
 class UnitTable:
-    """A table of units.
+    """A table of units."""
 
-    Parameters
-    ----------
-    dimension
-        Its rows.
-    name
-        Of the variable that holds the spike times.
-    spikes
-        Of all rows.
-    attributes
-        Of that variable.
-    """
-
-    dimension: Hashable
-    name: str
-    spikes: Spikes
-    attributes: dict[str, Any]
+    dimension: Hashable  # its rows
+    name: str  # of the variable that holds the spike times
+    spikes: Spikes  # of all rows
+    attributes: dict[str, Any]  # of that variable
 
     @property
     def counts_name(self) -> str:
-        """What counts of these spikes are called: ``spike_counts``, or with the table's name before it."""
+        """Return the name of counts of these spikes, ``spike_counts`` with the table's name before it."""
         return self.name.removesuffix("times").rstrip("_") + "_counts"
 
 
 def has_spikes(dataset: xr.Dataset) -> bool:
-    """Whether there are spike times, or times of events, that something divides among units or kinds."""
+    """Return whether there are times of spikes or events that are divided among units or kinds."""
     return bool(_divided_times(dataset))
 
 
 def _divided_times(dataset: xr.Dataset) -> list[str]:
-    """Which of the columns of times that are divided into rows there are."""
+    """Return which of the columns of times that are divided into rows there are."""
     divided = {path.rpartition("/")[2] for path in find_places(dataset)}
     return [name for name in (SPIKE_TIMES, EVENT_TIMES) if name in divided]
 
 
 def unit_table(dataset: xr.Dataset) -> UnitTable:
-    """The units of a Dataset; where each one's spikes are is read.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When it has no spike times, or several tables of them.
-    SelectionError
-        When they were selected along their own dimension, or one unit was selected as a scalar.
-    """
+    """Find the units of a Dataset; where each one's spikes are is read."""
     column = ragged(dataset, next(iter(_divided_times(dataset)), SPIKE_TIMES))
     if not isinstance(column, RaggedColumn) or len(column.levels) != 1 or column.values.ndim != 1:
         raise SelectionError(
@@ -122,14 +101,9 @@ def unit_table(dataset: xr.Dataset) -> UnitTable:
 
 
 def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np.float64]] | None:
-    """When each unit was observed, (interval, 2) in seconds, ascending and apart; None where nothing says it.
+    """Read when each unit was observed, (interval, 2) in seconds, ascending and apart; None where unknown.
 
     A unit without an interval in a table that has them was never observed.
-
-    Raises
-    ------
-    SelectionError, NodeNotFoundError
-        When the intervals cannot be told apart by unit any more.
     """
     path = str(units.attributes.get("nwb_path", "")).rpartition("/")[0] + f"/{OBS_INTERVALS}"
     named = (str(name) for name, each in dataset.variables.items() if each.attrs.get("nwb_path") == path)
@@ -147,7 +121,7 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
 
 
 def unit_columns(dataset: xr.Dataset, units: UnitTable) -> xr.Dataset:
-    """The plain columns of a table of units, as coordinates on its rows."""
+    """Return the plain columns of a table of units, as coordinates on its rows."""
     plain = [
         name
         for name, variable in dataset.variables.items()
@@ -157,13 +131,13 @@ def unit_columns(dataset: xr.Dataset, units: UnitTable) -> xr.Dataset:
 
 
 def ascending(times: NDArray[Any]) -> NDArray[np.float64]:
-    """Times in their order, without those that are NaN."""
+    """Return times in their order, without those that are NaN."""
     ordered: NDArray[np.float64] = np.sort(np.asarray(times, np.float64))
     return ordered[~np.isnan(ordered)]
 
 
 def ends_of_rows(spikes: Spikes) -> NDArray[np.float64]:
-    """The first and last times of all rows, and all times of rows in which one of these is NaN."""
+    """Read the first and last times of all rows, and all times of rows in which one of these is NaN."""
     rows = np.flatnonzero(spikes.counts > 0)
     starts = spikes.starts[rows]
     # Ascending, for the sake of what is stored.
@@ -172,3 +146,40 @@ def ends_of_rows(spikes: Spikes) -> NDArray[np.float64]:
     ends = spikes.values.isel({along: positions}).values[inverse].reshape(2, -1)
     missing = rows[np.isnan(ends).any(axis=0)]
     return np.concatenate([ends.ravel(), spikes.take(missing).read().values])
+
+
+def spiking_table(dataset: xr.Dataset, name: str | None = None) -> ShownObject:
+    """Find the table of units that have spike times: the one of that name, or the only one."""
+    tables = [each for each in shown_objects(dataset) if each.kind == "table"]
+    spiking = [each for each in tables if spikes_of(dataset, each) is not None]
+    if not spiking and has_spikes(dataset):
+        # One unit as a scalar, or bounds that were left out: this says which.
+        unit_table(dataset)
+    return find_object(dataset, name, spiking, "tables of units with spike times")
+
+
+def spikes_of(dataset: xr.Dataset, table: ShownObject) -> ShownColumn | None:
+    """Find a table's column of spike times, None where it has none that is divided into rows."""
+    return ragged_of(dataset, table, SPIKE_TIMES)
+
+
+def ragged_of(dataset: xr.Dataset, table: ShownObject, name: str) -> ShownColumn | None:
+    """Find a table's ragged column of that name, None where it has none."""
+    columns = (each for each in shown_columns(dataset, table) if each.label == name)
+    return next((each for each in columns if len(each.bounds) == 1), None)
+
+
+def rows_of(
+    dataset: xr.Dataset, column: ShownColumn, rows: Sequence[int] | None = None
+) -> list[NDArray[np.float64]]:
+    """Read the times of a ragged column in seconds, row by row: of all rows, or of some, by position.
+
+    Those of other rows are read only where they lie between.
+    """
+    starts, counts = bounds_of_rows(dataset, column.bounds[0], column.variable)
+    wanted = np.arange(len(starts)) if rows is None else np.asarray(rows, np.intp)
+    starts, counts = starts[wanted], counts[wanted]
+    found: list[NDArray[np.float64]] = [np.empty(0)] * len(wanted)
+    for row, values in each_row(dataset.variables[column.variable], starts, counts):
+        found[row] = in_seconds(values, dataset.attrs, repr(column.variable))
+    return found

@@ -1,1 +1,0 @@
-"""`ds.nwb.align`: series and spike counts around events."""

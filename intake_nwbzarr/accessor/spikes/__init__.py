@@ -1,1 +1,0 @@
-"""Spikes of units: trains and counts."""

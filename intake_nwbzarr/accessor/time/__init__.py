@@ -1,1 +1,0 @@
-"""Sessions between two times, and series on another's time."""
