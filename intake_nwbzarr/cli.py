@@ -1,4 +1,4 @@
-"""The command line, `nwbzarr`."""
+"""The command line interface, `nwbzarr`: its commands, error and warning lines, and progress bar."""
 
 from __future__ import annotations
 
@@ -24,13 +24,7 @@ from intake_nwbzarr.transport.request_log import readable_size
 
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """Show a bar, and take it away at the end; nothing where the console is no terminal.
-
-    Yields
-    ------
-    callable
-        To be told of progress, from any thread.
-    """
+    """Yield a callback that shows progress in a bar, from any thread; nothing if not on a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -71,33 +65,37 @@ app = typer.Typer(
 
 
 class _Output(Console):
-    """Standard output or error: when nobody reads it any more, a command goes on without it."""
+    """Standard output or error that ignores a closed pipe: the command continues."""
 
     def on_broken_pipe(self) -> None:
-        """Write to nowhere from now on: what is left unread, as `head` leaves it, decides no exit status."""
-        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - its descriptor takes the pipe's place
-            os.dup2(nowhere.fileno(), self.file.fileno())
+        """Discard further output, so that a reader such as `head` does not change the exit status."""
+        with open(os.devnull, "w") as null:  # noqa: PTH123 - replaces the pipe's descriptor
+            os.dup2(null.fileno(), self.file.fileno())
 
 
 _messages = _Output(stderr=True, soft_wrap=True)
 
 Location = Annotated[str, typer.Argument(help="A local path or a URL (https, s3, ...).")]
-Anonymous = Annotated[bool, typer.Option("--anon", help="Sign no requests, as for public buckets.")]
-Profile = Annotated[str | None, typer.Option(help="A profile of ~/.aws.", metavar="NAME")]
-Endpoint = Annotated[str | None, typer.Option(help="An S3 server other than Amazon's.", metavar="URL")]
-RequesterPays = Annotated[bool, typer.Option("--requester-pays", help="Pay for the requests yourself.")]
+Anonymous = Annotated[
+    bool, typer.Option("--anon", help="Send unsigned (anonymous) requests, for public buckets.")
+]
+Profile = Annotated[str | None, typer.Option(help="Use this AWS profile, from ~/.aws.", metavar="NAME")]
+Endpoint = Annotated[str | None, typer.Option(help="Use this S3-compatible server.", metavar="URL")]
+RequesterPays = Annotated[
+    bool, typer.Option("--requester-pays", help="Request from a requester-pays bucket.")
+]
 
 
 @dataclass
 class Settings:
-    """What is asked of every command."""
+    """Settings that all commands share."""
 
     debug: bool = False
-    status_of_errors: int = 1
+    error_status: int = 1
 
 
 def main() -> None:
-    """Run the command; an error is one red line, and exit status 1, of `verify` 2."""
+    """Run the command; an error is one red line, with exit status 1, or 2 for `verify`."""
     settings = Settings()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -107,16 +105,16 @@ def main() -> None:
             if settings.debug:
                 raise
             _show_error(error)
-            raise SystemExit(settings.status_of_errors) from None
+            raise SystemExit(settings.error_status) from None
 
 
 def _options_first(arguments: list[str]) -> list[str]:
-    """``--debug`` before the command, where it belongs, although it was asked for after it."""
+    """Return the arguments with ``--debug``, an option of all commands, before the command."""
     return sorted(arguments, key=lambda argument: argument != "--debug")
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(show: bool) -> None:
+    if show:
         _print(f"intake-nwbzarr {__version__}")
         raise typer.Exit
 
@@ -135,9 +133,9 @@ def _nwbzarr(
 
 @app.command()
 def demo(
-    output: Annotated[Path | None, typer.Option(help="Where the picture and the catalog are kept.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The folder for the figure and the catalog.")] = None,
 ) -> None:
-    """Show the main job from end to end on this machine: two sessions, an S3 server, a catalog, a picture."""
+    """Run an end-to-end demonstration on this machine: two sessions, an S3 server, a catalog and a figure."""
     from intake_nwbzarr.arguments import local_path
     from intake_nwbzarr.demo.tour import run_demo
 
@@ -147,42 +145,42 @@ def demo(
 @app.command()
 def info(
     location: Location,
-    group: Annotated[str | None, typer.Option(help="One object, by its path in the file.")] = None,
+    group: Annotated[str | None, typer.Option(help="The path of one object in the file.")] = None,
     consolidated: Annotated[
-        bool, typer.Option(help="Use consolidated metadata, or list what is stored where they are stale.")
+        bool, typer.Option(help="Use consolidated metadata, or list the store instead, if they are stale.")
     ] = True,
     chunks: Annotated[
-        bool, typer.Option(help="Count the chunks that are stored, by listing them where that can be done.")
+        bool, typer.Option(help="Count the stored chunks by listing them, where the storage supports it.")
     ] = True,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
     requester_pays: RequesterPays = False,
 ) -> None:
-    """Print what a session holds, and what it took to find out."""
+    """Show a session's contents, and how many requests that took."""
     import xarray as xr
 
     from intake_nwbzarr import open_hierarchy, track_requests
     from intake_nwbzarr.prepare.chunks import count_chunks
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
-    asked = None if consolidated else False
+    use_consolidated = None if consolidated else False
     with track_requests() as log:
         dataset = xr.open_dataset(
-            location, engine="nwbzarr", group=group, consolidated=asked, storage_options=options
+            location, engine="nwbzarr", group=group, consolidated=use_consolidated, storage_options=options
         )
         _print(repr(dataset))
     _print(f"\n{log}")
     if chunks:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # told by the first opening
-            hierarchy = open_hierarchy(location, options, consolidated=asked)
+            warnings.simplefilter("ignore")  # already shown when the Dataset was opened
+            hierarchy = open_hierarchy(location, options, consolidated=use_consolidated)
             counts = count_chunks(hierarchy, _own_path(group, hierarchy))
         _show_chunks(counts)
 
 
 def _own_path(group: str | None, hierarchy: Hierarchy) -> str:
-    """Return an object's path in the session's own file; for a pattern that of everything, which is empty."""
+    """Return an object's path in the session's own file; for a pattern, the root."""
     from intake_nwbzarr.errors import NWBZarrError
 
     try:
@@ -193,13 +191,13 @@ def _own_path(group: str | None, hierarchy: Hierarchy) -> str:
 
 
 def _show_chunks(counts: ChunkCounts | None) -> None:
-    _print(f"\nChunks: {counts or 'not counted, the storage cannot be listed.'}")
+    _print(f"\nChunks: {counts or 'not counted, because the storage cannot be listed.'}")
 
 
 @app.command()
 def consolidate(
     location: Location,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
@@ -223,15 +221,17 @@ def snapshot(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file; NAME.snapshot.zip unless given.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="The snapshot file; the default is NAME.snapshot.zip.", metavar="FILE"
+        ),
     ] = None,
-    add: Annotated[bool, typer.Option("--add", help="Keep the file's other sessions.")] = False,
+    add: Annotated[bool, typer.Option("--add", help="Keep the other sessions in the file.")] = False,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
     requester_pays: RequesterPays = False,
 ) -> None:
-    """Save what opening sessions reads in one small file, with which they open without a request."""
+    """Save the metadata needed to open sessions to one small file, so that they open without any requests."""
     from intake_nwbzarr.errors import NWBZarrError
     from intake_nwbzarr.kept.recording import record_session, snapshot_path
     from intake_nwbzarr.kept.snapshot import write_snapshots
@@ -245,7 +245,7 @@ def snapshot(
         try:
             sessions.append(record_session(location))
         except NWBZarrError as error:
-            # Of many sessions, one that fails does not cost the others.
+            # If one of several sessions fails, the others are still saved.
             if len(located) == 1:
                 raise
             _show_error(error)
@@ -260,13 +260,13 @@ def snapshot(
 @app.command()
 def download(
     location: Location,
-    folder: Annotated[Path, typer.Argument(help="What the session's folder will be, such as a.nwb.zarr.")],
+    folder: Annotated[Path, typer.Argument(help="The folder of the copy, such as a.nwb.zarr.")],
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
     requester_pays: RequesterPays = False,
 ) -> None:
-    """Download a whole session; after a failure, or a change of the session, the same command goes on."""
+    """Download a whole session. Run the same command again to resume, or to update it."""
     from intake_nwbzarr import download
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
@@ -284,11 +284,12 @@ def verify(
     endpoint_url: Endpoint = None,
     requester_pays: RequesterPays = False,
     all_chunks: Annotated[
-        bool, typer.Option("--all-chunks", help="Exit with 1 also when a chunk of an array is not stored.")
+        bool,
+        typer.Option("--all-chunks", help="Also exit with status 1 if a chunk of an array is not stored."),
     ] = False,
 ) -> None:
-    """Compare all that pynwb reads from a session with what xarray shows of it; reads all of it, twice."""
-    context.obj.status_of_errors = 2
+    """Check that xarray shows the same values as pynwb, field by field. Reads the whole session twice."""
+    context.obj.error_status = 2
     from intake_nwbzarr import verify
 
     found = verify(location, _storage_options(anon, profile, endpoint_url, requester_pays))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import intake
 import pytest
 
 import intake_nwbzarr
@@ -93,3 +94,23 @@ def test_message_storage_option_not_true_or_false(expected: str) -> None:
 def test_message_storage_options_not_a_dictionary(expected: str) -> None:
     options: Any = "anon"
     assert message_of(lambda: locate("s3://bucket/a.nwb.zarr", options)) == expected
+
+
+def test_message_catalog_chunks(expected: str) -> None:
+    assert message_of(lambda: intake.open_nwbzarr("s3://bucket/a.nwb.zarr", chunks=0).read()) == expected
+
+
+def test_message_catalog_credential_empty(expected: str) -> None:
+    options = {"key": "None", "secret": "None"}
+    source = intake.open_nwbzarr("s3://bucket/a.nwb.zarr", storage_options=options)
+    assert message_of(source.read) == expected
+
+
+def test_message_catalog_credential_masked(expected: str) -> None:
+    options = {"key": "****", "secret": "****"}
+    source = intake.open_nwbzarr("s3://bucket/a.nwb.zarr", storage_options=options)
+    assert message_of(source.read) == expected
+
+
+def test_message_catalog_variable_not_set(expected: str) -> None:
+    assert message_of(intake.open_nwbzarr("s3://None/a.nwb.zarr").read) == expected

@@ -1,1 +1,1 @@
-"""Sessions as catalog entries, for Intake 1 (`source`) and Intake 2 (`reader`)."""
+"""Intake catalog entries for sessions: Intake 1 (`source`) and Intake 2 (`reader`)."""

@@ -1,4 +1,4 @@
-"""Datasets of dask arrays, in chunks that lie well on the stored ones."""
+"""Dask-backed Datasets and DataTrees, with dask chunks aligned to the stored chunks."""
 
 from __future__ import annotations
 
@@ -17,88 +17,78 @@ if TYPE_CHECKING:
     from intake_nwbzarr.location.location import Location
     from intake_nwbzarr.mapping.find import Group
 
-# Values of a coordinate, at most, that are cheaper to read at once than to hand out as tasks.
+# Up to this many values, reading a whole coordinate is cheaper than dividing it into dask tasks.
 SMALL_COORDINATE = 100_000
 
 
 def open_dask(
     location: Location, group: Group | None, chunks: Any, keywords: Mapping[str, Any]
 ) -> xr.Dataset:
-    """The session, or some of its objects, as a Dataset of dask arrays.
+    """Open a session, or some of its objects, as a Dataset of dask arrays.
 
-    What `xarray.open_dataset` does with ``chunks``, with these differences. Coordinates with an index stay as
-    they are (a time index computes or bisects its times, which tasks could only slow down), and so do the
-    labels along a dimension, unless there are very many: they are read when they are used, as ``groupby`` and
-    masks want them. Smaller chunks than the preferred ones are no reason for a warning (those are multiples
-    of the stored chunks). The names of tasks are the same wherever and whenever the session is opened.
+    Works like `xarray.open_dataset` with ``chunks``, except that
+
+    - indexed coordinates are not chunked (a time index computes or bisects its times without reading), nor
+      are one-dimensional labels, unless they are very long: they are read when used, as ``groupby`` needs;
+    - chunks smaller than the preferred ones, which are multiples of the stored chunks, give no warning;
+    - task names do not depend on when, or in which process, the session is opened.
 
     Parameters
     ----------
     location, group, keywords
-        What to open, and how.
+        The session, the objects in it, and other keywords of `xarray.open_dataset`.
     chunks
-        By dimension, or one for all: a length, -1 for the whole dimension, or bytes such as ``"64MB"``, by
-        which the first dimension of numeric arrays is cut. Dimensions not named get whole multiples of the
-        stored chunks, and so do all with ``{}`` and ``"auto"``, and strings where bytes are given. None: no
-        dask arrays; variables are read as NumPy arrays when they are used, as tasks on a cluster want them.
+        One value, or a dict of values by dimension: a length; -1 for the whole dimension; or bytes such as
+        ``"64MB"``, which set the length of the first dimension of numeric arrays. Other dimensions, string
+        arrays where bytes are given, and all dimensions with ``{}`` or ``"auto"`` get whole multiples of the
+        stored chunks. With None, variables are lazy without dask, and read as NumPy arrays when used.
 
     Raises
     ------
     OptionError
-        When `chunks` is none of these.
+        When `chunks` is not valid.
     """
     import xarray as xr
 
-    wanted = _checked(chunks)
+    parsed = _parse_chunks(chunks)
     dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
     if chunks is None:
         return dataset
     opened = _token(location, dataset, group, keywords)
-    return _chunked(dataset, wanted, opened)
+    return _chunked(dataset, parsed, opened)
 
 
 def open_dask_tree(
     location: Location, group: Group | None, chunks: Any, keywords: Mapping[str, Any]
 ) -> xr.DataTree:
-    """The session, or a part of it, as a DataTree of dask arrays.
-
-    Parameters
-    ----------
-    location, group, chunks, keywords
-        As for `open_dask`.
-
-    Raises
-    ------
-    OptionError
-        When `chunks` is none of what `open_dask` takes.
-    """
+    """Open a session, or some of its objects, as a DataTree of dask arrays; arguments as for `open_dask`."""
     import xarray as xr
     from dask.base import tokenize
 
-    wanted = _checked(chunks)
+    parsed = _parse_chunks(chunks)
     tree = xr.open_datatree(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]
     if chunks is None:
         return tree
     opened = _token(location, tree, group, keywords)
     datasets = {node.path: node.to_dataset(inherit=False) for node in tree.subtree}
     return xr.DataTree.from_dict(
-        {path: _chunked(dataset, wanted, tokenize(opened, path)) for path, dataset in datasets.items()}
+        {path: _chunked(dataset, parsed, tokenize(opened, path)) for path, dataset in datasets.items()}
     )
 
 
 def _token(
     location: Location, opened: xr.Dataset | xr.DataTree, group: Group | None, keywords: Mapping[str, Any]
 ) -> str:
-    """What names the tasks: what was opened, and not how its metadata were had."""
+    """Return a token of the opened session, the same whether its metadata came from a snapshot or not."""
     from dask.base import tokenize
 
-    shown = {name: value for name, value in keywords.items() if name not in {"snapshot", "verify"}}
-    token: str = tokenize(location, opened.encoding.get("etag"), group, shown)
+    identifying = {name: value for name, value in keywords.items() if name not in {"snapshot", "verify"}}
+    token: str = tokenize(location, opened.encoding.get("etag"), group, identifying)
     return token
 
 
-def _chunked(dataset: xr.Dataset, wanted: Any, opened: str) -> xr.Dataset:
-    """A Dataset's lazy variables as dask arrays, but for indexes and labels; named for what was opened."""
+def _chunked(dataset: xr.Dataset, chunks: Any, opened: str) -> xr.Dataset:
+    """Return a Dataset with its lazy variables as dask arrays, except for indexes and labels."""
     from dask.base import tokenize
 
     chunked = {}
@@ -110,25 +100,28 @@ def _chunked(dataset: xr.Dataset, wanted: Any, opened: str) -> xr.Dataset:
             or (name in dataset.coords and variable.ndim == 1 and variable.size <= SMALL_COORDINATE)
         ):
             continue
-        sizes = _sizes(variable, wanted)
+        sizes = _chunk_sizes(variable, chunks)
         try:
             chunked[name] = variable.chunk(sizes, name=f"{name}-{tokenize(opened, name, str(sizes))}")
         except ValueError as error:
             raise OptionError(
-                f"{name!r}, with {dict(variable.sizes)}, cannot be divided into chunks of {sizes}: lengths "
-                "of chunks that are listed must add up to the dimension's."
+                f"{name!r} of shape {dict(variable.sizes)} cannot be divided into chunks of {sizes}.",
+                path=str(name),
+                found=sizes,
+                expected=dict(variable.sizes),
+                next_step="Listed chunk lengths must add up to the length of the dimension.",
             ) from error
     return dataset.assign(chunked)
 
 
-def _checked(chunks: Any) -> Mapping[Hashable, Any] | Any:
-    """What `chunks` asks for, by dimension or for all, bytes as a float; None for the preferred chunks."""
+def _parse_chunks(chunks: Any) -> Mapping[Hashable, Any] | Any:
+    """Return `chunks` with bytes as floats and None for the preferred chunks, per dimension or for all."""
     if isinstance(chunks, Mapping):
-        return {dim: _checked_one(size) for dim, size in chunks.items()}
-    return _checked_one(chunks)
+        return {dim: _parse_chunk(size) for dim, size in chunks.items()}
+    return _parse_chunk(chunks)
 
 
-def _checked_one(size: Any) -> Any:
+def _parse_chunk(size: Any) -> Any:
     from dask.utils import parse_bytes
 
     size = int(size) if isinstance(size, Integral) and not isinstance(size, bool) else size
@@ -150,23 +143,27 @@ def _checked_one(size: Any) -> Any:
                 parsed = 0.0
             if parsed > 0:
                 return parsed
+    expected = (
+        "a length, -1 for a whole dimension, bytes such as '64MB', 'auto', or a dict of these by dimension"
+    )
     raise OptionError(
-        f"chunks holds {describe_value(size)}; it should be a length, -1 for a whole dimension, bytes such "
-        "as '64MB', 'auto', or a dict of these by dimension. "
-        "{} is whole multiples of the stored chunks, None no dask."
+        f"chunks must be {expected}, not {describe_value(size)}.",
+        found=describe_value(size),
+        expected=expected,
+        next_step="Pass {} for whole multiples of the stored chunks, or None for no dask arrays.",
     )
 
 
-def _sizes(variable: xr.Variable, wanted: Any) -> dict[Hashable, Any]:
-    """The chunks of one variable, by dimension."""
+def _chunk_sizes(variable: xr.Variable, chunks: Any) -> dict[Hashable, Any]:
+    """Return the chunk lengths of a variable by dimension."""
     preferred: dict[Hashable, int] = variable.encoding["preferred_chunks"]
-    asked = {dim: wanted.get(dim) if isinstance(wanted, Mapping) else wanted for dim in variable.dims}
-    sizes = preferred | {dim: size for dim, size in asked.items() if isinstance(size, int | tuple)}
-    cut = [dim for dim, size in asked.items() if isinstance(size, float)]
-    if cut and variable.dtype.kind != "O":
-        dim, lengths = cut[0], variable.sizes
+    by_dim = {dim: chunks.get(dim) if isinstance(chunks, Mapping) else chunks for dim in variable.dims}
+    sizes = preferred | {dim: size for dim, size in by_dim.items() if isinstance(size, int | tuple)}
+    in_bytes = [dim for dim, size in by_dim.items() if isinstance(size, float)]
+    if in_bytes and variable.dtype.kind != "O":
+        dim, lengths = in_bytes[0], variable.sizes
         others = [_longest(sizes[other], lengths[other]) for other in variable.dims if other != dim]
-        width = int(asked[dim] / max(1, prod(others) * variable.dtype.itemsize))
+        width = int(by_dim[dim] / max(1, prod(others) * variable.dtype.itemsize))
         if width > preferred[dim]:
             width -= width % preferred[dim]
         sizes[dim] = max(1, min(width, lengths[dim]))

@@ -1,4 +1,4 @@
-"""Catalog entries: their location opened, and their secrets masked."""
+"""What both Intake drivers share: the entry's location, masking of secrets, and a summary of metadata."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ _SECRET_NAME = re.compile(
     r"key|secret|token|pass(word|wd|phrase)?$|credential|auth|cookie|signature|headers|username|connection_string",
     re.IGNORECASE,
 )
-# A value that is nothing but a template of Intake 1, `{{ env(NAME) }}`, or Intake 2, `{env(NAME)}`.
+# A template of Intake 1, `{{ env(NAME) }}`, or Intake 2, `{env(NAME)}`.
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
-# A name and password, which may hold slashes: what follows a host's colon and is no port.
+# User name and password, which may contain slashes: text after a colon that is not a port number.
 _USERINFO = re.compile(r"(?<=://)(?:[^/?#]*|[^/:?#]*:(?!\d+/)[^?#]*)@")
 _QUERY = re.compile(r"(?<=\?)[^#\s]+")
 _FRAGMENT = re.compile(r"(?<=#)\S+")
 
 
 def masked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Storage options with `MASK` for every secret; templates that name a variable are none.
+    """Return storage options with `MASK` for every secret; templates of environment variables are kept.
 
-    Examples
-    --------
     >>> masked_options({"key": "AKIA", "secret": "{{ env(MY_SECRET) }}", "anon": False})
     {'key': '****', 'secret': '{{ env(MY_SECRET) }}', 'anon': False}
     """
@@ -41,25 +39,21 @@ def masked_options(options: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def masked_url(url: object) -> str:
-    """A URL with `MASK` for a user's name and password and for the query, where signatures stand.
+    """Return a URL with `MASK` for user name, password and query, or for all of a mistyped URL.
 
-    So is the whole of a URL that is so mistyped that any part of it may be a password.
-
-    Examples
-    --------
     >>> masked_url("https://me:pass@host/a.nwb.zarr?X-Amz-Signature=0a1b")
     'https://****@host/a.nwb.zarr?****'
     """
     text = str(url)
     is_local = text.startswith(("file://", "local://"))
-    named = text if is_local else _USERINFO.sub(f"{MASK}@", text)
-    if may_show_password(_TEMPLATE.sub("any", named)):
+    without_userinfo = text if is_local else _USERINFO.sub(f"{MASK}@", text)
+    if may_show_password(_TEMPLATE.sub("any", without_userinfo)):
         return MASK
     if "://" not in text or is_local:
         return text
-    shown = _QUERY.sub(MASK, named)
-    # A key on S3 may hold the sign.
-    return _FRAGMENT.sub(MASK, shown) if re.search("https?://", text) else shown
+    masked = _QUERY.sub(MASK, without_userinfo)
+    # S3 keys may contain "#".
+    return _FRAGMENT.sub(MASK, masked) if re.search("https?://", text) else masked
 
 
 def _masked(value: Any, secret: bool) -> Any:
@@ -87,13 +81,12 @@ if TYPE_CHECKING:
     from intake_nwbzarr.location.location import Location, Place
     from intake_nwbzarr.mapping.find import Group
 
-# Options that, when empty, would silently mean another identity or another server.
+# Options that would select another identity or server if an empty value were ignored.
 _NEVER_EMPTY = frozenset(
     {"key", "secret", "token", "profile", "username", "password", "endpoint_url"}
     | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
 )
-_INSTEAD = "to use the AWS_* variables or a profile"
-# `{{ env(NAME) }}`, of which Intake makes nothing when the variable is not set.
+# `{{ env(NAME) }}`, which Intake replaces by an empty string when the variable is not set.
 _WITHOUT_DEFAULT = re.compile(r"\{\{\s*env\(\s*['\"]?([^'\"),\s]+)['\"]?\s*\)\s*\}\}")
 _VARIABLE = re.compile(r"env\(\s*['\"]?([^'\"),\s]+)")
 
@@ -101,24 +94,9 @@ _VARIABLE = re.compile(r"env\(\s*['\"]?([^'\"),\s]+)")
 def entry_location(
     urlpath: Place, storage_options: Mapping[str, Any] | None, templates: Mapping[str, Any] | None = None
 ) -> Location:
-    """The location of a catalog's entry, whose templates are filled in.
-
-    Parameters
-    ----------
-    urlpath, storage_options
-        As the catalog gives them.
-    templates
-        Both by name, before Intake filled in their templates, where they are known, so that an error can name
-        the variable.
-
-    Raises
-    ------
-    CredentialsError
-        When a credential, profile or endpoint is empty: Intake fills in nothing, or the word None, for an
-        environment variable that is not set.
-    LocationError
-        When the URL comes from an environment variable that is not set.
-    """
+    """Return the location of a catalog entry after Intake has filled in its templates."""
+    # Intake fills in an empty string, or the word None, for an environment variable that is not set. The
+    # original templates, by argument, let errors name the variable.
     from intake_nwbzarr.location.location import locate
 
     storage_options = checked_options(storage_options)
@@ -134,18 +112,21 @@ def _check_url(urlpath: Place, template: object) -> None:
     variable = _unset_variable(template, urlpath) if isinstance(template, str) else None
     if variable is not None:
         raise LocationError(
-            f"The environment variable {variable}, which the urlpath {masked_url(template)!r} is made of, is "
-            f"not set. Set it, or give a default: env({variable!r}, '...')."
+            f"The environment variable {variable} in the urlpath {masked_url(template)!r} is not set.",
+            found=variable,
+            next_step=f"Set it, or give a default: env({variable!r}, '...').",
         )
     if re.match(r"\w+://None(/|$)", urlpath):
         raise LocationError(
-            f"{masked_url(urlpath)} begins with the word None, which Intake puts for an environment variable "
-            "that is not set. Set the one that the catalog names."
+            f"{masked_url(urlpath)} begins with the word None, which Intake fills in for an environment "
+            "variable that is not set.",
+            location=masked_url(urlpath),
+            next_step="Set the environment variable that the catalog names.",
         )
 
 
 def _unset_variable(template: str, filled: str) -> str | None:
-    """The variable for which Intake filled in nothing, if that is how the template became what it is."""
+    """Return the unset variable for which Intake filled in nothing, if that explains the result."""
     unset = []
 
     def pattern(part: str) -> str:
@@ -164,39 +145,38 @@ def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templ
         is_empty = value is None or (isinstance(value, str) and value in {"", "None", MASK})
         if path[-1] not in _NEVER_EMPTY or not is_empty:
             continue
-        where = f"The storage option {'.'.join(path)!r} of the entry for {masked_url(urlpath)}"
+        option, url = ".".join(path), masked_url(urlpath)
+        option_of_entry = f"The storage option {option!r} of the entry for {url}"
         if value == MASK:
             raise CredentialsError(
-                f"{where} is {MASK!r}, which took a secret's place when the entry was saved. Take it from an "
-                "environment variable, {{ env(NAME) }} in Intake 1 and {env(NAME)} in Intake 2, or leave it "
-                f"out {_INSTEAD}."
+                f"{option_of_entry} is {MASK!r}, which replaced a secret when the entry was saved.",
+                location=url,
+                path=option,
+                found=MASK,
+                next_step="Take it from an environment variable, {{ env(NAME) }} in Intake 1 and {env(NAME)} "
+                "in Intake 2, or omit it to use the AWS_* variables or a profile.",
             )
         known = dict(_leaves(templates)) if isinstance(templates, Mapping) else {}
         variable = _VARIABLE.search(str(known.get(path, "")))
-        cause = (
-            f"the environment variable {variable[1]}, which it comes from, is not set"
-            if variable
-            else "the environment variable it comes from is probably not set"
+        cause = f"variable {variable[1]} is not set" if variable else "variable in it is probably not set"
+        raise CredentialsError(
+            f"{option_of_entry} is empty: the environment {cause}.",
+            location=url,
+            path=option,
+            found=variable[1] if variable else None,
+            next_step="Set it, or omit the option to use the AWS_* variables or a profile.",
         )
-        raise CredentialsError(f"{where} is empty: {cause}. Set it, or leave the option out {_INSTEAD}.")
 
 
 def open_raw(location: Location, keywords: Mapping[str, Any]) -> pynwb.NWBFile:
-    """The session as pynwb reads it; of the entry's keywords, ``consolidated`` matters."""
+    """Open the session of an entry with pynwb; of the keywords, only ``consolidated`` is used."""
     from intake_nwbzarr.raw import open_nwb
 
     return open_nwb(location, consolidated=keywords.get("consolidated"))
 
 
 def summary(location: Location, group: Group | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """Shapes, types and attributes, from metadata alone.
-
-    Returns
-    -------
-    dict
-        ``dims`` (name to length); ``shape`` and ``dtype`` (of each variable); ``variables`` (of each, its
-        dims, shape, dtype, bytes and attributes); ``nbytes``; ``attrs``, the session's metadata.
-    """
+    """Return shapes, dtypes and attributes of a session as a dict, without reading data."""
     import xarray as xr
 
     dataset = xr.open_dataset(location, engine="nwbzarr", group=group, **keywords)  # type: ignore[arg-type]

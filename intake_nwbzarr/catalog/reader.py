@@ -1,6 +1,6 @@
-"""Intake 2: the data type of NWB Zarr sessions and the reader for it.
+"""The Intake 2 data type and reader of NWB Zarr sessions.
 
-Intake imports this module whenever it is imported itself, so it imports nothing heavy.
+Intake imports this module whenever it is imported, so heavy imports are inside functions.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class NWBZarr(FileData):  # type: ignore[misc]
     url
         A local path or URL; see `intake_nwbzarr.location.location.locate`.
     storage_options
-        In s3fs' vocabulary. The attribute of that name, catalogs, tokens and pickles hold no secrets, except
-        for pickles where ``ship_credentials`` is true.
+        Named as in s3fs. Secrets are masked in the attribute of that name, in catalogs and in tokens, and
+        are not pickled unless ``ship_credentials`` is true.
     metadata
-        The catalog's.
+        Metadata of the catalog entry.
     """
 
-    # From the beginning, for Intake recommends the type that matches earliest.
+    # Matches from the start of the URL, since Intake recommends the type with the earliest match.
     filepattern = r"^.*\.nwb\.zarr(\.zip)?/*$"
-    # A local folder is recognised by the paths of its files.
+    # Intake recognizes a local folder by the paths of its files.
     contains: ClassVar = {r"(?i)\.nwb\.zarr/"}
     structure: ClassVar = {"timeseries", "table", "hierarchy"}
 
@@ -55,47 +55,47 @@ class NWBZarr(FileData):  # type: ignore[misc]
             url=masked_url(url), storage_options=masked_options(storage_options), metadata=metadata
         )
         # Intake shows, saves and hashes every attribute whose name has no leading underscore.
-        self._given: tuple[Place, Mapping[str, Any] | None] = (url, storage_options)
+        self._unmasked: tuple[Place, Mapping[str, Any] | None] = (url, storage_options)
 
     @property
     def location(self) -> Location:
-        """Where the session is, once the options are understood.
+        """The location of the session.
 
         Raises
         ------
         CredentialsError
             When a credential comes from an environment variable that is not set.
         LocationError
-            When the URL or an option makes no sense.
+            When the URL or a storage option is not valid.
         """
         from intake_nwbzarr.catalog.entries import entry_location
 
-        return entry_location(*self._given)
+        return entry_location(*self._unmasked)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_given": (self.location, None)}
+        return {**self.__dict__, "_unmasked": (self.location, None)}
 
 
 class NWBZarrReader(BaseReader):  # type: ignore[misc]
-    """Reads an NWB Zarr session, or one object of it, as a Dataset of dask arrays.
+    """Reader of an NWB Zarr session, or one object of it, as a Dataset of dask arrays.
 
     Parameters
     ----------
     data
         An `NWBZarr`, or its URL.
     group
-        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
-        it, the whole session.
+        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; by
+        default, the whole session.
     chunks
-        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``"auto"``, whole
-        multiples of the stored chunks, unless given; None gives lazy variables without dask.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. The default ``"auto"``
+        gives whole multiples of the stored chunks, None gives lazy variables without dask.
     **keywords
-        The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
+        Other keywords of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
         ``consolidated``, ``snapshot``, ``verify``, ...
 
     Examples
     --------
-    A catalog with the session in it. (Intake 2.0.9 does not list what is added by ``catalog["session"] =
+    Add the session to a catalog. (Intake 2.0.9 does not list entries added by ``catalog["session"] =
     reader``.)
 
     >>> from intake.readers.entry import Catalog
@@ -108,15 +108,15 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
 
     implements: ClassVar = {NWBZarr}
     imports: ClassVar = {"xarray", "dask"}
-    # Intake takes whichever reader has the function that `reader_from_call` is given: a function of our own,
-    # for `xarray.open_dataset` opens other files as well.
+    # Intake's `reader_from_call` finds readers by their function. `xarray.open_dataset` opens other files,
+    # too, so this is a function of this package.
     func = "intake_nwbzarr.catalog.chunking:open_dask"
     output_instance = "xarray:Dataset"
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         from intake_nwbzarr.arguments import check_keywords
 
-        # Intake shows, saves and hashes the keywords: none of them may be a secret.
+        # Intake shows, saves and hashes the keywords, so none of them may be a secret.
         check_keywords("NWBZarrReader", keywords)
         super().__init__(*arguments, **keywords)
 
@@ -128,36 +128,38 @@ class NWBZarrReader(BaseReader):  # type: ignore[misc]
         return open_dask(data.location, group, chunks, keywords)
 
     def to_dask(self) -> xr.Dataset:
-        """The session as a Dataset of dask arrays, of whole stored chunks where ``chunks`` is None."""
+        """Return a Dataset of dask arrays; where ``chunks`` is None, with multiples of the stored chunks."""
         chunks = self.kwargs.get("chunks", "auto")
         dataset: xr.Dataset = self.read(chunks="auto" if chunks is None else chunks)
         return dataset
 
     def to_datatree(self) -> xr.DataTree:
-        """The session as a tree of dask arrays, a node for each object; of ``group``, where one is given."""
+        """Return a DataTree of dask arrays, with a node for each object of the session or of ``group``."""
         from intake_nwbzarr.catalog.chunking import open_dask_tree
 
         own = {name: value for name, value in self.kwargs.items() if name not in {"data", "args"}}
         return open_dask_tree(self.data.location, own.pop("group", None), own.pop("chunks", "auto"), own)
 
     def to_nwb(self) -> pynwb.NWBFile:
-        """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
+        """Open the whole session with pynwb, with lazy arrays; close the file, or use it in ``with``."""
         from intake_nwbzarr.catalog.entries import open_raw
 
         return open_raw(self.data.location, self.kwargs)
 
     def discover(self, **keywords: Any) -> dict[str, Any]:
-        """Shapes, dtypes and metadata, without reading data.
+        """Return shapes, dtypes and metadata, without reading data.
 
         Parameters
         ----------
         **keywords
-            Take the place of the reader's own.
+            Override the keywords of the reader.
 
         Returns
         -------
         dict
-            As `intake_nwbzarr.catalog.entries.summary` says, and Intake's ``metadata``.
+            ``dims`` (name to length); ``shape`` and ``dtype`` (by variable); ``variables`` (dims, shape,
+            dtype, nbytes and attrs of each); ``nbytes``; ``attrs`` of the session; and Intake's
+            ``metadata``.
         """
         from intake_nwbzarr.catalog.entries import summary
 

@@ -1,4 +1,4 @@
-"""Intake 1: ``driver: nwbzarr``."""
+"""The Intake 1 driver ``nwbzarr``."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     urlpath
         A local path or URL; see `intake_nwbzarr.location.location.locate`.
     storage_options
-        In s3fs' vocabulary. Secrets are shown by no representation, and travel in no pickle unless
+        Named as in s3fs. Secrets are masked in every representation, and are not pickled unless
         ``ship_credentials`` is true.
     group
-        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; without
-        it, the whole session.
+        The path of one object, such as ``units``, a pattern (``acquisition/*``), or a list of these; by
+        default, the whole session.
     chunks
-        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. ``"auto"``, whole
-        multiples of the stored chunks, unless given; None gives lazy variables without dask.
+        As in `xarray.open_dataset`; see `intake_nwbzarr.catalog.chunking.open_dask`. The default ``"auto"``
+        gives whole multiples of the stored chunks, None gives lazy variables without dask.
     metadata
-        The catalog's.
+        Metadata of the catalog entry.
     **keywords
-        The others of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
+        Other keywords of ``xarray.open_dataset(engine="nwbzarr")``: ``names``, ``dtype``, ``mask_and_scale``,
         ``decode_times``, ``drop_variables``, ``consolidated``, ``snapshot``, ``verify``, ...
 
     Examples
@@ -55,7 +55,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     name = "nwbzarr"
     version = "1"
     container = "xarray"
-    # A Dataset has no first and second part: its variables are partitioned each in its own way, by dask.
+    # dask partitions each variable on its own, so a Dataset has no partitions.
     partition_access = False
 
     def __init__(
@@ -77,61 +77,63 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 
     @property
     def location(self) -> Location:
-        """Where the session is, once the entry's options are understood.
+        """The location of the session.
 
         Raises
         ------
         CredentialsError
             When a credential comes from an environment variable that is not set.
         LocationError
-            When the path or an option makes no sense, or comes from an environment variable that is not set.
+            When the URL or a storage option is not valid, or the URL comes from an environment variable that
+            is not set.
         """
         if self._location is None:
             try:
                 self._location = entry_location(self.urlpath, self.storage_options, self._templates())
             except (CredentialsError, LocationError):
-                # The entry keeps its source: once variables are set, it has to make another.
+                # The entry caches its source, which must be created anew once variables are set.
                 with suppress(NoEntry, AttributeError):
                     self.entry.clear_cached_default_source()
                 raise
         return self._location
 
     def read(self) -> xr.Dataset:
-        """The session as a Dataset of dask arrays, the same as `to_dask`.
+        """Return a Dataset of dask arrays, or of lazy arrays where ``chunks`` is None.
 
-        Other drivers load everything here. Sessions are larger than memory (the catalog of DANDI holds one of
-        35 GB), and what is wanted is known only after a selection: reading starts with ``.load()`` or
-        ``.compute()`` on that.
+        Other drivers load all data here. Sessions may be larger than memory, so this one does not: select
+        first, then call ``.load()`` or ``.compute()``.
         """
         return open_dask(self.location, self.group, self.chunks, self.keywords)
 
     def to_dask(self) -> xr.Dataset:
-        """The session as a Dataset of dask arrays, of whole stored chunks where ``chunks`` is None."""
+        """Return a Dataset of dask arrays; where ``chunks`` is None, with multiples of the stored chunks."""
         chunks = "auto" if self.chunks is None else self.chunks
         return open_dask(self.location, self.group, chunks, self.keywords)
 
     def to_datatree(self) -> xr.DataTree:
-        """The session as a tree of dask arrays, a node for each object; of ``group``, where one is given."""
+        """Return a DataTree of dask arrays, with a node for each object of the session or of ``group``."""
         return open_dask_tree(self.location, self.group, self.chunks, self.keywords)
 
     def to_nwb(self) -> pynwb.NWBFile:
-        """The whole session as pynwb reads it, its arrays lazy; to be closed, or used in ``with``."""
+        """Open the whole session with pynwb, with lazy arrays; close the file, or use it in ``with``."""
         return open_raw(self.location, self.keywords)
 
     def discover(self) -> dict[str, Any]:
-        """Shapes, dtypes and metadata, without reading data.
+        """Return shapes, dtypes and metadata, without reading data.
 
         Returns
         -------
         dict
-            As `intake_nwbzarr.catalog.entries.summary` says, and Intake's ``npartitions`` and ``metadata``.
+            ``dims`` (name to length); ``shape`` and ``dtype`` (by variable); ``variables`` (dims, shape,
+            dtype, nbytes and attrs of each); ``nbytes``; ``attrs`` of the session; and Intake's
+            ``npartitions`` and ``metadata``.
         """
         self._load_metadata()
         schema: Any = self._schema
         return {**schema.summary, "npartitions": self.npartitions, "metadata": self.metadata}
 
     def describe(self) -> dict[str, Any]:
-        """The catalog's words on this entry, with literal secrets masked."""
+        """Return the catalog's description of this entry, with literal secrets masked."""
         description: dict[str, Any] = super().describe()
         return {**description, "args": _masked_arguments(description["args"])}
 
@@ -145,12 +147,12 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         return self.read()
 
     def _close(self) -> None:
-        # Connections belong to the process; what this source knows of the session is all there is to forget.
+        # Connections belong to the process; only the metadata in this source are dropped.
         self._schema = None
         self._location = None
 
     def _yaml(self) -> dict[str, Any]:
-        # What `yaml`, `repr`, notebooks and `Catalog.add` are made of.
+        # Intake uses this for `yaml`, `repr`, notebooks and `Catalog.add`.
         arguments = {
             "urlpath": self.urlpath,
             "storage_options": self.storage_options or None,
@@ -179,19 +181,19 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         return templates
 
     def __getstate__(self) -> OrderedDict[str, Any]:
-        # Intake pickles the constructor's arguments; a Location takes the place of those that hold secrets.
+        # Intake pickles the constructor's arguments; a Location replaces those that contain secrets.
         keywords = {"group": self.group, "chunks": self.chunks, "metadata": self.metadata, **self.keywords}
         return OrderedDict(
             cls=self.classname,
             args=[],
             kwargs=OrderedDict(urlpath=self.location, **keywords),
-            shown={"name": self.name, "description": self.description},
+            entry={"name": self.name, "description": self.description},
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        shown = state.pop("shown")
+        entry = state.pop("entry")
         super().__setstate__(state)
-        self.name, self.description = shown["name"], shown["description"]
+        self.name, self.description = entry["name"], entry["description"]
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return NWBZarrSource.__qualname__, self.location, self.group, self.chunks, self.keywords

@@ -1,1 +1,1 @@
-"""`nwbzarr demo`: the main job from end to end, on this machine, without the internet."""
+"""`nwbzarr demo`: an end-to-end demonstration on this machine, without internet access."""

@@ -1,4 +1,4 @@
-"""The S3 server of the demonstration, in a process of its own."""
+"""The S3 server of the demonstration: moto in a process of its own."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from intake_nwbzarr.errors import DemoUnavailableError
 
 
-class Handler(WSGIRequestHandler):
-    """Answers quietly."""
+class SilentHandler(WSGIRequestHandler):
+    """Request handler that logs nothing."""
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        """Say nothing."""
+        """Ignore the message."""
 
 
-def make_buckets(endpoint_url: str, public: str, private: str) -> None:
-    """Create both buckets; whoever likes may read the public one's objects."""
+def create_buckets(endpoint_url: str, public: str, private: str) -> None:
+    """Create both buckets; anonymous requests may read objects in the public one."""
     client = botocore.session.Session().create_client("s3", endpoint_url=endpoint_url)
     for bucket in (public, private):
         client.create_bucket(Bucket=bucket)
-    reading = {
+    allow_reading = {
         "Effect": "Allow",
         "Principal": "*",
         "Action": "s3:GetObject",
         "Resource": f"arn:aws:s3:::{public}/*",
     }
-    policy = {"Version": "2012-10-17", "Statement": [reading]}
+    policy = {"Version": "2012-10-17", "Statement": [allow_reading]}
     client.put_bucket_policy(Bucket=public, Policy=json.dumps(policy))
     client.close()
 
 
 def main() -> None:
-    """Serve until standard input ends, which it does even if the parent process is killed."""
+    """Serve until standard input closes, which also happens if the parent process is killed."""
     application = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=SilentHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    make_buckets(f"http://127.0.0.1:{server.server_port}", *sys.argv[1:])
+    create_buckets(f"http://127.0.0.1:{server.server_port}", *sys.argv[1:])
     sys.stdout.write(f"{server.server_port}\n")
     sys.stdout.flush()
     sys.stdin.read()
@@ -67,22 +67,14 @@ PRIVATE_BUCKET = "private-sessions"
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running server.
-
-    Parameters
-    ----------
-    endpoint_url
-        Where it listens.
-    key, secret
-        What opens the private bucket.
-    """
+    """A running S3 server and the access keys of its private bucket."""
 
     endpoint_url: str
     key: str
     secret: str = field(repr=False)
 
     def upload(self, folder: Path, bucket: str, prefix: str) -> int:
-        """Upload a folder; how many objects that made."""
+        """Upload a folder and return the number of objects."""
         from intake_nwbzarr.location.location import locate
         from intake_nwbzarr.transport.loop import run
         from intake_nwbzarr.transport.open import open_transport
@@ -102,25 +94,14 @@ class S3Server:
 
 @contextmanager
 def s3_server() -> Iterator[Callable[[], S3Server]]:
-    """Run a server on a free port of 127.0.0.1, and stop it afterwards.
-
-    Meanwhile the environment holds the credentials of its user, and nothing else of AWS.
-
-    Yields
-    ------
-    Callable[[], S3Server]
-        Waits until the server runs and gives it. There is work to do while it starts.
-
-    Raises
-    ------
-    DemoUnavailableError
-        When moto, which does the work, is not installed, or does not start.
-    """
+    """Run an S3 server on a free port, with its keys as the only AWS settings in the environment."""
+    # Yields a function that waits for the server, so that the caller can work while it starts.
     for package in ("moto", "flask"):
         if find_spec(package) is None:
             raise DemoUnavailableError(
-                f"The demo runs its own S3 server, for which {package} is missing; install it with "
-                'pip install "intake-nwbzarr[demo]".'
+                f"The demo runs its own S3 server, which needs the package {package}.",
+                found=package,
+                next_step='Install it with pip install "intake-nwbzarr[demo]".',
             )
     key, secret = f"DEMO{secrets.token_hex(8).upper()}", secrets.token_urlsafe(24)
     command = [sys.executable, "-m", "intake_nwbzarr.demo.server", PUBLIC_BUCKET, PRIVATE_BUCKET]
@@ -129,14 +110,14 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,  # noqa: S603
     ):
 
-        def running() -> S3Server:
+        def wait_for_server() -> S3Server:
             port = process.stdout.readline().strip() if process.stdout else ""
             if not port:
                 raise DemoUnavailableError("The demo's S3 server did not start.")
             return S3Server(f"http://127.0.0.1:{port}", key, secret)
 
         try:
-            yield running
+            yield wait_for_server
         finally:
             process.terminate()
 
@@ -146,8 +127,8 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
     for name in [name for name in before if name.startswith("AWS_")]:
         del os.environ[name]
-    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-    os.environ |= nowhere | {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"} | variables
+    no_files = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    os.environ |= no_files | {"AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"} | variables
     try:
         yield
     finally:

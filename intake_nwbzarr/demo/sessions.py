@@ -1,4 +1,4 @@
-"""The sessions of the demonstration, and the stores that they are written to."""
+"""Synthetic sessions of the demonstration, written as Zarr 2 and Zarr 3."""
 
 from __future__ import annotations
 
@@ -41,21 +41,9 @@ type Floats = npt.NDArray[np.float64]
 
 
 def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> NWBFile:
-    """A mouse that licks while it is imaged, with every array that dandiset 000719's sub-R6 session has.
-
-    Parameters
-    ----------
-    frames, rois
-        Size of the fluorescence arrays, (time, roi).
-    pixels
-        Width and height of the movie, a multiple of four.
-
-    Returns
-    -------
-    pynwb.NWBFile
-        Licking raises the fluorescence of two thirds of the cells, a quarter of a second later, on top of a
-        neuropil signal that they all share. Equal arguments give equal sessions.
-    """
+    """Return a two-photon session of a licking mouse, the same for the same arguments."""
+    # It has the arrays of sub-R6 in dandiset 000719. Fluorescence (time, roi) of two thirds of the cells
+    # rises 0.25 s after licks, on top of a shared neuropil signal. `pixels` is a multiple of four.
     random = np.random.default_rng(719)
     duration = frames / FRAME_RATE
     bouts = np.arange(3.0, duration - 2.0, 6.0)
@@ -132,7 +120,7 @@ def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> 
 
 
 def _masks(random: np.random.Generator, rois: int, pixels: int) -> Floats:
-    """Round cells, (roi, x, y)."""
+    """Return masks of round cells, (roi, x, y)."""
     centers = random.uniform(2, pixels - 2, (rois, 2))
     axis = np.arange(pixels)
     x = (axis[None, :, None] - centers[:, 0, None, None]) ** 2
@@ -144,15 +132,15 @@ def _masks(random: np.random.Generator, rois: int, pixels: int) -> Floats:
 def _fluorescence(
     random: np.random.Generator, frames: int, rois: int, bouts: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Neuropil, events and fluorescence, each (time, roi)."""
+    """Return neuropil, calcium events and fluorescence, each (time, roi)."""
     times = np.arange(frames) / FRAME_RATE
     events = (random.uniform(size=(frames, rois)) < 0.01) * random.gamma(2.0, 60.0, (frames, rois))
     responsive = np.arange(rois) % 3 != 0
     onsets = np.searchsorted(times, bouts + 0.25)
     for onset in onsets[onsets < frames - 4]:
-        answers = responsive & (random.uniform(size=rois) < 0.7)
+        responds = responsive & (random.uniform(size=rois) < 0.7)
         delays = random.integers(0, 4, rois)
-        events[onset + delays[answers], np.flatnonzero(answers)] += random.gamma(4.0, 50.0)
+        events[onset + delays[responds], np.flatnonzero(responds)] += random.gamma(4.0, 50.0)
     decay = np.exp(-np.arange(40) / (0.6 * FRAME_RATE))
     calcium = np.apply_along_axis(lambda row: np.convolve(row, decay)[:frames], 0, events)
     swell = 60.0 * np.sin(2 * np.pi * times / 23.0) + 40.0 * np.sin(2 * np.pi * times / 7.3)
@@ -212,14 +200,14 @@ def _add_behavior(nwbfile: NWBFile, random: np.random.Generator, duration: float
         ("teleport", lap, "n.a.", BEHAVIOR_RATE),
         ("tstart", np.roll(lap, 1), "n.a.", BEHAVIOR_RATE),
     ):
-        behavior.add_timeseries(_halved(name, values, unit, rate))
+        behavior.add_timeseries(_series_in_two_chunks(name, values, unit, rate))
     nwbfile.create_processing_module("behavior", "what the mouse does").add(behavior)
     for name in ("bckgndJitter", "morph", "reward", "towerJitter", "wallJitter"):
-        nwbfile.add_stimulus(_halved(name, random.uniform(size=size), "n.a.", BEHAVIOR_RATE))
+        nwbfile.add_stimulus(_series_in_two_chunks(name, random.uniform(size=size), "n.a.", BEHAVIOR_RATE))
 
 
-def _halved(name: str, values: npt.NDArray[Any], unit: str, rate: float) -> TimeSeries:
-    """A series stored in two chunks, as the asset's are."""
+def _series_in_two_chunks(name: str, values: npt.NDArray[Any], unit: str, rate: float) -> TimeSeries:
+    """Return a time series stored in two chunks, as in the DANDI asset."""
     data = ZarrDataIO(values, chunks=(-(-len(values) // 2),))
     return TimeSeries(name=name, data=data, unit=unit, rate=rate, starting_time=0.0)
 
@@ -229,14 +217,7 @@ CHANNELS, UNITS, TRIALS = 16, 14, 60
 
 
 def spiking_session() -> NWBFile:
-    """Units that fire at the start of trials, the more the higher the contrast shown.
-
-    Returns
-    -------
-    pynwb.NWBFile
-        With an int16 recording (time, electrode) of half a second, electrodes, units, and trials, which begin
-        every two seconds or so. Every call gives the same.
-    """
+    """Return an ecephys session whose units respond to trial starts, more at higher contrast."""
     random = np.random.default_rng(24)
     nwbfile = NWBFile(
         session_description="Mouse watches gratings",
@@ -281,13 +262,13 @@ def spiking_session() -> NWBFile:
 def _spikes(
     random: np.random.Generator, starts: Floats, contrasts: Floats, *, baseline: float, gain: float
 ) -> Floats:
-    """A Poisson train in bins of a millisecond, whose rate rises 50 ms after each trial's start."""
+    """Return Poisson spike times in 1 ms bins, with a rate that rises 50 ms after each trial start."""
     times = np.arange(0.0, starts[-1] + 3.0, 0.001)
     rate = np.full(times.size, baseline)
     since = np.arange(0.0, 1.0, 0.001)
-    answer = gain * np.exp(-since / 0.15) * (1.0 - np.exp(-since / 0.02))
+    response = gain * np.exp(-since / 0.15) * (1.0 - np.exp(-since / 0.02))
     for start, contrast in zip(np.searchsorted(times, starts + 0.05), contrasts, strict=True):
-        rate[start : start + since.size] += contrast * answer
+        rate[start : start + since.size] += contrast * response
     return times[random.uniform(size=times.size) < rate.clip(0) * 0.001]
 
 
@@ -297,30 +278,15 @@ COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksi
 def write_zarr3(nwbfile: NWBFile, folder: Path) -> None:
     """Write a session with the installed hdmf-zarr: Zarr 3, consolidated, without copies of the schemas."""
     with warnings.catch_warnings():
-        # pynwb and zarr comment on what they write; whoever runs the demo could not act on it.
+        # Warnings of pynwb and zarr about what they write are of no use to users of the demo.
         warnings.simplefilter("ignore")
         with NWBZarrIO(str(folder), mode="w") as io:
             io.write(nwbfile, cache_spec=False)
 
 
 def write_zarr2(source: Path, folder: Path) -> None:
-    """Rewrite a Zarr 3 session as hdmf-zarr 0.8 would have written it: what public archives hold.
-
-    The installed zarr and hdmf-zarr no longer write this, so the documents are written by hand: ``.zgroup``,
-    ``.zarray``, ``.zattrs`` and the consolidated ``.zmetadata``.
-
-    Parameters
-    ----------
-    source
-        A Zarr 3 session of plain numbers and strings.
-    folder
-        Where the Zarr 2 session goes; must not exist.
-
-    Raises
-    ------
-    MetadataError
-        For an array that is neither numbers nor strings.
-    """
+    """Rewrite a Zarr 3 session of numbers and strings as Zarr 2, as hdmf-zarr 0.8 did for public archives."""
+    # The installed zarr and hdmf-zarr cannot write Zarr 2, so the metadata documents are written here.
     root = zarr.open_group(source, mode="r")
     identity = root.attrs.get("object_id")
     documents: dict[str, Any] = {}
@@ -341,7 +307,7 @@ def write_zarr2(source: Path, folder: Path) -> None:
 
 
 def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tuple[str, Any]]:
-    """Attributes by the names they had before 0.14."""
+    """Return attributes with the names that hdmf-zarr used before 0.14."""
     for name, value in attributes.items():
         match name:
             case "_DTYPE":
@@ -358,7 +324,7 @@ def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tup
 
 
 def _write_array(array: zarr.Array[Any], path: str, folder: Path) -> dict[str, Any]:
-    """Write an array's chunks; its ``.zarray`` document."""
+    """Write the chunks of an array and return its ``.zarray`` document."""
     values = np.atleast_1d(np.asarray(array[...]))
     chunks = array.chunks or (1,)
     if values.dtype.kind in "OUT":
@@ -368,13 +334,16 @@ def _write_array(array: zarr.Array[Any], path: str, folder: Path) -> dict[str, A
         filters = None
     else:
         raise MetadataError(
-            f"The array {path!r} holds {values.dtype}; only numbers and strings can be rewritten as Zarr 2."
+            f"Only numbers and strings can be rewritten as Zarr 2; {path!r} has dtype {values.dtype}.",
+            path=path,
+            found=str(values.dtype),
+            expected="numbers or strings",
         )
     compressor = numcodecs.get_codec(COMPRESSOR)
     grid = [-(-length // step) for length, step in zip(values.shape, chunks, strict=True)]
     for index in product(*map(range, grid)):
         corner = tuple(slice(i * step, (i + 1) * step) for i, step in zip(index, chunks, strict=True))
-        # Zarr stores every chunk whole: what lies beyond the array's edge is fill.
+        # Zarr 2 stores whole chunks, filled beyond the edge of the array.
         chunk = np.zeros(chunks, values.dtype)
         part = values[corner]
         chunk[tuple(slice(length) for length in part.shape)] = part

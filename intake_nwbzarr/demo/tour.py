@@ -1,4 +1,4 @@
-"""The demonstration: the main job from end to end."""
+"""The end-to-end demonstration: catalog, xarray, analysis, pynwb and a figure."""
 
 from __future__ import annotations
 
@@ -36,21 +36,7 @@ CONTRAST_COLORS = {0.0: "#adb5bd", 0.25: "#f4a261", 1.0: "#d1495b"}
 def draw(
     aligned: xr.DataArray, spikes: list[Floats], contrasts: Floats, window: tuple[float, float], path: Path
 ) -> None:
-    """Draw both panels and save them as PNG.
-
-    Parameters
-    ----------
-    aligned
-        dF/F, (event, lag, cell), lags in seconds.
-    spikes
-        Of one unit, seconds from each trial's start.
-    contrasts
-        Of the trials, (trial).
-    window
-        Of the spikes, in seconds.
-    path
-        Of the PNG file.
-    """
+    """Draw dF/F around licks (event, lag, cell) and one unit's spikes by trial, and save a PNG file."""
     layout = ConstrainedLayoutEngine(wspace=0.06)
     figure = Figure(figsize=(11, 4.6), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
@@ -70,7 +56,7 @@ def draw(
 def _draw_licks(axis: Axes, aligned: xr.DataArray) -> None:
     cells = 100.0 * aligned.mean(["event"])
     lags = aligned["lag"].values
-    # The spread over bouts of the mean over cells: bouts are the repetitions.
+    # The error is over bouts, which are the repetitions, of the mean over cells.
     bouts = 100.0 * aligned.mean([aligned.dims[-1]])
     mean = bouts.mean("event").values
     error = bouts.std("event", ddof=1).values / np.sqrt(aligned.sizes["event"])
@@ -112,27 +98,27 @@ TRIAL_WINDOW = (-0.5, 1.0)
 
 
 def corrected_fluorescence(session: xr.Dataset) -> xr.DataArray:
-    """Fluorescence minus its share of neuropil, relative to each cell's mean: (time, cell), on dask."""
+    """Return dF/F of neuropil-corrected fluorescence, (time, cell), as a dask array."""
     fluorescence = session["RoiResponseSeries"] - NEUROPIL_SHARE * session["Neuropil"]
     mean = fluorescence.mean([fluorescence.dims[0]])
     return (fluorescence - mean) / mean
 
 
 def lick_bouts(session: xr.Dataset) -> Floats:
-    """Times in seconds of the licks that follow a pause of more than a second."""
+    """Return the times of licks that follow a pause of more than a second."""
     lick = session["lick"]
     times = lick[lick.dims[0]].values[lick.values > 0]
     return np.asarray(times[np.diff(times, prepend=-np.inf) > 1.0], dtype=np.float64)
 
 
-def around(session: xr.Dataset, dff: xr.DataArray, events: Floats) -> xr.DataArray:
-    """Fluorescence around events that have all of their window in the recording: (event, lag, cell)."""
+def dff_around(session: xr.Dataset, dff: xr.DataArray, events: Floats) -> xr.DataArray:
+    """Return dF/F around events whose whole window was recorded, (event, lag, cell)."""
     aligned: xr.Dataset = session.assign(dff=dff)[["dff"]].nwb.align(events, LICK_WINDOW, on_missing="drop")
     return aligned["dff"]
 
 
 def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list[Floats]]:
-    """Each unit's spikes around the start of each trial, in seconds from it: by unit, then by trial."""
+    """Return spike times relative to each trial's start, by unit, then by trial."""
     starts = session["trials_start_time"].values
     return [
         [_between(train, start + window[0], start + window[1]) - start for start in starts]
@@ -141,7 +127,7 @@ def spikes_around(session: xr.Dataset, window: tuple[float, float]) -> list[list
 
 
 def most_responsive_unit(spikes: list[list[Floats]]) -> int:
-    """The position of the unit whose rate rises most in the 0.3 s after a trial's start."""
+    """Return the position of the unit whose rate rises most in the 0.3 s after trial starts."""
 
     def rise(unit: int) -> int:
         lags = np.concatenate(spikes[unit])
@@ -155,7 +141,7 @@ def _between(times: Floats, begin: float, end: float) -> Floats:
 
 
 CATALOG = """\
-# Written by `nwbzarr demo`, whose S3 server has stopped since.
+# Written by `nwbzarr demo`; its S3 server is no longer running.
 sources:
   imaging:
     description: Two-photon imaging of a licking mouse (Zarr 2, public bucket)
@@ -173,76 +159,52 @@ sources:
 
 
 def run_demo(console: Console, output: Path) -> Path:
-    """Run the main job on this machine, telling the console; everything that is started is stopped.
-
-    Parameters
-    ----------
-    console
-        Where the steps are told.
-    output
-        The folder for the picture and the catalog.
-
-    Returns
-    -------
-    pathlib.Path
-        The picture.
-
-    Raises
-    ------
-    DemoUnavailableError
-        When moto is not installed.
-    """
+    """Run the demonstration, with output to a console; return the path of the figure."""
     started = time.perf_counter()
     output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        tell = Teller(console)
-        tell.heading("Two sessions go to an S3 server on this machine")
+        report = Report(console)
+        report.heading("Upload two sessions to an S3 server on this machine")
         with console.status("writing sessions, starting a server, uploading ..."):
-            running = stack.enter_context(s3_server())
-            server, lines = _publish(running)
+            wait_for_server = stack.enter_context(s3_server())
+            server, lines = _publish(wait_for_server)
         for line in lines:
-            tell.result(line)
+            report.result(line)
         path = output / "catalog.yaml"
         path.write_text(
             CATALOG.format(public=PUBLIC_BUCKET, private=PRIVATE_BUCKET, endpoint_url=server.endpoint_url)
         )
-        picture = _use(tell, path, output / "nwbzarr-demo.png")
-    tell.heading(f"Done in {time.perf_counter() - started:.0f} s; the server has stopped")
-    console.print(f"The picture: [bold]{escape(str(picture.resolve()))}[/]", soft_wrap=True, highlight=False)
-    return picture
+        figure = _analyse(report, path, output / "nwbzarr-demo.png")
+    report.heading(f"Done in {time.perf_counter() - started:.0f} s; the server has been stopped")
+    console.print(f"Figure: [bold]{escape(str(figure.resolve()))}[/]", soft_wrap=True, highlight=False)
+    return figure
 
 
-class Teller:
-    """Tells a demo's steps.
-
-    Parameters
-    ----------
-    console
-        Where to.
-    """
+class Report:
+    """Prints the steps of the demonstration to a console."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._step = 0
 
     def heading(self, text: str) -> None:
-        """Begin a step."""
+        """Print the heading of the next step."""
         self._step += 1
         self.console.print()
         self.console.rule(f"[bold cyan]{self._step}. {escape(text)}[/]", align="left", style="cyan")
 
     def code(self, text: str) -> None:
-        """What a user types."""
+        """Print a line of code."""
         self.console.print(f"[green]>>>[/] [bold]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
     def result(self, value: object) -> None:
-        """What comes back."""
+        """Print the result of the code."""
         text = Text(textwrap.indent(str(value), "    "))
         self.console.print(text, highlight=False, no_wrap=True, overflow="ellipsis")
 
 
-def _publish(running: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
-    """Write both sessions while the server starts, and upload them."""
+def _publish(wait_for_server: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
+    """Write both sessions while the server starts, then upload them."""
     from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr2, write_zarr3
 
     with tempfile.TemporaryDirectory(prefix="nwbzarr-demo-") as scratch, warnings.catch_warnings():
@@ -251,83 +213,82 @@ def _publish(running: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
         write_zarr3(imaging_session(), current)
         write_zarr2(current, imaging)
         write_zarr3(spiking_session(), spiking)
-        server = running()
+        server = wait_for_server()
         lines = []
-        for folder, bucket, remark in (
-            (imaging, PUBLIC_BUCKET, "Zarr 2, for everybody"),
-            (spiking, PRIVATE_BUCKET, "Zarr 3, for whoever has the keys"),
+        for folder, bucket, note in (
+            (imaging, PUBLIC_BUCKET, "Zarr 2, public"),
+            (spiking, PRIVATE_BUCKET, "Zarr 3, private"),
         ):
             count = server.upload(folder, bucket, f"{folder.name}.nwb.zarr")
-            lines.append(f"s3://{bucket}/{folder.name}.nwb.zarr, {remark}: {count} objects")
+            lines.append(f"s3://{bucket}/{folder.name}.nwb.zarr, {note}: {count} objects")
     return server, lines
 
 
-def _use(tell: Teller, catalog_path: Path, picture: Path) -> Path:
-    """What a user does with a catalog."""
+def _analyse(report: Report, catalog_path: Path, figure: Path) -> Path:
+    """Open the catalog's sessions, analyse them, and draw a figure."""
     import dask.threaded
     import intake
     from dask.diagnostics import ProgressBar  # type: ignore[attr-defined]
 
     from intake_nwbzarr import track_requests
 
-    # To find out by itself which scheduler to use, dask imports distributed, which takes a second.
+    # Without an explicit scheduler, dask imports distributed, which takes a second.
     with track_requests() as log, dask.config.set(scheduler=dask.threaded.get):
-        tell.heading("A catalog names them")
-        tell.code(f'catalog = intake.open_catalog("{catalog_path}")')
+        report.heading("Open a catalog of the sessions")
+        report.code(f'catalog = intake.open_catalog("{catalog_path}")')
         catalog = intake.open_catalog(str(catalog_path))
-        tell.code("list(catalog)")
-        tell.result(list(catalog))
+        report.code("list(catalog)")
+        report.result(list(catalog))
 
-        tell.heading("An entry becomes a dask-backed xarray Dataset")
-        tell.code("imaging = catalog.imaging.read()")
+        report.heading("Open an entry as a dask-backed xarray Dataset")
+        report.code("imaging = catalog.imaging.read()")
         imaging = catalog.imaging.read()
-        tell.code("imaging")
-        tell.result(imaging)
+        report.code("imaging")
+        report.result(imaging)
 
-        tell.heading("Fluorescence minus neuropil, around licks")
-        tell.code("fluorescence = imaging.RoiResponseSeries - 0.7 * imaging.Neuropil")
-        tell.code('mean = fluorescence.mean("Fluorescence_time")')
-        tell.code("with dask.diagnostics.ProgressBar(): dff = ((fluorescence - mean) / mean).compute()")
+        report.heading("Align neuropil-corrected fluorescence to licks")
+        report.code("fluorescence = imaging.RoiResponseSeries - 0.7 * imaging.Neuropil")
+        report.code('mean = fluorescence.mean("Fluorescence_time")')
+        report.code("with dask.diagnostics.ProgressBar(): dff = ((fluorescence - mean) / mean).compute()")
         with ProgressBar():  # type: ignore[no-untyped-call]
             dff = corrected_fluorescence(imaging).compute()
         bouts = lick_bouts(imaging)
-        tell.code("imaging.assign(dff=dff)[['dff']].nwb.align(bouts, (-1.5, 3.0)).dff")
-        aligned = around(imaging, dff, bouts)
+        report.code("imaging.assign(dff=dff)[['dff']].nwb.align(bouts, (-1.5, 3.0)).dff")
+        aligned = dff_around(imaging, dff, bouts)
         before, after = (float(aligned.sel(lag=window).mean()) for window in (slice(-1.5, 0), slice(0.25, 1)))
-        tell.result(
+        report.result(
             f"{bouts.size} bouts of licking: dF/F is {before:.1%} before and {after:.1%} after the first lick"
         )
 
-        tell.heading("The private bucket, with credentials from the environment")
-        tell.code("spiking = catalog.spiking.read()")
+        report.heading("Read a private bucket with credentials from the environment")
+        report.code("spiking = catalog.spiking.read()")
         spiking = catalog.spiking.read()
-        tell.code("spiking")
-        tell.result(spiking)
+        report.code("spiking")
+        report.result(spiking)
         spikes = spikes_around(spiking, TRIAL_WINDOW)
         unit = most_responsive_unit(spikes)
         raster = spikes[unit]
         count = sum(map(len, raster))
-        tell.result(f"unit {unit} answers most: {count} spikes around {len(raster)} trials")
+        report.result(f"unit {unit} responds most: {count} spikes around {len(raster)} trials")
 
-        tell.heading("The same entry as a pynwb NWBFile")
-        tell.code("nwbfile = catalog.imaging.to_nwb()")
+        report.heading("Open the same entry as a pynwb NWBFile")
+        report.code("nwbfile = catalog.imaging.to_nwb()")
         with catalog.imaging.to_nwb() as nwbfile:
             for line in (
                 "nwbfile.subject.subject_id",
                 "nwbfile.subject.species",
                 "nwbfile.session_start_time",
             ):
-                tell.code(line)
-            tell.result(
+                report.code(line)
+            report.result(
                 f"{nwbfile.subject.subject_id}, {nwbfile.subject.species}, {nwbfile.session_start_time}"
             )
 
-        tell.heading("A picture")
+        report.heading("Draw a figure")
+        draw(aligned, raster, spiking["trials_contrast"].values, TRIAL_WINDOW, figure)
+        report.result(figure)
 
-        draw(aligned, raster, spiking["trials_contrast"].values, TRIAL_WINDOW, picture)
-        tell.result(picture)
-
-    tell.heading("What it took")
-    tell.code("with intake_nwbzarr.track_requests() as log: ...")
-    tell.result(log)
-    return picture
+    report.heading("Count the requests")
+    report.code("with intake_nwbzarr.track_requests() as log: ...")
+    report.result(log)
+    return figure

@@ -159,7 +159,7 @@ class TestPrivate:
     ) -> None:
         monkeypatch.setenv("LAB_S3_KEY", s3_server.key)
         monkeypatch.setenv("LAB_S3_ENDPOINT", s3_server.endpoint_url)
-        with pytest.raises(CredentialsError, match="LAB_S3_SECRET, which it comes from, is not set"):
+        with pytest.raises(CredentialsError, match="environment variable LAB_S3_SECRET is not set"):
             self.open().from_variables.read()
         assert s3_server.count() == 0
 

@@ -114,15 +114,15 @@ class TestSizes:
     def test_larger_chunks_are_whole_multiples_of_the_preferred(self) -> None:
         preferred = {"preferred_chunks": {"t": 30, "c": 2}}
         variable = xr.Variable(("t", "c"), np.zeros((1000, 2)), encoding=preferred)
-        assert chunking._sizes(variable, 16.0 * 100) == {"t": 90, "c": 2}
-        assert chunking._sizes(variable, 16.0 * 10_000) == {"t": 1000, "c": 2}
-        assert chunking._sizes(variable, 1.0) == {"t": 1, "c": 2}
-        assert chunking._sizes(variable, {"t": 16.0 * 100, "c": -1}) == {"t": 90, "c": -1}
+        assert chunking._chunk_sizes(variable, 16.0 * 100) == {"t": 90, "c": 2}
+        assert chunking._chunk_sizes(variable, 16.0 * 10_000) == {"t": 1000, "c": 2}
+        assert chunking._chunk_sizes(variable, 1.0) == {"t": 1, "c": 2}
+        assert chunking._chunk_sizes(variable, {"t": 16.0 * 100, "c": -1}) == {"t": 90, "c": -1}
 
     @pytest.mark.parametrize("wrong", [0, -2, True, 1.5, "", "0MB", "many", (), (1, 0), object])
     @pytest.mark.parametrize("by_dimension", [False, True])
     def test_what_means_nothing_is_an_error_that_says_what_would(
         self, session: Path, wrong: Any, by_dimension: bool
     ) -> None:
-        with pytest.raises(OptionError, match="it should be a length, -1 for a whole dimension, bytes"):
+        with pytest.raises(OptionError, match="chunks must be a length, -1 for a whole dimension, bytes"):
             read(session, {TIME: wrong} if by_dimension else wrong)
