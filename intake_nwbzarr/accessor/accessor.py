@@ -88,7 +88,7 @@ class OfTables:
         >>> xr.open_dataset(file, engine="nwbzarr").nwb.spike_times(5)[:2]
         array([3.60398692, 5.60027897])
         """
-        from intake_nwbzarr.accessor.ragged import spike_times
+        from intake_nwbzarr.accessor.spikes import spike_times
 
         return spike_times(self._dataset, unit)
 

@@ -1,9 +1,8 @@
-"""The neurodata objects that a Dataset has, with their variables."""
+"""The neurodata objects that a Dataset has, with their variables and columns."""
 
 from __future__ import annotations
 
 import difflib
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,185 +12,98 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from intake_nwbzarr.accessor.ragged_bounds import SAMPLE_DIMENSION, which_bound
+from intake_nwbzarr.accessor.ragged import SAMPLE_DIMENSION, Pair, bound_pairs
+from intake_nwbzarr.accessor.roles import roles
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
-from intake_nwbzarr.mapping.assembly import safe_name
-from intake_nwbzarr.mapping.schema import ancestry, definition_of
+from intake_nwbzarr.mapping.schema import ancestry
 
 type Kind = Literal["series", "table", "other"]
-
-# What times are stored as; the path of a time coordinate ends in one of these.
-_TIMES = frozenset({"timestamps", "starting_time", "times"})
 
 
 @dataclass(frozen=True)
 class ShownObject:
-    """A neurodata object, as one Dataset shows it.
+    """A neurodata object, as one Dataset shows it."""
 
-    Parameters
-    ----------
-    path
-        In the file.
-    kind
-        ``series``, ``table`` (dynamic tables of every type) or ``other``.
-    name
-        What the Dataset calls it: of a series, its data's variable; of a table, what its columns' names
-        begin with. In the Dataset of one object, the object's own name.
-    neurodata_type
-        Its type; None for a table whose attributes the Dataset has lost: only its columns' types are known.
-    variables
-        Its variables and coordinates, in the Dataset's order.
-    main
-        Of a series: the variable with its data. None where that is not in the Dataset.
-    rows
-        Of a table: the dimension of its rows. None where one row was selected as a scalar.
-    """
-
-    path: str
-    kind: Kind
+    path: str  # in the file
+    kind: Kind  # series are whatever has times of its own, tables are dynamic tables of every type
+    # What the Dataset calls it: of a series its data's variable, of a table what its columns' names began
+    # with when opened; in the Dataset of one object, the object's own name.
     name: str
-    neurodata_type: str | None
-    variables: tuple[str, ...]
-    main: str | None = None
+    neurodata_type: str | None  # None for a table whose attributes the Dataset has lost
+    variables: tuple[str, ...]  # and coordinates, in the Dataset's order
+    main: str | None = None  # of a series: the variable with its data, None where that is not in the Dataset
+    # Of a table: the dimension of its rows; None where one row was selected as a scalar.
     rows: str | None = None
+    core_type: str | None = None  # the core type that the type of an extension extends
 
     def is_a(self, ancestor: str) -> bool:
-        """Whether the object is of a type of the core schema, or of one that extends it."""
-        return self.neurodata_type is not None and ancestor in ancestry(self.neurodata_type)
+        """Return whether the object is of a type of the core schema, or of one that extends it."""
+        known = self.core_type or self.neurodata_type
+        return known is not None and ancestor in ancestry(known)
 
 
-@dataclass(frozen=True)
-class SortedVariables:
-    """A Dataset, and what its variables' attributes say of all of them together.
+def shown_objects(dataset: xr.Dataset) -> list[ShownObject]:
+    """List the neurodata objects of a Dataset in the order of their first variables, reading nothing.
 
-    Parameters
-    ----------
-    dataset
-        The Dataset.
-    paths
-        Where each variable comes from in the file.
-    objects
-        The object that each is of.
-    tables
-        The paths of the tables that any column comes from.
-    divided
-        The paths of arrays that bounds divide into rows: their first axis is not their table's rows.
-    timed
-        The dimensions that have the time of a series.
+    Columns of a table that are only joined to another object, as the electrodes' are to an ElectricalSeries,
+    do not make that table one of the objects.
     """
+    said = roles(dataset.variables)
+    members: dict[str, dict[str, Mapping[Any, Any]]] = {}
+    for name, own in said.items():
+        if "nwb_path" in own:
+            members.setdefault(str(own.get("nwb_object", own["nwb_path"])), {})[name] = own
+    tables = {path for path, named in members.items() if any("nwb_column" in own for own in named.values())}
+    divided = {own["ragged_values"] for own in said.values() if "ragged_values" in own}
+    shown = [
+        _table(dataset, path, named, divided) if path in tables else _object(dataset, path, named)
+        for path, named in members.items()
+    ]
+    return [each for each in shown if each is not None]
 
-    dataset: xr.Dataset
-    paths: Mapping[str, str]
-    objects: Mapping[str, str]
-    tables: frozenset[str]
-    divided: frozenset[str]
-    timed: frozenset[str]
 
-    @classmethod
-    def of(cls, dataset: xr.Dataset) -> SortedVariables:
-        """Look at every variable once."""
-        attributes = {str(name): variable.attrs for name, variable in dataset.variables.items()}
-        paths = {name: str(own["nwb_path"]) for name, own in attributes.items() if "nwb_path" in own}
-        objects = {name: str(attributes[name].get("nwb_object", path)) for name, path in paths.items()}
-        return cls(
-            dataset,
-            paths,
-            objects,
-            frozenset(path for name, path in objects.items() if "nwb_column" in attributes[name]),
-            frozenset(str(own["ragged_values"]) for own in attributes.values() if "ragged_values" in own),
-            frozenset(
-                str(dim)
-                for name, path in paths.items()
-                if is_time(attributes[name]) and path != objects[name]
-                for dim in dataset.variables[name].dims
-            ),
-        )
-
-    def dims(self, name: str) -> tuple[str, ...]:
-        """The dimensions of a variable."""
-        return tuple(str(dim) for dim in self.dataset.variables[name].dims)
-
-    def is_alone(self, path: str) -> bool:
-        """Whether the Dataset is of this one object."""
-        return bool(self.dataset.attrs.get("nwb_path") == path)
-
-    def other(self, path: str, names: Sequence[str]) -> ShownObject | None:
-        """A series, or an object of another type; None where only its time is there, for others to share."""
-        own_data = (name for name in names if "nwb_object" not in self.dataset.variables[name].attrs)
-        main = next(own_data, None)
-        dims = {dim for name in names for dim in self.dims(name)}
-        if main is None and all(name in self.dataset.coords for name in names):
-            others = (name for name in self.paths if name not in names)
-            if any(not dims.isdisjoint(self.dims(name)) for name in others):
+def _object(dataset: xr.Dataset, path: str, named: Mapping[str, Mapping[Any, Any]]) -> ShownObject | None:
+    """Return a series or an object of another type; None of one that has only a time that others share."""
+    main = next((name for name, own in named.items() if own.get("nwb_role") == "data"), None)
+    if main is None and all(name in dataset.coords for name in named):
+        dims = {dim for name in named for dim in dataset.variables[name].dims}
+        for name, variable in dataset.variables.items():
+            if name not in named and "nwb_path" in variable.attrs and not dims.isdisjoint(variable.dims):
                 return None
-        kind = str(self.dataset.variables[main or names[0]].attrs.get("neurodata_type"))
-        # The second tells series of a type that only an extension knows.
-        unknown = definition_of(kind) is None
-        is_series = "TimeSeries" in ancestry(kind) or (unknown and not self.timed.isdisjoint(dims))
-        own = path.rpartition("/")[2] if main is None or self.is_alone(path) else main
-        return ShownObject(path, "series" if is_series else "other", own, kind, tuple(names), main)
-
-    def table(self, path: str, names: Sequence[str]) -> ShownObject | None:
-        """A table; None where its columns are only joined to something else."""
-        rows = self.rows(path, names)
-        if rows is None and not self.is_one_row(path, names):
-            return None
-        own = tuple(
-            name
-            for name in names
-            if rows in self.dims(name)[:1]
-            or self.paths[name] in self.divided
-            or name not in self.dataset.coords
-        )
-        if self.is_alone(path):
-            kind = self.dataset.attrs.get("neurodata_type")
-            return ShownObject(path, "table", path.rpartition("/")[2], kind, own, rows=rows)
-        name = self._prefix(own).removesuffix("_") or str(rows)
-        kind = attributes_of(self.dataset, path).get("neurodata_type")
-        return ShownObject(path, "table", name, kind, own, rows=rows)
-
-    def is_one_row(self, path: str, names: Sequence[str]) -> bool:
-        """Whether one row of a table was selected as a scalar, as its id then is."""
-        return any(self.paths[name] == f"{path}/id" and not self.dims(name) for name in names)
-
-    def rows(self, path: str, names: Sequence[str]) -> str | None:
-        """The dimension of a table's own rows: variables that are no coordinates lie along no other."""
-        along = {
-            name: self.dims(name)[0]
-            for name in names
-            if self.dims(name) and self.paths[name] not in self.divided
-        }
-        if self.is_one_row(path, names):
-            return None
-        labelled = {dim for name, dim in along.items() if self.paths[name] == f"{path}/id"}
-        own = Counter(dim for name, dim in along.items() if name not in self.dataset.coords)
-        if own:
-            return max(own, key=lambda dim: (dim in labelled, own[dim]))
-        if self.is_alone(path):
-            return next(iter(along.values()), None)
-        # All columns are joined to something, perhaps on the table's own rows: these are named for it.
-        parts = path.split("/")
-        tables = {"_".join(parts[depth:]) for depth in range(len(parts))}
-        tables |= {safe_name(name) for name in tables}
-        return next((dim for dim in along.values() if not tables.isdisjoint({dim, dim.rstrip("_")})), None)
-
-    def _prefix(self, names: Sequence[str]) -> str:
-        """What the names of a table's variables begin with, before the names of its columns."""
-        found: Counter[str] = Counter()
-        for name in names:
-            # Names that something else has already are given underscores more.
-            column = str(self.dataset.variables[name].attrs.get("nwb_column", "")).rstrip("_")
-            for form in dict.fromkeys((column, safe_name(column))):
-                if form and name.rstrip("_").endswith(form) and name not in self.dataset.dims:
-                    found[name.rstrip("_").removesuffix(form)] += 1
-        return max(found, key=lambda prefix: (found[prefix], -len(prefix)), default="")
+    own = named[main or next(iter(named))]
+    alone = main is None or dataset.attrs.get("nwb_path") == path
+    timed = any(each.get("nwb_role") == "time" for each in named.values())
+    kind: Kind = "series" if timed or is_of(own, "TimeSeries") else "other"
+    name = path.rpartition("/")[2] if alone else str(main)
+    core = own.get("nwb_core_type")
+    return ShownObject(path, kind, name, str(own.get("neurodata_type")), tuple(named), main, core_type=core)
 
 
-def is_time(attributes: Mapping[Any, Any]) -> bool:
-    """Whether a coordinate with these attributes is an object's time."""
-    path = str(attributes.get("nwb_path"))
-    # The labels of a series that is called ``times`` are at its own path.
-    return path.rpartition("/")[2] in _TIMES and path != attributes.get("nwb_object")
+def _table(
+    dataset: xr.Dataset, path: str, named: Mapping[str, Mapping[Any, Any]], divided: set[Any]
+) -> ShownObject | None:
+    """Return a table; None where its columns are only joined to something else."""
+    along = [name for name, own in named.items() if "nwb_table" in own]
+    variables = tuple(
+        name
+        for name, own in named.items()
+        if name in along or own["nwb_path"] in divided or name not in dataset.coords
+    )
+    if not variables:
+        return None
+    # What lies along further dimensions may have been transposed.
+    first = min(along, key=lambda name: dataset.variables[name].ndim, default=None)
+    dims = dataset.variables[variables[0] if first is None else first].dims
+    rows = str(dims[0]) if dims else None
+    name = path.rpartition("/")[2] if first is None else str(named[first]["nwb_table"])
+    own = attributes_of(dataset, path)
+    kind, core = own.get("neurodata_type"), own.get("nwb_core_type")
+    return ShownObject(path, "table", name, kind, variables, rows=rows, core_type=core)
+
+
+def is_of(attributes: Mapping[Any, Any], ancestor: str) -> bool:
+    """Return whether a variable's attributes say a core type, or one that extends it."""
+    return ancestor in ancestry(str(attributes.get("nwb_core_type", attributes.get("neurodata_type"))))
 
 
 def attributes_of(dataset: xr.Dataset, path: str) -> dict[str, Any]:
@@ -212,40 +124,8 @@ def attributes_of(dataset: xr.Dataset, path: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if "." not in name}
 
 
-def column_name(table: str, path: str) -> str:
-    """A column's name by its path; those of the categories of an aligned table begin with the category's."""
-    return path.removeprefix(f"{table}/").replace("/", "_")
-
-
 # Of more candidates than this, an error names the first.
 _MOST_NAMES = 20
-
-
-def shown_objects(dataset: xr.Dataset) -> list[ShownObject]:
-    """List the neurodata objects of a Dataset, reading nothing.
-
-    Columns of a table that are only joined to another object, as the electrodes' are to an ElectricalSeries,
-    do not make that table one of the objects.
-
-    Parameters
-    ----------
-    dataset
-        Flat, of a container, or of one object; also after selections.
-
-    Returns
-    -------
-    list of ShownObject
-        In the order of their first variables.
-    """
-    view = SortedVariables.of(dataset)
-    members: dict[str, list[str]] = {}
-    for name, path in view.objects.items():
-        members.setdefault(path, []).append(name)
-    shown = [
-        view.table(path, names) if path in view.tables else view.other(path, names)
-        for path, names in members.items()
-    ]
-    return [each for each in shown if each is not None]
 
 
 def find_object(
@@ -321,105 +201,65 @@ def _named(candidates: Sequence[ShownObject], name: str) -> list[ShownObject]:
     return []
 
 
-type Pair = tuple[str | None, str]
-"""The names of a column's ``_start``, which a compact Dataset does without, and ``_count``."""
-
-
 @dataclass(frozen=True)
 class ShownColumn:
-    """One variable of a table that holds values of a column.
+    """One variable of a table that holds values of a column."""
 
-    Parameters
-    ----------
-    column
-        The column's name in the file; after the category's name in an aligned table.
-    label
-        What the table's own view calls it: the same for the column's values; of what is derived from a
-        column, its own name (``electrodes_id``, ``pixel_mask_x``, ``timeseries_path``).
-    variable
-        The variable's name in the Dataset.
-    bounds
-        The names of the variables that say where rows start and how many values they have, from the table's
-        rows inwards: none for a plain column, one pair for a ragged, two for a doubly ragged one. A compact
-        Dataset has counts alone.
-    """
-
-    column: str
+    column: str  # in the file; after the category's name in an aligned table
+    # In the table's own view: the same for the column's values; of what is derived from a column, its own
+    # name (``electrodes_id``, ``pixel_mask_x``, ``timeseries_path``).
     label: str
-    variable: str
+    variable: str  # in the Dataset
+    # What divides the values, from the table's rows inwards: none for a plain column, one pair for a ragged,
+    # two for a doubly ragged one.
     bounds: tuple[Pair, ...] = ()
 
 
 def shown_columns(dataset: xr.Dataset, table: ShownObject) -> list[ShownColumn]:
-    """List a table's columns, reading nothing.
+    """List a table's columns in the Dataset's order, reading nothing.
 
-    Parameters
-    ----------
-    dataset
-        The Dataset.
-    table
-        One of its tables.
-
-    Returns
-    -------
-    list of ShownColumn
-        In the Dataset's order, without the ids of rows, the bounds themselves, and whatever lies neither
-        along the rows nor along values that bounds divide.
+    Left out are the ids of rows, the bounds, and what lies neither along the rows nor along values that
+    bounds divide.
     """
-    bounds = _bounds(dataset, table)
-    found = (_column(dataset, table, name, bounds) for name in table.variables if name != table.rows)
+    pairs = bound_pairs({name: dataset.variables[name] for name in table.variables})
+    found = (_column(dataset, table, name, pairs) for name in table.variables if name != table.rows)
     return [column for column in found if column is not None]
 
 
-def _bounds(dataset: xr.Dataset, table: ShownObject) -> dict[str, tuple[str, Pair]]:
-    """What is divided: the path of the index that divides it, and the names of starts and counts."""
-    pairs: dict[str, dict[str, str]] = {}
-    indexes: dict[str, str] = {}
-    for name in table.variables:
-        attributes = dataset.variables[name].attrs
-        if "ragged_values" in attributes:
-            divided = str(attributes["ragged_values"])
-            pairs.setdefault(divided, {})[which_bound(name, dataset.variables[name])] = name
-            indexes[divided] = str(attributes["nwb_path"])
-    return {
-        divided: (indexes[divided], (pair.get("start"), pair["count"]))
-        for divided, pair in pairs.items()
-        if "count" in pair
-        if "start" in pair or SAMPLE_DIMENSION in dataset.variables[pair["count"]].attrs
-    }
-
-
 def _column(
-    dataset: xr.Dataset, table: ShownObject, name: str, bounds: Mapping[str, tuple[str, Pair]]
+    dataset: xr.Dataset, table: ShownObject, name: str, pairs: Mapping[str, Pair]
 ) -> ShownColumn | None:
     variable = dataset.variables[name]
     path, label = str(variable.attrs["nwb_path"]), variable.attrs.get("nwb_column")
     if label is None or "ragged_values" in variable.attrs:
         return None
-    divisions = tuple(_chain(path, bounds))
+    bounds = tuple(_chain(dataset, path, pairs))
     along: tuple[Hashable, ...] = (table.rows,)
-    if divisions:
-        if dataset.variables[divisions[0][1]].dims != along:
+    if bounds:
+        if dataset.variables[bounds[0]["count"]].dims != along:
             return None
         # Of several variables of one column, such as the fields of a compound, all lie along its values.
-        along = dataset.variables[_first(dataset, table, path)].dims[:1]
+        values = (dataset.variables[each] for each in table.variables)
+        named = (each for each in values if each.attrs["nwb_path"] == path)
+        along = next(each.dims[:1] for each in named if "ragged_values" not in each.attrs)
     if variable.dims[:1] != along:
         return None
-    return ShownColumn(column_name(table.path, path), str(label), name, divisions)
+    # The columns of the categories of an aligned table begin with the category's name.
+    column = path.removeprefix(f"{table.path}/").replace("/", "_")
+    return ShownColumn(column, str(label), name, bounds)
 
 
-def _first(dataset: xr.Dataset, table: ShownObject, path: str) -> str:
-    attributes = {name: dataset.variables[name].attrs for name in table.variables}
-    return next(
-        name for name, own in attributes.items() if own["nwb_path"] == path and "ragged_values" not in own
-    )
-
-
-def _chain(path: str, bounds: Mapping[str, tuple[str, Pair]]) -> Iterator[Pair]:
-    """The bounds of an array, outermost first: an index may be divided too."""
-    if path in bounds:
-        index, pair = bounds[path]
-        yield from _chain(index, {divided: each for divided, each in bounds.items() if divided != path})
+def _chain(dataset: xr.Dataset, path: str, pairs: Mapping[str, Pair]) -> Iterator[Pair]:
+    """Return the bounds of an array, outermost first: an index may be divided too."""
+    pair = pairs.get(path, {})
+    if "count" not in pair:
+        return
+    count = dataset.variables[pair["count"]]
+    if "start" in pair or SAMPLE_DIMENSION in count.attrs:
+        index = str(count.attrs["nwb_path"])
+        yield from _chain(
+            dataset, index, {divided: each for divided, each in pairs.items() if divided != path}
+        )
         yield pair
 
 

@@ -14,13 +14,13 @@ from intake_nwbzarr.accessor.contents import (
     ShownColumn,
     ShownObject,
     find_object,
+    is_of,
     shown_columns,
     shown_objects,
 )
-from intake_nwbzarr.accessor.ragged import ragged, rows_of_column
+from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.accessor.times import event_time, indexed_times, is_decoded
 from intake_nwbzarr.errors import SelectionError, warn_caller
-from intake_nwbzarr.mapping.schema import ancestry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def _has_rows(dataset: xr.Dataset, shown: ShownObject) -> bool:
         return True
     if shown.main is None:
         return event_time(dataset, shown) is not None
-    return not ({"Image", "BaseImage"} & set(ancestry(str(shown.neurodata_type))))
+    return not shown.is_a("BaseImage")
 
 
 def _events_dataframe(dataset: xr.Dataset, events: ShownObject) -> pd.DataFrame:
@@ -133,8 +133,7 @@ def _regions_as_ids(dataset: xr.Dataset, columns: list[ShownColumn]) -> list[Sho
 
 
 def _is_region(dataset: xr.Dataset, column: ShownColumn) -> bool:
-    kind = str(dataset.variables[column.variable].attrs.get("neurodata_type"))
-    return "DynamicTableRegion" in ancestry(kind)
+    return is_of(dataset.variables[column.variable].attrs, "DynamicTableRegion")
 
 
 def _ids(dataset: xr.Dataset, table: ShownObject) -> np.ndarray[Any, Any]:
@@ -149,7 +148,7 @@ def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
     import pandas as pd
 
     if column.bounds:
-        rows = rows_of_column(ragged(dataset, column.variable))
+        rows = ragged(dataset, column.variable).read()
     else:
         values = dataset.variables[column.variable].values
         if values.ndim == 1:

@@ -1,34 +1,38 @@
-"""Ragged columns: the values of chosen rows."""
+"""Ragged columns: where each row's values start, how many there are, and the values of chosen rows."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, overload
+from functools import cached_property
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import one_label
-from intake_nwbzarr.accessor.ragged_bounds import (
-    ROWS,
-    SAMPLE_DIMENSION,
-    Bounds,
-    Places,
-    divided_by,
-    find_places,
-    level_of,
-    levels_of,
-    rows_digest,
-    run_positions,
-)
-from intake_nwbzarr.accessor.times import in_seconds
+from intake_nwbzarr.accessor.roles import roles
 from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.xarray_internals import lazy_data
 
-BATCH = 64 * 2**20
-"""Bytes of values that iterating reads at once."""
+SAMPLE_DIMENSION: Final = "sample_dimension"
+"""CF conventions 9.3.3: the attribute of a count that names the dimension it divides, contiguously."""
+
+# The attribute of a compact count that tells whether its rows are still those it was made of.
+_ROWS: Final = "compact_rows"
+
+# Rows up to which bounds are read at once and kept; of more, only those asked for.
+_READ_WHOLE = 2**20
+
+# Bytes of values that are read at once, unless one row has more.
+_BATCH = 64 * 2**20
+
+type Pair = Mapping[Literal["start", "count"], str]
+"""The names of a column's ``_start``, which a compact Dataset does without, and ``_count``."""
+
+type Starts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +58,7 @@ class RaggedColumn:
     name: str
     values: xr.Variable
     levels: tuple[Bounds, ...]
-    rows: range
+    rows: range | NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,56 +82,75 @@ class RaggedColumn:
         (start,), (count,) = self.levels[0].read(range(position, position + 1))
         if len(self.levels) > 1:
             return replace(self, levels=self.levels[1:], rows=range(start, start + count))
-        return self._values(slice(start, start + count))
+        return read_rows(self.values, np.array([start]), np.array([count]))[0]
 
     def __iter__(self) -> Iterator[NDArray[Any] | RaggedColumn]:
         if len(self.levels) > 1:
             yield from (self[row] for row in range(len(self)))
             return
-        _, counts = self.bounds()
-        one = max(self.values.dtype.itemsize, 1) * max(1, self.values.size // max(1, self.values.shape[0]))
-        batches = np.cumsum(counts * one) // BATCH
-        for batch in np.unique(batches):
-            yield from self.read(np.flatnonzero(batches == batch))
+        for rows in self._batches(np.arange(len(self))):
+            yield from self.read(rows)
 
     def bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Where each row starts in what the outermost level divides, and how many of it there are, (row,)."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> Starts:
         return self.levels[0].read(self.rows)
 
-    def read(self, rows: NDArray[np.integer[Any]]) -> list[NDArray[Any]]:
-        """The values of several rows of a singly ragged column, in one gather.
+    def read(self, rows: NDArray[np.integer[Any]] | None = None) -> list[Any]:
+        """The values of several rows, in one gather.
 
         Parameters
         ----------
         rows
-            Their positions among this column's rows, (row,).
+            Their positions among this column's rows, (row,); None for all.
 
         Returns
         -------
-        list of numpy.ndarray
-            One for each, as ``column[i]``.
+        list
+            One numpy array for each, as ``column[i]``; in a doubly ragged column, a list of them.
         """
-        starts, counts = (bound[rows] for bound in self.bounds())
-        together = self._values(run_positions(starts, counts))
-        return np.split(together, np.cumsum(counts)[:-1]) if len(counts) else []
+        starts, counts = self._bounds if rows is None else (bound[rows] for bound in self._bounds)
+        if len(self.levels) == 1:
+            return read_rows(self.values, starts, counts)
+        inner = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        made = replace(self, levels=self.levels[1:], rows=inner).read()
+        return [made[end - count : end] for end, count in zip(np.cumsum(counts), counts, strict=True)]
 
-    def _values(self, positions: slice | NDArray[np.int64]) -> NDArray[Any]:
-        read: NDArray[Any] = self.values.isel({self.values.dims[0]: positions}).values
-        return read
+    def read_each(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Read the rows of a singly ragged column, each with its position, in the order of storage."""
+        for rows in self._batches(np.argsort(self._bounds[0], kind="stable")):
+            yield from zip(rows.tolist(), self.read(rows), strict=True)
+
+    def _batches(self, rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+        """Divide rows into batches that are read at once."""
+        one = max(self.values.dtype.itemsize, 1) * max(1, self.values.size // max(1, self.values.shape[0]))
+        batches = np.cumsum(self._bounds[1][rows] * one) // _BATCH
+        return (rows[batches == batch] for batch in np.unique(batches))
 
     def __repr__(self) -> str:
         depth = "" if len(self.levels) == 1 else f", {len(self.levels)} levels deep"
         return f"<RaggedColumn {self.name!r} of {len(self)} rows, {self.values.dtype}{depth}>"
 
 
+def read_rows(
+    values: xr.Variable, starts: NDArray[np.int64], counts: NDArray[np.int64]
+) -> list[NDArray[Any]]:
+    """Read the values of rows, given where each starts and how many it has, in one gather."""
+    read = values.isel({values.dims[0]: run_positions(starts, counts)}).values
+    return np.split(read, np.cumsum(counts)[:-1]) if len(counts) else []
+
+
 def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
     """The rows of a ragged column; see `intake_nwbzarr.accessor.NWBAccessor.ragged`."""
     if not isinstance(name, str):
         raise OptionError(f"name={name!r} means nothing here; it is the name of a ragged column.")
-    places = find_places(dataset)
-    found = _values_name(dataset, name, places)
+    pairs = bound_pairs(dataset.variables)
+    found = _values_name(dataset, name, pairs)
     values = dataset.variables[found]
-    levels = levels_of(dataset, found, places)
+    levels = _levels(dataset, found, pairs)
     outermost = levels[0].count
     if outermost.ndim > 1:
         raise SelectionError(
@@ -137,48 +160,12 @@ def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
     return RaggedColumn(found, values, levels, range(outermost.size))
 
 
-def spike_times(dataset: xr.Dataset, unit: int) -> NDArray[np.float64]:
-    """The spike times of a unit; see `intake_nwbzarr.accessor.NWBAccessor.spike_times`."""
-    unit = one_label(unit, "unit", "the id of one unit")
-    column = ragged(dataset, "spike_times")
-    ids = row_ids(dataset, column.levels[0])
-    if ids is None:
-        raise NodeNotFoundError(
-            f"The rows of {column.name!r} have no ids here, so unit {unit!r} cannot be found; use "
-            f"ds.nwb.ragged({column.name!r})[i] with a row's position."
-        )
-    rows = np.flatnonzero(ids == unit)
-    if len(rows) > 1:
-        raise SelectionError(
-            f"{len(rows)} units have the id {unit!r}, in the rows {rows.tolist()}: use "
-            f"ds.nwb.ragged({column.name!r})[i]."
-        )
-    if not len(rows):
-        known = ", ".join(str(known) for known in ids[:10]) + (", ..." if len(ids) > 10 else "")
-        raise NodeNotFoundError(f"No unit {unit!r} in this Dataset; its {len(ids)} units are {known or '-'}.")
-    times = np.asarray(column[int(rows[0])])
-    return in_seconds(times, dataset.attrs, repr(column.name))
-
-
-def row_ids(dataset: xr.Dataset, level: Bounds) -> NDArray[Any] | None:
-    """The ids of a level's rows, (row,); None where the Dataset has none."""
-    if level.count.ndim:
-        (rows,) = level.count.dims
-        return np.asarray(dataset[rows].values) if rows in dataset.coords else None
-    # One row selected as a scalar: its id is a coordinate that no dimension leads to any more.
-    table = str(level.count.attrs.get("nwb_path", "")).rpartition("/")[0]
-    for coordinate in dataset.coords.values():
-        if coordinate.ndim == 0 and coordinate.attrs.get("nwb_path") == f"{table}/id":
-            return np.asarray(np.atleast_1d(coordinate.values))
-    return None
-
-
-def _values_name(dataset: xr.Dataset, name: str, places: Places) -> str:
-    """The variable that holds a column's values: by its own name, or by the column's in the file."""
+def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> str:
+    """Return the variable of a column's values: by its own name, or by the column's in the file."""
     columns = {
         str(variable_name): str(variable.attrs["nwb_path"]).rpartition("/")[2]
         for variable_name, variable in dataset.variables.items()
-        if variable.attrs.get("nwb_path") in places and "ragged_values" not in variable.attrs
+        if variable.attrs.get("nwb_path") in pairs and "ragged_values" not in variable.attrs
     }
     if name in columns:
         return name
@@ -201,130 +188,245 @@ def _values_name(dataset: xr.Dataset, name: str, places: Places) -> str:
     )
 
 
-type Pair = Mapping[Literal["start", "count"], str]
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """One level of a ragged column: where its rows start in what it divides, and how long they are."""
 
-# Values read at once, unless one row has more: 32 MiB of spike times.
-MOST_AT_ONCE = 2**22
+    name: str  # of the variable with the counts, for errors
+    start: xr.Variable | None  # None where rows follow one another without gaps
+    count: xr.Variable
+    length: int  # of the dimension that is divided
+    # Of the same rows, labels first, as far as they are in memory: these tell one row that was taken twice
+    # from two that claim the same values.
+    columns: tuple[NDArray[Any], ...] = ()
 
-# Values between two rows that are rather read along than left for another request.
-_BRIDGED = 2**14
+    def read(self, rows: range | NDArray[np.int64]) -> Starts:
+        """Return the starts and counts of some rows; raise `SelectionError` where they cannot be right."""
+        selected = np.asarray(rows, np.int64)
+        if self.start is None or self.count.size <= _READ_WHOLE:
+            starts, counts = self._whole
+            return starts[selected], counts[selected]
+        starts, counts = self._checked(self.start[selected], self.count[selected])
+        self._check_apart(starts, counts, selected)
+        return starts, counts
+
+    @cached_property
+    def _whole(self) -> Starts:
+        if self.start is not None:
+            starts, counts = self._checked(self.start, self.count)
+            self._check_apart(starts, counts, np.arange(len(starts)))
+            return starts, counts
+        counts = self._whole_numbers(self.count)
+        return np.cumsum(counts) - counts, counts
+
+    def _checked(self, start: xr.Variable, count: xr.Variable) -> Starts:
+        starts, counts = self._whole_numbers(start), self._whole_numbers(count)
+        if np.any(starts < 0) or np.any(counts < 0) or np.any(starts + counts > self.length):
+            raise SelectionError(
+                f"{self.name!r} and its starts point outside of the {self.length} values they divide: they "
+                "do not belong to these values. Take both from one Dataset."
+            )
+        return starts, counts
+
+    def _check_apart(
+        self, starts: NDArray[np.int64], counts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> None:
+        pair = self.clash(starts, counts, rows)
+        if pair is not None:
+            raise SelectionError(
+                f"The rows {pair[0]} and {pair[1]} of {self.name!r} claim the same values, although they are "
+                "different rows: tables of several sessions that are concatenated along their rows keep the "
+                "values of the first. Compute what is wanted of each session, such as ds.nwb.bin(...), "
+                "ds.nwb.align(...) or ds.nwb.to_dataframe(...), and concatenate the results."
+            )
+
+    def clash(
+        self, starts: NDArray[np.int64], counts: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> tuple[int, int] | None:
+        """Return two different rows that claim the same values, which no two do in a file."""
+        held = np.flatnonzero(counts > 0)
+        order = held[np.lexsort((counts[held], starts[held]))]
+        first, end = starts[order], (starts + counts)[order]
+        overlaps = first[1:] < np.maximum.accumulate(end)[:-1]
+        if not overlaps.any():
+            return None
+        repeated = (first[1:] == first[:-1]) & (end[1:] == end[:-1])
+        for column in self.columns:
+            one, other = column[rows[order[:-1]]], column[rows[order[1:]]]
+            repeated &= np.asarray((one == other) | ((one != one) & (other != other)))  # NaN is itself here
+        wrong = np.flatnonzero(overlaps & ~repeated)
+        if not len(wrong):
+            return None
+        claimed = int(np.argmax(end[: wrong[0] + 1]))
+        low, high = sorted(rows[order[[claimed, wrong[0] + 1]]].tolist())
+        return low, high
+
+    def _whole_numbers(self, bounds: xr.Variable) -> NDArray[np.int64]:
+        read = np.atleast_1d(bounds.values)
+        # Aligning and reindexing make rows that are not in the file, of floats that are NaN.
+        if read.dtype.kind == "f" and np.any(~np.isfinite(read)):
+            raise SelectionError(
+                f"{int(np.sum(~np.isfinite(read)))} of {len(read)} rows have no {self.name!r}: reindexing or "
+                "aligning made them up. Drop them first, with isel or dropna."
+            )
+        return read.astype(np.int64)
 
 
-def bounds_of_rows(
-    dataset: xr.Dataset, bounds: tuple[str | None, str], values: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Read where each row's values start, and how many there are.
-
-    Parameters
-    ----------
-    dataset
-        Holds the variables.
-    bounds
-        The names of ``<column>_start``, None in a compact Dataset, and of ``<column>_count``.
-    values
-        The name of what they bound.
+def bound_pairs(variables: Mapping[Any, xr.Variable]) -> dict[str, Pair]:
+    """Return the variables that divide others into rows, by the path of what they divide.
 
     Raises
     ------
     SelectionError
-        When the values were selected along their own dimension: no row finds its own any more.
+        When two pairs divide objects of one path: of a file and of another that it links to.
     """
-    start, count = bounds
-    pair: Pair = {"count": count} if start is None else {"start": start, "count": count}
-    level = level_of(dataset, values, pair)
-    return level.read(range(level.count.size))
+    pairs: dict[str, dict[Literal["start", "count"], str]] = {}
+    for name, attributes in roles(variables).items():
+        divided = attributes.get("ragged_values")
+        if divided is None:
+            continue
+        known = pairs.setdefault(str(divided), {}).setdefault(attributes["ragged_bound"], name)
+        if known != name:
+            raise SelectionError(
+                f"{known!r} and {name!r} both divide {divided!r}, so it cannot be told which values are "
+                "whose; open the tables one by one, with group=."
+            )
+    return dict(pairs)
 
 
-def rows_of_column(column: RaggedColumn) -> list[Any]:
-    """Every row of a ragged column: an array each, or a list of them where it is doubly ragged.
+def _levels(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> tuple[Bounds, ...]:
+    """Return what divides a variable into rows, from the outermost level inwards."""
+    levels: list[Bounds] = []
+    divided, remaining = name, dict(pairs)
+    while (path := str(dataset.variables[divided].attrs.get("nwb_path"))) in remaining:
+        level = _level(dataset, divided, remaining.pop(path))
+        levels.insert(0, level)
+        divided = level.name
+    return tuple(levels)
 
-    Parameters
-    ----------
-    column
-        As `ragged` makes it.
+
+def divided_by(dataset: xr.Dataset, path: str) -> str | None:
+    """Return a variable that a pair of bounds divides; all lie on one dimension. None where none is left."""
+    named = (name for name, variable in dataset.variables.items() if variable.attrs.get("nwb_path") == path)
+    return next((str(name) for name in named), None)
+
+
+def _level(dataset: xr.Dataset, divided: str, pair: Pair) -> Bounds:
+    """Return the bounds that divide a variable; raise an error where they are not whole, or not its own."""
+    values = dataset.variables[divided]
+    if "count" not in pair:
+        raise _left_out(divided, "count")
+    count = dataset.variables[pair["count"]]
+    contiguous = SAMPLE_DIMENSION in count.attrs
+    if "start" not in pair and not contiguous:
+        raise _left_out(divided, "start")
+    stored = int(count.attrs.get("ragged_length", -1))
+    length = values.shape[0] if values.ndim else 1
+    if not values.ndim or length != stored:
+        along = repr(values.dims[0]) if values.ndim else "its first dimension"
+        raise SelectionError(
+            f"Of {divided!r}, {length} of {stored} values are left along {along}, so rows can no longer be "
+            f"told apart. Choose rows instead, and leave {along} whole; for a part of one row, take its "
+            "values with ds.nwb.ragged(...)[i], and index those."
+        )
+    start = None if contiguous else dataset.variables[pair["start"]]
+    if contiguous:
+        _check_unselected(dataset, pair["count"], count, length)
+    return Bounds(pair["count"], start, count, length, tuple(_columns_in_memory(dataset, count)))
+
+
+def _columns_in_memory(dataset: xr.Dataset, count: xr.Variable) -> Iterator[NDArray[Any]]:
+    """Return what tells the rows of a count apart without reading: labels, and columns from the file."""
+    if count.ndim == 1 and count.dims[0] in dataset.xindexes:
+        yield dataset.coords[count.dims[0]].values
+    for variable in dataset.variables.values():
+        data = lazy_data(variable)
+        from_file = not variable.attrs.keys().isdisjoint({"nwb_path", "ragged_values"})
+        if from_file and variable.dims == count.dims and isinstance(data, np.ndarray):
+            yield data
+
+
+def has_clashing_rows(dataset: xr.Dataset) -> bool:
+    """Return whether rows of a table claim the same values, as far as bounds in memory tell."""
+    bounds = {
+        (str(own["ragged_values"]), own["ragged_bound"]): name
+        for name, own in roles(dataset.variables).items()
+        if "ragged_values" in own
+    }
+    for (divided, bound), name in bounds.items():
+        start, count = dataset.variables[bounds.get((divided, "start"), name)], dataset.variables[name]
+        if bound == "start" or start is count or start.dims != count.dims or count.ndim != 1:
+            continue
+        pair = lazy_data(start), lazy_data(count)
+        if all(isinstance(each, np.ndarray) and each.dtype.kind in "iu" for each in pair):
+            level = Bounds(name, start, count, 0, tuple(_columns_in_memory(dataset, count)))
+            if level.clash(*pair, np.arange(count.size)) is not None:
+                return True
+    return False
+
+
+def _left_out(divided: str, bound: str) -> NodeNotFoundError:
+    return NodeNotFoundError(
+        f"{divided!r} is divided into rows by a '_start' and a '_count', of which the '_{bound}' is not in "
+        "this Dataset; keep both when you select variables."
+    )
+
+
+def _check_unselected(dataset: xr.Dataset, name: str, count: xr.Variable, length: int) -> None:
+    """Refuse counts whose rows are no longer all there in their order: CF has them add up from the first."""
+    counts = np.atleast_1d(count.values)
+    expected = count.attrs.get(_ROWS)
+    if int(counts.sum()) != length or (expected is not None and _rows_digest(dataset, count) != expected):
+        raise SelectionError(
+            f"Rows were selected, sorted or relabelled after the Dataset was made compact, and {name!r} "
+            "alone cannot tell where each row's values begin. Select rows first, then call ds.nwb.compact()."
+        )
+
+
+def _rows_digest(dataset: xr.Dataset, count: xr.Variable) -> str:
+    """Return a digest of the rows of a count in their order: of their counts and, if there are any, ids."""
+    digest = hashlib.sha256(np.atleast_1d(count.values).astype("<i8").tobytes())
+    for rows in count.dims:
+        if rows in dataset.coords:
+            digest.update("\n".join(map(str, dataset[rows].values)).encode())
+    return digest.hexdigest()[:16]
+
+
+def run_positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Return the positions of runs, one after the other: a slice where each begins where the last one ends.
+
+    Examples
+    --------
+    >>> run_positions(np.array([2, 5]), np.array([3, 1]))
+    slice(2, 6, None)
+    >>> run_positions(np.array([5, 2]), np.array([1, 3]))
+    array([5, 2, 3, 4])
     """
-    return _rows_of_level(column, 0, np.asarray(column.rows, np.int64))
-
-
-def _rows_of_level(column: RaggedColumn, depth: int, rows: NDArray[np.int64]) -> list[Any]:
-    if not rows.size:
-        return []
-    level, first = column.levels[depth], int(rows.min())
-    starts, counts = (bound[rows - first] for bound in level.read(range(first, int(rows.max()) + 1)))
-    if depth + 1 == len(column.levels):
-        found: list[Any] = [None] * rows.size
-        for row, values in each_row(column.values, starts, counts):
-            found[row] = values
-        return found
+    starts, counts = starts[counts > 0], counts[counts > 0]
+    if not len(starts):
+        return slice(0, 0)
+    if np.array_equal(starts[1:], (starts + counts)[:-1]):
+        return slice(int(starts[0]), int(starts[-1] + counts[-1]))
     before = np.cumsum(counts) - counts
-    inner = np.arange(counts.sum()) + np.repeat(starts - before, counts)
-    made = _rows_of_level(column, depth + 1, inner)
-    return [made[begin : begin + count] for begin, count in zip(before, counts, strict=True)]
-
-
-def each_row(
-    values: xr.Variable, starts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read rows of a ragged column, those that lie near each other together.
-
-    Parameters
-    ----------
-    values
-        Of all rows, along the first dimension.
-    starts, counts
-        Of the rows that are wanted, (row,).
-
-    Yields
-    ------
-    tuple of int and ndarray
-        A row's position, and its values; in the order in which they are stored.
-    """
-    piece: list[int] = []
-    first = last = 0
-    for row in np.argsort(starts, kind="stable").tolist():
-        start, stop = int(starts[row]), int(starts[row] + counts[row])
-        if piece and (start > last + _BRIDGED or max(stop, last) - first > MOST_AT_ONCE):
-            yield from _read(values, piece, first, last, starts, counts)
-            piece = []
-        first, last = (min(first, start), max(last, stop)) if piece else (start, stop)
-        piece.append(row)
-    if piece:
-        yield from _read(values, piece, first, last, starts, counts)
-
-
-def _read(
-    values: xr.Variable,
-    rows: list[int],
-    first: int,
-    last: int,
-    starts: NDArray[np.int64],
-    counts: NDArray[np.int64],
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    read = values[first:last].values
-    for row in rows:
-        start = int(starts[row]) - first
-        yield row, read[start : start + int(counts[row])]
+    positions: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return positions
 
 
 def compact(dataset: xr.Dataset) -> xr.Dataset:
     """A Dataset with CF's contiguous ragged arrays; see `intake_nwbzarr.accessor.NWBAccessor.compact`."""
-    places = find_places(dataset)
+    pairs = bound_pairs(dataset.variables)
+    named = {path: divided_by(dataset, path) for path in pairs}
+    # Bounds that were kept without what they divide have nothing to follow.
+    depths = {path: len(_levels(dataset, name, pairs)) for path, name in named.items() if name is not None}
     # Outer levels first: what they select are the rows of the inner ones.
-    for path in sorted(places, key=lambda path: _depth(dataset, path, places)):
-        dataset = _with_contiguous(dataset, path, places)
+    for path in sorted(depths, key=depths.__getitem__):
+        dataset = _with_contiguous(dataset, str(named[path]), pairs[path])
     return dataset
 
 
-def _depth(dataset: xr.Dataset, path: str, places: Places) -> int:
-    divided = divided_by(dataset, path)
-    return len(levels_of(dataset, divided, places)) if divided is not None else 0
-
-
-def _with_contiguous(dataset: xr.Dataset, path: str, places: Places) -> xr.Dataset:
-    divided = divided_by(dataset, path)
-    if divided is None:  # its bounds were kept without it, and have nothing to follow
-        return dataset
-    level = level_of(dataset, divided, places[path])
+def _with_contiguous(dataset: xr.Dataset, divided: str, pair: Pair) -> xr.Dataset:
+    """Return a Dataset in which the values of a variable are those of its rows, one after the other."""
+    level = _level(dataset, divided, pair)
     if level.count.ndim > 1:
         raise SelectionError(
             f"{level.name!r} lies along {level.count.dims}, where one dimension of rows was expected: they "
@@ -333,9 +435,9 @@ def _with_contiguous(dataset: xr.Dataset, path: str, places: Places) -> xr.Datas
     starts, counts = level.read(range(level.count.size))
     dimension = dataset.variables[divided].dims[0]
     dataset = dataset.isel({dimension: run_positions(starts, counts)})
-    dataset = dataset.drop_vars(places[path].get("start", []))
+    dataset = dataset.drop_vars(pair.get("start", []))
     attributes = {**level.count.attrs, SAMPLE_DIMENSION: dimension, "ragged_length": int(counts.sum())}
     count = xr.Variable(level.count.dims, counts.reshape(level.count.shape), attributes)
     dataset = dataset.assign({level.name: count})
-    dataset[level.name].attrs[ROWS] = rows_digest(dataset, count)
+    dataset[level.name].attrs[_ROWS] = _rows_digest(dataset, count)
     return dataset

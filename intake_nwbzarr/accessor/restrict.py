@@ -13,17 +13,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import (
-    Pair,
     ShownColumn,
     ShownObject,
     find_object,
+    is_of,
     shown_columns,
     shown_objects,
 )
 from intake_nwbzarr.accessor.epochs import RAGGED_TIMES, Epochs, Windows, epoch_table, window_of
 from intake_nwbzarr.accessor.inputs import ROW_TIMES, part_of
-from intake_nwbzarr.accessor.ragged import bounds_of_rows, each_row
-from intake_nwbzarr.accessor.ragged_bounds import divided_by
+from intake_nwbzarr.accessor.ragged import Pair, RaggedColumn, divided_by, ragged
 from intake_nwbzarr.accessor.runs import Runs, keep_runs, keep_samples
 from intake_nwbzarr.accessor.spikes import (
     OBS_INTERVALS,
@@ -47,7 +46,6 @@ from intake_nwbzarr.accessor.times import (
 from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory
-from intake_nwbzarr.mapping.schema import ancestry
 
 _INTERVAL = ("start_time", "stop_time")
 
@@ -237,23 +235,19 @@ def restricted_rows(
 
     Of one window, bounds are drawn in and no value moves. Between several, values are left out.
     """
-    ragged = {column.column: column for column in columns if column.bounds}
-    _check_spikes(dataset, table, ragged)
+    divided = {column.column: column for column in columns if column.bounds}
+    _check_spikes(dataset, table, divided)
     restricted = dataset
-    for spikes in (ragged[name] for name in RAGGED_TIMES if name in ragged):
-        starts, counts = bounds_of_rows(dataset, spikes.bounds[0], spikes.variable)
-        kept = _kept(dataset, table, spikes, starts, counts, windows)
-        for pair in (spikes.bounds[0], *_parallel(dataset, columns, counts)):
+    for column in (divided[name] for name in (*RAGGED_TIMES, OBS_INTERVALS) if name in divided):
+        rows = ragged(dataset, column.variable)
+        kept = _kept(dataset, table, column.column, rows, windows)
+        others = _parallel(dataset, columns, rows.bounds()[1]) if column.column in RAGGED_TIMES else []
+        for pair in (column.bounds[0], *others):
             restricted = _restricted_column(restricted, pair, kept)
-    if OBS_INTERVALS in ragged:
-        observed = ragged[OBS_INTERVALS]
-        starts, counts = bounds_of_rows(dataset, observed.bounds[0], observed.variable)
-        kept = _kept(dataset, table, observed, starts, counts, windows)
-        restricted = _restricted_column(restricted, observed.bounds[0], kept)
     return restricted
 
 
-def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, ShownColumn]) -> None:
+def _check_spikes(dataset: xr.Dataset, table: ShownObject, divided: dict[str, ShownColumn]) -> None:
     path = f"{table.path}/{SPIKE_TIMES}"
     present = [
         name
@@ -265,12 +259,12 @@ def _check_spikes(dataset: xr.Dataset, table: ShownObject, ragged: dict[str, Sho
             f"One row of {table.path!r} was selected as a scalar, which leaves no bounds to draw in: "
             "restrict first, or select a list of one row."
         )
-    if present and SPIKE_TIMES not in ragged:
+    if present and SPIKE_TIMES not in divided:
         raise _undivided(dataset, table, path, present)
     for name in (*RAGGED_TIMES, OBS_INTERVALS):
-        if name in ragged and ragged[name].bounds[0][0] is None:
+        if name in divided and "start" not in divided[name].bounds[0]:
             raise SelectionError(
-                f"{ragged[name].variable!r} is compact: its rows follow one another without gaps, as those "
+                f"{divided[name].variable!r} is compact: its rows follow one another without gaps, as those "
                 "of a part of a session do not. Restrict first, then call ds.nwb.compact()."
             )
 
@@ -294,23 +288,18 @@ def _undivided(dataset: xr.Dataset, table: ShownObject, path: str, present: list
 
 
 def _kept(
-    dataset: xr.Dataset,
-    table: ShownObject,
-    column: ShownColumn,
-    starts: NDArray[np.int64],
-    counts: NDArray[np.int64],
-    windows: Windows,
+    dataset: xr.Dataset, table: ShownObject, column: str, rows: RaggedColumn, windows: Windows
 ) -> _Kept:
     """Look at the values of every row."""
-    found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(starts)
-    skipped = np.zeros_like(starts)
-    for row, values in each_row(dataset.variables[column.variable], starts, counts):
-        times = in_seconds(values, dataset.attrs, repr(column.variable))
+    found: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * len(rows)
+    skipped = np.zeros(len(rows), np.int64)
+    for row, values in rows.read_each():
+        times = in_seconds(values, dataset.attrs, repr(rows.name))
         # Searching presumes order, in both columns of intervals.
         if np.isnan(times).any() or np.any(times[1:] < times[:-1]):
             unit = dataset.coords[table.rows].values[row] if table.rows in dataset.coords else row
             raise SelectionError(
-                f"The {column.column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they "
+                f"The {column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they "
                 f"cannot be restricted. Leave this row out, with ds.isel({table.rows}=...) without position "
                 f"{row}."
             )
@@ -327,21 +316,20 @@ def _parallel(dataset: xr.Dataset, columns: list[ShownColumn], counts: NDArray[n
 
     Regions, references and observed intervals never run along spikes, however many they are.
     """
-    pairs: dict[Pair, None] = {}
+    pairs: dict[str, Pair] = {}
     for column in columns:
-        kinds = ancestry(str(dataset.variables[column.variable].attrs.get("neurodata_type")))
-        apart = {"DynamicTableRegion", "TimeSeriesReferenceVectorData"} & set(kinds)
+        own = dataset.variables[column.variable].attrs
+        apart = is_of(own, "DynamicTableRegion") or is_of(own, "TimeSeriesReferenceVectorData")
         if column.bounds and not apart and column.column not in {*RAGGED_TIMES, OBS_INTERVALS}:
-            own = np.asarray(dataset.variables[column.bounds[0][1]].values, np.int64)
-            if np.array_equal(own, counts):
-                pairs[column.bounds[0]] = None
-    return list(pairs)
+            count = column.bounds[0]["count"]
+            if np.array_equal(np.asarray(dataset.variables[count].values, np.int64), counts):
+                pairs[count] = column.bounds[0]
+    return list(pairs.values())
 
 
 def _restricted_column(dataset: xr.Dataset, pair: Pair, kept: _Kept) -> xr.Dataset:
     """Draw in the bounds of a column; where values between are left out, the others follow one another."""
-    assert pair[0] is not None  # noqa: S101 - for the type checker: compact ones were refused
-    start, count = dataset.variables[pair[0]], dataset.variables[pair[1]]
+    start, count = (dataset.variables[pair[bound]] for bound in ("start", "count"))
     begins = np.asarray(start.values, np.int64) + kept.skipped
     divided, changed = divided_by(dataset, str(count.attrs.get("ragged_values"))), {}
     if kept.positions is not None and divided is not None:
@@ -349,7 +337,7 @@ def _restricted_column(dataset: xr.Dataset, pair: Pair, kept: _Kept) -> xr.Datas
         dataset = keep_runs(dataset, dataset.variables[divided].dims[0], runs)
         begins = np.where(kept.counts > 0, runs.count_before(begins), 0)
         changed = {"ragged_length": runs.size}
-    bounds = {pair[0]: (start, begins), pair[1]: (count, kept.counts)}
+    bounds = {pair["start"]: (start, begins), pair["count"]: (count, kept.counts)}
     return dataset.assign(
         {
             name: xr.Variable(bound.dims, values, {**bound.attrs, **changed})

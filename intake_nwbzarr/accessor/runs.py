@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.ragged_bounds import run_positions
+from intake_nwbzarr.accessor.ragged import run_positions
 from intake_nwbzarr.accessor.times import SessionTime
 from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
 from intake_nwbzarr.arrays.selection import Axes

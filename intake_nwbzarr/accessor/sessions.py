@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pandas as pd
 import xarray as xr
 
-from intake_nwbzarr.accessor.ragged_bounds import has_clashing_rows
+from intake_nwbzarr.accessor.ragged import has_clashing_rows
 from intake_nwbzarr.errors import AccessorError, NodeNotFoundError, SessionMismatchError
 from intake_nwbzarr.location.location import Location
 

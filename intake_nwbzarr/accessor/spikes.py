@@ -14,12 +14,12 @@ from intake_nwbzarr.accessor.contents import (
     ShownColumn,
     ShownObject,
     find_object,
+    one_label,
     shown_columns,
     shown_objects,
 )
 from intake_nwbzarr.accessor.epochs import merged
-from intake_nwbzarr.accessor.ragged import RaggedColumn, bounds_of_rows, each_row, ragged
-from intake_nwbzarr.accessor.ragged_bounds import find_places, run_positions
+from intake_nwbzarr.accessor.ragged import Bounds, RaggedColumn, bound_pairs, ragged, read_rows
 from intake_nwbzarr.accessor.times import in_seconds, seconds_variable
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
 
@@ -45,14 +45,7 @@ class Spikes:
 
     def trains(self) -> list[NDArray[np.float64]]:
         """Read each unit's spike times, ascending and without NaN, all in one gather."""
-        values = self.read()
-        parts = np.split(values.values, np.cumsum(self.counts)[:-1]) if len(self) else []
-        return [ascending(part) for part in parts]
-
-    def read(self) -> xr.Variable:
-        """Read the spike times of these units, one unit after the other."""
-        (spike,) = self.values.dims
-        return self.values.isel({spike: run_positions(self.starts, self.counts)}).load()
+        return [ascending(train) for train in read_rows(self.values, self.starts, self.counts)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +63,42 @@ class UnitTable:
         return self.name.removesuffix("times").rstrip("_") + "_counts"
 
 
+def spike_times(dataset: xr.Dataset, unit: int) -> NDArray[np.float64]:
+    """The spike times of a unit; see `intake_nwbzarr.accessor.NWBAccessor.spike_times`."""
+    unit = one_label(unit, "unit", "the id of one unit")
+    column = ragged(dataset, "spike_times")
+    ids = _row_ids(dataset, column.levels[0])
+    if ids is None:
+        raise NodeNotFoundError(
+            f"The rows of {column.name!r} have no ids here, so unit {unit!r} cannot be found; use "
+            f"ds.nwb.ragged({column.name!r})[i] with a row's position."
+        )
+    rows = np.flatnonzero(ids == unit)
+    if len(rows) > 1:
+        raise SelectionError(
+            f"{len(rows)} units have the id {unit!r}, in the rows {rows.tolist()}: use "
+            f"ds.nwb.ragged({column.name!r})[i]."
+        )
+    if not len(rows):
+        known = ", ".join(str(known) for known in ids[:10]) + (", ..." if len(ids) > 10 else "")
+        raise NodeNotFoundError(f"No unit {unit!r} in this Dataset; its {len(ids)} units are {known or '-'}.")
+    times = np.asarray(column[int(rows[0])])
+    return in_seconds(times, dataset.attrs, repr(column.name))
+
+
+def _row_ids(dataset: xr.Dataset, level: Bounds) -> NDArray[Any] | None:
+    """Return the ids of a level's rows, (row,); None where the Dataset has none."""
+    if level.count.ndim:
+        (rows,) = level.count.dims
+        return np.asarray(dataset[rows].values) if rows in dataset.coords else None
+    # One row selected as a scalar: its id is a coordinate that no dimension leads to any more.
+    table = str(level.count.attrs.get("nwb_path", "")).rpartition("/")[0]
+    for coordinate in dataset.coords.values():
+        if coordinate.ndim == 0 and coordinate.attrs.get("nwb_path") == f"{table}/id":
+            return np.asarray(np.atleast_1d(coordinate.values))
+    return None
+
+
 def has_spikes(dataset: xr.Dataset) -> bool:
     """Return whether there are times of spikes or events that are divided among units or kinds."""
     return bool(_divided_times(dataset))
@@ -77,7 +106,7 @@ def has_spikes(dataset: xr.Dataset) -> bool:
 
 def _divided_times(dataset: xr.Dataset) -> list[str]:
     """Return which of the columns of times that are divided into rows there are."""
-    divided = {path.rpartition("/")[2] for path in find_places(dataset)}
+    divided = {path.rpartition("/")[2] for path in bound_pairs(dataset.variables)}
     return [name for name in (SPIKE_TIMES, EVENT_TIMES) if name in divided]
 
 
@@ -110,8 +139,7 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
     name = next(named, None)
     if name is None:
         return None
-    column = ragged(dataset, name)
-    intervals = column.read(np.arange(len(column)))
+    intervals = ragged(dataset, name).read()
     if len(intervals) != len(units.spikes):
         raise NodeNotFoundError(
             f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}; leave it out to "
@@ -145,7 +173,8 @@ def ends_of_rows(spikes: Spikes) -> NDArray[np.float64]:
     (along,) = spikes.values.dims
     ends = spikes.values.isel({along: positions}).values[inverse].reshape(2, -1)
     missing = rows[np.isnan(ends).any(axis=0)]
-    return np.concatenate([ends.ravel(), spikes.take(missing).read().values])
+    others = read_rows(spikes.values, spikes.starts[missing], spikes.counts[missing])
+    return np.concatenate([ends.ravel(), *others])
 
 
 def spiking_table(dataset: xr.Dataset, name: str | None = None) -> ShownObject:
@@ -172,14 +201,6 @@ def ragged_of(dataset: xr.Dataset, table: ShownObject, name: str) -> ShownColumn
 def rows_of(
     dataset: xr.Dataset, column: ShownColumn, rows: Sequence[int] | None = None
 ) -> list[NDArray[np.float64]]:
-    """Read the times of a ragged column in seconds, row by row: of all rows, or of some, by position.
-
-    Those of other rows are read only where they lie between.
-    """
-    starts, counts = bounds_of_rows(dataset, column.bounds[0], column.variable)
-    wanted = np.arange(len(starts)) if rows is None else np.asarray(rows, np.intp)
-    starts, counts = starts[wanted], counts[wanted]
-    found: list[NDArray[np.float64]] = [np.empty(0)] * len(wanted)
-    for row, values in each_row(dataset.variables[column.variable], starts, counts):
-        found[row] = in_seconds(values, dataset.attrs, repr(column.variable))
-    return found
+    """Read the times of a ragged column in seconds, row by row: of all rows, or of some, by position."""
+    read = ragged(dataset, column.variable).read(None if rows is None else np.asarray(rows, np.intp))
+    return [in_seconds(values, dataset.attrs, repr(column.variable)) for values in read]

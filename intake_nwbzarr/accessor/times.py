@@ -14,7 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.accessor.contents import ShownObject, is_time
+from intake_nwbzarr.accessor.contents import ShownObject
+from intake_nwbzarr.accessor.roles import roles
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
 from intake_nwbzarr.arrays.selection import Axes
@@ -67,10 +68,11 @@ def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
         As opened, or selected from that.
     """
     found = []
+    said = roles(data.coords.variables)
     for name, index in data.xindexes.items():
         if isinstance(index, LazyTimeIndex):
             found.append(SessionTime(str(name), index.dim, index))
-        elif isinstance(index, PandasIndex) and _is_time(str(name), data.coords.variables[name]):
+        elif isinstance(index, PandasIndex) and _is_time(str(name), index, said[str(name)]):
             found.append(SessionTime(str(name), str(index.dim), index))
     return found
 
@@ -80,11 +82,11 @@ def event_time(dataset: xr.Dataset, events: ShownObject) -> SessionTime | None:
     return next((time for time in indexed_times(dataset) if time.name in events.variables), None)
 
 
-def _is_time(name: str, variable: xr.Variable) -> bool:
-    if "nwb_path" in variable.attrs:
-        return is_time(variable.attrs)
+def _is_time(name: str, index: PandasIndex, said: Mapping[Any, Any]) -> bool:
+    if "nwb_path" in said:
+        return bool(said.get("nwb_role") == "time")
     # Times that were computed from a coordinate's bare values say nothing any more, but for their name.
-    return (name == "time" or name.endswith("_time")) and variable.dtype.kind in "fM"
+    return (name == "time" or name.endswith("_time")) and index.index.dtype.kind in "fM"
 
 
 def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:

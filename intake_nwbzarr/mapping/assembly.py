@@ -235,11 +235,16 @@ def _without_time(piece: Piece) -> Piece:
 
 
 # What every object says of itself: no metadata beside its variables.
-_IDENTITY = {"neurodata_type", "nwb_path"}
+_IDENTITY = {"neurodata_type", "nwb_core_type", "nwb_path"}
 
 
 def dataset_of_one(
-    piece: Piece, options: MappingOptions, reference: ReferenceTime | None, attributes: Mapping[str, Any]
+    piece: Piece,
+    options: MappingOptions,
+    reference: ReferenceTime | None,
+    attributes: Mapping[str, Any],
+    *,
+    cache: bool = False,
 ) -> xr.Dataset:
     """The Dataset of a single object, with plain names: ``data`` on (``time``, ``channel``).
 
@@ -253,9 +258,11 @@ def dataset_of_one(
         What decoded times count from; None leaves them in seconds.
     attributes
         Of the Dataset, after the object's own.
+    cache
+        Keep values that were read whole, as `xarray.open_dataset` sees to for what it returns.
     """
-    view = _View(options, reference)
-    piece = _saying_whose(piece)
+    view = _View(options, reference, cache=cache)
+    piece = _labelled(piece, {piece.path: piece.name})
     for dimension in _dimensions([piece]):
         view.add_dimension(dimension, dimension.name)
     for part in piece.parts:
@@ -294,7 +301,7 @@ def dataset_of_many(
     pieces = limit_times(name_shared_times(pieces))
     metadata = _metadata(pieces, container)
     # An object may have a time, or labels, and nothing that lies along them: when each lick was.
-    pieces = [_saying_whose(piece) for piece in pieces if piece.parts or piece.indexes]
+    pieces = [piece for piece in pieces if piece.parts or piece.indexes]
     dimensions = list(_dimensions(pieces))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
     view = _View(options, reference, container)
@@ -310,6 +317,8 @@ def dataset_of_many(
             view.add_dimension(dimension, dimension.name)
         else:
             view.add_dimension(dimension, view.flat_dimension(dimension))
+    tables = view.tables(dimensions, pieces)
+    pieces = [_labelled(piece, tables) for piece in pieces]
     for piece in pieces:
         for part in piece.parts:
             view.add_part(part, view.flat_part(piece, part))
@@ -319,30 +328,49 @@ def dataset_of_many(
     return view.dataset(pieces, session | metadata | place)
 
 
-def _saying_whose(piece: Piece) -> Piece:
-    """A piece whose arrays name the object and the column that they are of.
+def _labelled(piece: Piece, tables: Mapping[str, str]) -> Piece:
+    """Write in a piece's attributes what each array is of its object: `ds.nwb` and other tools read that.
 
-    Neither names nor paths of variables tell that: a container may hold arrays beside objects, and a column
-    that is joined to a series stays its table's. Attributes survive selecting, renaming, merging and saving.
-    The data of an object, which are at its own path, need not say more.
+    Names and paths of variables do not tell: a container may hold arrays beside objects, and a column that is
+    joined to a series stays its table's. Attributes survive selecting, renaming, merging and saving.
     """
     parts = tuple(
-        part
-        if part.role == "main" or part.object == part.attributes.get("nwb_path", "")
-        else replace(part, attributes=_whose(part.attributes, part.object or piece.path, part.column))
+        replace(part, attributes=_origin_attributes(part, part.dimensions[:1], piece, tables))
         for part in piece.parts
     )
     indexes = tuple(
-        replace(index, attributes=_whose(index.attributes, index.object or piece.path, index.column))
+        replace(index, attributes=_origin_attributes(index, (index.dimension,), piece, tables))
         for index in piece.indexes
     )
     return replace(piece, parts=parts, indexes=indexes)
 
 
-def _whose(attributes: Mapping[str, Any], path: str, column: str | None = None) -> Mapping[str, Any]:
-    if "nwb_path" not in attributes:
-        return attributes
-    return {**attributes, "nwb_object": path} | ({} if column is None else {"nwb_column": column})
+def _origin_attributes(
+    array: Part | RegularTime | IrregularTime | Labels,
+    along: tuple[Dimension, ...],
+    piece: Piece,
+    tables: Mapping[str, str],
+) -> Mapping[str, Any]:
+    """Return an array's attributes with its object, role, column and table; docs/mapping.md lists them."""
+    own = array.attributes
+    if "nwb_path" not in own:
+        return own
+    path = array.object or piece.path
+    found: dict[str, Any] = {}
+    if isinstance(array, Part) and (array.role == "main" or array.object == own["nwb_path"]):
+        found["nwb_role"] = "data"
+    else:
+        found["nwb_object"] = path
+        if isinstance(array, RegularTime | IrregularTime) or (isinstance(array, Labels) and array.is_time):
+            found["nwb_role"] = "time"
+    core = piece.attributes.get("nwb_core_type")
+    if core is not None and own.get("neurodata_type") == piece.neurodata_type:
+        found["nwb_core_type"] = core
+    if array.column is not None:
+        found["nwb_column"] = array.column
+    if path in tables and any(dimension.is_rows and dimension.owner == path for dimension in along):
+        found["nwb_table"] = tables[path]
+    return {**own, **found}
 
 
 def _metadata(pieces: Sequence[Piece], container: str) -> dict[str, Any]:
@@ -382,6 +410,7 @@ class _View:
     owners: dict[Hashable, str] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
     coordinates: dict[str, None] = field(default_factory=dict)
+    cache: bool = False
 
     def add_dimension(self, dimension: Dimension, name: str) -> None:
         """Give a dimension its name in this view."""
@@ -395,6 +424,17 @@ class _View:
         if dimension.owner is None:
             return dimension.flat_name
         return flat_dimension_name(dimension.flat_name, dimension.owner, self.objects)
+
+    def tables(self, dimensions: Iterable[Dimension], pieces: Iterable[Piece]) -> dict[str, str]:
+        """Return the names of the tables whose rows are a dimension of this view, by path."""
+        paths = {piece.path for piece in pieces}
+        return {
+            each.owner: self.objects[each.owner]
+            for each in dimensions
+            if each.is_rows and each.owner is not None
+            # A series' own name for them, such as ``channel``, stands for all rows of a table, not for it.
+            if each.owner in paths or each.identity not in self.plain
+        }
 
     def flat_part(self, piece: Piece, part: Part) -> str:
         """A part's name among many objects."""
@@ -450,7 +490,7 @@ class _View:
             # `astype` keeps what the dtype says of its objects; `numpy.array` does not.
             values = part.array.astype(xarray_dtype(part.array.dtype))
             return xr.Variable(dimensions, values, part.attributes)
-        return lazy_variable(dimensions, part.array, part.attributes)
+        return lazy_variable(dimensions, part.array, part.attributes, cache=self.cache)
 
     def _indexes(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, RegularTime | IrregularTime | Labels]]:
         """The index of each dimension that has one, and the name of its coordinate."""

@@ -17,7 +17,7 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference, parse_refer
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.derived import Elementwise
 from intake_nwbzarr.mapping.model import Dimension, Mapper, Part, free_name, stored, values_or_none
-from intake_nwbzarr.mapping.schema import definition_of, is_scalar
+from intake_nwbzarr.mapping.schema import core_type, definition_of, is_scalar
 
 _STRINGS = np.dtype(object)
 
@@ -135,12 +135,16 @@ _OURS = frozenset(
     {
         "nwb_path",
         "nwb_object",
+        "nwb_role",
         "nwb_column",
+        "nwb_table",
+        "nwb_core_type",
         "nwb_group",
         "nwb_location",
         "nwb_unmapped",
         "ragged_values",
         "ragged_length",
+        "ragged_bound",
     }
 )
 
@@ -206,7 +210,7 @@ def _own_attributes(hierarchy: Hierarchy) -> Iterator[tuple[str, Any]]:
         attributes = object_attributes(hierarchy, group)
         links = {name: linked(reference) for name, reference in hierarchy.links(group).items()}
         for name, value in (attributes | links).items():
-            if name not in {"neurodata_type", "nwb_path", "nwb_version"}:
+            if name not in {"neurodata_type", "nwb_core_type", "nwb_path", "nwb_version"}:
                 yield _name_of(group, name), value
 
 
@@ -243,7 +247,8 @@ def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``neurodata_type`` and ``nwb_path`` first; links to other objects as paths.
+        ``neurodata_type`` and ``nwb_path`` first, of an extension's type ``nwb_core_type``; links to other
+        objects as paths.
     """
     node = hierarchy[path]
     own = {
@@ -251,7 +256,8 @@ def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
         for name in sorted(own_names(node), key=lambda name: name != "description")
         if (value := node.attributes[name]) not in _SAYS_NOTHING
     }
-    return identity(node) | storable(own)
+    core = core_type(hierarchy, node)
+    return identity(node) | ({} if core is None else {"nwb_core_type": core}) | storable(own)
 
 
 def own_names(node: Node) -> Iterator[str]:

@@ -48,6 +48,8 @@ class Dimension:
         The path of the object that `flat_name` starts with: ``general/extracellular_ephys/electrodes`` for
         ``electrodes``. Where two objects of a view have that name, the dimension is qualified as its owner
         is, and coordinates on it are named for its owner. None: the object that brings the dimension.
+    is_rows
+        Whether it is the rows of a table, its owner, all of them in order.
     """
 
     identity: Hashable
@@ -55,6 +57,7 @@ class Dimension:
     flat_name: str
     size: int
     owner: str | None = None
+    is_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ class IrregularTime:
 
 @dataclass(frozen=True)
 class Labels:
-    """In-memory labels of a dimension: row ids, electrode ids, axis names.
+    """In-memory labels of a dimension: row ids, electrode ids, axis names; the time of a single sample.
 
     Row ids say which table and column they are, as a `Part` does.
     """
@@ -129,6 +132,7 @@ class Labels:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     object: str | None = None
     column: str | None = None
+    is_time: bool = False
 
 
 @dataclass(frozen=True)

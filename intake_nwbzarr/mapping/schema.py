@@ -170,6 +170,14 @@ def is_a(hierarchy: Hierarchy, node: Node, ancestor: str) -> bool:
     return unknown and ancestor == _type_by_shape(hierarchy, node)
 
 
+def core_type(hierarchy: Hierarchy, node: Node) -> str | None:
+    """Return the core type that an extension's type extends; None of a core type, and where nothing tells."""
+    if node.neurodata_type is None or node.neurodata_type in _CORE:
+        return None
+    lineage = ancestry(node.neurodata_type, hierarchy)
+    return next((name for name in lineage if name in _CORE), None) or _type_by_shape(hierarchy, node)
+
+
 def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> TypeDefinition | None:
     """What the core schema or the schemas cached in a file say about a type; None when neither knows it."""
     definition = _CORE.get(neurodata_type)

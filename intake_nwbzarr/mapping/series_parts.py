@@ -316,7 +316,7 @@ def _without_rate(members: SeriesMembers, starting_time: float, name: str, lengt
         where = ("regular", str(members.hierarchy.location), members.path)
         dimension = Dimension(where, name, f"{members.name}_{name}", 1, members.path)
         attributes = _attributes(members, members.starting_time.node.path)
-        labels = Labels(dimension, np.array([starting_time]), attributes)
+        labels = Labels(dimension, np.array([starting_time]), attributes, is_time=True)
         return TimeBase(dimension, (labels,), attributes={"rate": stored_rate})
     if length:
         warn_caller(

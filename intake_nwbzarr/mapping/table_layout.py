@@ -132,6 +132,7 @@ def table_layout(hierarchy: Hierarchy, path: str) -> Table:
         flat_name=path.rpartition("/")[2],
         size=size,
         owner=path,
+        is_rows=True,
     )
     unread = None if ids is None else stored_at(ids)
     return Table(hierarchy, path, columns, rows, unread, unmapped=tuple(dict.fromkeys(unmapped)))

@@ -171,7 +171,7 @@ def _bounds(
     attributes |= {"ragged_values": divided.path, "ragged_length": _length(divided)}
     for bound, meaning in _BOUNDS:
         array = RaggedBounds(ends, bound, _length(divided), index.path)
-        described = attributes | {"description": f"{meaning} {name!r}"}
+        described = attributes | {"ragged_bound": bound, "description": f"{meaning} {name!r}"}
         yield Part(table.derived(f"{name}_{bound}"), (dimension,), array, described)
 
 

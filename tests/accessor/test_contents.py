@@ -96,3 +96,51 @@ def test_series_in_a_container_that_has_arrays_are_objects_of_their_own(tmp_path
         assert "dimensions" in "".join(frame.loc[container, "variables"])
         with warnings.catch_warnings(action="error"):
             assert dataset.nwb.restrict(0.05, 0.2)[f"{name}_confidence"].values.tolist() == [0.5]
+
+
+WRITTEN = ("nwb_object", "nwb_role", "nwb_column", "nwb_table", "nwb_core_type", "ragged_bound")
+
+
+def test_every_variable_says_what_it_is_of_its_object(confusing: Path) -> None:
+    flat = xr.open_dataset(confusing, engine="nwbzarr")
+    said = {
+        str(name): {key: variable.attrs.get(key) for key in WRITTEN if key in variable.attrs}
+        for name, variable in flat.variables.items()
+    }
+    units = {"nwb_object": "units", "nwb_table": "units"}
+    assert said["units"] == {**units, "nwb_column": "id"}
+    for bound in ("start", "count"):
+        column = {"nwb_column": f"spike_times_{bound}", "ragged_bound": bound}
+        assert said[f"units_spike_times_{bound}"] == {**units, **column}
+    assert said["units_spike_times"] == {"nwb_object": "units", "nwb_column": "spike_times"}
+    assert said["times"] == {"nwb_role": "data"}
+    assert said["acquisition_time"]["nwb_role"] == "time"
+    assert said["trial_start_start_time"]["nwb_table"] == "trial_start"
+
+
+def test_a_dataset_that_release_0_1_saved_still_has_its_rows_and_times(
+    confusing: Path, tmp_path: Path
+) -> None:
+    flat = xr.open_dataset(confusing, engine="nwbzarr", names="safe")
+    for variable in flat.variables.values():
+        for name in WRITTEN:
+            variable.attrs.pop(name, None)
+    flat.to_netcdf(tmp_path / "saved.nc", engine="netcdf4")
+    with xr.open_dataset(tmp_path / "saved.nc", engine="netcdf4") as saved:
+        assert [spikes.tolist() for spikes in saved.nwb.ragged("spike_times")] == [[1, 2], [3]]
+        assert saved.nwb.spike_times(1).tolist() == [3]
+        assert saved.nwb.bin(1.0, stop=4).units_spike_counts.values.tolist() == [[0, 1, 1, 0], [0, 0, 0, 1]]
+        assert saved.isel(units=[1]).nwb.compact().units_spike_times.values.tolist() == [3]
+        series = saved[["times"]]
+        np.testing.assert_array_equal(series.nwb.align([0.2], (0, 0.2)).times, [[2, 3]])
+        assert (series.nwb.start, series.nwb.stop) == (0, 0.5)
+
+
+@pytest.mark.slow
+def test_the_core_type_of_an_extension_is_known_wherever_the_dataset_goes(tmp_path: Path) -> None:
+    pose = extension_files(tmp_path)["pose"]
+    xr.open_dataset(pose, engine="nwbzarr", names="safe")[["nose"]].to_netcdf(tmp_path / "saved.nc")
+    with xr.open_dataset(tmp_path / "saved.nc") as saved:
+        assert saved.nose.attrs["nwb_core_type"] == "SpatialSeries"
+        assert saved.nwb.to_dataframe("nose").shape == (3, 2)
+        assert saved.nwb.restrict(0.05, 0.2, name="nose").sizes["nose_time"] == 1

@@ -20,7 +20,7 @@ from intake_nwbzarr.accessor.contents import (
     shown_objects,
 )
 from intake_nwbzarr.accessor.plot.axes import axes_or_new, with_units
-from intake_nwbzarr.accessor.ragged import bounds_of_rows
+from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.accessor.times import Time, one_time, session_times, with_seconds
 from intake_nwbzarr.errors import OptionError, SelectionError
 
@@ -266,8 +266,8 @@ def _masks(dataset: xr.Dataset, picture: _Picture, plane: int, roi: int | None) 
 def _from_pixels(dataset: xr.Dataset, picture: _Picture, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
     """Pixel masks, drawn: as large as the pixels of all ROIs reach."""
     assert picture.column is not None  # noqa: S101 - for the type checker; the caller looked.
-    bounds, weight = picture.column.bounds[0], picture.variable
-    starts, counts = bounds_of_rows(dataset, bounds, weight)
+    weight = picture.variable
+    starts, counts = ragged(dataset, weight).bounds()
     x, y = (dataset.variables[name].to_numpy().astype(np.intp) for name in (picture.x, picture.y))
     image = np.zeros((int(y.max(initial=0)) + 1, int(x.max(initial=0)) + 1))
     weights = dataset.variables[weight].to_numpy()
