@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from intake_nwbzarr.accessor.along_time import AlongTime
-from intake_nwbzarr.accessor.sessions import location_of, object_of, object_path
+from intake_nwbzarr.accessor.sessions import location_of, object_of, object_path, with_origin
 from intake_nwbzarr.errors import AccessorError
 from intake_nwbzarr.location.location import Location
 
@@ -306,9 +306,15 @@ class OtherForms:
         >>> steps = sweeps.isel(recording=sweeps.stimulus_type == "Step")  # doctest: +SKIP
         >>> steps.response.plot.line(x="time")  # doctest: +SKIP
         """
-        from intake_nwbzarr.accessor.sweeps.sweeps import sweeps
+        from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
+        from intake_nwbzarr.mapping.sweeps import open_sweeps
 
-        return sweeps(location_of(self._dataset))
+        hierarchy = open_hierarchy(location_of(self._dataset))
+        datasets = open_sweeps(hierarchy)
+        session = datasets["/"].attrs
+        return xr.DataTree.from_dict(
+            {name: with_origin(each, hierarchy.location, session) for name, each in datasets.items()}
+        )
 
     def to_pynapple(self, name: str | None = None) -> Any:
         """Objects as pynapple's, for analysis there.

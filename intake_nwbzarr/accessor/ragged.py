@@ -163,16 +163,17 @@ def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
 def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> str:
     """Return the variable of a column's values: by its own name, or by the column's in the file."""
     columns = {
-        str(variable_name): str(variable.attrs["nwb_path"]).rpartition("/")[2]
-        for variable_name, variable in dataset.variables.items()
-        if variable.attrs.get("nwb_path") in pairs and "ragged_values" not in variable.attrs
+        variable: own
+        for variable, own in roles(dataset.variables).items()
+        if own.get("nwb_path") in pairs and "ragged_values" not in own
     }
     if name in columns:
         return name
-    # In a flat view a table's name comes first.
-    candidates = [known for known, column in columns.items() if name == column]
-    candidates = candidates or [known for known, column in columns.items() if name.startswith(f"{column}_")]
-    candidates = [known for known in candidates if known.endswith(f"_{name}")] or candidates
+    # What a variable of a column is called in the table's own view, such as ``electrodes_id``, is its alone.
+    candidates = [known for known, own in columns.items() if name == own.get("nwb_column")]
+    if not candidates:
+        stored = {known: str(own["nwb_path"]).rpartition("/")[2] for known, own in columns.items()}
+        candidates = [known for known, column in stored.items() if column == name]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:

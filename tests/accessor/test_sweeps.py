@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import intake_nwbzarr
-from intake_nwbzarr.accessor.sweeps.arrays import Segment, SweepArray
-from intake_nwbzarr.accessor.sweeps.sweeps import sweeps
 from intake_nwbzarr.arrays import StoredArray, scaled
 from intake_nwbzarr.errors import ChunkError, MappingWarning, NodeNotFoundError
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.mapping.sweeps import Segment, SweepArray, open_sweeps
 from tests.accessor.sweep_files import clamp, electrode, samples, with_sweep_numbers, with_tables
 from tests.neurodata.small_files import edit, empty_session, rewrite, write
 
@@ -34,6 +33,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tree(session: Path) -> xr.DataTree:
     return sweeps(locate(session))
+
+
+def sweeps(location: Location) -> xr.DataTree:
+    return xr.DataTree.from_dict(open_sweeps(intake_nwbzarr.open_hierarchy(location)))
 
 
 def by_recording(tree: xr.DataTree) -> dict[int, xr.Dataset]:

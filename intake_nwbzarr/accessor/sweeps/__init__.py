@@ -1,1 +1,0 @@
-"""`ds.nwb.sweeps`: patch-clamp recordings by sweep."""
