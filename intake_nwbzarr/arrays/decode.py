@@ -1,4 +1,4 @@
-"""Codec chains: from the stored bytes of one chunk to its array, never larger than the metadata declare."""
+"""Decode a chunk through its codecs, bounded by the size that the array's metadata declare."""
 
 from __future__ import annotations
 
@@ -39,56 +39,60 @@ CHUNK_LIMIT: Final = LARGEST_OBJECT
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 FILTERS: Final = frozenset(f"numcodecs.{name}" for name in ARRAY_FILTERS) | {"transpose"}
-"""Array-to-array codecs undone here."""
+"""Array-to-array codecs decoded here."""
 
 _KNOWN: Final = FILTERS | COMPRESSORS | CHECKSUMS.keys() | {"bytes", "numcodecs.shuffle"}
 
 SERIALIZERS: Final = VARIABLE_LENGTH | {"bytes", "sharding_indexed"}
-"""Codecs that make bytes of an array, as far as they are known by name."""
+"""Array-to-bytes codecs known by name."""
 
 REFUSED: Final = frozenset({"pickle"})
-"""Codecs of numcodecs that are never used, whoever registered them."""
+"""Codecs of numcodecs that are never used: they could run any code."""
 
 CHUNK: Final = "nwbzarr.chunk"
 TEXTS: Final = "nwbzarr.texts"
-"""The codecs of `arrays.zarr_codec`, through which zarr decodes as this package does."""
+"""The codecs of `arrays.zarr_codec`, through which zarr decodes with this package."""
+
+_DAMAGED: Final = "The chunk is damaged, or does not belong to this array; compare it with the original file."
+
+
+class ChunkName(NamedTuple):
+    """Names a stored chunk in errors."""
+
+    path: str  # of the array
+    key: str | None  # of the stored object, where known
+    location: str
+
+    def __str__(self) -> str:
+        name = "A chunk" if self.key is None else f"The chunk {self.key!r}"
+        return f"{name} of the array {self.path!r} in {self.location}"
 
 
 class Stage(NamedTuple):
-    """One codec and what goes into it on writing."""
+    """One codec of a chain, and the shape and dtype of the array that it encodes."""
 
     name: str
     configuration: Mapping[str, Any]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    nbytes: int
-    """An upper bound on what it is given when writing, so on what may come out when reading."""
+    nbytes: int  # an upper bound on the bytes that it encodes, so on the bytes that decoding may give
 
 
 @dataclass(frozen=True)
-class Chain:
-    """How a chunk is decoded; made by `chain`.
+class CodecChain:
+    """How one chunk of an array is decoded; made by `codec_chain`."""
 
-    Parameters
-    ----------
-    shape, dtype
-        The decoded chunk's.
-    stages
-        The codecs in the order of writing, without those that zarr has to undo.
-    for_zarr
-        The array's metadata with the codecs that zarr has to undo, after `stages`; None where there are none.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of the decoded chunk, as is dtype
     dtype: np.dtype[Any]
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...]  # in the order of encoding, without those that are left to zarr
+    # array metadata with the codecs left to zarr, decoded after `stages`; None without any
     for_zarr: Mapping[str, Any] | None
-    path: str
-    field: str | None = None
+    path: str  # of the array, for errors
+    field: str | None = None  # the field of a compound dtype that is wanted
 
     @property
     def nbytes(self) -> int:
-        """The decoded size; for Python objects that of the references to them."""
+        """Return the decoded size in bytes; for Python objects that of the references to them."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -99,7 +103,7 @@ class Chain:
 
     @property
     def is_direct(self) -> bool:
-        """Whether what the compressor makes is the chunk, byte for byte, and in native order."""
+        """Whether the compressor's output is the chunk, byte for byte, in native byte order."""
         return (
             len(self.stages) == 2
             and self.for_zarr is None
@@ -110,46 +114,40 @@ class Chain:
         )
 
 
-def chain(
+def codec_chain(
     document: Mapping[str, Any],
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
     path: str,
     field: str | None = None,
-) -> Chain:
-    """Prepare to decode the chunks of an array.
-
-    Parameters
-    ----------
-    document
-        Zarr 3 array metadata; its ``codecs`` are those to undo.
-    shape, dtype
-        The chunk's, decoded.
-    path
-        The array's, for errors.
-    field
-        The one field of a compound that is wanted.
-    """
+) -> CodecChain:
+    """Return the codec chain of Zarr 3 array metadata, for chunks of `shape` and `dtype`."""
     try:
         stages = tuple(_stages([named(entry) for entry in document["codecs"]], shape, dtype))
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise MetadataError(
-            f"The array {path!r} has codecs that cannot be understood: {error}. Its metadata are damaged."
+            f"The array {path!r} has invalid codecs: {error}.",
+            path=path,
+            found=document.get("codecs"),
+            next_step="The array's metadata are damaged; compare them with the original file.",
         ) from error
-    result = Chain(shape, dtype, stages, None, path, field)
+    result = CodecChain(shape, dtype, stages, None, path, field)
     if result.nbytes > CHUNK_LIMIT and not _is_legacy(result):
         raise LimitError(
-            f"The array {path!r} has chunks of {result.nbytes} bytes; {CHUNK_LIMIT} are allowed. "
-            "The metadata are damaged, or the array has to be rewritten in smaller chunks."
+            f"The array {path!r} has chunks of {result.nbytes} bytes; at most {CHUNK_LIMIT} are allowed.",
+            path=path,
+            found=result.nbytes,
+            expected=CHUNK_LIMIT,
+            next_step="Rewrite the array in smaller chunks, unless its metadata are damaged.",
         )
     known = _first_known(result)
     for_zarr = {**document, "codecs": document["codecs"][:known]} if known else None
     return replace(result, stages=stages[known:], for_zarr=for_zarr)
 
 
-def _is_legacy(made: Chain) -> bool:
-    # Their fixed width is what zarr makes of them, not what is stored; the decoder has its own limits.
-    return bool(made.stages) and made.stages[-1].name == LEGACY_OBJECTS
+def _is_legacy(codecs: CodecChain) -> bool:
+    # Their fixed width is added for zarr and not stored; their decoder has its own limits.
+    return bool(codecs.stages) and codecs.stages[-1].name == LEGACY_OBJECTS
 
 
 def _stages(
@@ -162,11 +160,10 @@ def _stages(
         stages.append(Stage(name, configuration, shape, dtype, nbytes))
         if name == "transpose":
             if sorted(configuration["order"]) != list(range(len(shape))):
-                raise ValueError(f"{configuration['order']!r:.80} is no order of {len(shape)} axes")
+                raise ValueError(f"{configuration['order']!r:.80} is not an order of {len(shape)} axes")
             shape = tuple(shape[axis] for axis in configuration["order"])
-        elif (
-            name == "numcodecs.packbits"
-        ):  # eight booleans a byte, and a byte that says how many are left over
+        elif name == "numcodecs.packbits":
+            # Eight booleans a byte, after one byte with the number of unused bits.
             shape, dtype = (1 + ceil(prod(shape) / 8),), np.dtype(np.uint8)
             nbytes = shape[0]
         elif name in FILTERS:
@@ -179,9 +176,9 @@ def _stages(
         elif name in SERIALIZERS:
             pass
         elif name in COMPRESSORS:
-            nbytes += nbytes // 8 + 4096  # more than any of them adds to data that do not compress
+            nbytes += nbytes // 8 + 4096  # more than any of them adds to incompressible data
         else:
-            nbytes += nbytes // 8 + 2**20  # whatever it is: it stores data of that size, and an index perhaps
+            nbytes += nbytes // 8 + 2**20  # an unknown codec may add an index
     return stages
 
 
@@ -191,22 +188,19 @@ def _filtered_dtype(name: str, configuration: Mapping[str, Any], dtype: np.dtype
         return dtype
     found: np.dtype[Any] = np.dtype(encoded)
     if found.kind not in "biufc":  # text of any width would allow chunks of any size
-        raise ValueError(f"{name} makes {encoded!r:.80} of numbers")
+        raise ValueError(f"{name} encodes numbers as {encoded!r:.80}")
     return found
 
 
-def _first_known(made: Chain) -> int:
-    """The position of the first codec that is undone here, of those that end with the last one.
-
-    What makes bytes of bytes always is, also by a codec that another package has registered: what comes out
-    is compared with what may. Before that, numbers and what makes bytes of them are left to zarr, unless all
-    of them are known.
-    """
-    names = [stage.name for stage in made.stages]
+def _first_known(codecs: CodecChain) -> int:
+    """Return the position of the first codec from which on all codecs are decoded by this package."""
+    # Bytes-to-bytes codecs are always decoded here, also those that other packages register: the size of
+    # what they give is checked. Array codecs are left to zarr unless all of them are known.
+    names = [stage.name for stage in codecs.stages]
     if names in (["vlen-utf8", LEGACY_OBJECTS], ["bytes", LEGACY_OBJECTS]):
-        # A whole compound with fixed-width fields is what the codec itself makes, for zarr.
-        return 0 if made.dtype.names is None or made.field is not None else 2
-    serializers = VARIABLE_LENGTH if made.dtype.kind == "O" else {"bytes"}
+        # The codec itself decodes a whole compound, to the fixed-width fields that zarr needs.
+        return 0 if codecs.dtype.names is None or codecs.field is not None else 2
+    serializers = VARIABLE_LENGTH if codecs.dtype.kind == "O" else {"bytes"}
     position = next((at for at, name in enumerate(names) if name in serializers), None)
     if position is not None and FILTERS.issuperset(names[:position]):
         return 0
@@ -214,7 +208,7 @@ def _first_known(made: Chain) -> int:
 
 
 def _makes_bytes(name: str) -> bool:
-    """Whether a codec is the one that makes bytes of an array."""
+    """Whether a codec is an array-to-bytes codec."""
     if name in SERIALIZERS:
         return True
     try:
@@ -224,78 +218,68 @@ def _makes_bytes(name: str) -> bool:
 
 
 def decode(
-    made: Chain, data: bytes | memoryview, where: str, out: NDArray[Any] | None = None
+    codecs: CodecChain, data: bytes | memoryview, where: ChunkName, out: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """Decode one chunk.
+    """Return one decoded chunk, possibly read-only and in the stored byte and memory order.
 
-    Parameters
-    ----------
-    made
-        How.
-    data
-        As stored.
-    where
-        The chunk, for errors.
-    out
-        An array of the chain's shape and dtype, contiguous, that the chunk may be decoded into.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the chain's shape, in whatever byte and memory order is stored, and possibly read-only. Its memory
-        is that of `out` where the codecs are such that this is possible.
-
-    Raises
-    ------
-    ChunkError
-        When the data are damaged, or not of the declared size. For pickled objects that hold anything but
-        inert values, a `LegacyObjectError`.
-    LimitError
-        When they would expand beyond the declared size.
+    Its memory is that of `out`, a contiguous array of the chunk's shape and dtype, where the codecs allow it.
     """
     try:
-        chunk = _decode(made, data, where, out)
-    except NWBZarrError:
+        chunk = _decode(codecs, data, where, out)
+    except NWBZarrError as error:
+        error.location, error.path = where.location, where.key or where.path
         raise
-    except Exception as error:  # codec libraries raise whatever they like
+    except Exception as error:  # codec libraries raise errors of any class
         raise ChunkError(
-            f"{where} cannot be decoded: {type(error).__name__}: {error}. The chunk is damaged, or does not "
-            "belong to this array; compare it with the original file."
+            f"{where} cannot be decoded: {type(error).__name__}: {error}.",
+            location=where.location,
+            path=where.key or where.path,
+            next_step=_DAMAGED,
         ) from error
-    if chunk.shape != made.shape:
-        raise ChunkError(f"{where} decodes to the shape {chunk.shape}; {made.shape} was expected.")
+    if chunk.shape != codecs.shape:
+        raise ChunkError(
+            f"{where} decodes to the shape {chunk.shape}; expected {codecs.shape}.",
+            location=where.location,
+            path=where.key or where.path,
+            found=chunk.shape,
+            expected=codecs.shape,
+        )
     return chunk
 
 
-def _decode(made: Chain, data: bytes | memoryview, where: str, out: NDArray[Any] | None) -> NDArray[Any]:
-    if _is_legacy(made):
-        return _legacy(made, data, where)
-    room = out.reshape(-1).view(np.uint8) if out is not None and made.is_direct else None
+def _decode(
+    codecs: CodecChain, data: bytes | memoryview, where: ChunkName, out: NDArray[Any] | None
+) -> NDArray[Any]:
+    if _is_legacy(codecs):
+        return _legacy(codecs, data, where)
+    room = out.reshape(-1).view(np.uint8) if out is not None and codecs.is_direct else None
     content: Any = data
-    for stage in reversed(made.stages):
+    for stage in reversed(codecs.stages):
         content = _undo(stage, content, where, room)
     chunk = (
-        np.asarray(content) if made.for_zarr is None else _through_zarr(made, made.for_zarr, content, where)
+        np.asarray(content)
+        if codecs.for_zarr is None
+        else _through_zarr(codecs, codecs.for_zarr, content, where)
     )
-    return chunk if made.field is None else chunk[made.field]
+    return chunk if codecs.field is None else chunk[codecs.field]
 
 
-def _legacy(made: Chain, data: bytes | memoryview, where: str) -> NDArray[Any]:
-    """Strings, or one field of a compound, without the fixed width that zarr needs."""
-    decoded = decode_legacy_objects(data, made.stages[-1].configuration, where=where)
-    column = decoded[made.field] if isinstance(decoded, dict) and made.field is not None else decoded
+def _legacy(codecs: CodecChain, data: bytes | memoryview, where: ChunkName) -> NDArray[Any]:
+    """Decode strings, or one field of a compound, without the fixed width that zarr needs."""
+    decoded = decode_legacy_objects(data, codecs.stages[-1].configuration, where=str(where))
+    column = decoded[codecs.field] if isinstance(decoded, dict) and codecs.field is not None else decoded
     if isinstance(column, np.ndarray):
-        return column.reshape(made.shape)
-    items = np.empty(prod(made.shape), dtype=object)
+        return column.reshape(codecs.shape)
+    items = np.empty(prod(codecs.shape), dtype=object)
     items[:] = column
-    return items.reshape(made.shape)
+    return items.reshape(codecs.shape)
 
 
-def _undo(stage: Stage, content: Any, where: str, room: Room) -> Any:
+def _undo(stage: Stage, content: Any, where: ChunkName, room: Room) -> Any:
     name, configuration = stage.name, stage.configuration
     if name in COMPRESSORS or name in CHECKSUMS:
         codec = {"name": name, "configuration": configuration}
-        return undo_bytes(codec, content, stage.nbytes, where=where, out=room)
+        return undo_bytes(codec, content, stage.nbytes, where=str(where), out=room)
     match name:
         case "bytes":
             return _from_bytes(stage, content, where)
@@ -311,12 +295,15 @@ def _undo(stage: Stage, content: Any, where: str, room: Room) -> Any:
             return _undo_registered(stage, content, where)
 
 
-def _from_bytes(stage: Stage, content: Any, where: str) -> NDArray[Any]:
+def _from_bytes(stage: Stage, content: Any, where: ChunkName) -> NDArray[Any]:
     found = memoryview(content).nbytes
     if found != stage.nbytes:
         raise ChunkError(
-            f"{where} decodes to {found} bytes; {stage.nbytes} were expected for {stage.dtype} of shape "
-            f"{stage.shape}. The chunk is damaged, or does not belong to this array."
+            f"{where} decodes to {found} bytes; expected {stage.nbytes}, for {stage.dtype} of shape "
+            f"{stage.shape}.",
+            found=found,
+            expected=stage.nbytes,
+            next_step=_DAMAGED,
         )
     return np.frombuffer(content, stage.dtype.newbyteorder(_byte_order(stage))).reshape(stage.shape)
 
@@ -326,11 +313,15 @@ def _byte_order(stage: Stage) -> Literal["<", ">"]:
 
 
 def _variable_length(
-    stage: Stage, name: Literal["vlen-utf8", "vlen-bytes"], content: Any, where: str
+    stage: Stage, name: Literal["vlen-utf8", "vlen-bytes"], content: Any, where: ChunkName
 ) -> NDArray[Any]:
     found, count, limit = memoryview(content).nbytes, prod(stage.shape), text_limit(stage.shape)
     if found > limit:
-        raise LimitError(f"{where} holds {found} bytes; {limit} are allowed for {count} strings.")
+        raise LimitError(
+            f"{where} holds {found} bytes; at most {limit} are allowed for {count} strings.",
+            found=found,
+            expected=limit,
+        )
     return decode_items(name, content, count).reshape(stage.shape)
 
 
@@ -346,7 +337,7 @@ def _unfilter(stage: Stage, content: NDArray[Any]) -> NDArray[Any]:
         configuration.setdefault("decode_dtype", stage.dtype.str)
     elif stage.name not in {"numcodecs.bitround", "numcodecs.packbits"}:
         configuration.setdefault("dtype", stage.dtype.str)
-    # The library views the bytes as its own dtype, so the byte order must already be that one.
+    # numcodecs views the bytes as its own dtype, so they must already be in that byte order.
     given = (
         content.dtype.newbyteorder("=") if "dtype" not in configuration else np.dtype(configuration["dtype"])
     )
@@ -355,13 +346,14 @@ def _unfilter(stage: Stage, content: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(decoded).reshape(stage.shape)
 
 
-def _undo_registered(stage: Stage, content: Any, where: str) -> Any:
-    """Undo a codec that another package has registered, with numcodecs or with zarr."""
+def _undo_registered(stage: Stage, content: Any, where: ChunkName) -> Any:
+    """Decode with a codec that another package has registered with numcodecs or zarr."""
     name = stage.name.removeprefix("numcodecs.")
     if name in REFUSED:
         raise ChunkError(
-            f"{where} is stored by the codec {name!r}, which could run anything on decoding and is not used. "
-            "Rewrite the array."
+            f"{where} was written with the codec {name!r}, which is not used: it could run any code.",
+            found=name,
+            next_step="Rewrite the array with another codec.",
         )
     try:
         if name != stage.name:
@@ -373,12 +365,14 @@ def _undo_registered(stage: Stage, content: Any, where: str) -> Any:
     except (UnknownCodecError, numcodecs.errors.UnknownCodecError) as error:
         raise _not_installed(name, where) from error
     if isinstance(codec, numcodecs.Pickle):
-        raise ChunkError(f"{where} is stored by {stage.name!r}, which is a pickle and is not used.")
+        raise ChunkError(
+            f"{where} was written with {stage.name!r}, a pickle codec, which is not used.", found=name
+        )
     if isinstance(codec, BytesBytesCodec):
         spec = bytes_spec(stage.nbytes)
         buffer = spec.prototype.buffer.from_bytes(memoryview(content).cast("B"))
-        (made,) = asyncio.run(codec.decode([(buffer, spec)]))
-        decoded: Any = b"" if made is None else made.as_numpy_array()
+        (decoded_bytes,) = asyncio.run(codec.decode([(buffer, spec)]))
+        decoded: Any = b"" if decoded_bytes is None else decoded_bytes.as_numpy_array()
     else:
         decoded = codec.decode(memoryview(content).cast("B"))
     view = (
@@ -388,19 +382,26 @@ def _undo_registered(stage: Stage, content: Any, where: str) -> Any:
     )
     found = memoryview(view).nbytes
     if found > stage.nbytes:
-        raise LimitError(f"{where} expands to {found} bytes by {name!r}; {stage.nbytes} are allowed.")
+        raise LimitError(
+            f"{where} decodes to {found} bytes with {name!r}; at most {stage.nbytes} are allowed.",
+            found=found,
+            expected=stage.nbytes,
+        )
     return memoryview(view).cast("B")
 
 
-def _not_installed(name: str, where: str) -> ChunkError:
+def _not_installed(name: str, where: ChunkName) -> ChunkError:
     return ChunkError(
-        f"{where} cannot be decoded: no codec {name!r} is installed. Install and import the Python package "
-        "that registers it with zarr, or with numcodecs for Zarr 2."
+        f"{where} cannot be decoded: the codec {name!r} is not installed.",
+        found=name,
+        next_step="Install and import the package that registers it with zarr, or with numcodecs for Zarr 2.",
     )
 
 
-def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: str) -> NDArray[Any]:
-    """Let zarr undo codecs not known here, on an array of that one chunk in memory."""
+def _through_zarr(
+    codecs: CodecChain, metadata: Mapping[str, Any], data: Any, where: ChunkName
+) -> NDArray[Any]:
+    """Decode with zarr the codecs not known here, as an array of one chunk in memory."""
     for name, _ in map(named, metadata["codecs"]):
         try:
             get_codec_class(name)
@@ -411,14 +412,14 @@ def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: st
         "node_type": "array",
         "data_type": metadata["data_type"],
         "fill_value": metadata.get("fill_value"),
-        "codecs": [bounded_sharding(codec, metadata, made.path) for codec in metadata["codecs"]],
-        "shape": made.shape,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": made.shape}},
+        "codecs": [bounded_sharding(codec, metadata, codecs.path) for codec in metadata["codecs"]],
+        "shape": codecs.shape,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": codecs.shape}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "dimension_names": None,
         "attributes": {},
     }
-    key = "/".join(["c", *("0" for _ in made.shape)])
+    key = "/".join(["c", *("0" for _ in codecs.shape)])
     store = MemoryStore({key: ZarrBuffer.from_bytes(bytes(data))})
     chunk = np.asarray(zarr.Array.from_dict(StorePath(store), document)[...])
     # zarr reads strings as NumPy's StringDType, which xarray cannot work with.
@@ -428,7 +429,7 @@ def _through_zarr(made: Chain, metadata: Mapping[str, Any], data: Any, where: st
 def bounded_sharding(
     codec: Any, metadata: Mapping[str, Any], path: str, location: str = "memory"
 ) -> dict[str, Any]:
-    """The codec ``sharding_indexed`` with this package's decoding of its chunks; any other as it is."""
+    """Return the codec ``sharding_indexed`` with chunks decoded by this package; other codecs unchanged."""
     name, configuration = named(codec)
     if name != "sharding_indexed":
         return spelled_out(codec)
@@ -438,7 +439,7 @@ def bounded_sharding(
 
 
 def bounded_decoding(codecs: Any, metadata: Mapping[str, Any], path: str, location: str) -> dict[str, Any]:
-    """Return the codec document by which zarr decodes a chunk with this package."""
+    """Return the codec document with which zarr decodes a chunk through this package."""
     described = {name: metadata.get(name) for name in ("data_type", "fill_value")}
     name = TEXTS if named(metadata["data_type"])[0] == "string" else CHUNK
     return {
@@ -448,6 +449,6 @@ def bounded_decoding(codecs: Any, metadata: Mapping[str, Any], path: str, locati
 
 
 def spelled_out(entry: Any) -> dict[str, Any]:
-    """What Zarr 3 allows to be a name alone, as zarr wants it."""
+    """Return a codec or encoding as a mapping, which zarr requires where Zarr 3 allows a name alone."""
     name, configuration = named(entry)
     return {"name": name, "configuration": dict(configuration)} if configuration else {"name": name}

@@ -1,4 +1,4 @@
-"""Sharded chunks: a shard's index, and which byte ranges to fetch for the chunks that are wanted."""
+"""Sharded arrays (``sharding_indexed``): a shard's index, and the byte ranges of chunks inside a shard."""
 
 from __future__ import annotations
 
@@ -9,117 +9,115 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.arrays.decode import Chain, chain, decode
+from intake_nwbzarr.arrays.decode import ChunkName, CodecChain, codec_chain, decode
 from intake_nwbzarr.errors import ChunkError, MetadataError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS
 from intake_nwbzarr.hierarchy.nodes import named
 
 GAP: Final = 64 * 2**10
-"""Bytes that are rather fetched for nothing than skipped with a request of their own."""
+"""Unneeded bytes between two chunks up to which one request fetches both."""
 
 RANGE: Final = 4 * 2**20
-"""What neighbouring chunks are joined up to; more goes faster on several connections."""
+"""Bytes up to which neighbouring chunks share a request; more is faster over several connections."""
 
 SMALL: Final = 2**20
+"""Decoded bytes of a shard up to which it is always fetched whole."""
+
 LARGE: Final = 32 * 2**20
+"""Decoded bytes of a shard up to which it is fetched whole if half of its chunks are wanted."""
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """How a stored object holds several chunks (``sharding_indexed``).
+    """How a stored object holds several chunks (``sharding_indexed``)."""
 
-    Parameters
-    ----------
-    counts
-        Chunks in a shard, along every axis.
-    chunk_bytes
-        The decoded size of one.
-    at_end
-        Whether the index is at the end of the shard.
-    index
-        How the index is decoded, to ``(*counts, 2)`` offsets and lengths.
-    """
-
-    counts: tuple[int, ...]
-    chunk_bytes: int
-    at_end: bool
-    index: Chain
+    counts: tuple[int, ...]  # chunks in a shard, along every axis
+    chunk_bytes: int  # the decoded size of one chunk
+    at_end: bool  # whether the index is at the end of the shard
+    index: CodecChain  # how the index is decoded, to (*counts, 2) offsets and lengths
 
     @property
     def index_bytes(self) -> int:
-        """The size of the stored index."""
+        """Return the size of the stored index in bytes."""
         return self.index.nbytes + 4 * sum(stage.name in CHECKSUMS for stage in self.index.stages)
 
     def is_whole(self, wanted: int, of: int) -> bool:
-        """Whether a shard is better fetched in one piece, if so many chunks are wanted `of` all."""
+        """Whether a shard is better fetched whole if `wanted` of its `of` chunks are."""
         decoded = of * self.chunk_bytes
         return decoded <= SMALL or (2 * wanted >= of and decoded <= LARGE)
 
 
-class Span(NamedTuple):
-    """A byte range to fetch, and the chunks in it with their own ranges."""
+class ByteRange(NamedTuple):
+    """A byte range to fetch, and the byte ranges of the chunks in it."""
 
     start: int
     stop: int
     chunks: dict[int, tuple[int, int]]
 
 
-def sharding(
+def parse_sharding(
     configuration: Mapping[str, Any], shard_shape: tuple[int, ...], chunk_bytes: int, path: str
 ) -> Sharding:
-    """Understand the configuration of ``sharding_indexed``.
-
-    Raises
-    ------
-    MetadataError
-        When chunks do not fill a shard, or its index is encoded so that its size is not known beforehand.
-    """
+    """Return the sharding that the configuration of ``sharding_indexed`` describes."""
     inner = tuple(int(length) for length in configuration["chunk_shape"])
     if len(inner) != len(shard_shape) or any(b < 1 or a % b for a, b in zip(shard_shape, inner, strict=True)):
         raise MetadataError(
-            f"The array {path!r} has shards of {shard_shape} that chunks of {inner} do not fill."
+            f"The array {path!r} has shards of shape {shard_shape} with chunks of shape {inner}, which do "
+            "not divide them.",
+            path=path,
+            found=inner,
         )
     if any(named(codec)[0] == "sharding_indexed" for codec in configuration["codecs"]):
         raise MetadataError(
-            f"The array {path!r} has shards in its shards, which is not read here. Rewrite it with one "
-            "level of shards."
+            f"The array {path!r} has shards inside shards, which are not supported.",
+            path=path,
+            next_step="Rewrite the array with one level of shards.",
         )
     codecs = configuration.get("index_codecs", ())
     names = [named(entry)[0] for entry in codecs]
     if not {"bytes", "transpose", *CHECKSUMS}.issuperset(names):
         raise MetadataError(
-            f"The array {path!r} has shards whose index is stored by {', '.join(names)}; known for an index "
-            "are bytes, transpose and checksums. Rewrite the array."
+            f"The array {path!r} has a shard index with the codecs {', '.join(names)}; supported are bytes, "
+            "transpose and checksums.",
+            path=path,
+            found=tuple(names),
+            expected=("bytes", "transpose", *CHECKSUMS),
+            next_step="Rewrite the array.",
         )
     counts = tuple(shard // chunk for shard, chunk in zip(shard_shape, inner, strict=True))
-    index = chain({"codecs": codecs}, (*counts, 2), np.dtype(np.uint64), path)
+    index = codec_chain({"codecs": codecs}, (*counts, 2), np.dtype(np.uint64), path)
     if index.for_zarr is not None:
-        raise MetadataError(f"The array {path!r} has shards with an index that nothing makes bytes of.")
+        raise MetadataError(
+            f"The array {path!r} has a shard index without the codec 'bytes'.", path=path, found=tuple(names)
+        )
     at_end = configuration.get("index_location", "end") == "end"
     return Sharding(counts, chunk_bytes, at_end, index)
 
 
-def parse_index(made: Sharding, data: bytes | memoryview, where: str) -> NDArray[np.uint64]:
-    """The ``(chunk, 2)`` offsets and lengths in a shard's index.
-
-    Raises
-    ------
-    ChunkError
-        When the index is truncated or its checksum does not fit.
-    """
-    if len(data) != made.index_bytes:
+def parse_index(shards: Sharding, data: bytes | memoryview, where: ChunkName) -> NDArray[np.uint64]:
+    """Return the ``(chunk, 2)`` offsets and lengths of a shard's index."""
+    if len(data) != shards.index_bytes:
         raise ChunkError(
-            f"{where} is a shard whose index has {len(data)} bytes; {made.index_bytes} were expected. "
-            "It is truncated, or does not belong to this array."
+            f"{where} is a shard with an index of {len(data)} bytes; expected {shards.index_bytes}.",
+            location=where.location,
+            path=where.key or where.path,
+            found=len(data),
+            expected=shards.index_bytes,
+            next_step="The shard is truncated, or does not belong to this array.",
         )
     try:
-        return decode(made.index, data, where).reshape(-1, 2)
+        return decode(shards.index, data, where).reshape(-1, 2)
     except ChunkError as error:
-        raise ChunkError(f"{where} is a shard whose index is damaged. {error}") from error
+        raise ChunkError(
+            f"The index of a shard is damaged: {error.args[0]}",
+            location=where.location,
+            path=where.key or where.path,
+            next_step=error.next_step,
+        ) from error
 
 
 def locate_chunks(index: NDArray[np.uint64], wanted: Iterable[int]) -> dict[int, tuple[int, int] | None]:
-    """Where in the shard each wanted chunk lies, None for one that is not stored."""
+    """Return the byte range of each wanted chunk inside its shard, None for one that is not stored."""
     missing = 2**64 - 1
     found: dict[int, tuple[int, int] | None] = {}
     for chunk in wanted:
@@ -128,14 +126,14 @@ def locate_chunks(index: NDArray[np.uint64], wanted: Iterable[int]) -> dict[int,
     return found
 
 
-def spans(found: Mapping[int, tuple[int, int]]) -> list[Span]:
-    """Join neighbouring chunks into as few byte ranges as pays off."""
-    result: list[Span] = []
+def byte_ranges(found: Mapping[int, tuple[int, int]]) -> list[ByteRange]:
+    """Return the byte ranges to fetch: those of neighbouring chunks joined where that saves time."""
+    result: list[ByteRange] = []
     for chunk, (start, stop) in sorted(found.items(), key=lambda item: item[1]):
         last = result[-1] if result else None
         if last is not None and start - last.stop <= GAP and max(stop, last.stop) - last.start <= RANGE:
             last.chunks[chunk] = (start, stop)
             result[-1] = last._replace(stop=max(stop, last.stop))
         else:
-            result.append(Span(start, stop, {chunk: (start, stop)}))
+            result.append(ByteRange(start, stop, {chunk: (start, stop)}))
     return result

@@ -1,8 +1,8 @@
-"""What zarr decodes chunks with when pynwb reads them: this package's own, bounded decoding, as a codec.
+"""The zarr codec with which pynwb decodes chunks through this package, bounded and with its errors.
 
-zarr's codecs know no limits, raise what their libraries raise, and refuse a whole file for one array that
-they do not understand. So zarr is given documents in which one codec of this package stands for all codecs of
-an array; those of a shard are within ``sharding_indexed``, so that parts of shards are read as ever.
+zarr's codecs have no limits, raise their libraries' errors, and one array with unknown codecs makes zarr
+refuse the whole file. So zarr gets metadata in which one codec of this package replaces all codecs of an
+array; those of a shard are replaced within ``sharding_indexed``, so that parts of shards are still read.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from zarr.registry import register_codec
 from intake_nwbzarr.arrays.decode import (
     CHUNK,
     TEXTS,
-    Chain,
+    ChunkName,
+    CodecChain,
     bounded_decoding,
     bounded_sharding,
-    chain,
+    codec_chain,
     decode,
     spelled_out,
 )
 from intake_nwbzarr.arrays.gather import INLINE
 from intake_nwbzarr.arrays.layout import fill_value
-from intake_nwbzarr.arrays.shards import sharding
+from intake_nwbzarr.arrays.shards import parse_sharding
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, named, numpy_dtype
 from intake_nwbzarr.zarr_internals import ArraySpec
 
 
 class NamedBuffer(CpuBuffer):
-    """The bytes of a stored object, or of a part of it, with its name for errors."""
+    """The bytes of a stored object, or of a part of it, with its key for errors."""
 
     name: str | None = None
 
     @classmethod
     def named(cls, data: bytes | memoryview, name: str) -> NamedBuffer:
-        """Make one."""
+        """Return a buffer with a key."""
         buffer = cls.from_bytes(data)
         buffer.name = name
         return buffer
@@ -50,20 +51,15 @@ class NamedBuffer(CpuBuffer):
 
 @dataclass(frozen=True)
 class ChunkCodec(ArrayBytesCodec):
-    """The codec ``nwbzarr.chunk``: decodes a chunk as the whole package does, for reading only.
+    """The codec ``nwbzarr.chunk``, which decodes a chunk as `decode` does; it cannot encode."""
 
-    Parameters
-    ----------
-    configuration
-        ``array`` (its path) and ``location``, for errors; ``data_type``, ``fill_value`` and ``codecs``, as
-        Zarr 3 has them.
-    """
-
+    # `array` (its path) and `location`, for errors; `data_type`, `fill_value` and `codecs` as in Zarr 3
+    # metadata
     configuration: Mapping[str, Any]
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """From a codec document of array metadata."""
+        """Return the codec of a codec document in array metadata."""
         return cls(data["configuration"])
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,31 +67,30 @@ class ChunkCodec(ArrayBytesCodec):
         return {"name": CHUNK, "configuration": dict(self.configuration)}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> NoReturn:
-        """Unknown, as for any compressor."""
+        """Raise: the encoded size is not known, as for any compressor."""
         raise NotImplementedError
 
-    def _chain(self, chunk_spec: ArraySpec) -> Chain:
+    def _chain(self, chunk_spec: ArraySpec) -> CodecChain:
         array = self.configuration["array"]
         dtype = numpy_dtype(self.configuration["data_type"], array)
-        return chain(self.configuration, chunk_spec.shape, dtype, array)
+        return codec_chain(self.configuration, chunk_spec.shape, dtype, array)
 
     def _decode_sync(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         array, location = self.configuration["array"], self.configuration["location"]
-        name = getattr(chunk_data, "name", None)
-        where = f"{'A chunk' if name is None else f'The chunk {name!r}'} of the array {array!r} in {location}"
+        where = ChunkName(array, getattr(chunk_data, "name", None), location)
         decoded = decode(self._chain(chunk_spec), memoryview(chunk_data.as_numpy_array()), where)
         return NDBuffer.from_numpy_array(decoded.astype(chunk_spec.dtype.to_native_dtype(), copy=False))
 
     async def _decode_single(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        made = self._chain(chunk_spec)
-        if made.is_plain and made.nbytes <= INLINE:
+        codecs = self._chain(chunk_spec)
+        if codecs.is_plain and codecs.nbytes <= INLINE:
             return self._decode_sync(chunk_data, chunk_spec)
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
 
 @dataclass(frozen=True)
 class VLenUTF8Codec(ChunkCodec):
-    """The codec ``nwbzarr.texts``: the same for strings; zarr 3.4 asks for a class of this name."""
+    """The codec ``nwbzarr.texts``: `ChunkCodec` for strings; zarr 3.4 requires a class of this name."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the codec document."""
@@ -107,20 +102,14 @@ register_codec(TEXTS, VLenUTF8Codec)
 
 
 def zarr_document(node: ArrayNode, location: str) -> dict[str, Any]:
-    """An array's metadata for zarr, with one codec of this package for all that are stored.
-
-    Raises
-    ------
-    MetadataError
-        When there is something that zarr could not be told of either.
-    """
+    """Return an array's metadata for zarr, with all its codecs replaced by one of this package."""
     metadata = node.metadata
     fill_value(metadata.get("fill_value"), node.dtype, node.path)
     names = metadata.get("dimension_names")
     codecs = metadata["codecs"]
     if len(codecs) == 1 and named(codecs[0])[0] == "sharding_indexed":
         decoding = bounded_sharding(codecs[0], metadata, node.path, location)
-        sharding(named(codecs[0])[1], node.chunks, 1, node.path)
+        parse_sharding(named(codecs[0])[1], node.chunks, 1, node.path)
     else:
         decoding = bounded_decoding(codecs, metadata, node.path, location)
     return {

@@ -20,6 +20,7 @@ from zarr.abc.store import (
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import StorePath
 
+from intake_nwbzarr.arrays.decode import ChunkName
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.arrays.shards import Sharding, parse_index
 from intake_nwbzarr.arrays.zarr_codec import NamedBuffer, zarr_document
@@ -200,7 +201,7 @@ class HierarchyStore(Store):
             return
         view = memoryview(data)
         index = view[-made.index_bytes :] if made.at_end else view[: made.index_bytes]
-        parse_index(made, index, f"{key!r} in {self.hierarchy.location}")
+        parse_index(made, index, ChunkName(node.path, key, str(self.hierarchy.location)))
 
     def _document(self, key: str) -> bytes | None:
         path, _, name = key.rpartition("/")

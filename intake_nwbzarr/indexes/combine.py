@@ -1,4 +1,4 @@
-"""Views of timestamps put together: joined as sets of times, or one after the other."""
+"""Join and concatenate time coordinates, lazily where they are slices of one recording."""
 
 from __future__ import annotations
 
@@ -12,38 +12,17 @@ from intake_nwbzarr.errors import SelectionError
 from intake_nwbzarr.indexes.timestamps import (
     IN_MEMORY_LIMIT,
     TimestampView,
-    bring,
     in_memory,
     is_in_memory,
-    pick,
+    load,
+    take,
 )
 
 
 def join(left: TimestampView, right: TimestampView, how: str, name: Hashable) -> TimestampView:
-    """Intersect or unite the times of two views, in the order that pandas gives them.
-
-    Parameters
-    ----------
-    left, right
-        Of the same recording, or of different ones.
-    how
-        ``inner`` for the times that both have, in the order of `left`; ``outer`` for those of either,
-        ascending.
-    name
-        Of the coordinate, for errors.
-
-    Returns
-    -------
-    TimestampView
-        Lazy for slices of one recording, and for a union with times that the longer view has already. Of two
-        recordings, the times of the shorter are looked for in the longer, which is not read as a whole.
-
-    Raises
-    ------
-    SelectionError
-        When more than `IN_MEMORY_LIMIT` timestamps would have to be in memory, or times that several samples
-        share meet.
-    """
+    """Return the intersection (``inner``) or union (``outer``) of two views' times, ordered as by pandas."""
+    # Lazy for slices of one recording, and for a union with times that the longer view already has. Of two
+    # recordings, the times of the shorter are searched in the longer, which is not read as a whole.
     if not len(left) or not len(right):
         empty, other = (left, right) if not len(left) else (right, left)
         return empty if how == "inner" else other
@@ -55,19 +34,13 @@ def join(left: TimestampView, right: TimestampView, how: str, name: Hashable) ->
         found = _found_in_longer(longer, shorter, left, how, name)
         if found is not None:
             return found
-    one, other_one = (pd.Index(bring(view, name), copy=False) for view in (left, right))
+    one, other_one = (pd.Index(load(view, name), copy=False) for view in (left, right))
     together = one.union(other_one) if how == "outer" else one.intersection(other_one)
     return in_memory(together.to_numpy(np.float64))
 
 
 def concatenate(views: Sequence[TimestampView], name: Hashable) -> TimestampView:
-    """Put views one after the other: lazily where they continue one recording, in memory otherwise.
-
-    Raises
-    ------
-    SelectionError
-        When more than `IN_MEMORY_LIMIT` timestamps would have to be in memory.
-    """
+    """Return views one after the other: lazily where they continue one recording, in memory otherwise."""
     first: TimestampView | None = views[0]
     view = reduce(_continued, views[1:], first)
     if view is not None:
@@ -75,8 +48,11 @@ def concatenate(views: Sequence[TimestampView], name: Hashable) -> TimestampView
     total = sum(len(view) for view in views)
     if total > IN_MEMORY_LIMIT and not all(is_in_memory(view) for view in views):
         raise SelectionError(
-            f"Concatenating {len(views)} pieces along '{name}' that do not continue one recording needs "
-            f"their {total} timestamps in memory, more than {IN_MEMORY_LIMIT}: select slices of time first."
+            f"Concatenating {len(views)} indexes along '{name}' that do not continue one recording needs "
+            f"their {total} timestamps in memory, more than {IN_MEMORY_LIMIT}.",
+            found=total,
+            expected=IN_MEMORY_LIMIT,
+            next_step="Select a slice of time first.",
         )
     return in_memory(np.concatenate([view.values() for view in views]))
 
@@ -84,20 +60,20 @@ def concatenate(views: Sequence[TimestampView], name: Hashable) -> TimestampView
 def _found_in_longer(
     longer: TimestampView, shorter: TimestampView, left: TimestampView, how: str, name: Hashable
 ) -> TimestampView | None:
-    """Join by looking for the shorter view's times in the longer; None where that does not give the union."""
-    positions = longer.locate(bring(shorter, name))
+    """Join by searching the shorter view's times in the longer; None where that is not the union."""
+    positions = longer.locate(load(shorter, name))
     found = positions >= 0
     if how == "outer":
         ascending = longer if longer.samples.step > 0 else longer[::-1]
         return ascending if found.all() else None
     if longer is left:
-        return pick(longer, np.unique(positions[found]))
+        return take(longer, np.unique(positions[found]))
     _, first_of_each = np.unique(positions[found], return_index=True)
-    return pick(shorter, np.flatnonzero(found)[np.sort(first_of_each)])
+    return take(shorter, np.flatnonzero(found)[np.sort(first_of_each)])
 
 
 def _slices_of_one_recording(left: TimestampView, right: TimestampView, how: str) -> TimestampView | None:
-    """Join the sample numbers of two slices; None where the result is not such a slice."""
+    """Join the sample numbers of two slices; None where the result is not a slice."""
     a, b = left.samples, right.samples
     if a.step != b.step or not left.timestamps.ascending or left.timestamps != right.timestamps:
         return None
@@ -115,7 +91,7 @@ def _slices_of_one_recording(left: TimestampView, right: TimestampView, how: str
 
 
 def _continued(left: TimestampView | None, right: TimestampView) -> TimestampView | None:
-    """Join two slices where the second starts one stride after the first ends; None where it does not."""
+    """Join two slices where the second continues the first with the same stride, or None."""
     if left is None or not len(left) or not len(right):
         return left if left is None or not len(right) else right
     if left.timestamps != right.timestamps:

@@ -1,4 +1,4 @@
-"""The values of a time coordinate: computed, read from the file, or in memory, as its timestamps are."""
+"""Time coordinates as xarray variables: computed, read from the file, or in memory."""
 
 from __future__ import annotations
 
@@ -30,23 +30,7 @@ def time_variable(
     attributes: Mapping[str, Any],
     encoding: Mapping[str, Any],
 ) -> xr.Variable:
-    """Make the variable of a time coordinate.
-
-    Parameters
-    ----------
-    view
-        Its timestamps.
-    dim, name
-        Of the dimension and of the coordinate.
-    attributes, encoding
-        Of the variable.
-
-    Returns
-    -------
-    xarray.Variable
-        float64 seconds, (time,). Regular times are computed when asked for, stored ones read, and those in
-        memory cannot be changed in place.
-    """
+    """Return the variable of a time coordinate: float64 seconds, read-only, lazy unless in memory."""
     variable: xr.Variable
     if view.timestamps.computed:
         (made,) = CoordinateTransformIndex(_ViewTransform(view, dim, name)).create_variables().values()
@@ -62,19 +46,18 @@ def time_variable(
 
 
 class _TimeVariable(xr.Variable):
-    """A lazy time coordinate, which is left alone where everything becomes dask arrays.
+    """A lazy time coordinate that `Dataset.chunk` leaves unchanged."""
 
-    So is every coordinate of a pandas index. As a dask array it would be computed again with each use, and
-    `xarray.open_groups` gives the times of different groups one name in the graph (xarray 2026.9).
-    """
+    # Like every coordinate of a pandas index. As a dask array it would be computed again with each use, and
+    # `xarray.open_groups` gives the times of different groups one name in the graph (xarray 2026.9).
 
     def chunk(self, chunks: Any = {}, *arguments: Any, **keywords: Any) -> Any:  # noqa: ARG002, B006
-        """As `xarray.IndexVariable.chunk`: itself."""
+        """Return itself, as `xarray.IndexVariable.chunk` does."""
         return self.copy(deep=False)
 
 
 class _ViewTransform(Identified, CoordinateTransform):
-    """A view of regular timestamps in the form that xarray makes lazy coordinates of."""
+    """A view of regular timestamps, as the transform of a lazy xarray coordinate."""
 
     def __init__(self, view: TimestampView, dim: str, name: Hashable) -> None:
         super().__init__((name,), {dim: len(view)}, dtype=np.dtype(np.float64))
@@ -82,14 +65,14 @@ class _ViewTransform(Identified, CoordinateTransform):
 
     def forward(self, dim_positions: dict[str, Any]) -> dict[Hashable, Any]:
         (positions,) = dim_positions.values()
-        return {self.coord_names[0]: _unchangeable(self.view.at(positions))}
+        return {self.coord_names[0]: _read_only(self.view.at(positions))}
 
     def __dask_tokenize__(self) -> object:
         return normalize_token(self.view)
 
 
 class _StoredTimes(Identified, BackendArray):
-    """A view of stored timestamps as xarray reads arrays."""
+    """A view of stored timestamps, as an xarray backend array."""
 
     def __init__(self, view: TimestampView) -> None:
         self.view = view
@@ -110,14 +93,14 @@ class _StoredTimes(Identified, BackendArray):
     def _read(self, key: tuple[Any, ...]) -> Any:
         (selected,) = key
         part = self.view[selected].values() if isinstance(selected, slice) else self.view.at(selected)
-        return _unchangeable(part)
+        return _read_only(part)
 
     async def _read_async(self, key: tuple[Any, ...]) -> Any:
         return await asyncio.to_thread(self._read, key)
 
 
-def _unchangeable(times: Any) -> Any:
-    """Protect times as pandas does: a coordinate that is changed in place would disagree with its index."""
+def _read_only(times: Any) -> Any:
+    """Make times read-only, as pandas does: a coordinate changed in place would not match its index."""
     if isinstance(times, np.ndarray):
         times.flags.writeable = False
     return times

@@ -1,4 +1,4 @@
-"""`LazyTimeIndex`: an xarray index of times that are not read before they are needed."""
+"""`LazyTimeIndex`: an xarray index of time coordinates that are computed or read on demand."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from intake_nwbzarr.indexes.timestamps import (
     Positions,
     RegularTimestamps,
     TimestampView,
-    bring,
-    cut,
     evenly_spaced,
     in_memory,
     is_in_memory,
-    pick,
+    load,
+    take,
+    take_slice,
 )
 from intake_nwbzarr.xarray_internals import IndexSelResult
 
 
 class TimeIndexKind(type):
-    """The type of `RegularTimeIndex` and `IrregularTimeIndex`, of which every instance is a `LazyTimeIndex`.
+    """The metaclass of `RegularTimeIndex` and `IrregularTimeIndex`, which make `LazyTimeIndex` objects.
 
-    xarray puts indexes into groups by their exact class and aligns within groups only (`MatchingIndexKey` in
+    xarray aligns indexes of exactly the same class only (`MatchingIndexKey` in
     ``xarray.structure.alignment``, 2026.9), so that instances of two classes could not be aligned.
     """
 
     regular: bool
 
     def __call__(cls, *arguments: object, **keywords: object) -> LazyTimeIndex:
-        """Make a `LazyTimeIndex`."""
+        """Return a `LazyTimeIndex`."""
         return LazyTimeIndex(*arguments, **keywords)  # type: ignore[arg-type]
 
     def __instancecheck__(cls, instance: object) -> bool:
-        """Whether an index is of this kind: whether it has a rate."""
+        """Whether an index has this kind of timestamps."""
         return isinstance(instance, LazyTimeIndex) and cls.regular == isinstance(
             instance.view.timestamps, RegularTimestamps
         )
@@ -55,29 +55,13 @@ class TimeIndexKind(type):
 def positions_of_label(
     view: TimestampView, label: Any, name: Hashable, method: str | None, tolerance: ArrayLike | None
 ) -> Any:
-    """Find positions, in the form that xarray expects of an index for this form of label.
-
-    Parameters
-    ----------
-    view
-        The timestamps, in seconds.
-    label
-        A number, a slice, an array of any shape, a `xarray.Variable` or `xarray.DataArray`, or booleans.
-    name
-        Of the coordinate, for errors.
-    method, tolerance
-        See `TimestampView.locate`.
-
-    Raises
-    ------
-    SelectionError
-        For a label that is no time, that is not there, or whose time several samples share.
-    """
+    """Return the positions of a label, in the form that xarray expects of an index for this form of label."""
     if isinstance(label, slice):
         if method is not None or tolerance is not None:
             raise SelectionError(
-                f"A slice of '{name}' includes both ends and takes neither method nor tolerance; found "
-                f"method={method!r}, tolerance={tolerance!r}."
+                f"A slice of '{name}' includes both ends and takes neither method nor tolerance, not "
+                f"method={method!r}, tolerance={tolerance!r}.",
+                found=(method, tolerance),
             )
         return _positions_of_slice(view, label, name)
     raw = label.values if isinstance(label, xr.Variable | xr.DataArray) else np.asarray(label)
@@ -94,13 +78,14 @@ def positions_of_label(
 
 
 def as_labels(label: Any) -> Floats:
-    """Read labels as float64 seconds, or refuse what is not a number."""
+    """Return labels as float64 seconds, or raise for what is not a number."""
     values = np.asarray(label)
-    # An empty list is float64 to numpy; everything that is not a number would be guessed at by a cast.
+    # NumPy makes an empty list float64; casting what is not a number would be a guess.
     if values.dtype.kind not in "iuf":
         raise SelectionError(
-            f"{label!r} is not a time: labels along this coordinate are numbers of seconds, found "
-            f"{values.dtype}."
+            f"{label!r} is not a time: labels along this coordinate must be numbers of seconds, not "
+            f"{values.dtype}.",
+            found=label,
         )
     return values.astype(np.float64)
 
@@ -109,13 +94,12 @@ def _positions_of_slice(view: TimestampView, label: slice, name: Hashable) -> sl
     ends = [None if end is None else as_labels(end) for end in (label.start, label.stop)]
     if any(end is not None and (end.ndim or np.isnan(end)) for end in ends):
         raise SelectionError(
-            f"{label!r} is not a slice of '{name}': its ends must be single numbers of seconds."
+            f"{label!r} is not a slice of '{name}': its ends must be single numbers of seconds.", found=label
         )
     step = label.step
     if step is not None and (not isinstance(step, int | np.integer) or step == 0):
         raise SelectionError(
-            f"A slice of '{name}' takes every step-th sample: its step must be a whole number other than "
-            f"zero, found {step!r}."
+            f"The step of a slice of '{name}' must be an integer other than zero, not {step!r}.", found=step
         )
     start, stop = (None if end is None else float(end) for end in ends)
     return view.locate_slice(start, stop, None if step is None else int(step))
@@ -141,32 +125,36 @@ def _not_found(
 ) -> SelectionError:
     shown = ", ".join(repr(float(label)) for label in labels[:3]) + (", ..." if len(labels) > 3 else "")
     if not len(view):
-        return SelectionError(f"There is no {shown} s along '{name}': it holds no samples.")
+        return SelectionError(f"There is no {shown} s along '{name}', which has no samples.", found=labels)
     if method is None:
         return SelectionError(
-            f"No sample along '{name}' is at exactly {shown} s; add method='nearest', or select a slice."
+            f"No sample along '{name}' is at exactly {shown} s.",
+            found=labels,
+            next_step="Add method='nearest', or select a slice.",
         )
     limit = "" if tolerance is None else f" within {tolerance} s"
-    return SelectionError(f"method={method!r} finds no sample along '{name}' for {shown} s{limit}.")
+    return SelectionError(
+        f"method={method!r} finds no sample along '{name}' for {shown} s{limit}.", found=labels
+    )
 
 
 class LazyTimeIndex(Index):
-    """An index of one time coordinate: over a regular time, stored timestamps, or timestamps in memory.
+    """An xarray index of a time coordinate: at a constant rate, of stored timestamps, or of times in memory.
 
-    `RegularTimeIndex.from_rate` and `IrregularTimeIndex.from_array` make them, and `isinstance` tells these
-    kinds apart. The class is one, because xarray aligns indexes of one class only: whatever was selected from
-    a recording aligns with the whole of it, and with any other recording's time.
+    Made by `RegularTimeIndex.from_rate` and `IrregularTimeIndex.from_array`, which `isinstance` tells apart.
+    There is one class because xarray aligns indexes of one class only: any selection from a recording aligns
+    with the whole of it, and with the time of any other recording.
 
-    Selection by label follows pandas on a sorted index: slices include both ends and every repeated time, a
-    scalar that several samples share selects them all. A list of labels, or a method, that meets a repeated
-    time raises. Selecting a slice of positions gives an index of the same kind, and reads nothing; so do
-    evenly spaced positions of a regular time. Other positions, by integers or booleans, bring their
-    timestamps into memory. Alignment and concatenation stay lazy for pieces of one recording. Those of
-    different recordings give timestamps in memory, at most `IN_MEMORY_LIMIT` of them.
+    Selection by label follows pandas on a sorted index: slices include both ends and every repeated time, and
+    a scalar that several samples share selects all of them. A list of labels, or a method, that meets a
+    repeated time raises. Selecting a slice of positions gives an index of the same kind and reads nothing; so
+    do evenly spaced positions of a regular time. Other positions, integers or booleans, read their timestamps
+    into memory. Alignment and concatenation stay lazy for slices of one recording. Those of different
+    recordings give timestamps in memory, at most `IN_MEMORY_LIMIT` of them.
 
-    With a `PandasIndex` of other timestamps, such as that of labels given to ``reindex``, xarray raises
+    With a `PandasIndex` of other timestamps, such as that of labels passed to ``reindex``, xarray raises
     `AlignmentError`. Give the labels this index (``IrregularTimeIndex.from_array(labels).coordinates()``), or
-    bring all timestamps into memory: ``dataset.drop_indexes("time").set_xindex("time")``.
+    load all timestamps: ``dataset.drop_indexes("time").set_xindex("time")``.
     """
 
     def __init__(
@@ -177,10 +165,10 @@ class LazyTimeIndex(Index):
         self.name = name
         self.attributes = dict(attributes or {})
         self.sessions: frozenset[tuple[str | None, str | None]] = frozenset()
-        """The sessions whose times these are, by identifier and location, where that was noted."""
+        """The sessions of these times, by identifier and location, where known."""
 
     def coordinates(self) -> xr.Coordinates:
-        """Give the time coordinate, with this index, for `xarray.Dataset(coords=...)`."""
+        """Return the time coordinate, with this index, for `xarray.Dataset(coords=...)`."""
         return xr.Coordinates.from_xindex(self)
 
     @property
@@ -190,21 +178,21 @@ class LazyTimeIndex(Index):
 
     @property
     def starting_time(self) -> float | None:
-        """The seconds at which a regular time's sample 0 is; None where there is no rate."""
+        """The time of sample 0 of a regular recording in seconds; None where irregular."""
         times = self.view.timestamps
         return times.starting_time if isinstance(times, RegularTimestamps) else None
 
     @property
     def rate(self) -> float | None:
-        """Samples per second of a regular recording, whatever stride of it this is; None where irregular."""
+        """Samples per second of a regular recording, whatever the stride; None where irregular."""
         times = self.view.timestamps
         return times.rate if isinstance(times, RegularTimestamps) else None
 
     @property
     def as_regular(self) -> TimestampView | None:
-        """These times as a rate gives them: also of times in memory that are evenly spaced but for rounding.
+        """These times at a constant rate, also times in memory that are evenly spaced except for rounding.
 
-        None where they are irregular, or stored, for telling would take reading all of them.
+        None where they are irregular, and where they are stored, because all of them would have to be read.
         """
         if self.rate is not None:
             return self.view
@@ -217,13 +205,13 @@ class LazyTimeIndex(Index):
 
     @property
     def samples(self) -> range:
-        """The sample numbers that this index holds: of the recording, or of what was picked from it."""
+        """The sample numbers of this index: of the recording, or of the timestamps in memory."""
         return self.view.samples
 
     @property
     def index(self) -> pd.Index:
-        """The timestamps as pandas holds them."""
-        # `PandasIndex.concat` asks every piece for `dim`, `index` and `coord_dtype`, whatever class it has.
+        """The timestamps as a pandas index."""
+        # `PandasIndex.concat` needs `dim`, `index` and `coord_dtype` of every index, of whatever class.
         return self.to_pandas_index()
 
     @property
@@ -235,12 +223,12 @@ class LazyTimeIndex(Index):
     def from_variables(
         cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]
     ) -> LazyTimeIndex:
-        """Index a coordinate whose values are brought into memory, for `Dataset.set_xindex`.
+        """Index a coordinate whose values are read into memory, for `Dataset.set_xindex`.
 
         Raises
         ------
         MetadataError
-            When the coordinate is not one-dimensional, or not of numbers.
+            When the coordinate is not one-dimensional, or not numeric.
         """
         ((name, variable),) = variables.items()
         (dim,) = variable.dims if variable.ndim == 1 else (str(name),)
@@ -249,21 +237,21 @@ class LazyTimeIndex(Index):
     def create_variables(
         self, variables: Mapping[Any, xr.Variable] | None = None
     ) -> dict[Hashable, xr.Variable]:
-        """Give the time coordinate; its values are computed or read when asked for."""
+        """Return the time coordinate, whose values are computed or read on demand."""
         known = None if variables is None else variables.get(self.name)
         attributes = self.attributes if known is None else known.attrs
         encoding = {} if known is None else known.encoding
         return {self.name: time_variable(self.view, self.dim, self.name, attributes, encoding)}
 
     def to_pandas_index(self) -> pd.Index:
-        """Bring every timestamp into memory.
+        """Read every timestamp into a pandas index.
 
         Raises
         ------
         SelectionError
             For more than `IN_MEMORY_LIMIT` timestamps.
         """
-        return pd.Index(bring(self.view, self.name), name=self.name, copy=False)
+        return pd.Index(load(self.view, self.name), name=self.name, copy=False)
 
     def isel(self, indexers: Mapping[Any, int | slice | np.ndarray[Any, Any] | xr.Variable]) -> Self | None:
         """Select by position: a slice, or an array of positions or of booleans.
@@ -271,7 +259,7 @@ class LazyTimeIndex(Index):
         Raises
         ------
         BoundsError
-            For a position outside of this time, or booleans that are fewer or more than its samples.
+            For a position out of bounds, or booleans of another number than there are samples.
         """
         indexer = indexers[self.dim]
         if isinstance(indexer, xr.Variable):
@@ -279,17 +267,19 @@ class LazyTimeIndex(Index):
                 return None
             indexer = indexer.data
         if isinstance(indexer, slice):
-            return self._replace(view=cut(self.view, indexer))
+            return self._replace(view=take_slice(self.view, indexer))
         positions = np.asarray(indexer)
         if positions.ndim != 1:
             return None
         if positions.dtype.kind == "b":
             if len(positions) != self.size:
                 raise BoundsError(
-                    f"{len(positions)} booleans cannot select among {self.size} samples along '{self.name}'."
+                    f"{len(positions)} booleans cannot select from {self.size} samples along '{self.name}'.",
+                    found=len(positions),
+                    expected=self.size,
                 )
             positions = np.flatnonzero(positions)
-        return self._replace(view=pick(self.view, positions))
+        return self._replace(view=take(self.view, positions))
 
     def sel(
         self, labels: dict[Any, Any], method: str | None = None, tolerance: ArrayLike | None = None
@@ -299,18 +289,18 @@ class LazyTimeIndex(Index):
         Raises
         ------
         SelectionError
-            For a label that is no number of seconds, is not there, or is the time of several samples where it
-            may be of one only; and where stored timestamps that are met do not ascend.
+            For a label that is not a number, is not there, or is the time of several samples where only one
+            is allowed; and where the stored timestamps that are read do not ascend.
         """
         (label,) = labels.values()
         return IndexSelResult({self.dim: positions_of_label(self.view, label, self.name, method, tolerance)})
 
     def equals(self, other: Index, *, exclude: frozenset[Hashable] | None = None) -> bool:  # noqa: ARG002
-        """Compare exactly: the same dimension, and every timestamp equal."""
+        """Whether the dimension and every timestamp are equal."""
         return isinstance(other, LazyTimeIndex) and self.dim == other.dim and self.view.equals(other.view)
 
     def join(self, other: Index, how: str = "inner") -> Self:
-        """Combine two indexes, for alignment; see `intake_nwbzarr.indexes.combine.join`."""
+        """Return the intersection or union of two indexes, for alignment."""
         joined = self._replace(view=combine.join(self.view, _view_of(other), how, self.name))
         joined.sessions |= _sessions_of(other)
         return joined
@@ -318,42 +308,45 @@ class LazyTimeIndex(Index):
     def reindex_like(
         self, other: Index, method: str | None = None, tolerance: ArrayLike | None = None
     ) -> dict[Hashable, Positions]:
-        """Find another index's timestamps in this one: positions, -1 where absent."""
+        """Return the positions of another index's timestamps in this one, -1 where absent."""
         wanted = _view_of(other)
         if method is tolerance is None and len(wanted) <= IN_MEMORY_LIMIT:
             positions = self.view.positions_of(wanted)
             if positions is not None:
                 return {self.dim: positions}
-        return {self.dim: self.view.locate(bring(wanted, self.name), method, tolerance)}
+        return {self.dim: self.view.locate(load(wanted, self.name), method, tolerance)}
 
     @classmethod
     def concat(
         cls, indexes: Sequence[Index], dim: Hashable, positions: Iterable[Iterable[int]] | None = None
     ) -> LazyTimeIndex:
-        """Put indexes one after the other: lazily where they continue one recording, in memory otherwise."""
+        """Concatenate indexes: lazily where they continue one recording, in memory otherwise."""
         first = next(index for index in indexes if isinstance(index, LazyTimeIndex))
         if any(getattr(index, "dim", dim) != dim for index in indexes):
-            raise SelectionError(f"Not all of {list(indexes)} are along '{dim}', so they make no one time.")
+            raise SelectionError(
+                f"Time indexes along different dimensions cannot be concatenated along '{dim}'.",
+                found=indexes,
+            )
         view = combine.concatenate([_view_of(index) for index in indexes], first.name)
         if positions is not None:
             order = np.argsort(np.concatenate([np.asarray(list(part)) for part in positions]), kind="stable")
-            view = pick(view, order)
+            view = take(view, order)
         whole = first._replace(view=view)
         whole.sessions = frozenset().union(*map(_sessions_of, indexes))
         return whole
 
     def roll(self, shifts: Mapping[Any, int]) -> Self:
         """Rotate the timestamps, in memory."""
-        return self._replace(view=in_memory(np.roll(bring(self.view, self.name), shifts[self.dim])))
+        return self._replace(view=in_memory(np.roll(load(self.view, self.name), shifts[self.dim])))
 
     def rename(self, name_dict: Mapping[Any, Hashable], dims_dict: Mapping[Any, Hashable]) -> Self:
-        """Give the coordinate or its dimension another name."""
+        """Rename the coordinate or its dimension."""
         return self._replace(
             name=name_dict.get(self.name, self.name), dim=str(dims_dict.get(self.dim, self.dim))
         )
 
     def copy(self, deep: bool = True) -> Self:  # noqa: ARG002
-        """Give another index of the same timestamps; they never change, so they are shared."""
+        """Return another index of the same timestamps, which are read-only and shared."""
         return self._replace()
 
     def __copy__(self) -> Self:
@@ -363,13 +356,13 @@ class LazyTimeIndex(Index):
         return self._replace()
 
     def __repr__(self) -> str:
-        return in_full(self.view, self.dim)
+        return one_line_repr(self.view, self.dim)
 
     def _repr_inline_(self, max_width: int) -> str:
-        return in_brief(self.view)[:max_width]
+        return inline_repr(self.view)[:max_width]
 
     def _repr_html_(self) -> str:
-        return as_html(self.view, self.dim)
+        return html_repr(self.view, self.dim)
 
     def _replace(
         self, *, view: TimestampView | None = None, dim: str | None = None, name: Hashable | None = None
@@ -394,17 +387,17 @@ def _view_of(index: Index) -> TimestampView:
     if isinstance(index, PandasIndex):
         labels: Floats = as_labels(index.index)
         return in_memory(labels)
-    raise SelectionError(f"A time index cannot be combined with {index!r}.")
+    raise SelectionError(f"A time index cannot be combined with {index!r}.", found=index)
 
 
 class IrregularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
-    """Time from timestamps, stored or in memory; of stored ones, only the blocks that are needed are read.
+    """Time from timestamps, stored or in memory; of stored ones, only the blocks needed are read.
 
-    Making, showing, copying and pickling an index of stored timestamps read nothing. A label is looked for
-    between the first and last timestamps of few blocks. They must ascend, as NWB wants them to; where a block
-    that is read shows that they do not, or holds a NaN, selection by label raises a `SelectionError` that
-    says where, and `isel` still works. Timestamps of any other number type are widened to float64, so float32
-    ones are found by their exact value or by ``method="nearest"``. Made by `from_array`, always as a
+    Creating, displaying, copying and pickling an index of stored timestamps read nothing. A label is searched
+    between the first and last timestamps of few blocks. Timestamps must ascend, as NWB requires; where a
+    block that is read does not, or holds a NaN, selection by label raises a `SelectionError` that says where,
+    and `isel` still works. Timestamps of other numeric types are converted to float64, so that float32 ones
+    are found by their exact value or by ``method="nearest"``. Made by `from_array`, always as a
     `LazyTimeIndex`.
     """
 
@@ -425,21 +418,21 @@ class IrregularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
         ----------
         array
             Timestamps in seconds, (time,). Either an object with ``shape``, ``dtype``, ``chunks`` and
-            ``read(key)``, of ascending ones that are read when needed, or anything numpy makes an array of,
-            which is copied and may be in any order.
+            ``read(key)``, whose timestamps ascend and are read on demand, or anything that NumPy makes an
+            array of, which is copied and may be in any order.
         dim
             The dimension that is indexed.
         name
-            The name of the coordinate; that of the dimension unless given.
+            The name of the coordinate; by default that of the dimension.
         attrs
             Attributes of the coordinate.
         source
-            What errors call the array, such as its path and location.
+            Names the array in errors, such as by its path and location.
 
         Raises
         ------
         MetadataError
-            When the array is not one-dimensional, or not of numbers.
+            When the array is not one-dimensional, or not numeric.
 
         Examples
         --------
@@ -452,8 +445,9 @@ class IrregularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
         named = source or f"'{dim if name is None else name}'"
         if len(readable.shape) != 1 or np.dtype(readable.dtype).kind not in "iuf":
             raise MetadataError(
-                f"Timestamps of {named} must be numbers along one dimension, found {readable.dtype} of shape "
-                f"{tuple(readable.shape)}."
+                f"Timestamps of {named} must be numbers along one dimension, not {readable.dtype} of shape "
+                f"{tuple(readable.shape)}.",
+                found=(readable.dtype, tuple(readable.shape)),
             )
         if isinstance(readable, np.ndarray):
             view = in_memory(readable.astype(np.float64))
@@ -466,9 +460,8 @@ class IrregularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
 class RegularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
     """Time from a starting time and a rate: every timestamp equals ``starting_time + k / rate`` bit for bit.
 
-    Labels are compared with these very numbers, never divided by the rate and rounded, so that every
-    timestamp the coordinate shows can be selected again, whatever the rate. Made by `from_rate`, as a
-    `LazyTimeIndex`.
+    Labels are compared with these numbers, never divided by the rate and rounded, so that every timestamp of
+    the coordinate can be selected again, whatever the rate. Made by `from_rate`, as a `LazyTimeIndex`.
     """
 
     regular: ClassVar[bool] = True
@@ -506,7 +499,7 @@ class RegularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
         dim
             The dimension that is indexed.
         name
-            The name of the coordinate; that of the dimension unless given.
+            The name of the coordinate; by default that of the dimension.
         attrs
             Attributes of the coordinate.
 
@@ -525,7 +518,7 @@ class RegularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
         """
         timestamps = RegularTimestamps(float(starting_time), float(rate))
         if size < 0:
-            raise MetadataError(f"A series along '{dim}' cannot have {size} samples.")
+            raise MetadataError(f"A series along '{dim}' cannot have {size} samples.", found=size)
         return LazyTimeIndex(
             TimestampView(timestamps, range(size)), dim, dim if name is None else name, attrs
         )
@@ -533,19 +526,19 @@ class RegularTimeIndex(LazyTimeIndex, metaclass=TimeIndexKind):
     @classmethod
     @override
     def from_variables(cls, variables: Mapping[Any, xr.Variable], *, options: Mapping[str, Any]) -> NoReturn:
-        """Refuse to guess a rate from timestamps."""
+        """Raise: a rate is not guessed from timestamps."""
         raise MetadataError(
-            f"RegularTimeIndex is not made from the timestamps of {list(variables)}: use "
-            "RegularTimeIndex.from_rate(starting_time, rate, size).coordinates()."
+            f"RegularTimeIndex cannot be made from the timestamps of {list(variables)}.",
+            next_step="Use RegularTimeIndex.from_rate(starting_time, rate, size).coordinates().",
         )
 
 
 def kind(view: TimestampView) -> str:
-    """Name the constructor that makes such an index."""
+    """Return the name of the class whose constructor makes such an index."""
     return "RegularTimeIndex" if isinstance(view.timestamps, RegularTimestamps) else "IrregularTimeIndex"
 
 
-def in_brief(view: TimestampView) -> str:
+def inline_repr(view: TimestampView) -> str:
     """Describe a view in few words, for a line of xarray's repr."""
     if isinstance(view.timestamps, RegularTimestamps):
         step = "" if view.samples.step == 1 else f", step {view.samples.step}"
@@ -553,7 +546,7 @@ def in_brief(view: TimestampView) -> str:
     return f"{kind(view)} ({'in memory' if is_in_memory(view) else 'stored'})"
 
 
-def in_full(view: TimestampView, dim: str) -> str:
+def one_line_repr(view: TimestampView, dim: str) -> str:
     """Describe a view in one line."""
     known = [f"size={len(view)}", f"dim={dim!r}"]
     if isinstance(view.timestamps, RegularTimestamps):
@@ -566,7 +559,7 @@ def in_full(view: TimestampView, dim: str) -> str:
     return f"{kind(view)}({', '.join(known)})"
 
 
-def as_html(view: TimestampView, dim: str) -> str:
+def html_repr(view: TimestampView, dim: str) -> str:
     """Describe a view as a small table, for notebooks."""
     rows = {"samples": f"{len(view):,} along {dim}"}
     if isinstance(view.timestamps, RegularTimestamps):
@@ -574,7 +567,7 @@ def as_html(view: TimestampView, dim: str) -> str:
     if view.samples.step != 1:
         rows["stride"] = f"every {view.samples.step} samples of the recording"
     if isinstance(view.timestamps, StoredTimestamps):
-        rows["timestamps"] = f"of {view.timestamps.source}, read when they are needed"
+        rows["timestamps"] = f"of {view.timestamps.source}, read on demand"
     elif len(view):
         first, last = (float(time) for time in view.at([0, -1]))
         rows["span"] = f"{first!r} s to {last!r} s"

@@ -1,4 +1,4 @@
-"""Timestamps on a store: found by reading few of their blocks, each checked as it is met."""
+"""Stored timestamps, searched by reading few blocks, each checked as it is read."""
 
 import threading
 from bisect import bisect_left
@@ -14,10 +14,10 @@ from intake_nwbzarr.errors import SelectionError
 from intake_nwbzarr.indexes.timestamps import Floats, Positions, Timestamps
 
 SMALLEST_BLOCK = 4096
-"""Timestamps to read at once at least: of tinier chunks a block takes several, to spend fewer rounds."""
+"""The fewest timestamps in a block: several smaller chunks are read at once, in fewer round trips."""
 
 CACHED_TIMESTAMPS = 2**24
-"""How many timestamps (128 MiB) an index keeps; one block is kept however large it is."""
+"""The most timestamps (128 MiB) that an index caches; one block is cached whatever its size."""
 
 
 @runtime_checkable
@@ -26,31 +26,30 @@ class ReadableArray(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The size along each dimension."""
+        """Return the size along each dimension."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of one element."""
+        """Return the type of the elements."""
         ...
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The size of a chunk along each dimension."""
+        """Return the size of a chunk along each dimension."""
         ...
 
     def read(self, key: tuple[Any, ...], /) -> np.ndarray[Any, Any]:
-        """Read a selection, one entry of the key for each dimension."""
+        """Read an outer selection, with one entry of the key for each dimension."""
         ...
 
 
 class StoredTimestamps(Timestamps):
-    """Ascending timestamps of a stored array, with the blocks read last kept in memory.
+    """Ascending timestamps of a stored array, with the blocks read last cached."""
 
-    Reading values is unchecked and leaves nothing behind; looking for labels reads whole blocks, checks that
-    each ascends, holds no NaN and follows the blocks known before it, and remembers its first and last
-    timestamp. Threads share one instance; a pickle holds the array and nothing that was read.
-    """
+    # Reading values is unchecked and caches nothing. Searching labels reads whole blocks and checks that each
+    # ascends, holds no NaN and follows the blocks before it. Threads share one instance; a pickle holds the
+    # array only.
 
     def __init__(self, array: ReadableArray, source: str) -> None:
         self.array = array
@@ -61,7 +60,7 @@ class StoredTimestamps(Timestamps):
         self.block = max(1, self.block)
         self._lock = threading.Lock()
         self._blocks: OrderedDict[int, Floats] = OrderedDict()
-        # The blocks seen so far, ascending, and where each starts and ends in time.
+        # The blocks read so far, ascending, and the first and last timestamp of each.
         self._numbers: list[int] = []
         self._firsts: list[float] = []
         self._lasts: list[float] = []
@@ -98,7 +97,7 @@ class StoredTimestamps(Timestamps):
         return points
 
     def _search(self, labels: Floats, after: NDArray[np.bool_]) -> Positions:
-        """Find insertion points of ascending labels."""
+        """Return the insertion points of ascending labels."""
         points = np.zeros(labels.shape, dtype=np.int64)
         last_block = (self.size - 1) // self.block
         if not self._numbers:
@@ -109,8 +108,8 @@ class StoredTimestamps(Timestamps):
             low, high, inside, share = self._brackets(labels[pending], after[pending], last_block + 1)
             between = ~inside & (high == low + 1)
             points[pending[between]] = np.minimum(high[between] * self.block, self.size)
-            # Timestamps are nearly even as a rule, so interpolation finds the block at once; where they are
-            # not, every third attempt halves what is left.
+            # Timestamps are usually nearly evenly spaced, so that interpolation finds the block at once;
+            # where they are not, every third attempt bisects.
             share = np.full(share.shape, 0.5) if attempt % 3 == 2 else share
             guesses = np.clip(low + 1 + (share * (high - low - 1)).astype(np.int64), low + 1, high - 1)
             targets = np.where(inside, low, guesses)[~between]
@@ -134,7 +133,7 @@ class StoredTimestamps(Timestamps):
     def _brackets(
         self, labels: Floats, after: NDArray[np.bool_], end: int
     ) -> tuple[Positions, Positions, NDArray[np.bool_], Floats]:
-        """Give the known blocks around each label, whether it lies inside the first, and how far between."""
+        """Return the known blocks around each label, whether it is inside the first, and how far between."""
         with self._lock:
             numbers = np.array([-1, *self._numbers, end], dtype=np.int64)
             firsts = np.array([-np.inf, *self._firsts, np.inf])
@@ -158,7 +157,7 @@ class StoredTimestamps(Timestamps):
         return found
 
     def _load(self, numbers: Positions) -> dict[int, Floats]:
-        """Give whole blocks, those not in memory by one read, checked."""
+        """Return whole blocks, checked; those not cached are read at once."""
         blocks = self._cached(numbers)
         missing = [number for number in numbers.tolist() if number not in blocks]
         for number, values in zip(missing, self._read_blocks(missing), strict=True):
@@ -171,17 +170,17 @@ class StoredTimestamps(Timestamps):
     def _read_blocks(self, numbers: Sequence[int]) -> list[Floats]:
         if not numbers:
             return []
-        spans = [(number * self.block, min((number + 1) * self.block, self.size)) for number in numbers]
-        if len(spans) == 1:
-            return [self._read(slice(*spans[0], 1))]
-        together = self._read(np.concatenate([np.arange(*span, dtype=np.int64) for span in spans]))
-        return np.split(together, np.cumsum([stop - start for start, stop in spans])[:-1])
+        extents = [(number * self.block, min((number + 1) * self.block, self.size)) for number in numbers]
+        if len(extents) == 1:
+            return [self._read(slice(*extents[0], 1))]
+        together = self._read(np.concatenate([np.arange(*extent, dtype=np.int64) for extent in extents]))
+        return np.split(together, np.cumsum([stop - start for start, stop in extents])[:-1])
 
     def _read(self, key: slice | Positions) -> Floats:
         return np.asarray(self.array.read((key,))).astype(np.float64, copy=False)
 
     def _remember(self, number: int, values: Floats) -> None:
-        """Keep a block and its ends; called with the lock held."""
+        """Cache a block, and its first and last timestamp; called with the lock held."""
         place = bisect_left(self._numbers, number)
         if place == len(self._numbers) or self._numbers[place] != number:
             self._check_between(place, number, values)
@@ -197,9 +196,9 @@ class StoredTimestamps(Timestamps):
         if missing.size:
             position = number * self.block + int(missing[0])
             raise SelectionError(
-                f"The timestamps of {self.source} cannot be searched: position {position} holds NaN. Keep "
-                "the samples that have a time, with isel and a boolean array: "
-                "ds.isel(time=ds.time.notnull().values)."
+                f"The timestamps of {self.source} cannot be searched: position {position} holds NaN.",
+                found=position,
+                next_step="Select the samples that have a time: ds.isel(time=ds.time.notnull().values).",
             )
         falls = np.flatnonzero(values[1:] < values[:-1])
         if falls.size:
@@ -219,8 +218,9 @@ class StoredTimestamps(Timestamps):
     def _unsorted(self, position: int, time: float, later: int, earlier_time: float) -> None:
         raise SelectionError(
             f"The timestamps of {self.source} do not ascend, so they cannot be searched: position {position} "
-            f"holds {time!r} s and position {later} holds {earlier_time!r} s. Select by position with isel, "
-            "or sort by them, in memory, with sortby."
+            f"holds {time!r} s and position {later} holds {earlier_time!r} s.",
+            found=(position, later),
+            next_step="Select by position with isel, or sort by them, in memory, with sortby.",
         )
 
     def __eq__(self, other: object) -> bool:
@@ -246,7 +246,7 @@ class StoredTimestamps(Timestamps):
 
 
 def _offsets(values: Floats, labels: Floats, after: NDArray[np.bool_]) -> tuple[Positions, NDArray[np.bool_]]:
-    """Find, within one block, the labels whose place is surely inside of it; tell which these are."""
+    """Return the insertion points in one block, and the labels for which they are surely inside of it."""
     first, last = values[0], values[-1]
     found = np.where(after, (first <= labels) & (labels < last), (first < labels) & (labels <= last))
     within, past = labels[found], after[found]
@@ -255,6 +255,6 @@ def _offsets(values: Floats, labels: Floats, after: NDArray[np.bool_]) -> tuple[
 
 
 def _batches(numbers: Positions, count: int) -> Iterator[Positions]:
-    """Cut numbers into pieces of at most `count`."""
+    """Yield the numbers in batches of at most `count`."""
     for start in range(0, len(numbers), count):
         yield numbers[start : start + count]

@@ -1,4 +1,4 @@
-"""Times of samples by position: regular, in memory, sorted or not."""
+"""Timestamps of samples by position: computed from a rate, or in memory, sorted or not."""
 
 from __future__ import annotations
 
@@ -19,31 +19,29 @@ Positions = NDArray[np.int64]
 
 
 class Timestamps(ABC):
-    """Times in seconds, found by their position: ascending, unless they say so; some may be equal."""
+    """Times in seconds by position, some possibly equal; ascending, unless `ascending` is false."""
 
     computed: ClassVar[bool] = False
-    """Whether the times follow from their positions, so that nothing is kept and nothing read."""
+    """Whether the times are computed from their positions, so that nothing is stored or read."""
 
     @property
     def ascending(self) -> bool:
-        """Whether labels can be found by bisection; assumed, and checked when read, where they are stored."""
+        """Whether labels can be found by bisection; for stored timestamps assumed, and checked when read."""
         return True
 
     @abstractmethod
     def at(self, positions: Positions) -> Floats:
-        """Give the times at some positions, in their order."""
+        """Return the times at positions."""
 
     @abstractmethod
     def read(self, positions: range) -> Floats:
-        """Give the times at evenly spaced positions, in either direction."""
+        """Return the times at evenly spaced positions, in either direction."""
 
     @abstractmethod
     def insertion_points(self, labels: Floats, after: NDArray[np.bool_], within: range) -> Positions:
-        """Count the times that precede each label, and those equal to it where `after` is true.
-
-        Only times at positions between the first and the last of `within`, which ascends, need to be counted
-        right: where a label lies outside of them, any position on the same side will do.
-        """
+        """Count the times before each label, and those equal to it where `after` is true."""
+        # Only the positions between the first and the last of `within`, which ascends, have to be searched:
+        # for a label outside of them, any position on the same side is right.
 
 
 METHODS = {"nearest": "nearest", "pad": "pad", "ffill": "pad", "backfill": "backfill", "bfill": "backfill"}
@@ -52,7 +50,7 @@ COMPARED_AT_ONCE = 2**20
 
 @dataclass(frozen=True)
 class TimestampView:
-    """Evenly spaced samples of timestamps, forwards or backwards: what a slice of a time coordinate holds."""
+    """Evenly spaced samples of timestamps, in either direction: a time coordinate or a slice of it."""
 
     timestamps: Timestamps
     samples: range
@@ -70,46 +68,44 @@ class TimestampView:
         return TimestampView(self.timestamps, self.samples[selected])
 
     def values(self) -> Floats:
-        """Read every timestamp of this view."""
+        """Read every timestamp."""
         return self.timestamps.read(self.samples)
 
     def at(self, positions: ArrayLike) -> Floats:
-        """Read the timestamps at positions of this view; negative ones count from its end."""
+        """Read the timestamps at positions; negative ones count from the end."""
         return self.timestamps.at(self.samples_at(positions))
 
     def samples_at(self, positions: ArrayLike) -> Positions:
-        """Give the sample numbers at positions of this view; negative ones count from its end.
-
-        Raises
-        ------
-        BoundsError
-            For a position outside of the view.
-        """
+        """Return the sample numbers at positions; negative ones count from the end."""
         wanted = np.asarray(positions, dtype=np.int64)
         if wanted.size and (wanted.min() < -len(self) or wanted.max() >= len(self)):
             outside = wanted[(wanted < -len(self)) | (wanted >= len(self))]
-            raise BoundsError(f"Position {outside.flat[0]} is outside of {len(self)} timestamps.")
+            raise BoundsError(
+                f"Position {outside.flat[0]} is out of bounds for {len(self)} timestamps.",
+                found=int(outside.flat[0]),
+                expected=range(-len(self), len(self)),
+            )
         counted = np.where(wanted < 0, wanted + len(self), wanted)
         samples: Positions = self.samples.start + self.samples.step * counted
         return samples
 
     def equals(self, other: TimestampView) -> bool:
-        """Compare the timestamps exactly, and as few of them as it takes."""
+        """Whether all timestamps are exactly equal, reading as few as possible."""
         if len(self) != len(other):
             return False
         if not len(self) or (self.timestamps == other.timestamps and self.samples == other.samples):
             return True
-        # Different recordings nearly always differ here: two samples each decide it.
+        # Different recordings nearly always differ at their ends.
         if not np.array_equal(self.at([0, -1]), other.at([0, -1]), equal_nan=True):
             return False
-        pieces = range(0, len(self), COMPARED_AT_ONCE)
-        parts = (slice(start, start + COMPARED_AT_ONCE) for start in pieces)
+        starts = range(0, len(self), COMPARED_AT_ONCE)
+        parts = (slice(start, start + COMPARED_AT_ONCE) for start in starts)
         return all(
             np.array_equal(self[part].values(), other[part].values(), equal_nan=True) for part in parts
         )
 
     def positions_of(self, other: TimestampView) -> Positions | None:
-        """Give the positions of another view's samples, -1 where absent; None for other timestamps."""
+        """Return the positions of another view's samples, -1 where absent; None for other timestamps."""
         if self.timestamps != other.timestamps:
             return None
         if not len(self):
@@ -121,51 +117,41 @@ class TimestampView:
     def locate(
         self, labels: Floats, method: str | None = None, tolerance: ArrayLike | None = None
     ) -> Positions:
-        """Find the position of each label, -1 where there is none, like `pandas.Index.get_indexer`.
-
-        Parameters
-        ----------
-        labels
-            Times in seconds, (label,).
-        method
-            None for exactly equal times only; ``nearest`` (the later time wins a tie), ``pad`` or ``ffill``
-            (the sample before the label), ``backfill`` or ``bfill`` (the sample after it).
-        tolerance
-            The largest distance in seconds from a label to the sample found by a method; one, or one per
-            label.
-
-        Raises
-        ------
-        SelectionError
-            When a label is found at a time that several samples share: which one is meant is unknown; for a
-            method where the timestamps, in memory, are in no order.
-        """
+        """Return the position of each label, -1 where absent, like `pandas.Index.get_indexer`."""
+        # Of two equally near samples, ``nearest`` takes the later. A tolerance is in seconds, one or one per
+        # label.
         if method is not None and (not isinstance(method, str) or method not in METHODS):
-            raise SelectionError(f"method={method!r} is not known; use one of {sorted(METHODS)}.")
+            raise SelectionError(
+                f"method must be one of {sorted(METHODS)}, not {method!r}.",
+                found=method,
+                expected=sorted(METHODS),
+            )
         if tolerance is not None and method is None:
             raise SelectionError(
-                f"tolerance={tolerance!r} has a meaning only with a method; add method='nearest'."
+                f"tolerance={tolerance!r} is only valid with a method.",
+                found=tolerance,
+                next_step="Add method='nearest'.",
             )
         if not len(self) or not labels.size:
             return np.full(labels.shape, -1, dtype=np.int64)
         limits = None if tolerance is None else _tolerances(tolerance, labels)
         if not self.timestamps.ascending:
             if method is not None:
-                raise refuse_method(method)
+                raise unordered_error(method)
             found = locate_exactly(self.values(), labels)
             return np.where(np.isnan(labels), -1, found)
         before, through = self.bounds(labels)
         if method is None:
             found, shared = np.where(before < through, before, -1), through - before > 1
         else:
-            found, shared = self._beside(labels, before, before < through, METHODS[method], limits)
+            found, shared = self._neighbours(labels, before, before < through, METHODS[method], limits)
         found = np.where(np.isnan(labels), -1, found)
         if np.any(shared & (found >= 0)):
-            self._refuse(int(found[shared & (found >= 0)][0]))
+            self._raise_shared(int(found[shared & (found >= 0)][0]))
         return found
 
     def locate_one(self, label: float) -> int | slice | Positions | None:
-        """Find the samples at exactly a time: a position, a slice where several share it, or None."""
+        """Return the position of the sample at exactly a time, several if they share it, or None."""
         if not len(self) or np.isnan(label):
             return None
         if not self.timestamps.ascending:
@@ -176,7 +162,7 @@ class TimestampView:
         return before if through == before + 1 else slice(before, through)
 
     def locate_slice(self, start: float | None, stop: float | None, step: int | None) -> slice:
-        """Find the positions from one label to another, both included, every `step`-th of them."""
+        """Return the positions from one label to another, both included, every `step`-th of them."""
         if not self.timestamps.ascending:
             return locate_slice(self.values(), start, stop, step)
         backwards = step is not None and step < 0
@@ -184,7 +170,7 @@ class TimestampView:
         labels = [label for label in (low, high) if label is not None]
         first, last = 0, len(self)
         if labels and len(self):
-            # Times that are all one ascend as well as they descend, and pandas takes them to ascend.
+            # Times that are all equal both ascend and descend; pandas treats them as ascending.
             backwards_at_one = self.samples.step < 0 and np.ptp(self.at([0, -1])) == 0
             view = self[::-1] if backwards_at_one else self
             before, through = view.bounds(np.array(labels))
@@ -208,7 +194,7 @@ class TimestampView:
             return smaller, not_larger
         return len(self) - not_larger, len(self) - smaller
 
-    def _beside(
+    def _neighbours(
         self,
         labels: Floats,
         before: Positions,
@@ -216,8 +202,8 @@ class TimestampView:
         method: str,
         limits: Floats | None,
     ) -> tuple[Positions, NDArray[np.bool_]]:
-        """Choose between the samples on either side of each label; tell whether others share the time."""
-        # The two samples before each label and the two from it on decide everything, and take one read.
+        """Return the sample beside each label that `method` selects, and whether others share its time."""
+        # The two samples before each label and the two from it on are enough, and take one read.
         around = before[:, np.newaxis] + np.arange(-2, 2)
         present = (around >= 0) & (around < len(self))
         times = np.full(around.shape, np.nan)
@@ -232,7 +218,7 @@ class TimestampView:
             found = following
         else:
             to_previous = np.where(exact, distances[:, 2], distances[:, 1])
-            # Of two equally near samples the later in time is taken, whichever way the view runs.
+            # Of two equally near samples the later is taken, in either direction of the view.
             compare = np.less if self.samples.step > 0 else np.less_equal
             nearer = compare(to_previous, distances[:, 2]) & (previous >= 0)
             found = np.where(nearer | (following < 0), previous, following)
@@ -244,14 +230,15 @@ class TimestampView:
         shared = np.where(at_following, times[:, 2] == times[:, 3], times[:, 0] == times[:, 1])
         return found, shared
 
-    def _refuse(self, position: int) -> NoReturn:
-        """Say that a position's time is not its own."""
+    def _raise_shared(self, position: int) -> NoReturn:
+        """Raise for a label at a time that several samples share."""
         time = self.at([position])
         (before,), (through,) = self.bounds(time)
         raise SelectionError(
             f"{through - before} samples share the time {float(time[0])!r} s, so a list of labels or a "
-            "method cannot tell them apart; select a slice of times, or with isel the positions "
-            f"{before} to {through - 1}."
+            "method cannot tell them apart.",
+            found=float(time[0]),
+            next_step=f"Select a slice of times, or the positions {before} to {through - 1} with isel.",
         )
 
 
@@ -259,33 +246,32 @@ def _tolerances(tolerance: ArrayLike, labels: Floats) -> Floats:
     values = np.asarray(tolerance)
     if values.dtype.kind not in "iuf" or values.size not in (1, labels.size):
         raise SelectionError(
-            f"tolerance={tolerance!r} is not a number of seconds, nor one for each of {labels.size} labels."
+            f"tolerance must be a number of seconds, or one for each of {labels.size} labels, not "
+            f"{tolerance!r}.",
+            found=tolerance,
         )
     return np.broadcast_to(values.astype(np.float64).ravel(), labels.shape)
 
 
-REMEDY = "Leave out samples without a time, sort the others with ds.sortby, or select by position with isel."
+UNORDERED_NEXT_STEP = (
+    "Drop samples without a time, sort the others with ds.sortby, or select by position with isel."
+)
 
 
 def locate_exactly(values: Floats, labels: Floats) -> Positions:
-    """Find the position of each label among times of which each occurs once; -1 where it is absent.
-
-    Raises
-    ------
-    SelectionError
-        When a time occurs more than once.
-    """
+    """Return the position of each label among unordered unique times, -1 where absent."""
     index = pd.Index(values, copy=False)
     if not index.is_unique:
         raise SelectionError(
-            "Some of these samples share a time and they are not in the order of time, so a list of labels "
-            f"cannot tell them apart. {REMEDY}"
+            "Some samples share a time and they are not in order of time, so a list of labels cannot tell "
+            "them apart.",
+            next_step=UNORDERED_NEXT_STEP,
         )
     return index.get_indexer(pd.Index(labels)).astype(np.int64, copy=False)
 
 
 def locate_one(values: Floats, label: float) -> int | slice | Positions | None:
-    """Find every sample at exactly a time, or None."""
+    """Return the position, slice or positions of the samples at exactly a time, or None."""
     try:
         found: Any = pd.Index(values, copy=False).get_loc(label)
     except KeyError:
@@ -296,56 +282,51 @@ def locate_one(values: Floats, label: float) -> int | slice | Positions | None:
 
 
 def locate_slice(values: Floats, start: float | None, stop: float | None, step: int | None) -> slice:
-    """Find the positions from the sample at one time to the sample at another, both included.
-
-    Raises
-    ------
-    SelectionError
-        When an end is not itself the time of exactly one sample: without an order, nothing is before or
-        after it.
-    """
+    """Return the positions between two samples, both included, given by their times."""
     try:
         return pd.Index(values, copy=False).slice_indexer(start, stop, step)
     except KeyError as error:
         raise SelectionError(
-            f"A slice from {start!r} to {stop!r} s has no meaning along samples that are not in the order of "
-            f"time, unless both ends are times of one sample each. {REMEDY}"
+            f"A slice from {start!r} to {stop!r} s cannot be selected: the samples are not in order of time, "
+            "and an end is not the time of exactly one sample.",
+            found=(start, stop),
+            next_step=UNORDERED_NEXT_STEP,
         ) from error
 
 
-def refuse_method(method: str) -> SelectionError:
-    """Say that nothing is near along times without an order."""
+def unordered_error(method: str) -> SelectionError:
+    """Return the error of a method along times that are not in order."""
     return SelectionError(
-        f"method={method!r} needs samples in the order of time, forwards or backwards; these are in no "
-        f"order, or some have no time (NaN). {REMEDY}"
+        f"method={method!r} needs samples in order of time, ascending or descending; these are not in order, "
+        "or some have no time (NaN).",
+        found=method,
+        next_step=UNORDERED_NEXT_STEP,
     )
 
 
-# How far from even spacing times may be that are evenly spaced all the same. Averaging, shifting and scaling
-# move them by a few units in the last place of the largest times they were made of, which are 1.5e-11 s for
-# times of a day; decoding rounds them to whole nanoseconds. Clocks tick in nanoseconds at best, so that the
-# times of samples that really were taken irregularly are further off.
+# How far evenly spaced times may deviate because of rounding, in seconds. Averaging, shifting and scaling
+# move them by a few units in the last place of the largest times, which is 1.5e-11 s for times of a day;
+# decoding rounds them to whole nanoseconds. Clocks tick in nanoseconds at best, so that samples which really
+# were taken irregularly deviate by more.
 _TOLERANCE = 0.6e-9
 _UNITS_IN_LAST_PLACE = 4
 
-# Where that is more than this part of the sampling interval, the times are too coarse to tell.
+# If that is more than this part of the sampling interval, the times are too coarse to decide.
 _PART_OF_INTERVAL = 1e-3
 
 # Any two times are evenly spaced.
 _FEWEST = 3
 
-# Rates and intervals that people choose have no more digits.
+# Rates and intervals that are set by people have no more digits.
 _DIGITS = 9
 
 
 @dataclass(frozen=True)
 class RegularTimestamps(Timestamps):
-    """The times of samples taken at a rate, without end: sample k is at ``starting_time + k / rate`` seconds.
+    """The times of samples at a constant rate: sample k is at ``starting_time + k / rate`` seconds."""
 
-    Division and addition round monotonically, so these numbers never decrease, though neighbours can be equal
-    where the starting time is too large to tell them apart.
-    """
-
+    # Division and addition round monotonically, so that these times never decrease; neighbours can be equal
+    # where the starting time is too large to tell them apart.
     starting_time: float
     rate: float
     computed: ClassVar[bool] = True
@@ -353,8 +334,9 @@ class RegularTimestamps(Timestamps):
     def __post_init__(self) -> None:
         if not (np.isfinite(self.rate) and self.rate > 0 and np.isfinite(self.starting_time)):
             raise MetadataError(
-                f"Regular time needs a finite starting time and a positive finite rate, found starting_time="
-                f"{self.starting_time!r} s and rate={self.rate!r} Hz."
+                "A regular time needs a finite starting time and a positive finite rate, not starting_time="
+                f"{self.starting_time!r} s and rate={self.rate!r} Hz.",
+                found=(self.starting_time, self.rate),
             )
 
     @override
@@ -387,22 +369,8 @@ class RegularTimestamps(Timestamps):
 
 
 def evenly_spaced(times: Floats) -> RegularTimestamps | None:
-    """The starting time and the rate of ascending times that are evenly spaced but for rounding.
+    """Return the starting time and rate of times that are evenly spaced except for rounding, or None.
 
-    Parameters
-    ----------
-    times
-        In seconds, (time,).
-
-    Returns
-    -------
-    RegularTimestamps
-        Of which sample k is at ``times[k]``, within the rounding. Where the rate or the interval is a number
-        of few digits within it, it is that one. None for times that are irregular, fewer than three, or too
-        coarse to tell.
-
-    Examples
-    --------
     >>> evenly_spaced(np.arange(0, 1000).reshape(-1, 10).mean(axis=1) / 1250)
     RegularTimestamps(starting_time=0.0036, rate=125.0)
     >>> evenly_spaced(np.array([0.1, 0.2, 0.300001])) is None
@@ -413,26 +381,26 @@ def evenly_spaced(times: Floats) -> RegularTimestamps | None:
     intervals, duration = len(times) - 1, float(times[-1] - times[0])
     last_place = _UNITS_IN_LAST_PLACE * float(np.spacing(np.abs(times[[0, -1]]).max()))
     tolerance = max(_TOLERANCE, last_place)
-    apart = _apart(times, intervals / duration)
-    if tolerance > _PART_OF_INTERVAL * duration / intervals or np.ptp(apart) > 2 * tolerance:
+    deviations = _deviations(times, intervals / duration)
+    if tolerance > _PART_OF_INTERVAL * duration / intervals or np.ptp(deviations) > 2 * tolerance:
         return None
-    rate = _rounded(intervals / duration, max(float(np.ptp(apart)), last_place) / duration)
-    apart = _apart(times, rate)
+    rate = _rounded(intervals / duration, max(float(np.ptp(deviations)), last_place) / duration)
+    deviations = _deviations(times, rate)
     first = float(times[0])
-    # Of times that were rounded, the first was too.
-    if np.abs(apart).max() > last_place:
-        first += float(apart.max() + apart.min()) / 2
+    # If the times were rounded, the first one was too.
+    if np.abs(deviations).max() > last_place:
+        first += float(deviations.max() + deviations.min()) / 2
     return RegularTimestamps(first, rate)
 
 
-def _apart(times: Floats, rate: float) -> Floats:
-    """By how much times are later than at a rate from the first on."""
-    apart: Floats = times - times[0] - np.arange(len(times)) / rate
-    return apart
+def _deviations(times: Floats, rate: float) -> Floats:
+    """Return by how much times are later than at a constant rate from the first on."""
+    deviations: Floats = times - times[0] - np.arange(len(times)) / rate
+    return deviations
 
 
 def _rounded(rate: float, tolerance: float) -> float:
-    """A rate, or the one of few digits, or of an interval of few digits, that is as good."""
+    """Return the rate, or one with few digits, or whose interval has few digits, within the tolerance."""
     for digits in range(1, _DIGITS + 1):
         for candidate in (float(f"{rate:.{digits}g}"), 1 / float(f"{1 / rate:.{digits}g}")):
             if abs(candidate / rate - 1) <= tolerance:
@@ -441,12 +409,12 @@ def _rounded(rate: float, tolerance: float) -> float:
 
 
 IN_MEMORY_LIMIT = 10**7
-"""The most timestamps (80 MB of them) that an operation may bring into memory by itself."""
+"""The most timestamps (80 MB) that an operation reads into memory by itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class TimestampsInMemory(Timestamps):
-    """Times in any order, (time,), which nothing else may change."""
+    """Read-only times in memory, in any order."""
 
     values: Floats
 
@@ -493,7 +461,7 @@ class TimestampsInMemory(Timestamps):
 
 
 def in_memory(values: Floats) -> TimestampView:
-    """View times in memory; descending ones are kept ascending, and viewed backwards."""
+    """Return a view of times in memory; descending ones are stored ascending and viewed in reverse."""
     timestamps = TimestampsInMemory(values)
     size = len(values)
     if size > 1 and not timestamps.ascending and not (values[1:] > values[:-1]).any():
@@ -504,22 +472,15 @@ def in_memory(values: Floats) -> TimestampView:
 
 
 def is_in_memory(view: TimestampView) -> bool:
-    """Whether reading a view costs nothing."""
+    """Whether a view is read without storage access or computing."""
     return isinstance(view.timestamps, TimestampsInMemory)
 
 
-def pick(view: TimestampView, positions: ArrayLike) -> TimestampView:
-    """View single samples: lazily where they are evenly spaced and computed anyway, in memory otherwise.
-
-    Evenly spaced samples of stored timestamps are read too: whoever leaves out samples without a time, by a
-    boolean array, has the rest in memory and needs no block that holds a NaN again.
-
-    Raises
-    ------
-    BoundsError
-        For a position outside of the view.
-    """
+def take(view: TimestampView, positions: ArrayLike) -> TimestampView:
+    """Return a view of samples at positions: lazy if computed and evenly spaced, otherwise in memory."""
     samples = view.samples_at(positions)
+    # Evenly spaced stored timestamps are read too: after samples without a time were dropped with a boolean
+    # array, no block that holds a NaN is searched again.
     if view.timestamps.computed:
         evenly = _evenly_spaced(samples)
         if evenly is not None:
@@ -527,25 +488,22 @@ def pick(view: TimestampView, positions: ArrayLike) -> TimestampView:
     return in_memory(view.timestamps.at(samples))
 
 
-def cut(view: TimestampView, selected: slice) -> TimestampView:
-    """View a slice of a view; where times in memory are in no order, part of them may be in one."""
+def take_slice(view: TimestampView, selected: slice) -> TimestampView:
+    """Return a slice of a view; a part of unordered times in memory may be ordered."""
     part = view[selected]
     return part if view.timestamps.ascending else in_memory(part.values())
 
 
-def bring(view: TimestampView, name: Hashable) -> Floats:
-    """Read every timestamp of a view that was not made for that.
-
-    Raises
-    ------
-    SelectionError
-        For more than `IN_MEMORY_LIMIT` timestamps that are not in memory yet.
-    """
+def load(view: TimestampView, name: Hashable) -> Floats:
+    """Read every timestamp of a view, unless they are too many to do so implicitly."""
     if len(view) > IN_MEMORY_LIMIT and not is_in_memory(view):
         raise SelectionError(
-            f"This needs all {len(view)} timestamps of '{name}' in memory as a pandas index, more than "
-            f"{IN_MEMORY_LIMIT}: select a slice of time first, or bring them into memory on purpose with "
-            f"ds.drop_indexes({name!r}).set_xindex({name!r})."
+            f"This operation needs all {len(view)} timestamps of '{name}' in memory, more than "
+            f"{IN_MEMORY_LIMIT}.",
+            found=len(view),
+            expected=IN_MEMORY_LIMIT,
+            next_step="Select a slice of time first, or load them explicitly with "
+            f"ds.drop_indexes({name!r}).set_xindex({name!r}).",
         )
     return view.values()
 

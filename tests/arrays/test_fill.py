@@ -72,5 +72,7 @@ def test_other_forms_are_understood(document, dtype, expected):
     ],
 )
 def test_what_is_no_value_of_the_type_is_a_metadata_error(document, dtype):
-    with pytest.raises(MetadataError, match="data"):
+    with pytest.raises(MetadataError, match="data") as caught:
         fill_value(document, np.dtype(dtype), "data")
+    assert (caught.value.path, caught.value.found) == ("data", document)
+    assert caught.value.expected == np.dtype(dtype)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from intake_nwbzarr.arrays import shards
-from intake_nwbzarr.arrays.shards import GAP, RANGE, spans
+from intake_nwbzarr.arrays.shards import GAP, RANGE, byte_ranges
 from intake_nwbzarr.errors import ChunkError, MetadataError
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import stored_array
@@ -64,8 +63,9 @@ def test_shards_of_shards_are_refused(tmp_path):
         serializer=outer,
         compressors=None,
     )
-    with pytest.raises(MetadataError, match="'data' has shards in its shards"):
+    with pytest.raises(MetadataError, match="shards inside shards") as caught:
         stored_array(tmp_path).read()
+    assert caught.value.path == "data"
 
 
 def test_one_chunk_of_a_shard_takes_the_index_and_its_own_range(tmp_path):
@@ -123,8 +123,9 @@ def test_a_damaged_or_truncated_shard_is_an_error(tmp_path, key):
         content[:-50] + bytes([content[-50] ^ 1]) + content[-49:],
     ):
         shard.write_bytes(damaged)
-        with pytest.raises(ChunkError, match="data/c/0/0"):
+        with pytest.raises(ChunkError, match="data/c/0/0") as caught:
             stored.read(key)
+        assert (caught.value.location, caught.value.path) == (f"file://{tmp_path}", "data/c/0/0")
 
 
 def test_an_index_that_leads_out_of_the_shard_is_an_error(tmp_path):
@@ -134,14 +135,19 @@ def test_an_index_that_leads_out_of_the_shard_is_an_error(tmp_path):
     index = np.frombuffer(content[-3200:], "<u8").copy()
     index[0] = 2**62
     shard.write_bytes(content[:-3200] + index.tobytes())
-    with pytest.raises(ChunkError, match="its index names"):
+    with pytest.raises(ChunkError) as caught:
         stored.read()
+    assert caught.value.path == "data/c/0/0"
+    assert caught.value.found[0] == 2**62
     np.testing.assert_array_equal(stored.read(1), VALUES[1])
 
 
 def test_ranges_are_joined_over_small_gaps_up_to_a_size():
     near = {0: (0, 10), 1: (10 + GAP, 20 + GAP), 2: (21 + 2 * GAP, 22 + 2 * GAP)}
-    assert [(span.start, span.stop) for span in spans(near)] == [(0, 20 + GAP), (21 + 2 * GAP, 22 + 2 * GAP)]
+    assert [(part.start, part.stop) for part in byte_ranges(near)] == [
+        (0, 20 + GAP),
+        (21 + 2 * GAP, 22 + 2 * GAP),
+    ]
     long = {index: (index * RANGE // 2, (index + 1) * RANGE // 2) for index in range(4)}
-    assert [sorted(span.chunks) for span in spans(long)] == [[0, 1], [2, 3]]
-    assert shards.spans({}) == []
+    assert [sorted(part.chunks) for part in byte_ranges(long)] == [[0, 1], [2, 3]]
+    assert byte_ranges({}) == []

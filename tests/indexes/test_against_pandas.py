@@ -154,8 +154,9 @@ def test_a_label_that_is_not_a_time_is_refused(pair: Twins, label: Any) -> None:
 
 @EITHER
 def test_a_label_that_is_not_there_says_how_to_find_the_nearest(pair: Twins) -> None:
-    with pytest.raises(SelectionError, match=r"exactly 0\.123 s; add method='nearest'"):
+    with pytest.raises(SelectionError, match=r"exactly 0\.123 s") as caught:
         pair.lazy.sel(time=0.123)
+    assert caught.value.next_step == "Add method='nearest', or select a slice."
     with pytest.raises(KeyError, match=r"for 99\.0 s within 0\.5 s"):
         pair.lazy.sel(time=[99.0], method="nearest", tolerance=0.5)
 
@@ -171,8 +172,9 @@ def test_a_wrong_method_or_tolerance_is_refused(pair: Twins, options: dict[str, 
 
 @EITHER
 def test_a_slice_takes_no_method(pair: Twins) -> None:
-    with pytest.raises(SelectionError, match="neither method nor tolerance"):
+    with pytest.raises(SelectionError, match="neither method nor tolerance") as caught:
         pair.lazy.sel(time=slice(0, 1), method="nearest")
+    assert caught.value.found == ("nearest", None)
 
 
 @EITHER

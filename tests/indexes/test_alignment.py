@@ -163,7 +163,7 @@ def test_few_times_align_with_a_recording_that_may_not_be_in_memory() -> None:
     assert (whole + picked).time.values.tolist() == [3 / 30_000, 7 / 30_000, 1.0]
     assert (picked + whole).time.values.tolist() == [7 / 30_000, 1.0, 3 / 30_000]
     assert (whole.data + other["count"]).values.tolist() == [1, 2]
-    with pytest.raises(SelectionError, match="select a slice of time first"):
+    with pytest.raises(SelectionError, match="Select a slice of time first"):
         xr.align(whole, picked, join="left")
     joined = whole.xindexes["time"].join(picked.xindexes["time"], how="outer")
     assert joined.equals(whole.xindexes["time"])

@@ -166,8 +166,9 @@ def test_single_precision_timestamps_are_widened_exactly(times: list[float]) -> 
 
 def test_a_single_precision_timestamp_is_not_equal_to_the_decimal_it_was_rounded_from() -> None:
     pair = irregular_twins(np.array([0.1, 0.2, 0.7], dtype=np.float32))
-    with pytest.raises(SelectionError, match="method='nearest'"):
+    with pytest.raises(SelectionError) as caught:
         pair.lazy.sel(time=0.1)
+    assert caught.value.next_step == "Add method='nearest', or select a slice."
     assert pair.lazy.sel(time=0.1, method="nearest")["count"].item() == 0
 
 
@@ -182,10 +183,9 @@ def test_unsorted_timestamps_within_a_block_are_named(long_array: RecordingArray
     times = long_array.values.copy()
     times[[1_000_000, 1_000_001]] = times[[1_000_001, 1_000_000]]
     dataset = dataset_of(RecordingArray(times, (10_000,)))
-    with pytest.raises(
-        SelectionError, match=r"'times' in file:///a.nwb.zarr do not ascend.*position 1000000 "
-    ):
+    with pytest.raises(SelectionError, match=r"'times' in file:///a.nwb.zarr do not ascend") as caught:
         dataset.sel(time=slice(times[999_000], times[1_002_000]))
+    assert caught.value.found == (1_000_000, 1_000_001)
     assert (
         dataset.isel(time=slice(1_000_000, 1_000_002)).time.values.tolist()
         == times[1_000_000:1_000_002].tolist()
@@ -195,8 +195,12 @@ def test_unsorted_timestamps_within_a_block_are_named(long_array: RecordingArray
 def test_unsorted_timestamps_between_blocks_are_named() -> None:
     times = np.concatenate([np.arange(50.0, 100.0), np.arange(0.0, 50.0)])
     dataset = with_index(irregular(times, chunk=10)[0], 100)
-    with pytest.raises(SelectionError, match=r"position 9 holds 59\.0 s and position 90 holds 40\.0 s.*isel"):
+    with pytest.raises(
+        SelectionError, match=r"position 9 holds 59\.0 s and position 90 holds 40\.0 s"
+    ) as caught:
         dataset.sel(time=slice(3, 5))
+    assert caught.value.found == (9, 90)
+    assert "isel" in caught.value.next_step
     assert dataset.sortby("time").sel(time=slice(3, 5)).time.values.tolist() == [3, 4, 5]
 
 
@@ -204,8 +208,10 @@ def test_nan_timestamps_are_named_and_can_be_left_out() -> None:
     times = np.arange(30.0)
     times[17] = np.nan
     dataset = with_index(irregular(times, chunk=10)[0], 30)
-    with pytest.raises(SelectionError, match=r"position 17 holds NaN.*isel"):
+    with pytest.raises(SelectionError, match="position 17 holds NaN") as caught:
         dataset.sel(time=15.0)
+    assert caught.value.found == 17
+    assert "ds.isel(time=ds.time.notnull().values)" in caught.value.next_step
     kept = dataset.isel(time=dataset.time.notnull().values)
     assert kept.isel(time=slice(20)).sel(time=16.2, method="nearest").time.item() == 16
     assert kept.sel(time=slice(16, 18)).time.values.tolist() == [16, 18]
@@ -225,8 +231,10 @@ def test_repeated_times_are_selected_together_by_a_scalar_and_a_slice_and_refuse
     assert assert_same(pair, lambda ds: ds.isel(time=slice(None, None, -1)).sel(time=3)).sizes["time"] == 2
     assert pair.lazy.sel(time=[0, 2, 4])["count"].values.tolist() == [0, 5, 8]
     for options in ({}, {"method": "nearest"}, {"method": "pad"}, {"method": "bfill"}):
-        with pytest.raises(SelectionError, match=r"4 samples share the time 1\.0 s.*positions 1 to 4"):
+        with pytest.raises(SelectionError, match=r"4 samples share the time 1\.0 s") as caught:
             pair.lazy.sel(time=[1.0], **options)
+        assert caught.value.found == 1.0
+        assert "positions 1 to 4" in caught.value.next_step
     with pytest.raises(SelectionError, match="share the time"):
         pair.lazy.sel(time=1.4, method="pad")
 
@@ -263,5 +271,6 @@ def test_a_coordinate_in_memory_can_be_given_this_index() -> None:
 
 @pytest.mark.parametrize("times", [np.zeros((2, 2)), np.array(["a", "b"]), np.array(0.0), np.array([True])])
 def test_what_is_not_a_row_of_numbers_is_refused(times: np.ndarray) -> None:
-    with pytest.raises(MetadataError, match="along one dimension"):
+    with pytest.raises(MetadataError) as caught:
         IrregularTimeIndex.from_array(times)
+    assert caught.value.found == (times.dtype, times.shape)
