@@ -1,11 +1,11 @@
-"""The private parts of xarray that this package stands on, in one place.
+"""The private parts of xarray that this package uses, in one place.
 
 xarray documents most of these names for authors of backends and of indexes, but keeps them in modules that it
 calls internal: `explicit_indexing_adapter`, `IndexingSupport` and `LazilyIndexedArray` in "How to add a new
-backend", `IndexSelResult` in "How to create a custom index"; `MemoryCachedArray` is what ``cache=True`` wraps
-arrays in. The other wrappers are what lazy data are found in, to be told apart without reading them. Nothing
-else of this package imports from `xarray.core`. `tests/test_xarray_internals.py` checks the behaviour that is
-relied on, and fails when a release of xarray changes it.
+backend", `IndexSelResult` in "How to create a custom index". `MemoryCachedArray` is what ``cache=True`` wraps
+arrays in; the other wrappers are recognized so that lazy data can be described without reading them. Nothing
+else in this package imports from `xarray.core`. `tests/test_xarray_internals.py` checks the behaviour that is
+used, and fails when a release of xarray changes it.
 """
 
 from __future__ import annotations
@@ -51,25 +51,23 @@ __all__ = [
 
 
 def lazy_data(variable: xr.Variable) -> Any:
-    """What a variable holds, with xarray's wrappers: ``variable.data`` would read it."""
+    """Return a variable's data with xarray's lazy wrappers; ``variable.data`` would read them."""
     return variable._data
 
 
 def transform_of(adapter: CoordinateTransformIndexingAdapter) -> tuple[Any, ...]:
-    """What a computed coordinate is computed by: its transform, the coordinate's name, and its dimensions."""
+    """Return the transform, coordinate name and dimensions of a computed coordinate."""
     return adapter._transform, adapter._coord_name, adapter._dims
 
 
 def is_lazy(variable: xr.Variable) -> bool:
-    """Whether a variable's values are still to be read, and are not dask's.
-
-    xarray has no public name for that: `Variable.data` reads.
-    """
+    """Whether a variable's values are still to be read, and are not a dask array."""
+    # xarray has no public name for this: `Variable.data` reads.
     return variable.chunks is None and not variable._in_memory
 
 
 def outer_indexed(key: ExplicitIndexer, shape: tuple[int, ...], read: Callable[[Any], Any]) -> Any:
-    """Index, by whatever key xarray gives, an array that is read by outer keys."""
+    """Index an array that is read by outer keys, with any key of xarray."""
     return explicit_indexing_adapter(_forwards(key, shape), shape, IndexingSupport.OUTER, read)
 
 
@@ -81,7 +79,7 @@ async def outer_indexed_async(
 
 
 def _forwards(key: ExplicitIndexer, shape: tuple[int, ...]) -> ExplicitIndexer:
-    """A key whose empty slices run forwards: xarray 2026.9 raises IndexError for those that run backwards."""
+    """Return a key whose empty slices have a positive step: xarray 2026.9 raises IndexError for others."""
     if isinstance(key, VectorizedIndexer):
         return key
     empty = [

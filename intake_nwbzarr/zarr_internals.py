@@ -1,4 +1,4 @@
-"""The private parts of zarr that this package stands on, in one place.
+"""The private parts of zarr that this package uses, in one place.
 
 Codecs and chunk key encodings can be registered publicly in zarr 3.4, but the class of an argument of codecs
 and the base class of encodings are private.

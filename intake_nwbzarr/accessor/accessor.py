@@ -1,4 +1,4 @@
-"""The accessors `ds.nwb` and `array.nwb`: contents, rows, other forms and pictures of a session."""
+"""The accessors `ds.nwb` and `array.nwb`: tables, conversions, plots and the raw session of a Dataset."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from intake_nwbzarr.accessor.along_time import AlongTime
 from intake_nwbzarr.accessor.sessions import location_of, object_of, object_path, with_origin
+from intake_nwbzarr.accessor.time_methods import TimeMethods
 from intake_nwbzarr.errors import AccessorError
 from intake_nwbzarr.location.location import Location
 
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
     from intake_nwbzarr.accessor.ragged import RaggedColumn
 
 
-class OfTables:
-    """Calls on tables, for `NWBAccessor`."""
+class TableMethods:
+    """Methods of `NWBAccessor` for tables."""
 
     _dataset: xr.Dataset
 
     def ragged(self, name: str) -> RaggedColumn:
-        """The rows of a ragged column, each read when it is asked for.
+        """Return a ragged column, whose rows are read on demand.
 
         Parameters
         ----------
         name
-            Of the variable that holds the values, or of the column in the file where that is one variable.
+            The name of the variable that holds the values, or of the column in the file if that is one
+            variable.
 
         Returns
         -------
         RaggedColumn
-            ``len(column)`` rows, in the order that the Dataset has them. ``column[i]`` is a numpy array of
-            row `i`'s values, or, where the column is doubly ragged, a RaggedColumn of its rows.
+            ``len(column)`` rows, in the order of the Dataset. ``column[i]`` is a NumPy array of the values of
+            row `i` or, in a doubly ragged column, a RaggedColumn of its rows.
 
         Raises
         ------
         NodeNotFoundError
-            When there is no such column, or its ``_start`` and ``_count`` were left out.
+            When there is no such column, or its ``_start`` and ``_count`` are not in the Dataset.
         OptionError
-            When the name is no text.
+            When the name is not a string.
         SelectionError
             When the values were selected along their own dimension, or the rows of a compact Dataset were
-            selected: in both cases rows cannot be told apart any more.
+            selected: in both cases the values of a row are no longer known.
 
         Examples
         --------
@@ -61,26 +62,26 @@ class OfTables:
         return ragged(self._dataset, name)
 
     def spike_times(self, unit: int) -> NDArray[np.float64]:
-        """The spike times of a unit, of which nothing but the chunks they lie in is read.
+        """Return the spike times of a unit, reading only the chunks that hold them.
 
         Parameters
         ----------
         unit
-            Its id, which is the label along the units' dimension, not the position.
+            The id of the unit, which is its label along the units' dimension, not its position.
 
         Returns
         -------
         numpy.ndarray
-            In seconds, (spike,), also where times are decoded.
+            In seconds, (spike,), also if times are decoded.
 
         Raises
         ------
         OptionError
-            When `unit` is no id.
+            When `unit` is not an id.
         NodeNotFoundError
             When there is no such unit, or there are no spike times.
         SelectionError
-            When several units have that id; and as `ragged`.
+            When several units have that id, and as for `ragged`.
 
         Examples
         --------
@@ -93,13 +94,13 @@ class OfTables:
         return spike_times(self._dataset, unit)
 
     def compact(self) -> xr.Dataset:
-        """The same rows with no other values than theirs: CF's contiguous ragged arrays.
+        """Return the same rows with only their own values, as CF's contiguous ragged arrays.
 
-        Of a Dataset whose rows were selected, this leaves the selected rows' values, one row after the other
-        in their order, and of ``<column>_start`` and ``<column>_count`` the latter, whose attribute
-        ``sample_dimension`` names the values' dimension (CF conventions 9.3.3). Doubly ragged columns become
-        two such levels. Do so last: selecting rows afterwards loses what belongs to which, and `ragged` then
-        says so.
+        After rows were selected, this keeps the values of the selected rows, one row after the other in their
+        order, and of ``<column>_start`` and ``<column>_count`` only the latter, whose attribute
+        ``sample_dimension`` names the dimension of the values (CF conventions 9.3.3). Doubly ragged columns
+        become two such levels. Call it last: after a later selection of rows, the values of a row are no
+        longer known, and `ragged` raises.
 
         Returns
         -------
@@ -110,7 +111,7 @@ class OfTables:
         Raises
         ------
         NodeNotFoundError, SelectionError
-            As `ragged`.
+            As for `ragged`.
 
         Examples
         --------
@@ -124,33 +125,34 @@ class OfTables:
         return compact(self._dataset)
 
     def intervals(self, name: str | None = None) -> pd.DataFrame:
-        """Give the intervals of an IntervalSeries, or of a table with ``start_time`` and ``stop_time``.
+        """Return the intervals of an IntervalSeries, or of a table with ``start_time`` and ``stop_time``.
 
-        In an IntervalSeries, a positive value starts an interval and the negative one ends it; different
-        absolute values are different kinds of intervals, which may overlap (NWB schema, IntervalSeries).
+        In an IntervalSeries, a positive value starts an interval and its negative ends it; different absolute
+        values are different kinds of intervals, which may overlap (NWB schema, IntervalSeries).
 
         Parameters
         ----------
         name
-            What the Dataset calls the series or table, or its path in the file. None for the only one here.
+            The series or table, by its name in the Dataset or its path in the file; may be omitted if there
+            is only one.
 
         Returns
         -------
         pandas.DataFrame
-            ``start_time`` and ``stop_time`` first, in seconds, or as the datetimes that this Dataset has. Of
+            ``start_time`` and ``stop_time`` first, in seconds, or as datetimes if the Dataset has those. For
             an IntervalSeries, ``code`` follows, the kind of each interval, and rows are in the order in which
-            intervals are first seen; a start that another of its kind follows, or nothing, has the stop time
-            NaN, and an end without a start has the start time NaN. Of a table, its other columns follow,
-            those that are not ragged, and rows are labelled by ``id``.
+            intervals first appear; an interval that does not end before the next of its kind starts has the
+            stop time NaN, and an end without a start has the start time NaN. For a table, its other columns
+            follow, except ragged ones, and rows are labelled by ``id``.
 
         Raises
         ------
         NodeNotFoundError
-            When there is none of that name, or none at all; the closest are named.
+            When there is none of that name, or none at all.
         OptionError
-            When `name` is None and there are several.
+            When `name` is omitted and there are several.
         SelectionError
-            When an IntervalSeries has changes without a time, or values that are no codes.
+            When an IntervalSeries has changes without a time, or values that are not codes.
 
         Warns
         -----
@@ -167,33 +169,33 @@ class OfTables:
         return frame_of(self._dataset, intervals(self._dataset, name))
 
     def to_dataframe(self, name: str | None = None) -> pd.DataFrame:
-        """Give a table, a series or events as a pandas DataFrame, from the rows that this Dataset has.
+        """Return a table, a series or events as a pandas DataFrame, with the rows of this Dataset.
 
         Parameters
         ----------
         name
-            What the Dataset calls the table, series or events, or their path in the file. None for the only
-            one here.
+            The table, series or events, by their name in the Dataset or their path in the file; may be
+            omitted if there is only one.
 
         Returns
         -------
         pandas.DataFrame
-            Of a table, nearly what pynwb's `DynamicTable.to_dataframe` gives: one row for each, labelled by
-            ``id``; in a ragged column an array for each row, in a doubly ragged one a list of them, and so
-            in columns of several dimensions. Where pynwb has objects there are values: of a region the ids
-            of its rows, of a reference a path and ``<column>_name``, of a reference to samples
-            ``<column>_sample_start``, ``<column>_sample_count`` and ``<column>_path``, of a compound
-            ``<column>_<field>``; the categories of an aligned table come as ``<category>_<column>``.
+            For a table, nearly the result of pynwb's `DynamicTable.to_dataframe`: one line per row, labelled
+            by ``id``. A ragged column has an array in each row, a doubly ragged one a list of arrays, and
+            columns of several dimensions likewise. Where pynwb has objects there are values: for a region the
+            ids of its rows, for a reference a path and ``<column>_name``, for a reference to samples
+            ``<column>_sample_start``, ``<column>_sample_count`` and ``<column>_path``, for a compound
+            ``<column>_<field>``. The categories of an aligned table are ``<category>_<column>``.
 
-            Of a series, a row for each sample, labelled by time, and a column for each channel. Of events
-            without a table (times, and values beside them), a row for each, with a column ``timestamp``.
+            For a series, one line per sample, labelled by time, with a column for each channel. For events
+            without a table (times, and values beside them), one line per event, with a column ``timestamp``.
 
         Raises
         ------
         NodeNotFoundError
-            When there is none of that name, or none at all; the closest are named.
+            When there is none of that name, or none at all.
         OptionError
-            When `name` is None and there are several.
+            When `name` is omitted and there are several.
         SelectionError
             When a series has more than two dimensions, one row of a table was selected as a scalar, or the
             values of a ragged column were selected along their own dimension.
@@ -201,7 +203,7 @@ class OfTables:
         Warns
         -----
         MappingWarning
-            When a column does not lie along the rows: it is left out.
+            When a column without the dimension of the rows is omitted.
 
         Examples
         --------
@@ -219,24 +221,23 @@ if TYPE_CHECKING:
     from intake_nwbzarr.accessor.plot.plots import Plots
 
 
-class OtherForms:
-    """Calls that give another form, for `NWBAccessor`."""
+class ConversionMethods:
+    """Methods of `NWBAccessor` that describe, convert or plot the Dataset."""
 
     _dataset: xr.Dataset
 
     def describe(self) -> pd.DataFrame:
-        """List the neurodata objects of this Dataset, reading nothing.
+        """List the neurodata objects of this Dataset without reading data.
 
         Returns
         -------
         pandas.DataFrame
-            One row for each object, labelled by its ``path`` in the file. ``type``; ``name``, as this
-            Dataset has it; ``variables``, a tuple of names; ``dims``, ``shape``, ``dtype`` and ``units`` of
-            a series' data, of a table the ``dims`` and ``shape`` of its rows, of what has several arrays and
-            none that is its data those of all of them; ``rate`` in Hz;
-            ``timestamps``, how many there are; ``start`` and ``duration``, from the first sample to the
-            last, in seconds (``start`` is a datetime where times are decoded), missing where only reading
-            would tell; ``description``.
+            One row per object, labelled by its ``path`` in the file: ``type``; ``name`` in this Dataset;
+            ``variables``, a tuple of names; ``dims``, ``shape``, ``dtype`` and ``units`` of a series' data
+            (for a table the ``dims`` and ``shape`` of its rows; for an object with several arrays and no main
+            one, those of all arrays); ``rate`` in Hz; ``timestamps``, their number; ``start`` and
+            ``duration`` from the first sample to the last, in seconds (``start`` is a datetime if times are
+            decoded), missing if they would have to be read; ``description``.
 
         Examples
         --------
@@ -247,57 +248,57 @@ class OtherForms:
         return describe(self._dataset)
 
     def sweeps(self) -> xr.DataTree:
-        """Patch-clamp sweeps of the whole session as ``(recording, time)``.
+        """Return the patch-clamp sweeps of the whole session as ``(recording, time)``.
 
-        Recordings are taken from ``general/intracellular_ephys/intracellular_recordings``; in older files
-        from the SweepTable, or else from the ``sweep_number`` of the patch-clamp series in ``acquisition``
-        and ``stimulus/presentation``, of which those of one electrode belong together.
+        Recordings are those of ``general/intracellular_ephys/intracellular_recordings``; in older files,
+        those of the SweepTable, or else of the ``sweep_number`` of the patch-clamp series in ``acquisition``
+        and ``stimulus/presentation``, where series of one sweep number and electrode form a recording.
 
-        The tables and the sweeps' starting times are read; samples and amplifier settings are lazy. A
-        selection of recordings reads the chunks of those only, in one gather.
+        The tables and the starting times of the sweeps are read; samples and amplifier settings are lazy.
+        Reading a selection of recordings fetches only their chunks, concurrently.
 
         Returns
         -------
         xarray.DataTree
-            One child for each rate and length, ``rate_10000_length_7168``, also where there is only one: the
+            One child for each rate and length, ``rate_10000_length_7168``, also if there is only one. The
             units are added to the names where recordings of one rate and length differ in them, and
-            ``irregular_length_<n>`` has stored ``timestamps``, ``(recording, time)``, in place of a rate.
-            Each child has:
+            ``irregular_length_<n>`` has stored ``timestamps``, ``(recording, time)``, instead of a rate. Each
+            child has:
 
             ``response``, ``stimulus``
                 ``(recording, time)``, float64, ``data * conversion + offset`` in ``units``; only the samples
                 that the tables refer to. NaN where nothing was recorded, and beyond the end of the shorter of
                 the two. A stimulus of another rate is on ``stimulus_time``.
             ``time``
-                Seconds from the first sample of each sweep; ``starting_time`` is when that was, in the
-                session. Response and stimulus are paired sample by sample, as the tables pair them; where
-                they did not start together, ``stimulus_starting_time`` tells when the stimulus did.
+                Seconds from the first sample of each sweep, whose time in the session is ``starting_time``.
+                Response and stimulus are paired sample by sample, as in the tables; where they did not start
+                together, ``stimulus_starting_time`` is the start of the stimulus.
             ``recording``
-                The ids of the table; of older files, numbers by ``sweep_number`` and ``electrode``.
+                The ids of the table; in older files, numbers by ``sweep_number`` and ``electrode``.
             coordinates of ``recording``
-                The plain columns of the table and of its categories (``electrodes_<column>``); the ids of the
-                ``simultaneous_recording``, ``sequential_recording``, ``repetition`` and
-                ``experimental_condition`` it belongs to, and the plain columns of those tables
-                (``stimulus_type``), which are prefixed with the table where two have one name, and missing
+                The columns of one value per row of the table and of its categories (``electrodes_<column>``);
+                the ids of the ``simultaneous_recording``, ``sequential_recording``, ``repetition`` and
+                ``experimental_condition`` it belongs to, and the columns of one value per row of those tables
+                (``stimulus_type``), prefixed with the table's name where two have the same name, and missing
                 where a recording belongs to none; ``response_path``, ``response_neurodata_type``,
-                ``response_sample_start``, ``response_sample_count``, and the same of the stimulus.
+                ``response_sample_start``, ``response_sample_count``, and the same for the stimulus.
             ``response_<setting>``, ``stimulus_<setting>``
-                ``(recording,)``: ``gain``, ``bias_current``, and what else is stored with the series.
+                ``(recording,)``: ``gain``, ``bias_current``, and whatever else is stored with the series.
 
         Raises
         ------
         NodeNotFoundError
             When the session has no recordings in any of these forms.
         AccessorError
-            When the Dataset's attributes were dropped.
+            When the attributes of the Dataset were dropped.
         ChunkError
-            When a table's rows do not fit what they divide.
+            When the rows of a table do not match the values that they divide.
 
         Warns
         -----
         MappingWarning
-            When a reference leads nowhere or beyond the end of its series, a recording has neither response
-            nor stimulus, belongs to several rows of a table, or a series has no sweep number.
+            When a reference cannot be resolved or exceeds its series, a recording has neither response nor
+            stimulus or belongs to several rows of a table, or a series has no sweep number.
 
         Examples
         --------
@@ -317,25 +318,25 @@ class OtherForms:
         )
 
     def to_pynapple(self, name: str | None = None) -> Any:
-        """Objects as pynapple's, for analysis there.
+        """Convert objects to pynapple.
 
         ==================  ======================================================================
-        series              ``Tsd``, ``TsdFrame`` (columns are the channels' ids, metadata what is joined to
-                            them) or ``TsdTensor``; values lazy, times in memory, where pynapple needs them
-        units               ``TsGroup`` by id, with the plain columns. ``obs_intervals`` are the time support,
-                            else from the first to the last of all spikes
-        intervals           ``IntervalSet``, sorted by start, with the plain columns and ``id``
-        events              ``Ts``, sorted: a table's ``timestamp``, or an object's times where it has no data
+        series              ``Tsd``, ``TsdFrame`` (columns are the ids of channels, metadata their
+                            coordinates) or ``TsdTensor``; values are lazy, times in memory because
+                            pynapple needs them
+        units               ``TsGroup`` by id, with the columns of one value per unit. ``obs_intervals``
+                            are the time support, otherwise from the first to the last of all spikes
+        intervals           ``IntervalSet``, sorted by start, with the columns of one value and ``id``
+        events              ``Ts``, sorted: a table's ``timestamp``, or an object's times if it has no data
         ==================  ======================================================================
 
-        Values are in SI units, as this Dataset has them, where pynapple's own NWB reader gives the numbers
-        that are stored. Times are in seconds, also where this Dataset has them decoded, to the nanosecond
-        then, and so are columns of times. Samples that all have one time have a time support of a
-        microsecond.
+        Values are in SI units, as in this Dataset, whereas pynapple's own NWB reader returns the stored
+        numbers. Times are in seconds, also if they are decoded in this Dataset (to the nanosecond then), and
+        so are columns of times. Samples that all have one time have a time support of a microsecond.
 
-        Ragged columns, and columns that are not of one value a row, stay in the Dataset. Names of columns
-        that pynapple cannot take have ``_`` for what is no letter or digit; those that it uses itself end in
-        one. pynapple reads the first sample of a series to see that it is indexable.
+        Ragged columns, and other columns without one value per row, are omitted. In the names of columns,
+        ``_`` replaces what is not a letter or digit, and is appended to names that pynapple uses itself.
+        pynapple reads the first sample of a series to check that it can be indexed.
 
         Parameters
         ----------
@@ -346,14 +347,14 @@ class OtherForms:
         -------
         pynapple object or Mapping
             The object of that name, or the only one of a Dataset of one object. Without a name, a mapping
-            from names to all that pynapple has something for; each is made when it is asked for.
+            from names to all objects that can be converted; each is converted on demand.
 
         Raises
         ------
         MissingPackageError
             When pynapple is not installed.
         NodeNotFoundError
-            When there is no such object, or pynapple has nothing for it, such as text.
+            When there is no such object, or it cannot be converted, such as text.
         SelectionError
             When timestamps do not ascend, ids of units repeat, or values of a ragged column were selected
             along their own dimension.
@@ -363,9 +364,9 @@ class OtherForms:
         Warns
         -----
         MappingWarning
-            When intervals without start or stop, or of no duration, are left out; when overlapping ones are
-            joined (without columns) or touching ones shortened by a microsecond, as pynapple demands; when
-            spikes outside of their unit's ``obs_intervals``, or events without a time, are left out.
+            When intervals without start or stop, or without duration, are dropped; when overlapping ones are
+            joined (without columns) or touching ones shortened by a microsecond, as pynapple requires; when
+            spikes outside of their unit's ``obs_intervals``, or events without a time, are dropped.
 
         Examples
         --------
@@ -378,7 +379,7 @@ class OtherForms:
 
     @property
     def plot(self) -> Plots:
-        """First looks: ``plot.raster()``, ``plot.traces()`` and ``plot.image()``; see `Plots`.
+        """Quick-look plots: ``plot.raster()``, ``plot.traces()`` and ``plot.image()``; see `Plots`.
 
         Each draws with matplotlib, reads only what it draws, and returns the axes.
 
@@ -397,18 +398,18 @@ if TYPE_CHECKING:
 
 @xr.register_datatree_accessor("nwb")  # type: ignore[no-untyped-call, untyped-decorator]
 def of_node(node: xr.DataTree) -> NWBAccessor:
-    """What `tree["units"].nwb` gives: the accessor of the node's own Dataset."""
+    """Return the accessor of a tree's node, for the node's own Dataset."""
     return NWBAccessor(node.to_dataset(inherit=False))
 
 
 @xr.register_dataset_accessor("nwb")  # type: ignore[no-untyped-call]
-class NWBAccessor(AlongTime, OfTables, OtherForms):
-    """What `ds.nwb` gives, for any Dataset opened with ``engine="nwbzarr"``.
+class NWBAccessor(TimeMethods, TableMethods, ConversionMethods):
+    """The accessor `ds.nwb` of any Dataset opened with ``engine="nwbzarr"``.
 
     Parameters
     ----------
     dataset
-        With the attributes that opening gave it.
+        A Dataset with the attributes that it was opened with.
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -417,29 +418,29 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
 
     @property
     def location(self) -> Location:
-        """Where the session is stored.
+        """The location of the session.
 
         Raises
         ------
         AccessorError
-            When the Dataset's attributes were dropped, or it has parts of several sessions.
+            When the attributes of the Dataset were dropped, or it has parts of several sessions.
         """
         return location_of(self._dataset)
 
     @property
     def nwbfile(self) -> pynwb.NWBFile:
-        """The raw object, opened from the Dataset's location when first asked for, and kept with the Dataset.
+        """The session as a pynwb object, opened on first use and kept with the Dataset.
 
         Raises
         ------
         AccessorError
-            When the Dataset's attributes were dropped.
+            When the attributes of the Dataset were dropped.
         NWBZarrError
-            As `intake_nwbzarr.open_nwb`.
+            As for `intake_nwbzarr.open_nwb`.
         """
         location = self.location
         if self._nwbfile is None or self._nwbfile.read_io.closed:
-            # pynwb takes most of a second to import, which only the raw object needs.
+            # Importing pynwb takes most of a second.
             from intake_nwbzarr.raw import open_nwb
 
             self._nwbfile = open_nwb(location)
@@ -447,12 +448,12 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
 
     @property
     def object(self) -> Any:
-        """The pynwb object that this Dataset shows: of ``group="units"``, what ``nwbfile.units`` is.
+        """The pynwb object that this Dataset shows: with ``group="units"``, ``nwbfile.units``.
 
         Raises
         ------
         AccessorError
-            When the Dataset shows several objects or a whole session; or as `nwbfile`.
+            When the Dataset shows several objects or a whole session, and as for `nwbfile`.
         NodeNotFoundError
             When pynwb has no object there, as for the file's own groups.
         """
@@ -460,7 +461,7 @@ class NWBAccessor(AlongTime, OfTables, OtherForms):
         return object_of(self.nwbfile, self.location, path)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # xarray pickles accessors with their Dataset; an open file stays where it is open.
+        # xarray pickles accessors with their Dataset; an open file is not sent along.
         return NWBAccessor, (self._dataset,)
 
     def __repr__(self) -> str:
@@ -489,17 +490,17 @@ _UNNAMED = "data"
 
 @xr.register_dataarray_accessor("nwb")  # type: ignore[no-untyped-call]
 class NWBArrayAccessor:
-    """What ``ds["ElectricalSeries"].nwb`` gives, for a variable of a session's Dataset.
+    """The accessor of a variable of a session's Dataset, such as ``ds["ElectricalSeries"].nwb``.
 
-    Its calls are those of `NWBAccessor`, on the Dataset of this one variable and its coordinates; what gives
-    a Dataset there gives a DataArray here. A DataArray has none of its Dataset's attributes: which session it
-    is from is known while its encoding, or that of its coordinates, is kept. Ragged columns need their bounds
-    beside them: use the Dataset's calls.
+    Its methods are those of `NWBAccessor`, applied to the Dataset of this one variable and its coordinates;
+    those that return a Dataset there return a DataArray here. A DataArray has none of its Dataset's
+    attributes: its session is known as long as its encoding, or that of its coordinates, is kept. Ragged
+    columns need the variables of their bounds: use the methods of the Dataset.
 
     Parameters
     ----------
     array
-        A series, an image, a column.
+        A series, an image or a column.
     """
 
     def __init__(self, array: xr.DataArray) -> None:
@@ -507,32 +508,32 @@ class NWBArrayAccessor:
 
     @property
     def location(self) -> Location:
-        """Where the session is stored; see `NWBAccessor.location`."""
+        """The location of the session; see `NWBAccessor.location`."""
         return self._raw.location
 
     @property
     def nwbfile(self) -> pynwb.NWBFile:
-        """The raw object of the session; see `NWBAccessor.nwbfile`."""
+        """The session as a pynwb object; see `NWBAccessor.nwbfile`."""
         return self._raw.nwbfile
 
     @property
     def object(self) -> Any:
-        """The pynwb object that the variable shows: of a series itself, of a table's column the column.
+        """The pynwb object that the variable shows: a series, or a column of a table.
 
         Raises
         ------
         AccessorError, NodeNotFoundError
-            As `NWBAccessor.object`.
+            As for `NWBAccessor.object`.
         """
         return self._raw.object
 
     @property
     def plot(self) -> Plots:
-        """First looks: ``plot.traces()`` of a series, ``plot.image()`` of an image."""
-        return self._of_dataset.plot
+        """Quick-look plots: ``plot.traces()`` of a series, ``plot.image()`` of an image."""
+        return self._dataset_accessor.plot
 
     def align(self, events: Events, window: tuple[float, float], **keywords: Any) -> xr.DataArray:
-        """Give this series around events, (event, ``lag``, ...); see `NWBAccessor.align`.
+        """Align this series to events, (event, ``lag``, ...); see `NWBAccessor.align`.
 
         Examples
         --------
@@ -541,29 +542,29 @@ class NWBArrayAccessor:
         >>> session["ElectricalSeriesAP"].nwb.align([1.51, 1.52], (0, 0.001)).shape
         (2, 30, 8)
         """
-        return self._taken(self._of_dataset.align(events, window, **keywords))
+        return self._own_variable(self._dataset_accessor.align(events, window, **keywords))
 
     def restrict(self, start: Time | Epochs, stop: Time | None = None) -> xr.DataArray:
-        """Keep what lies in ``[start, stop)``, or within epochs; see `NWBAccessor.restrict`."""
-        return self._taken(self._of_dataset.restrict(start, stop))
+        """Select the samples in ``[start, stop)``, or within epochs; see `NWBAccessor.restrict`."""
+        return self._own_variable(self._dataset_accessor.restrict(start, stop))
 
     def label(self, epochs: Epochs, column: str | None = None) -> xr.DataArray:
-        """Label each sample with the epoch it lies in; see `NWBAccessor.label`."""
-        return self._taken(self._of_dataset.label(epochs, column))
+        """Label each sample with the epoch that contains it; see `NWBAccessor.label`."""
+        return self._own_variable(self._dataset_accessor.label(epochs, column))
 
     def resample_like(
         self, other: xr.Dataset | xr.DataArray, method: ResampleMethod, *, tolerance: float | None = None
     ) -> xr.DataArray:
-        """Put this series on another one's time; see `NWBAccessor.resample_like`."""
-        return self._taken(self._of_dataset.resample_like(other, method, tolerance=tolerance))
+        """Resample this series at the times of another one; see `NWBAccessor.resample_like`."""
+        return self._own_variable(self._dataset_accessor.resample_like(other, method, tolerance=tolerance))
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Give a row for each sample, a column for each channel; see `NWBAccessor.to_dataframe`."""
-        return self._of_dataset.to_dataframe(self._shown)
+        """Return a DataFrame of samples by channels; see `NWBAccessor.to_dataframe`."""
+        return self._dataset_accessor.to_dataframe(self._shown)
 
     def to_pynapple(self) -> Any:
-        """Give a ``Tsd``, ``TsdFrame`` or ``TsdTensor``; see `NWBAccessor.to_pynapple`."""
-        return self._of_dataset.to_pynapple(self._shown)
+        """Return a ``Tsd``, ``TsdFrame`` or ``TsdTensor``; see `NWBAccessor.to_pynapple`."""
+        return self._dataset_accessor.to_pynapple(self._shown)
 
     @property
     def _name(self) -> str:
@@ -576,10 +577,10 @@ class NWBArrayAccessor:
 
     @cached_property
     def _raw(self) -> NWBAccessor:
-        return self._of_dataset  # which keeps the file open
+        return self._dataset_accessor  # cached, so that the file stays open
 
     @property
-    def _of_dataset(self) -> NWBAccessor:
+    def _dataset_accessor(self) -> NWBAccessor:
         from intake_nwbzarr.accessor.sessions import origin_of_array
 
         dataset = self._array.to_dataset(name=self._name)
@@ -590,16 +591,18 @@ class NWBArrayAccessor:
             dataset.attrs["nwb_path"] = self._array.attrs["nwb_path"]
         return NWBAccessor(dataset)
 
-    def _taken(self, dataset: xr.Dataset) -> xr.DataArray:
+    def _own_variable(self, dataset: xr.Dataset) -> xr.DataArray:
         if self._name not in dataset.variables:
             raise AccessorError(
-                f"{self._name!r} cannot be treated alone: call ds.nwb of its Dataset, which has what belongs "
-                "to it."
+                f"{self._name!r} needs other variables of its Dataset.",
+                path=self._array.attrs.get("nwb_path"),
+                found=self._name,
+                next_step="Call the method of ds.nwb, the accessor of the Dataset.",
             )
         return dataset[self._name].rename(self._array.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # xarray pickles accessors with their array; an open file stays where it is open.
+        # xarray pickles accessors with their array; an open file is not sent along.
         return NWBArrayAccessor, (self._array,)
 
     def __repr__(self) -> str:

@@ -234,7 +234,7 @@ def test_many_channels_are_thinned_out_and_said_to_be(tmp_path: Path) -> None:
         ({}, OptionError, "name one of"),
         ({"name": "nothing"}, NodeNotFoundError, "'nothing'"),
         ({"name": "sync", "start": 100.0}, SelectionError, "no samples between start=100.0"),
-        ({"name": "sync", "channels": [1]}, SelectionError, "no channels"),
+        ({"name": "sync", "channels": [1]}, SelectionError, "no dimension of channels"),
         ({"name": "sync", "spacing": 0}, OptionError, "spacing=0"),
         ({"name": "sync", "spacing": "a"}, OptionError, "spacing='a'"),
         ({"name": "sync", "start": "a"}, OptionError, "start='a' is not a time"),
@@ -320,8 +320,10 @@ def test_masks_of_one_roi_or_the_largest_of_all(ophys: xr.Dataset) -> None:
     ax = ophys.nwb.plot.image("ImageMasks", roi=3)
     np.testing.assert_array_equal(shown_image(ax), masks[3].T)
     assert ax.get_title() == "ImageMasks, ROI 3"
-    with pytest.raises(SelectionError, match=r"no ROI 17 .*0, 1, 2, 3, 4"):
+    with pytest.raises(SelectionError, match=r"no ROI 17 .*0, 1, 2, 3, 4") as caught:
         ophys.nwb.plot.image("ImageMasks", roi=17)
+    assert caught.value.found == 17
+    assert caught.value.path.endswith("/ImageMasks")
 
 
 def test_pixel_masks_are_drawn_pixel_by_pixel(ophys: xr.Dataset) -> None:
@@ -360,8 +362,9 @@ def test_a_volume_is_drawn_plane_by_plane(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         shown_image(dataset.nwb.plot.image(time=0.9, plane=-1)), data[1, :, :, -1].T
     )
-    with pytest.raises(SelectionError, match=r"no plane 5 .* has 5"):
+    with pytest.raises(SelectionError) as caught:
         dataset.nwb.plot.image(plane=5)
+    assert (caught.value.found, caught.value.expected) == (5, range(-5, 5))
 
 
 def test_an_image_that_is_not_there_is_named(ophys: xr.Dataset) -> None:
@@ -369,8 +372,10 @@ def test_an_image_that_is_not_there_is_named(ophys: xr.Dataset) -> None:
         ophys.nwb.plot.image("nothing")
     with pytest.raises(OptionError, match="name one of"):
         ophys.nwb.plot.image()
-    with pytest.raises(SelectionError, match="no table of masks"):
+    with pytest.raises(SelectionError) as caught:
         ophys.nwb.plot.image("TwoPhotonSeries", roi=1)
+    assert caught.value.path == "acquisition/TwoPhotonSeries"
+    assert (caught.value.found, caught.value.next_step) == (1, "Omit roi=.")
 
 
 def test_an_open_end_is_open(ecephys: xr.Dataset) -> None:
@@ -403,7 +408,7 @@ def test_channels_may_be_an_array_of_labels_or_one(ecephys: xr.Dataset) -> None:
     ("arguments", "told"),
     [
         ({"name": "ImageMasks", "roi": [0, 1]}, r"roi=\[0, 1\] means nothing here; it is the id of one ROI"),
-        ({"name": "ImageMasks", "plane": 0.5}, "plane=0.5 means nothing here"),
+        ({"name": "ImageMasks", "plane": 0.5}, "plane must be a position along z, not 0.5"),
         ({"name": "TwoPhotonSeries", "time": np.nan}, "time=nan is not a time"),
         ({"name": "TwoPhotonSeries", "time": "a"}, "time='a' is not a time"),
     ],

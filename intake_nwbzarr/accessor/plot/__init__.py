@@ -1,1 +1,1 @@
-"""`ds.nwb.plot`: first looks."""
+"""`ds.nwb.plot`: quick-look plots."""

@@ -1,4 +1,4 @@
-"""What all pictures share: where to draw, and how labels and units are written."""
+"""Axes, colors, labels and units shared by all quick-look plots."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 INK = "#22223b"
 ACCENT = "#d1495b"
 
-# Labels that go below each other without touching, in an inch of an axis.
+# Tick labels per inch of an axis that do not overlap.
 _TICKS_PER_INCH = 4
 
-# The schema writes units out.
+# The NWB schema spells units out.
 _SYMBOLS = {
     "volts": "V",
     "volt": "V",
@@ -35,26 +35,20 @@ _SYMBOLS = {
 
 
 def axes_or_new(ax: Axes | None) -> Axes:
-    """The axes given, or those of a new figure."""
+    """Return the axes passed, or those of a new figure."""
     from matplotlib.axes import Axes
 
     if isinstance(ax, Axes):
         return ax
     if ax is not None:
-        raise OptionError(f"ax must be Axes of matplotlib, not {describe_value(ax)}.")
+        raise OptionError(f"ax must be matplotlib Axes, not {describe_value(ax)}.", found=ax)
     from matplotlib import pyplot as plt
 
     return plt.subplots(layout="constrained")[1]
 
 
 def checked_color(color: object) -> Any:
-    """A color that matplotlib knows, None where none is given.
-
-    Raises
-    ------
-    OptionError
-        When it is anything else.
-    """
+    """Return a matplotlib color, or None for None."""
     from matplotlib.colors import to_rgba
 
     if color is None:
@@ -63,18 +57,18 @@ def checked_color(color: object) -> Any:
         return to_rgba(color)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise OptionError(
-            f"color must be a color that matplotlib knows, not {describe_value(color)}."
+            f"color must be a matplotlib color, not {describe_value(color)}.", found=color
         ) from None
 
 
 def with_units(name: str, variable: xr.Variable) -> str:
-    """A label with the variable's units, where it has any that say something."""
+    """Return a label with the variable's units, unless they are unknown or missing."""
     units = str(variable.attrs.get("units", ""))
     return name if units.lower() in {"", "n/a", "n.a.", "na", "unknown"} else f"{name} [{units}]"
 
 
-def amount(value: float, units: str) -> str:
-    """A number with its units, with a prefix where the unit takes one: ``200 µV``."""
+def quantity(value: float, units: str) -> str:
+    """Return a number with its units, with an SI prefix where possible: ``200 µV``."""
     symbol = _SYMBOLS.get(units)
     if symbol is None:
         return f"{value:g} {units}".rstrip()
@@ -84,7 +78,7 @@ def amount(value: float, units: str) -> str:
 
 
 def label_rows(ax: Axes, positions: Sequence[float], labels: Sequence[object]) -> None:
-    """Label rows of an axis, few enough to be read."""
+    """Label the rows of an axis, or as many as are readable."""
     figure = ax.get_figure(root=True)
     inches = ax.get_window_extent().height / (figure.dpi if figure is not None else 100)
     most = max(1, round(inches * _TICKS_PER_INCH))
@@ -95,6 +89,6 @@ def label_rows(ax: Axes, positions: Sequence[float], labels: Sequence[object]) -
 
 
 def without_frame(ax: Axes, *sides: str) -> None:
-    """Take away sides of the frame that carry no scale."""
+    """Hide the sides of the frame without a scale."""
     for side in ("top", "right", *sides):
         ax.spines[side].set_visible(False)

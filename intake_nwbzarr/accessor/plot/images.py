@@ -1,4 +1,4 @@
-"""Images: pictures, frames of movies, and masks of ROIs, with x to the right and y downwards."""
+"""Image plots: images, frames of movies, and masks of ROIs, with x to the right and y downwards."""
 
 from __future__ import annotations
 
@@ -27,83 +27,72 @@ from intake_nwbzarr.errors import OptionError, SelectionError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_COLOURS = "color"
+_COLORS = "color"
 
-# Values of masks read at once.
+# Mask values read at once.
 _AT_ONCE = 2**23
 
 
 def draw_image(
     dataset: xr.Dataset, name: str | None, time: Time | None, plane: int, roi: int | None, ax: Axes | None
 ) -> Axes:
-    """One picture; see `Plots.image`."""
-    pictures = list(_pictures(dataset))
-    shown = [picture.shown for picture in pictures]
+    """Draw one image; see `Plots.image`."""
+    images = list(_images(dataset))
+    shown = [image.shown for image in images]
     found = find_object(dataset, name, shown, "images, movies and masks")
-    picture = next(picture for picture in pictures if picture.shown is found)
+    image = next(image for image in images if image.shown is found)
     plane = _position(plane)
     if roi is not None:
         roi = one_label(roi, "roi", "the id of one ROI")
-    if roi is not None and picture.column is None:
+    if roi is not None and image.column is None:
         raise SelectionError(
-            f"{found.name!r} is no table of masks, so it has no ROI {roi!r}: leave out roi=."
+            f"{found.name!r} is not a table of masks, so it has no ROI {roi!r}.",
+            path=found.path,
+            found=roi,
+            next_step="Omit roi=.",
         )
     title = found.name
-    if picture.column is not None:
-        values, what = _masks(dataset, picture, plane, roi)
+    if image.column is not None:
+        values, what = _masks(dataset, image, plane, roi)
         title = f"{title}, {what}"
     else:
-        variable = dataset.variables[picture.variable]
-        if picture.time is not None:
-            position, label = _frame(dataset, picture, time)
-            variable = variable.isel({picture.time[1]: position})
+        variable = dataset.variables[image.variable]
+        if image.time is not None:
+            position, label = _frame(dataset, image, time)
+            variable = variable.isel({image.time[1]: position})
             title = f"{title}, {label:.3f} s" if isinstance(label, float) else f"{title}, {label}"
-        values = _upright(variable, plane, picture)
+        values = _upright(variable, plane, image)
     ax = axes_or_new(ax)
-    coloured = values.ndim == 3
-    extent = _extent(dataset, picture)
+    has_colors = values.ndim == 3
+    extent = _extent(dataset, image)
     drawn = ax.imshow(
-        _colours(values) if coloured else values, cmap=None if coloured else "gray", extent=extent
+        _colors(values) if has_colors else values, cmap=None if has_colors else "gray", extent=extent
     )
     ax.set_title(title)
-    names = ("x", "y") if extent is None else _labels(dataset, picture)
+    names = ("x", "y") if extent is None else _labels(dataset, image)
     ax.set(xlabel=names[0], ylabel=names[1], aspect="equal")
-    if not coloured:
-        label = with_units("", dataset.variables[picture.variable]).strip()
+    if not has_colors:
+        label = with_units("", dataset.variables[image.variable]).strip()
         ax.figure.colorbar(drawn, ax=ax, label=label.strip("[]"), shrink=0.8)
     return ax
 
 
 @dataclass(frozen=True)
-class _Picture:
-    """A variable that can be drawn.
+class _Image:
+    """A variable that can be drawn as an image."""
 
-    Parameters
-    ----------
-    shown
-        What it is called, and its path.
-    variable
-        Its name.
-    x, y, z, colours
-        The names of its dimensions; None where it has none such.
-    time
-        The coordinate of a movie's time, and its dimension.
-    column
-        Of masks: the column.
-    """
-
-    shown: ShownObject
-    variable: str
-    x: str
+    shown: ShownObject  # its name and path
+    variable: str  # the name of the variable
+    x: str  # the names of the dimensions along x, y, z and color; None without one
     y: str
     z: str | None = None
-    colours: str | None = None
-    time: tuple[str, str] | None = None
-    column: ShownColumn | None = None
+    colors: str | None = None
+    time: tuple[str, str] | None = None  # of a movie: the coordinate of its time, and its dimension
+    column: ShownColumn | None = None  # of masks: the table's column
 
 
-def _pictures(dataset: xr.Dataset) -> Iterator[_Picture]:
-    """Everything in a Dataset that can be drawn as an image."""
+def _images(dataset: xr.Dataset) -> Iterator[_Image]:
+    """Yield everything in a Dataset that can be drawn as an image."""
     for found in shown_objects(dataset):
         if found.kind == "table":
             for column in shown_columns(dataset, found):
@@ -125,10 +114,10 @@ def _pictures(dataset: xr.Dataset) -> Iterator[_Picture]:
             shown = ShownObject(
                 f"{variable.attrs.get('nwb_path', name)}", "other", called, None, (name,), name
             )
-            yield _Picture(shown, name, axes["x"], axes["y"], axes.get("z"), axes.get(_COLOURS), time)
+            yield _Image(shown, name, axes["x"], axes["y"], axes.get("z"), axes.get(_COLORS), time)
 
 
-def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> Iterator[_Picture]:
+def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> Iterator[_Image]:
     variable = dataset.variables[column.variable]
     shown = ShownObject(
         table.path, "table", table.name, None, (column.variable,), column.variable, table.rows
@@ -136,16 +125,16 @@ def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> 
     if column.label == "image_mask" and not column.bounds:
         axes = _axes(variable)
         if {"x", "y"} <= set(axes):
-            yield _Picture(shown, column.variable, axes["x"], axes["y"], axes.get("z"), column=column)
+            yield _Image(shown, column.variable, axes["x"], axes["y"], axes.get("z"), column=column)
     elif column.label == "pixel_mask_weight" and len(column.bounds) == 1:
         x, y = (column.variable.removesuffix("weight") + axis for axis in "xy")
         if x in dataset.variables and y in dataset.variables:
-            yield _Picture(shown, column.variable, x, y, column=column)
+            yield _Image(shown, column.variable, x, y, column=column)
 
 
 def _axes(variable: xr.Variable) -> dict[str, str]:
-    """Which dimension is which; in a flat Dataset the object's name comes before it."""
-    words = ("x", "y", "z", _COLOURS)
+    """Return the dimension of each axis; in a flat Dataset the object's name precedes it."""
+    words = ("x", "y", "z", _COLORS)
     return {
         word: str(dim)
         for dim in variable.dims
@@ -154,20 +143,18 @@ def _axes(variable: xr.Variable) -> dict[str, str]:
     }
 
 
-def _extent(dataset: xr.Dataset, picture: _Picture) -> tuple[float, float, float, float] | None:
-    """The edges of an image by the coordinates of its pixels; None where these give no even grid.
-
-    A pixel that is alone along an axis is as wide as along the other.
-    """
-    # Pixels of masks that are stored one by one have numbers, and images may have no coordinates.
-    if not {picture.x, picture.y} <= set(dataset.coords) & set(dataset.dims):
+def _extent(dataset: xr.Dataset, image: _Image) -> tuple[float, float, float, float] | None:
+    """Return the edges of an image from its pixels' coordinates; None where these are not evenly spaced."""
+    # Pixel masks have x and y as variables of numbers, and images may have no coordinates.
+    if not {image.x, image.y} <= set(dataset.coords) & set(dataset.dims):
         return None
-    sides = [dataset.coords[dim].to_numpy() for dim in (picture.x, picture.y)]
+    sides = [dataset.coords[dim].to_numpy() for dim in (image.x, image.y)]
     steps = [_step(positions) for positions in sides]
     widths = [step for step in steps if step]
     if None in steps or not widths:
         return None
     edges: list[float] = []
+    # A single pixel along an axis is as wide as along the other.
     for positions, step in zip(sides, steps, strict=True):
         half = (step or abs(widths[0])) / 2
         edges += [float(positions[0]) - half, float(positions[-1]) + half]
@@ -176,7 +163,7 @@ def _extent(dataset: xr.Dataset, picture: _Picture) -> tuple[float, float, float
 
 
 def _step(positions: NDArray[Any]) -> float | None:
-    """The distance of pixels, 0 of one alone; None where they are not evenly spaced numbers."""
+    """Return the distance of pixels, 0 for a single one, None where they are not evenly spaced numbers."""
     if positions.dtype.kind not in "iuf" or not len(positions) or not np.isfinite(positions).all():
         return None
     if len(positions) == 1:
@@ -186,19 +173,17 @@ def _step(positions: NDArray[Any]) -> float | None:
     return float(positions[-1] - positions[0]) / len(steps) if even else None
 
 
-def _labels(dataset: xr.Dataset, picture: _Picture) -> tuple[str, str]:
-    x, y = (
-        with_units(name, dataset.coords.variables[dim]) for name, dim in (("x", picture.x), ("y", picture.y))
-    )
+def _labels(dataset: xr.Dataset, image: _Image) -> tuple[str, str]:
+    x, y = (with_units(name, dataset.coords.variables[dim]) for name, dim in (("x", image.x), ("y", image.y)))
     return x, y
 
 
-def _frame(dataset: xr.Dataset, picture: _Picture, time: Time | None) -> tuple[int, Any]:
-    """The position of a movie's frame, and what its time is."""
-    assert picture.time is not None  # noqa: S101 - for the type checker; the caller looked.
-    name, dim = picture.time
+def _frame(dataset: xr.Dataset, image: _Image, time: Time | None) -> tuple[int, Any]:
+    """Return the position of a movie's frame, and its time."""
+    assert image.time is not None  # noqa: S101 - for the type checker; the caller checked this
+    name, dim = image.time
     if dataset.sizes[dim] == 0:
-        raise SelectionError(f"{picture.shown.name!r} has no frames.")
+        raise SelectionError(f"{image.shown.name!r} has no frames.", path=image.shown.path)
     numbered = dataset[[name]].drop_vars([each for each in dataset.coords if each != name], errors="ignore")
     for each in session_times(numbered):
         numbered = with_seconds(numbered, each)
@@ -214,22 +199,27 @@ def _position(plane: object) -> int:
     try:
         return operator.index(plane)  # type: ignore[arg-type]
     except TypeError:
-        raise OptionError(f"plane={plane!r} means nothing here; it is a position along z.") from None
+        raise OptionError(f"plane must be a position along z, not {plane!r}.", found=plane) from None
 
 
-def _upright(variable: xr.Variable, plane: int, picture: _Picture) -> NDArray[Any]:
-    """Values as (y, x), with colours after them; of a volume, one plane."""
-    if picture.z is not None:
-        size = variable.sizes[picture.z]
+def _upright(variable: xr.Variable, plane: int, image: _Image) -> NDArray[Any]:
+    """Return values as (y, x), or (y, x, color); of a volume, one plane."""
+    if image.z is not None:
+        size = variable.sizes[image.z]
         if not -size <= plane < size:
-            raise SelectionError(f"There is no plane {plane} in {picture.shown.name!r}, which has {size}.")
-        variable = variable.isel({picture.z: plane})
-    order = [dim for dim in (picture.y, picture.x, picture.colours) if dim is not None]
+            raise SelectionError(
+                f"There is no plane {plane} in {image.shown.name!r}, which has {size}.",
+                path=image.shown.path,
+                found=plane,
+                expected=range(-size, size),
+            )
+        variable = variable.isel({image.z: plane})
+    order = [dim for dim in (image.y, image.x, image.colors) if dim is not None]
     return variable.transpose(..., *order).to_numpy()
 
 
-def _colours(values: NDArray[Any]) -> NDArray[Any]:
-    """Colours as matplotlib takes them: 8 bits, or floats from 0 to 1."""
+def _colors(values: NDArray[Any]) -> NDArray[Any]:
+    """Return colors as matplotlib expects them: 8 bits, or floats from 0 to 1."""
     if values.dtype == np.uint8:
         return values
     largest = values.max(initial=0)
@@ -237,41 +227,46 @@ def _colours(values: NDArray[Any]) -> NDArray[Any]:
     return np.clip(values / scale, 0, 1)
 
 
-def _masks(dataset: xr.Dataset, picture: _Picture, plane: int, roi: int | None) -> tuple[NDArray[Any], str]:
-    """The masks of all ROIs, or of one, as (y, x)."""
-    rows = picture.shown.rows
+def _masks(dataset: xr.Dataset, image: _Image, plane: int, roi: int | None) -> tuple[NDArray[Any], str]:
+    """Return the masks of all ROIs, or of one, as (y, x)."""
+    rows = image.shown.rows
     assert rows is not None  # noqa: S101 - for the type checker; masks are in tables.
-    assert picture.column is not None  # noqa: S101
+    assert image.column is not None  # noqa: S101
     ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
     chosen = np.arange(len(ids)) if roi is None else np.flatnonzero(ids == roi)
     if not len(ids):
-        raise SelectionError(f"{picture.shown.name!r} has no ROIs here.")
+        raise SelectionError(f"{image.shown.name!r} has no ROIs in this Dataset.", path=image.shown.path)
     if not len(chosen):
         shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
-        raise SelectionError(f"There is no ROI {roi!r} in {picture.shown.name!r}; the ids are {shown}.")
+        raise SelectionError(
+            f"There is no ROI {roi!r} in {image.shown.name!r}; the ids are {shown}.",
+            path=image.shown.path,
+            found=roi,
+            expected=ids.tolist(),
+        )
     what = f"{len(ids)} ROIs" if roi is None else f"ROI {roi}"
-    if picture.column.bounds:
-        return _from_pixels(dataset, picture, chosen), what
-    variable = dataset.variables[picture.variable]
+    if image.column.bounds:
+        return _from_pixels(dataset, image, chosen), what
+    variable = dataset.variables[image.variable]
     step = max(_AT_ONCE // max(variable.size // max(len(ids), 1), 1), 1)
     parts = (variable.isel({rows: chosen[first : first + step]}) for first in range(0, len(chosen), step))
     largest: NDArray[Any] | None = None
     for part in parts:
-        values = _upright(part, plane, picture).max(axis=0)
+        values = _upright(part, plane, image).max(axis=0)
         largest = values if largest is None else np.maximum(largest, values)
     assert largest is not None  # noqa: S101 - at least one ROI was chosen.
     return largest, what
 
 
-def _from_pixels(dataset: xr.Dataset, picture: _Picture, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Pixel masks, drawn: as large as the pixels of all ROIs reach."""
-    assert picture.column is not None  # noqa: S101 - for the type checker; the caller looked.
-    weight = picture.variable
+def _from_pixels(dataset: xr.Dataset, image: _Image, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return an image of pixel masks, large enough for the pixels of all ROIs."""
+    assert image.column is not None  # noqa: S101 - for the type checker; the caller checked this
+    weight = image.variable
     starts, counts = ragged(dataset, weight).bounds()
-    x, y = (dataset.variables[name].to_numpy().astype(np.intp) for name in (picture.x, picture.y))
-    image = np.zeros((int(y.max(initial=0)) + 1, int(x.max(initial=0)) + 1))
+    x, y = (dataset.variables[name].to_numpy().astype(np.intp) for name in (image.x, image.y))
+    drawn = np.zeros((int(y.max(initial=0)) + 1, int(x.max(initial=0)) + 1))
     weights = dataset.variables[weight].to_numpy()
     of_rois = [np.arange(starts[row], starts[row] + counts[row]) for row in chosen]
     pixels = np.concatenate(of_rois) if of_rois else np.empty(0, np.intp)
-    np.maximum.at(image, (y[pixels], x[pixels]), weights[pixels])
-    return image
+    np.maximum.at(drawn, (y[pixels], x[pixels]), weights[pixels])
+    return drawn

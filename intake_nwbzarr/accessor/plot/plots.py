@@ -1,4 +1,4 @@
-"""The plot accessor `ds.nwb.plot`."""
+"""`ds.nwb.plot`: methods for quick-look plots."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Plots:
-    """Pictures of what a Dataset holds; reads only what is drawn.
+    """Quick-look plots of a Dataset; only what is drawn is read.
 
-    Each method draws into ``ax``, or into the current axes of a new pyplot figure, and returns the axes.
+    Each method draws into ``ax``, or into the axes of a new pyplot figure, and returns the axes.
 
     Parameters
     ----------
     dataset
-        Flat, of a container, or of one object.
+        A flat Dataset, or that of a container or of one object.
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -46,38 +46,38 @@ class Plots:
         Parameters
         ----------
         units
-            Their ids; None for all.
+            The ids of units; by default all.
         start, stop
-            Between which spikes are drawn, in seconds or as datetimes; None: from the first to the last.
+            The first and last time drawn, in seconds or as datetimes; by default all spikes.
         events
-            What one unit's spikes are drawn around: as of `NWBAccessor.align`, also the name of a table or
-            of a column of times in this Dataset. Events without a time are left out, with a warning.
+            Draw the spikes of one unit around these events: as for `NWBAccessor.align`, or the name of a
+            table or of a column of times in this Dataset. Events without a time are skipped with a warning.
         window
             Seconds around each event, half-open: ``(-0.5, 1.0)`` is ``-0.5 <= lag < 1.0``.
         on
-            The column with the times, of a table of events.
+            The column of times, for a table of events.
         name
-            The table of units, where there are several.
+            The table of units, if there are several.
         color
-            Of the lines, as matplotlib has it.
+            A matplotlib color for the lines.
         ax
-            Where to draw; None: new axes.
+            The axes to draw into; by default new ones.
 
         Returns
         -------
         matplotlib.axes.Axes
-            The first unit or event at the top; lines are at ``0, 1, ...``, labelled by their ids.
+            Lines at ``0, 1, ...`` from the top, one per unit or event, labelled by id.
 
         Raises
         ------
         NodeNotFoundError
-            When there are no units with spike times, or no such events.
+            When there are no units with spike times, or `events` names nothing.
         SelectionError
             When there is no such unit, one was selected as a scalar, or spikes were selected along their own
             dimension.
         OptionError
-            When `events` and `window` are not given together, or for several units; when the window is none,
-            or `start` or `stop` is no time, or after the other; when `units` are no ids.
+            When only one of `events` and `window` is passed, or both for several units; when the window or a
+            time is invalid, or `start` is after `stop`; when `units` are not ids.
 
         Examples
         --------
@@ -100,41 +100,41 @@ class Plots:
         spacing: float | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw a series over time, its channels stacked.
+        """Draw a series over time, with its channels stacked.
 
-        Where there are more samples than pixels, each pixel's smallest and largest are drawn, at their own
-        times. They are read piece by piece, so that memory does not grow with what is drawn.
+        Where there are more samples than pixels, the minimum and maximum of each pixel are drawn, at their
+        own times. They are read blockwise, so that memory use does not grow with the size of the series.
 
         Parameters
         ----------
         name
-            The series; None for the only one.
+            The series; may be omitted if there is only one.
         start, stop
-            Between which it is drawn, in seconds or as datetimes. By default from its start, for at most 4
-            million values.
+            The first and last time drawn, in seconds or as datetimes. By default from the start of the
+            series, at most 4 million values.
         channels
-            The label of a channel, or a list or an array of labels, as in the Dataset; None: all, or 32
-            evenly spaced of more than that.
+            The label of a channel, or a list or an array of labels, as in the Dataset. By default all, or 32
+            evenly spaced ones if there are more.
         spacing
-            Between two channels, in the units of the data; None: what the drawn traces need.
+            The distance of two channels, in the units of the data; by default from the spread of the traces.
         ax
-            Where to draw; None: new axes.
+            The axes to draw into; by default new ones.
 
         Returns
         -------
         matplotlib.axes.Axes
-            One line for each channel, all of it within the axes. Stacked channels are drawn around their own
-            medians, the first at the top, with a scale bar; a single one keeps its values on the axis.
+            With one line per channel. Stacked channels are centred on their medians, the first at the top,
+            with a scale bar; a single channel is drawn with its values on the axis.
 
         Raises
         ------
         NodeNotFoundError
-            When there is no such series with a time and at most one axis beside it.
+            When there is no such series with a time and at most one other dimension.
         SelectionError
-            When nothing lies between `start` and `stop`, or there is no such channel, or none at all.
+            When there are no samples between `start` and `stop`, no such channel, or no channels at all.
         OptionError
-            When `spacing` is not positive, or no `name` is given among several series; when `start` or
-            `stop` is no time, or after the other; when `channels` are no labels.
+            When `spacing` is not positive; when `name` is missing and there are several series; when a time
+            is invalid, or `start` is after `stop`; when `channels` are not labels.
 
         Examples
         --------
@@ -153,39 +153,38 @@ class Plots:
         roi: int | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """Draw an image, a frame of a movie, or the masks of ROIs; x to the right, y downwards.
+        """Draw an image, a frame of a movie, or the masks of ROIs, with x to the right and y downwards.
 
-        NWB stores images (x, y); here, as on a screen, rows are y.
+        NWB stores images as (x, y); as on a screen, rows are drawn as y.
 
         Parameters
         ----------
         name
-            The variable: an image, a movie, an image mask; or the table whose masks are drawn. None for the
-            only one.
+            The variable (an image, a movie or an image mask), or the table whose masks are drawn; may be
+            omitted if there is only one.
         time
-            Of the frame, in seconds or as a datetime: the nearest is drawn. None: the first.
+            Draw the frame nearest to this time, in seconds or as a datetime; by default the first frame.
         plane
-            Position along z, of a volume.
+            The position along z of a volume.
         roi
-            The id of one ROI; None: the largest value of all ROIs' masks at each pixel.
+            The id of one ROI; by default the maximum of all ROIs' masks at each pixel.
         ax
-            Where to draw; None: new axes.
+            The axes to draw into; by default new ones.
 
         Returns
         -------
         matplotlib.axes.Axes
-            With one image on it, of equal aspect, in the units of the coordinates of x and y where these are
-            evenly spaced, otherwise in pixels. A movie's title is the frame's time.
+            With one image of equal aspect, in the units of the coordinates of x and y if these are evenly
+            spaced, otherwise in pixels. The title of a movie includes the time of the frame.
 
         Raises
         ------
         NodeNotFoundError
             When there is no such image.
         SelectionError
-            When there is no such ROI or plane, or a movie has no frames.
+            When there is no such ROI or plane, or the movie has no frames.
         OptionError
-            When no `name` is given among several images; when `time` is no time, `plane` no position or
-            `roi` no id.
+            When `name` is missing and there are several images; when `time`, `plane` or `roi` is invalid.
 
         Examples
         --------

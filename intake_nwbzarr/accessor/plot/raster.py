@@ -1,4 +1,4 @@
-"""Rasters: spikes of many units over time, or of one unit around events."""
+"""Raster plots: spikes of many units over time, or of one unit around events."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import EventCollection
 
-# Spikes beyond which files of vector graphics get a picture of them.
+# Number of spikes above which they are rasterized in vector graphics.
 _MANY = 20_000
 
-# Spikes in a line beyond which some share a pixel: the more there are, the paler is each.
+# Spikes in a line above which some share a pixel; the more there are, the more transparent each is.
 _DENSE = 800
 
 
@@ -44,7 +44,7 @@ def draw_raster(
     color: str | None,
     ax: Axes | None,
 ) -> Axes:
-    """A line of spikes for each unit; see `Plots.raster`."""
+    """Draw a line of spikes for each unit; see `Plots.raster`."""
     table = spiking_table(dataset, name)
     rows, ids = _rows(dataset, table, units)
     low, high = stretch(start, stop, dataset.attrs)
@@ -70,18 +70,17 @@ def draw_raster_around(
     color: str | None,
     ax: Axes | None,
 ) -> Axes:
-    """A line of one unit's spikes for each event; see `Plots.raster`."""
+    """Draw a line of one unit's spikes for each event; see `Plots.raster`."""
     if events is None or window is None:
-        raise OptionError(
-            "A raster around events needs both: events=, and window=(before, after) in seconds."
-        )
+        raise OptionError("A raster around events needs both events= and window=(before, after), in seconds.")
     before, after = checked_window(window)
     table = spiking_table(dataset, name)
     rows, ids = _rows(dataset, table, units)
     if len(rows) != 1:
         raise OptionError(
-            f"A raster around events is of one unit, not of {len(rows)}: name one by its id, "
-            "raster(id, events=..., window=...)."
+            f"A raster around events is of one unit, not of {len(rows)}.",
+            found=ids.tolist(),
+            next_step="Pass the id of one unit: raster(id, events=..., window=...).",
         )
     times, names = _event_times(dataset, events, on)
     (train,) = (np.sort(each) for each in _trains(dataset, table, rows))
@@ -100,7 +99,7 @@ def draw_raster_around(
 def _rows(
     dataset: xr.Dataset, table: ShownObject, units: int | Sequence[int] | None
 ) -> tuple[list[int], NDArray[np.generic]]:
-    """The positions and ids of the units wanted, in the order they are wanted in."""
+    """Return the positions and ids of the selected units, in the order in which they were passed."""
     rows = table.rows
     ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
     if units is None:
@@ -109,26 +108,31 @@ def _rows(
     missing = [unit for unit in wanted if unit not in ids]
     if missing:
         shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
-        raise SelectionError(f"There is no unit {missing[0]!r} in {table.name!r}; the ids are {shown}.")
-    # Of a repeated id every row is drawn.
+        raise SelectionError(
+            f"There is no unit {missing[0]!r} in {table.name!r}; the ids are {shown}.",
+            path=table.path,
+            found=missing[0],
+            expected=ids.tolist(),
+        )
+    # Every row with a repeated id is drawn.
     positions = [int(row) for unit in wanted for row in np.flatnonzero(ids == unit)]
     return positions, ids[positions]
 
 
 def _trains(dataset: xr.Dataset, table: ShownObject, rows: list[int]) -> list[NDArray[np.float64]]:
     column = spikes_of(dataset, table)
-    assert column is not None  # noqa: S101 - for the type checker; `spiking_table` looked.
+    assert column is not None  # noqa: S101 - for the type checker; `spiking_table` checked this
     return rows_of(dataset, column, rows)
 
 
 def _event_times(
     dataset: xr.Dataset, events: Events | str, on: str | None
 ) -> tuple[NDArray[np.float64], xr.DataArray]:
-    """When the events were that have a time, and what each is called."""
+    """Return the times of the events that have one, and their labels."""
     found = event_times(*events_named(dataset, events, on), dataset.attrs)
     known = np.isfinite(found.times)
     if not known.all():
-        warn_caller(f"{np.count_nonzero(~known)} of {len(known)} events have no time: they are not drawn.")
+        warn_caller(f"{np.count_nonzero(~known)} of {len(known)} events have no time and are not drawn.")
     names = found.columns[found.dimension][known]
     return found.times[known], names
 
@@ -146,6 +150,6 @@ def _draw_lines(ax: Axes, lines: Sequence[NDArray[np.float64]], color: str | Non
         )
         for line in drawn:
             line.set_rasterized(many)
-    # The first at the top, as in a table.
+    # The first row is at the top, as in a table.
     ax.set_ylim(max(len(lines), 1) - 0.5, -0.5)
     without_frame(ax, "left")

@@ -1,4 +1,4 @@
-"""Traces: a series over time, reduced to what the pixels can show, its channels stacked."""
+"""Trace plots: a series over time, reduced to the minima and maxima of pixels, with channels stacked."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, find_object, several_labels, shown_objects
 from intake_nwbzarr.accessor.lags import checked_positive
-from intake_nwbzarr.accessor.plot.axes import INK, amount, axes_or_new, label_rows, with_units, without_frame
+from intake_nwbzarr.accessor.plot.axes import (
+    INK,
+    axes_or_new,
+    label_rows,
+    quantity,
+    with_units,
+    without_frame,
+)
 from intake_nwbzarr.accessor.times import SessionTime, Time, session_times, stretch, with_seconds
 from intake_nwbzarr.errors import SelectionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Values drawn, unless an end is named; and values read at once.
+# Values drawn unless `stop` is passed, and values read at once.
 _MOST_VALUES = 2**22
 
 _MOST_CHANNELS = 32
 
-# Samples in a pixel from which on its smallest and largest are told apart from them all.
+# Samples per pixel above which only their minimum and maximum are drawn.
 _SAMPLES_IN_PIXEL = 4
 
 
@@ -36,7 +43,7 @@ def draw_traces(
     spacing: float | None,
     ax: Axes | None,
 ) -> Axes:
-    """A line for each channel; see `Plots.traces`."""
+    """Draw a line for each channel; see `Plots.traces`."""
     if spacing is not None:
         spacing = checked_positive(spacing, "spacing", "a number, in the data's units")
     low, high = stretch(start, stop, dataset.attrs)
@@ -44,7 +51,7 @@ def draw_traces(
     found = find_object(
         dataset, name, [each for each in shown_objects(dataset) if _fits(dataset, each)], what
     )
-    assert found.main is not None  # noqa: S101 - for the type checker; `_fits` looked.
+    assert found.main is not None  # noqa: S101 - for the type checker; `_fits` checked this
     time = _time_of(dataset, found.main)
     assert time is not None  # noqa: S101
     series = dataset[[found.main]]
@@ -52,9 +59,11 @@ def draw_traces(
     labels: list[Any] = []
     total = 1
     if across:
-        series, labels, total = _of_channels(series, across[0], channels, found)
+        series, labels, total = _select_channels(series, across[0], channels, found)
     elif channels is not None:
-        raise SelectionError(f"{found.name!r} has no channels to choose from: leave out channels=.")
+        raise SelectionError(
+            f"{found.name!r} has no dimension of channels.", path=found.path, next_step="Omit channels=."
+        )
     series = with_seconds(series, time)
     series = _between(series, time, low, high, found)
     ax = axes_or_new(ax)
@@ -86,13 +95,13 @@ def _time_of(dataset: xr.Dataset, name: str) -> SessionTime | None:
     return next(iter(session_times(dataset[[name]])), None)
 
 
-def _of_channels(
+def _select_channels(
     series: xr.Dataset, dim: str, channels: object, found: ShownObject
 ) -> tuple[xr.Dataset, list[Any], int]:
-    """The channels that are drawn, their labels, and how many there are in all."""
+    """Return the channels to draw, their labels, and the number of all channels."""
     size = series.sizes[dim]
     if not size:
-        raise SelectionError(f"{found.name!r} has no channels left along {dim!r} to draw.")
+        raise SelectionError(f"{found.name!r} has no channels left along {dim!r}.", path=found.path)
     labels = series[dim].to_numpy() if dim in series.coords else np.arange(size)
     if channels is None:
         rows = np.unique(np.linspace(0, size - 1, min(size, _MOST_CHANNELS)).round().astype(int))
@@ -103,7 +112,10 @@ def _of_channels(
         if missing or not wanted:
             raise SelectionError(
                 f"There is no channel {missing[0] if missing else channels!r} in {found.name!r}; along "
-                f"{dim!r} are {', '.join(map(str, labels[:10].tolist()))}{', ...' if size > 10 else ''}."
+                f"{dim!r} are {', '.join(map(str, labels[:10].tolist()))}{', ...' if size > 10 else ''}.",
+                path=found.path,
+                found=missing[0] if missing else channels,
+                expected=labels.tolist(),
             )
         rows = np.array([int(np.flatnonzero(labels == channel)[0]) for channel in wanted])
         total = len(rows)
@@ -128,12 +140,12 @@ def _between(
         first = f"start={start!r}" if start > -np.inf else "its beginning"
         last = f"stop={stop!r}" if stop < np.inf else "its end"
         between = f" between {first} and {last}" if np.isfinite(start) or np.isfinite(stop) else " here"
-        raise SelectionError(f"{found.name!r} has no samples{between}.")
+        raise SelectionError(f"{found.name!r} has no samples{between}.", path=found.path, found=(start, stop))
     return series
 
 
 def _events_between(series: xr.Dataset, time: SessionTime, start: float, stop: float) -> xr.Dataset:
-    """The times of events are a coordinate that is named otherwise than its dimension."""
+    """Select events, whose coordinate of times has another name than their dimension."""
     seconds = series[time.name].to_numpy()
     return series.isel({time.dim: np.flatnonzero((seconds >= start) & (seconds <= stop))})
 
@@ -141,26 +153,26 @@ def _events_between(series: xr.Dataset, time: SessionTime, start: float, stop: f
 def _reduced(
     series: xr.Dataset, name: str, time: SessionTime, pixels: int
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """Times and values to draw, of each channel."""
+    """Return the times and values to draw of each channel."""
     size = series.sizes[time.dim]
     bins = pixels if size > _SAMPLES_IN_PIXEL * pixels else 0
-    pieces: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
-    for piece, widths in _pieces(series, name, time.dim, bins):
-        times = piece[time.name].to_numpy()
-        values = piece[name].variable.transpose(time.dim, ...).to_numpy().reshape(len(times), -1)
+    reduced: list[list[tuple[NDArray[Any], NDArray[Any]]]] = []
+    for block, begins in _blocks(series, name, time.dim, bins):
+        times = block[time.name].to_numpy()
+        values = block[name].variable.transpose(time.dim, ...).to_numpy().reshape(len(times), -1)
         # Booleans are drawn as 0 and 1.
         columns = values.astype(np.float64).T
-        pieces.append([_extremes(times, column, widths) if bins else (times, column) for column in columns])
+        reduced.append([_extremes(times, column, begins) if bins else (times, column) for column in columns])
     return [
         (np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts]))
-        for parts in zip(*pieces, strict=True)
+        for parts in zip(*reduced, strict=True)
     ]
 
 
-def _pieces(
+def _blocks(
     series: xr.Dataset, name: str, dim: str, bins: int
 ) -> Iterator[tuple[xr.Dataset, NDArray[np.intp]]]:
-    """Parts that fit into memory, and the first sample of each pixel's bin in them."""
+    """Yield blocks that fit into memory, and the first sample of each pixel in them."""
     size = series.sizes[dim]
     edges = np.linspace(0, size, (bins or 1) + 1).astype(np.intp)
     across = max(series[name].size // size, 1)
@@ -173,7 +185,7 @@ def _pieces(
 def _extremes(
     times: NDArray[Any], values: NDArray[np.float64], begins: NDArray[np.intp]
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The smallest and largest sample of each bin, in order of time; NaN where a bin has nothing else."""
+    """Return the minimum and maximum of each pixel, in order of time; NaN where a pixel has nothing else."""
     positions: list[int] = []
     for begin, end in zip(begins, [*begins[1:], len(values)], strict=True):
         part = values[begin:end]
@@ -193,14 +205,14 @@ def _stack(
 ) -> None:
     centred = [(times, values - _finite(np.nanmedian, values)) for times, values in lines]
     if spacing is None:
-        # Nine tenths of what is drawn, of the channels that move most but for outliers.
+        # Most of the drawn values, of the channels with the largest spread except for outliers.
         spreads = [_finite(lambda v: np.subtract(*np.nanpercentile(v, [99, 1])), v) for _, v in centred]
         spacing = float(np.percentile(spreads, 90)) * 1.2 or 1.0
     offsets = [-spacing * row for row in range(len(lines))]
     for offset, (times, values) in zip(offsets, centred, strict=True):
         ax.plot(times, values + offset, color=INK, linewidth=0.6)
     label_rows(ax, offsets, labels)
-    # Spacing goes by what most samples do; none is cut off at the top or at the bottom.
+    # Spacing ignores outliers, so the limits of the axis include them.
     drawn = [values + offset for offset, (_, values) in zip(offsets, centred, strict=True)]
     lowest = min(_finite(np.min, values) for values in drawn)
     highest = max(_finite(np.max, values) for values in drawn)
@@ -210,17 +222,18 @@ def _stack(
 
 
 def _finite(function: Any, values: NDArray[np.float64]) -> float:
-    """A statistic of values that may all be missing, or infinite."""
+    """Return a statistic of the finite values, 0 where there are none."""
     known = values[np.isfinite(values)]
     return float(function(known)) if len(known) else 0.0
 
 
 def _scale_bar(ax: Axes, spacing: float, units: str) -> None:
-    """A bar of a round length, beside the first channel."""
+    """Draw a bar of a round length beside the first channel."""
+    # 1, 2 or 5 times a power of ten.
     exponent = np.floor(np.log10(spacing))
     length = (
         max(step for step in (1.0, 2.0, 5.0) if step * 10**exponent <= spacing * 1.0000001) * 10**exponent
     )
     beside = ax.get_yaxis_transform()
     ax.plot([1.01, 1.01], [-length / 2, length / 2], transform=beside, color=INK, linewidth=2, clip_on=False)
-    ax.text(1.02, 0, amount(length, units), transform=beside, va="center", rotation=90, fontsize="small")
+    ax.text(1.02, 0, quantity(length, units), transform=beside, va="center", rotation=90, fontsize="small")
