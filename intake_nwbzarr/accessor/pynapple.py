@@ -14,34 +14,22 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
 from intake_nwbzarr.accessor.spikes import SPIKE_TIMES, ragged_of, rows_of, spikes_of
 from intake_nwbzarr.accessor.times import SessionTime, event_time, in_seconds, seconds_variable, session_times
-from intake_nwbzarr.errors import MissingPackageError, SelectionError, warn_caller
+from intake_nwbzarr.errors import BoundsError, MissingPackageError, SelectionError, warn_caller
 from intake_nwbzarr.mapping.assembly import safe_name
 from intake_nwbzarr.mapping.model import free_name
 
-# The smallest time that pynapple tells apart in intervals.
+# The resolution of pynapple's intervals, in seconds.
 _GAP = 1e-6
 
+_CONVERTIBLE = "objects that pynapple can represent"
 
-def observed(
+
+def time_support(
     dataset: xr.Dataset, table: ShownObject, trains: list[NDArray[np.float64]]
 ) -> tuple[Any, list[Any]]:
-    """The time support of all units together, and of each.
-
-    Parameters
-    ----------
-    dataset
-        The Dataset.
-    table
-        The units.
-    trains
-        Their spike times.
-
-    Returns
-    -------
-    tuple
-        An IntervalSet, and one for each unit: its ``obs_intervals``; those of all for a unit that has none;
-        for units without such a column, from the first to the last of all spikes.
-    """
+    """Return the time support of all units together, and of each."""
+    # A unit's time support are its obs_intervals; if it has none, those of all units; without the column,
+    # from the first to the last of all spikes.
     interval_set = import_module("pynapple").IntervalSet
     column = ragged_of(dataset, table, "obs_intervals")
     if column is None:
@@ -56,11 +44,9 @@ def observed(
     return everything, [joined(each) if len(each) else everything for each in of_units]
 
 
-def of_an_instant(seconds: NDArray[np.float64]) -> Any:
-    """The time support of samples that all have one time, of which there may be one; None for others.
-
-    pynapple makes it of the first and the last time, and here would drop it for having no duration.
-    """
+def instant_support(seconds: NDArray[np.float64]) -> Any:
+    """Return the time support of samples that all have one time, or None for others."""
+    # pynapple would make it of the first and last time, and drop it because it has no duration.
     if not len(seconds) or seconds[0] < seconds[-1]:
         return None
     first = float(seconds[0])
@@ -68,11 +54,11 @@ def of_an_instant(seconds: NDArray[np.float64]) -> Any:
 
 
 def joined(bounds: NDArray[np.float64]) -> Any:
-    """An IntervalSet of ``(interval, 2)`` in seconds: overlapping ones joined, empty ones left out."""
+    """Return an IntervalSet of (interval, 2) bounds in seconds, without overlaps and empty intervals."""
     interval_set = import_module("pynapple").IntervalSet
     bounds = bounds[np.isfinite(bounds).all(axis=1) & (bounds[:, 1] > bounds[:, 0])]
     bounds = bounds[np.argsort(bounds[:, 0], kind="stable")]
-    # Where an interval starts after all before it have ended, a new one begins.
+    # A joined interval begins where one starts after all earlier ones have ended.
     begins = np.flatnonzero(np.r_[True, bounds[1:, 0] > np.maximum.accumulate(bounds[:, 1])[:-1]])
     if not len(bounds):
         return interval_set(bounds)
@@ -80,15 +66,7 @@ def joined(bounds: NDArray[np.float64]) -> Any:
 
 
 class LazyValues:
-    """Values with time first, of which pynapple reads what it selects.
-
-    Parameters
-    ----------
-    variable
-        Lazy, in any order of dimensions; it is never moved, only what is read of it.
-    time
-        The dimension that comes first here.
-    """
+    """An array with time first, of which pynapple reads only what it selects."""
 
     def __init__(self, variable: xr.Variable, time: str) -> None:
         self._variable = variable
@@ -96,22 +74,22 @@ class LazyValues:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """With time first."""
+        """Return the shape, with time first."""
         return tuple(self._variable.sizes[dim] for dim in self._dims)
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """Return the number of dimensions."""
         return len(self._dims)
 
     @property
     def size(self) -> int:
-        """The number of values."""
+        """Return the number of values."""
         return self._variable.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What reading gives."""
+        """Return the dtype of the values that are read."""
         dtype: np.dtype[Any] = self._variable.dtype
         return dtype
 
@@ -122,7 +100,7 @@ class LazyValues:
         return (self[position] for position in range(len(self)))
 
     def __getitem__(self, key: Any) -> Any:
-        entries = _expanded(key if isinstance(key, tuple) else (key,), self.ndim)
+        entries = _expand_key(key if isinstance(key, tuple) else (key,), self.ndim)
         if entries is None:
             return np.asarray(self)[key]
         axes = iter(zip(self._dims, self.shape, strict=True))
@@ -146,19 +124,19 @@ class LazyValues:
         return f"<LazyValues {self.dtype} {self.shape}>"
 
 
-def _expanded(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...] | None:
-    """One entry for each axis, beside those for new ones; None for a mask of several axes, or no such key."""
+def _expand_key(key: tuple[Any, ...], ndim: int) -> tuple[Any, ...] | None:
+    """Return a key with one entry per axis and new axis; None for masks of several axes and invalid keys."""
     whole = [at for at, entry in enumerate(key) if entry is Ellipsis]
-    given = sum(entry is not None for entry in key) - len(whole)
+    present = sum(entry is not None for entry in key) - len(whole)
     masks = any(np.ndim(entry) != 1 and np.asarray(entry).dtype == bool for entry in key if entry is not None)
-    if masks or len(whole) > 1 or given > ndim:
+    if masks or len(whole) > 1 or present > ndim:
         return None
     at = whole[0] if whole else len(key)
-    return (*key[:at], *(slice(None),) * (ndim - given), *key[at + len(whole) :])
+    return (*key[:at], *(slice(None),) * (ndim - present), *key[at + len(whole) :])
 
 
 def _split(entry: Any, size: int) -> tuple[Any, Any]:
-    """What is read along an axis, and how NumPy is to index that, so that the result is as of the whole."""
+    """Return the part of an axis to read, and the index within it that gives the requested values."""
     if isinstance(entry, slice):
         first, stop, step = entry.indices(size)
         chosen = range(first, stop, step)
@@ -168,21 +146,29 @@ def _split(entry: Any, size: int) -> tuple[Any, Any]:
     positions = np.asarray(entry)
     if positions.dtype == bool:
         if positions.shape != (size,):
-            raise IndexError(f"A mask of {positions.shape} does not fit an axis of {size}.")
+            raise BoundsError(
+                f"A mask of shape {positions.shape} does not fit an axis of {size}.",
+                found=positions.shape,
+                expected=(size,),
+            )
         positions = np.flatnonzero(positions)
     if positions.size == 0:
         positions = positions.astype(np.intp)
     if positions.dtype.kind not in "iu":
-        raise IndexError(f"{entry!r} is no position, slice or mask.")
+        raise BoundsError(f"{entry!r} is not a position, a slice or a mask.", found=entry)
     if positions.size and (positions.min() < -size or positions.max() >= size):
-        raise IndexError(f"Position {entry!r} is out of bounds for an axis of {size}.")
+        raise BoundsError(
+            f"Position {entry!r} is out of bounds for an axis of {size}.",
+            found=entry,
+            expected=range(-size, size),
+        )
     unique, inverse = np.unique(np.where(positions < 0, positions + size, positions), return_inverse=True)
     within = inverse.reshape(positions.shape)
     return unique.astype(np.intp), int(within) if within.ndim == 0 else within
 
 
 def to_pynapple(dataset: xr.Dataset, name: str | None = None) -> Any:
-    """One object of a Dataset, or all, as pynapple's; see `NWBAccessor.to_pynapple`."""
+    """Convert one object of a Dataset, or all, to pynapple; see `NWBAccessor.to_pynapple`."""
     _pynapple()
     known = {each.path: each for each in shown_objects(dataset) if _converter(dataset, each) is not None}
     alone = dataset.attrs.get("nwb_path")
@@ -190,49 +176,40 @@ def to_pynapple(dataset: xr.Dataset, name: str | None = None) -> Any:
         return PynappleObjects(dataset, list(known.values()))
     if name is None:
         return _convert(dataset, known[str(alone)])
-    return _convert(
-        dataset, find_object(dataset, name, known.values(), "objects that pynapple has something for")
-    )
+    return _convert(dataset, find_object(dataset, name, known.values(), _CONVERTIBLE))
 
 
 def _pynapple() -> Any:
-    """The package, which is optional and takes a second to import."""
+    """Import pynapple, which is optional and takes a second to import."""
     try:
         return import_module("pynapple")
     except ModuleNotFoundError as error:
         if error.name != "pynapple":
             raise
         raise MissingPackageError(
-            'The package pynapple is missing; install it with: pip install "intake-nwbzarr[pynapple]"'
+            "The package pynapple is not installed.",
+            found="pynapple",
+            next_step='Install it with: pip install "intake-nwbzarr[pynapple]".',
         ) from None
 
 
 class PynappleObjects(Mapping[str, Any]):
-    """What pynapple has something for in a session, by name; each is made when it is asked for, and kept.
-
-    Parameters
-    ----------
-    dataset
-        The session.
-    objects
-        Those of its objects that can be made.
-    """
+    """The objects of a session that pynapple can represent, by name; each is converted on first use."""
 
     def __init__(self, dataset: xr.Dataset, objects: list[ShownObject]) -> None:
         self._dataset = dataset
         self._objects: dict[str, ShownObject] = {}
         for each in objects:
             self._objects[each.path if each.name in self._objects else each.name] = each
-        self._made: dict[str, Any] = {}
+        self._converted: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
+        if name not in self._converted:
             found = self._objects.get(name)
             if found is None:
-                what = "objects that pynapple has something for"
-                found = find_object(self._dataset, name, self._objects.values(), what)
-            self._made[name] = _convert(self._dataset, found)
-        return self._made[name]
+                found = find_object(self._dataset, name, self._objects.values(), _CONVERTIBLE)
+            self._converted[name] = _convert(self._dataset, found)
+        return self._converted[name]
 
     def __contains__(self, name: object) -> bool:
         return name in self._objects
@@ -258,12 +235,12 @@ def _kind_name(dataset: xr.Dataset, found: ShownObject) -> str:
 
 def _convert(dataset: xr.Dataset, found: ShownObject) -> Any:
     converter = _converter(dataset, found)
-    assert converter is not None  # noqa: S101 - for the type checker; only such objects come here.
+    assert converter is not None  # noqa: S101 - for the type checker; callers pass convertible objects only
     return converter(dataset, found)
 
 
 def _converter(dataset: xr.Dataset, found: ShownObject) -> Callable[[xr.Dataset, ShownObject], Any] | None:
-    """What makes an object pynapple's, None where pynapple has nothing for it."""
+    """Return the function that converts an object, None if pynapple cannot represent it."""
     if found.kind == "series" and found.main is not None:
         numeric = dataset.variables[found.main].dtype.kind in "biufc"
         return _series if numeric and _time_of(dataset, found.main) is not None else None
@@ -278,7 +255,7 @@ def _converter(dataset: xr.Dataset, found: ShownObject) -> Callable[[xr.Dataset,
 
 
 def _time_of(dataset: xr.Dataset, name: str) -> SessionTime | None:
-    """The time of a series; of a stimulus template, that since the stimulus began."""
+    """Return the time of a series; of a stimulus template, that since the start of the stimulus."""
     dims = dataset.variables[name].dims
     own = dataset[[name]]
     return next((time for time in session_times(own) if time.dim in dims), None)
@@ -287,11 +264,11 @@ def _time_of(dataset: xr.Dataset, name: str) -> SessionTime | None:
 def _series(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
-    assert found.main is not None  # noqa: S101 - for the type checker; `_converter` looked.
+    assert found.main is not None  # noqa: S101 - for the type checker; `_converter` checked this
     time = _time_of(dataset, found.main)
     assert time is not None  # noqa: S101
     seconds = _seconds(dataset, time, found)
-    support = of_an_instant(seconds)
+    support = instant_support(seconds)
     values = LazyValues(dataset.variables[found.main], time.dim)
     if values.ndim == 1:
         return pynapple.Tsd(t=seconds, d=values, time_support=support, load_array=False)
@@ -300,7 +277,7 @@ def _series(dataset: xr.Dataset, found: ShownObject) -> Any:
     channel = next(str(dim) for dim in dataset.variables[found.main].dims if dim != time.dim)
     labels = dataset[channel].to_numpy() if channel in dataset.coords else None
     made = pynapple.TsdFrame(t=seconds, d=values, columns=labels, time_support=support, load_array=False)
-    made.set_info(_metadata(_joined(dataset, channel), {*dir(made), *made.columns}))
+    made.set_info(_metadata(_coordinates_along(dataset, channel), {*dir(made), *made.columns}))
     return made
 
 
@@ -310,13 +287,15 @@ def _seconds(dataset: xr.Dataset, time: SessionTime, found: ShownObject) -> NDAr
         # pynapple sorts timestamps without the values that belong to them.
         raise SelectionError(
             f"The timestamps of {found.path!r} do not ascend, or some are missing, which pynapple cannot "
-            f"represent. Sort them first: dataset.sortby({time.name!r})."
+            "represent.",
+            path=found.path,
+            next_step=f"Sort them first: dataset.sortby({time.name!r}).",
         )
     return seconds
 
 
-def _joined(dataset: xr.Dataset, dim: str) -> dict[str, NDArray[Any]]:
-    """The coordinates along a dimension, without what a flat Dataset puts before their names."""
+def _coordinates_along(dataset: xr.Dataset, dim: str) -> dict[str, NDArray[Any]]:
+    """Return the coordinates along a dimension, without the prefix of a flat Dataset in their names."""
     prefixes = [f"{dim}_"] + ([f"{dim.rpartition('_')[0]}_"] if "_" in dim else [])
     columns = {}
     for name, coordinate in dataset.coords.items():
@@ -326,8 +305,8 @@ def _joined(dataset: xr.Dataset, dim: str) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _plain(dataset: xr.Dataset, table: ShownObject, hidden: set[str]) -> dict[str, NDArray[Any]]:
-    """A table's columns of one value a row; those of times in seconds, as pynapple counts."""
+def _plain_columns(dataset: xr.Dataset, table: ShownObject, hidden: set[str]) -> dict[str, NDArray[Any]]:
+    """Return a table's columns of one value per row; those of times in seconds, as in pynapple."""
     return {
         each.label: seconds_variable(
             dataset.variables[each.variable], dataset.attrs, repr(each.variable)
@@ -338,7 +317,7 @@ def _plain(dataset: xr.Dataset, table: ShownObject, hidden: set[str]) -> dict[st
 
 
 def _metadata(columns: Mapping[str, NDArray[Any]], taken: set[Any]) -> dict[str, NDArray[Any]]:
-    """Columns under names that pynapple can take as attributes, and does not use itself."""
+    """Return columns under names that are valid as pynapple's attributes, and not used by it."""
     found: dict[str, NDArray[Any]] = {}
     for name, values in columns.items():
         found[free_name(safe_name(name), taken | set(found))] = values
@@ -356,15 +335,17 @@ def _units(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
     column = spikes_of(dataset, found)
-    assert column is not None  # noqa: S101 - for the type checker; `_converter` looked.
+    assert column is not None  # noqa: S101 - for the type checker; `_converter` checked this
     ids = _ids(dataset, found)
     if len(np.unique(ids)) < len(ids) or ids.dtype.kind not in "iu":
         raise SelectionError(
-            f"The ids of {found.path!r} are no integers, or some repeat, and pynapple keys units by them: "
-            "select units first, or give them other ids with assign_coords."
+            f"The ids of {found.path!r} are not integers, or some repeat, and pynapple uses them as keys.",
+            path=found.path,
+            found=ids,
+            next_step="Select units first, or assign other ids with assign_coords.",
         )
     trains = [np.sort(train[np.isfinite(train)]) for train in rows_of(dataset, column)]
-    support, of_units = observed(dataset, found, trains)
+    support, of_units = time_support(dataset, found, trains)
     spikes = {
         int(unit): pynapple.Ts(t=train, time_support=own)
         for unit, train, own in zip(ids, trains, of_units, strict=True)
@@ -372,13 +353,13 @@ def _units(dataset: xr.Dataset, found: ShownObject) -> Any:
     lost = sum(map(len, trains)) - sum(map(len, spikes.values()))
     if lost:
         warn_caller(
-            f"{lost} spikes of {found.path!r} lie outside of their unit's obs_intervals: pynapple's TsGroup "
-            "is without them."
+            f"{lost} spikes of {found.path!r} are outside of their unit's obs_intervals and are dropped from "
+            "pynapple's TsGroup."
         )
     group = pynapple.TsGroup(spikes, time_support=support, bypass_check=True)
     if spikes:
         order = np.argsort(ids, kind="stable")
-        columns = _plain(dataset, found, {SPIKE_TIMES})
+        columns = _plain_columns(dataset, found, {SPIKE_TIMES})
         group.set_info({name: each[order] for name, each in _metadata(columns, set(dir(group))).items()})
     return group
 
@@ -386,7 +367,7 @@ def _units(dataset: xr.Dataset, found: ShownObject) -> Any:
 def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
-    columns = {"id": _ids(dataset, found), **_plain(dataset, found, {"id"})}
+    columns = {"id": _ids(dataset, found), **_plain_columns(dataset, found, {"id"})}
     start, stop = (
         in_seconds(columns.pop(name), dataset.attrs, f"{name!r} of {found.path!r}")
         for name in ("start_time", "stop_time")
@@ -395,7 +376,7 @@ def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
     if not valid.all():
         warn_caller(
             f"{np.count_nonzero(~valid)} of the {len(valid)} intervals of {found.path!r} have no start, no "
-            "stop, or do not stop after they start: pynapple's IntervalSet is without them."
+            "stop, or do not stop after they start; they are dropped from pynapple's IntervalSet."
         )
     rows = np.flatnonzero(valid)[np.argsort(start[valid], kind="stable")]
     start, stop = start[rows], stop[rows]
@@ -403,15 +384,15 @@ def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
     touches = np.count_nonzero(start[1:] == stop[:-1])
     if overlaps:
         warn_caller(
-            f"{overlaps} intervals of {found.path!r} start before another has stopped: pynapple's "
-            "IntervalSet joins such intervals, and is without the table's other columns. ds.nwb.intervals() "
-            "has them all."
+            f"{overlaps} intervals of {found.path!r} start before an earlier one stops: pynapple's "
+            "IntervalSet joins them, and the table's other columns are dropped. ds.nwb.intervals() has all "
+            "of them."
         )
         return joined(np.stack([start, stop], axis=1))
     if touches:
         warn_caller(
-            f"{touches} intervals of {found.path!r} stop where the next starts: pynapple's IntervalSet stops "
-            "them a microsecond earlier."
+            f"{touches} intervals of {found.path!r} stop where the next starts; in pynapple's IntervalSet "
+            "they stop a microsecond earlier."
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Some starts and ends are equal")
@@ -426,17 +407,17 @@ def _events(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
     if found.kind == "table":
-        stored = _plain(dataset, found, set())["timestamp"]
+        stored = _plain_columns(dataset, found, set())["timestamp"]
     else:
         time = event_time(dataset, found)
-        assert time is not None  # noqa: S101 - for the type checker; `_converter` looked.
+        assert time is not None  # noqa: S101 - for the type checker; `_converter` checked this
         stored = dataset.variables[time.name].to_numpy()
     times = in_seconds(stored, dataset.attrs, f"the times of {found.path!r}")
     known = np.isfinite(times)
     if not known.all():
         warn_caller(
-            f"{np.count_nonzero(~known)} of the {len(times)} events of {found.path!r} have no time: "
-            "pynapple's Ts is without them."
+            f"{np.count_nonzero(~known)} of the {len(times)} events of {found.path!r} have no time and are "
+            "dropped from pynapple's Ts."
         )
     seconds = np.sort(times[known])
-    return pynapple.Ts(t=seconds, time_support=of_an_instant(seconds))
+    return pynapple.Ts(t=seconds, time_support=instant_support(seconds))

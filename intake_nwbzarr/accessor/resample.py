@@ -25,7 +25,7 @@ from intake_nwbzarr.arrays.selection import Axes, as_key
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
 from intake_nwbzarr.indexes.index import LazyTimeIndex
-from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, cut
+from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, take_slice
 
 type ResampleMethod = Literal["nearest", "ffill", "linear", "mean"]
 """How `resample_like` makes a value at a time at which there is no sample."""
@@ -155,7 +155,10 @@ def _resampled(
     view, source = _lazy(time).view, variable
     if view.samples.step < 0:
         # What a reversed selection shows: before and after are meant in time.
-        source, view = variable.isel({time.dim: slice(None, None, -1)}), cut(view, slice(None, None, -1))
+        source, view = (
+            variable.isel({time.dim: slice(None, None, -1)}),
+            take_slice(view, slice(None, None, -1)),
+        )
     if method == "mean":
         array: Computed = MeanArray(source, time.dim, view, labels.view, _next_time(labels))
     else:

@@ -20,35 +20,25 @@ if TYPE_CHECKING:
     import pynwb
 
 SOURCE: Final = "source"
-"""The key of an encoding under which xarray's engines keep where a Dataset and its variables are from."""
+"""The key of an encoding under which xarray's engines store the file of a Dataset and its variables."""
 
 
 class Origin(str):
-    """The URL of a session, which takes its location along and registers `ds.nwb` where it is unpickled.
+    """The URL of a session, as a string whose pickle carries the location and registers `ds.nwb`."""
 
-    It is the ``source`` in the encoding of a Dataset and of its variables. Attributes are plain text, which
-    is data and not followed; and a Dataset that was read into memory is made of xarray's and NumPy's own
-    classes, so that nothing else in it would make a worker import this package.
-
-    Parameters
-    ----------
-    text
-        The location's URL.
-    location
-        What a pickle takes along; an open zarr Store stays in its process.
-    attributes
-        Those that tell sessions apart, and the way back.
-    """
+    # It is the ``source`` in the encoding of a Dataset and of its variables. Attributes are plain text, which
+    # is data and not trusted; and a Dataset in memory consists of xarray's and NumPy's own classes, so that
+    # nothing else in it would make a worker import this package.
 
     __slots__ = ("_location", "attributes")
 
     _location: Location | None
-    attributes: dict[str, Any]
+    attributes: dict[str, Any]  # those that identify the session, and nwb_location
 
     def __new__(
         cls, text: str, location: Location | None = None, attributes: Mapping[str, Any] | None = None
     ) -> Origin:
-        """Make one."""
+        """Return an origin; a location that is an open zarr Store stays in its process."""
         self = super().__new__(cls, text)
         self._location = location if location is not None and location.store is None else None
         self.attributes = dict(attributes or {})
@@ -62,60 +52,41 @@ class Origin(str):
 
 
 def origin_of(variable: xr.Variable) -> Origin | None:
-    """Where a variable was opened from, as far as operations have kept its encoding."""
+    """Return the session that a variable was opened from, if operations have kept its encoding."""
     origin = variable.encoding.get(SOURCE)
     return origin if isinstance(origin, Origin) else None
 
 
 def location_of(dataset: xr.Dataset) -> Location:
-    """Where the session is that a Dataset is from, as its attributes say.
-
-    Raises
-    ------
-    AccessorError
-        When the attributes do not say it, or parts of it are from other sessions.
-    LocationError
-        When this process has not opened it, and no pickle has named it.
-    """
+    """Return the location of the session that a Dataset is from, according to its attributes."""
     check_one_session(dataset)
     if "nwb_location" not in dataset.attrs:
         raise AccessorError(
-            "This Dataset does not say which file it came from: its attribute 'nwb_location' is missing. "
-            "Where operations drop attributes, compute under `xr.set_options(keep_attrs=True)`; give what is "
-            "made of single variables or of a DataFrame its own with `ds.attrs.update(opened.attrs)`. For a "
-            'Dataset from elsewhere, open the session with engine="nwbzarr".'
+            "The session of this Dataset is unknown: its attribute 'nwb_location' is missing.",
+            expected="nwb_location",
+            next_step="If operations dropped the attributes, compute within "
+            "`xr.set_options(keep_attrs=True)`, or copy them with `ds.attrs.update(opened.attrs)`. Otherwise "
+            'open the session with engine="nwbzarr".',
         )
     return Location.from_attributes(dataset.attrs)
 
 
 def object_path(dataset: xr.Dataset) -> str:
-    """The path of the one object that a Dataset shows.
-
-    Raises
-    ------
-    AccessorError
-        When it shows several, or a whole session.
-    """
-    # The path that was asked for leads through links; an object's own may be one in another file.
+    """Return the path of the one object that a Dataset shows."""
+    # nwb_group is the path that was opened, through links; an object's own path may be in another file.
     for name in ("nwb_group", "nwb_path"):
         path = dataset.attrs.get(name)
         if isinstance(path, str) and path.strip("/"):
             return path.strip("/")
     raise AccessorError(
-        "This Dataset does not show one object: it is a whole session, or several objects of it. For the "
-        "session use ds.nwb.nwbfile; for one object open it with group=, or take its variable, as "
-        'ds["ElectricalSeries"].nwb.object.'
+        "This Dataset is a whole session, or several objects of it, and not one object.",
+        next_step="Use ds.nwb.nwbfile for the session; for one object, open it with group=, or use its "
+        'variable: ds["ElectricalSeries"].nwb.object.',
     )
 
 
 def object_of(nwbfile: pynwb.NWBFile, location: Location, path: str) -> Any:
-    """The pynwb object at a path, which the file and pynwb know by one id.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When nothing is there any more, or nothing that pynwb makes an object of.
-    """
+    """Return the pynwb object at a path, by the object_id that the file and pynwb share."""
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.hierarchy.nodes import ArrayNode
 
@@ -126,29 +97,22 @@ def object_of(nwbfile: pynwb.NWBFile, location: Location, path: str) -> Any:
     found = nwbfile.objects.get(node.attributes.get("object_id"))
     if found is None:
         raise NodeNotFoundError(
-            f"{path!r} in {location} is no object of pynwb's: it is one of the file's own groups, or pynwb "
-            "does not read it. Use ds.nwb.nwbfile, and its attributes such as nwbfile.acquisition."
+            f"{path!r} in {location} is not a pynwb object: it is a group of the file's own structure, or "
+            "pynwb does not read it.",
+            location=location,
+            path=path,
+            next_step="Use ds.nwb.nwbfile and its attributes, such as nwbfile.acquisition.",
         )
     return found
 
 
-# What a DataArray, which has none of its Dataset's attributes, needs of them.
+# The attributes that a DataArray, which has none of its Dataset's, takes along.
 _KEPT: Final = ("identifier", "session_start_time", "timestamps_reference_time")
 
 
 def with_origin(dataset: xr.Dataset, location: Location, session: Mapping[str, Any]) -> xr.Dataset:
-    """Note where a Dataset is from, in its encoding and its variables', and in its time indexes.
-
-    Parameters
-    ----------
-    dataset
-        Just opened; changed in place.
-    location
-        Of the session.
-    session
-        Attributes of the session, or of an object's Dataset, which has those that tell sessions apart.
-    """
-    # Texts, also where a damaged file has a list.
+    """Record the session of a Dataset just opened, in place: in encodings and in time indexes."""
+    # Strings, also where a damaged file has a list.
     kept = {name: str(session[name]) for name in _KEPT if name in session}
     origin = Origin(str(location), location, kept | location.attributes())
     dataset.encoding[SOURCE] = origin
@@ -160,7 +124,7 @@ def with_origin(dataset: xr.Dataset, location: Location, session: Mapping[str, A
 
 
 def frame_of(dataset: xr.Dataset, frame: pd.DataFrame) -> pd.DataFrame:
-    """Note in a DataFrame's attributes which session it is from, as its Dataset says it."""
+    """Record in a DataFrame's attributes the session of its Dataset."""
     attributes = dataset.attrs
     frame.attrs |= {name: attributes[name] for name in (*_KEPT, "nwb_location") if name in attributes}
     return frame
@@ -168,21 +132,13 @@ def frame_of(dataset: xr.Dataset, frame: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Session:
-    """What is known of the session that an object is from.
+    """The identity of the session that an object is from, as far as it is known."""
 
-    Parameters
-    ----------
-    identifier
-        The file's own: copies of a session, wherever they are opened from, have the same.
-    location
-        Where it was opened from.
-    """
-
-    identifier: str | None
-    location: str | None
+    identifier: str | None  # of the file: copies of a session have the same, wherever they are opened from
+    location: str | None  # where it was opened from
 
     def differs(self, other: Session) -> bool:
-        """Whether these are surely two sessions."""
+        """Whether these are certainly two sessions."""
         if self.identifier is not None and other.identifier is not None:
             return self.identifier != other.identifier
         if self.identifier is other.identifier is None:
@@ -196,11 +152,9 @@ class Session:
 
 
 def session_of(item: object) -> Session | None:
-    """The session that a Dataset, tree node, DataArray or DataFrame is from; None where nothing says it.
-
-    A Dataset's attributes say it: one whose attributes were dropped is of no session. DataArrays have none of
-    their Dataset's, but what was noted when their variables, or their coordinates, were opened.
-    """
+    """Return the session that a Dataset, tree node, DataArray or DataFrame is from, None if unknown."""
+    # A Dataset whose attributes were dropped has no session. A DataArray has that of its variable's encoding,
+    # or of its coordinates'.
     if isinstance(item, xr.DataTree):
         item = item.to_dataset(inherit=False)
     if isinstance(item, pd.DataFrame):
@@ -212,7 +166,7 @@ def session_of(item: object) -> Session | None:
 
 
 def origin_of_array(array: xr.DataArray) -> Origin | None:
-    """Where a DataArray was opened from, or else, where operations made it, what its coordinates agree on."""
+    """Return the origin of a DataArray's variable, or the one that its coordinates agree on."""
     own = origin_of(array.variable)
     if own is not None:
         return own
@@ -222,25 +176,10 @@ def origin_of_array(array: xr.DataArray) -> Origin | None:
 
 
 def check_same_session(own: xr.Dataset | Mapping[Any, Any], other: object, what: str) -> None:
-    """Refuse what is given from another session than a Dataset's own.
-
-    Parameters
-    ----------
-    own
-        The Dataset, or its attributes.
-    other
-        What a caller gives: of numbers, nothing is known.
-    what
-        Names it in the error.
-
-    Raises
-    ------
-    SessionMismatchError
-        When both say what session they are from, and it is not the same.
-    """
+    """Raise if the argument `what` is certainly from another session than a Dataset or its attributes."""
     known = session_of(own) if isinstance(own, xr.Dataset) else _of_attributes(own)
-    given = session_of(other)
-    if known is None or given is None or not known.differs(given):
+    passed = session_of(other)
+    if known is None or passed is None or not known.differs(passed):
         return
     match other:
         case xr.Dataset():
@@ -252,21 +191,19 @@ def check_same_session(own: xr.Dataset | Mapping[Any, Any], other: object, what:
         case _:
             without = f"call {what}.attrs.clear() before"
     raise SessionMismatchError(
-        f"What is given as {what} is of the session {given}, but this is of the session {known}, and times "
-        "of different sessions cannot be compared. Open both from one session. If the two files do share one "
-        f"clock, give {what} without what says its session: {without}."
+        f"{what} is from the session {passed}, but this Dataset is from the session {known}; times of "
+        "different sessions cannot be compared.",
+        location=known.location,
+        found=str(passed),
+        expected=str(known),
+        next_step="Open both from one session. If the two files do share one clock, pass "
+        f"{what} without its session: {without}.",
     )
 
 
 def check_one_session(dataset: xr.Dataset) -> None:
-    """Refuse a Dataset that surely has parts of several sessions where one file is asked for.
-
-    Raises
-    ------
-    AccessorError
-        When its attributes, its variables, its time indexes or the rows of its tables are of different
-        sessions. Most concatenations along rows or along a new dimension leave no trace of that.
-    """
+    """Raise if a Dataset certainly has parts of several sessions."""
+    # Most concatenations along rows or along a new dimension leave no trace of that.
     own = session_of(dataset)
     noted = (Session(*each) for index in _time_indexes(dataset) for each in index.sessions)
     found = [own, *_of_variables(dataset.variables.values()), *noted]
@@ -276,8 +213,9 @@ def check_one_session(dataset: xr.Dataset) -> None:
         return
     named = "" if other is None else f", such as {known[0]} and {other}"
     raise AccessorError(
-        f"This Dataset has parts of several sessions{named}, so that no one file is behind it. Use ds.nwb "
-        "before combining them, or open the file that is meant with intake_nwbzarr.open_nwb(...)."
+        f"This Dataset has parts of several sessions{named}, so that it is not of one file.",
+        found=tuple(map(str, dict.fromkeys(known))),
+        next_step="Use ds.nwb before combining sessions, or open one file with intake_nwbzarr.open_nwb(...).",
     )
 
 

@@ -130,8 +130,10 @@ def test_views_of_several_objects_have_no_raw_object_of_their_own(path: Path, da
     for view in (dataset, several):
         with pytest.raises(AccessorError, match=r"nwbfile.*group="):
             _ = view.nwb.object
-    with pytest.raises(NodeNotFoundError, match=r"'acquisition'.*nwbfile\.acquisition"):
+    with pytest.raises(NodeNotFoundError) as caught:
         _ = xr.open_dataset(path, engine="nwbzarr", group="acquisition").nwb.object
+    assert (caught.value.location, caught.value.path) == (f"file://{path}", "acquisition")
+    assert "nwbfile.acquisition" in caught.value.next_step
 
 
 def test_a_variable_does_alone_what_its_dataset_does(path: Path, dataset: xr.Dataset) -> None:

@@ -50,7 +50,7 @@ def test_a_session_lists_what_pynapple_has_something_for(ecephys: xr.Dataset) ->
     assert "ElectricalSeriesAP: TsdFrame" in text
     assert found["trials"] is found["trials"]
     assert "electrodes" not in found
-    with pytest.raises(NodeNotFoundError, match="pynapple has something for"):
+    with pytest.raises(NodeNotFoundError, match="pynapple can represent"):
         found["electrodes"]
 
 
@@ -116,7 +116,7 @@ def test_obs_intervals_are_the_time_support_and_lost_spikes_are_counted(tmp_path
     nwbfile.add_unit(spike_times=[1.0, 2.0, 9.0], obs_intervals=[[0.0, 3.0], [5.0, 6.0]], id=7)
     nwbfile.add_unit(spike_times=[5.5], obs_intervals=[[5.0, 8.0]], id=3)
     dataset = opened(tmp_path, nwbfile)
-    with pytest.warns(MappingWarning, match=r"1 spikes of 'units' lie outside"):
+    with pytest.warns(MappingWarning, match=r"1 spikes of 'units' are outside"):
         group = to_pynapple(dataset, "units")
     np.testing.assert_array_equal(group.time_support.values, [[0, 3], [5, 8]])
     assert list(group.keys()) == [3, 7]
@@ -185,8 +185,10 @@ def test_texts_are_nothing_for_pynapple(tmp_path: Path) -> None:
 
 
 def test_times_that_pynapple_would_mistake_are_refused(ecephys: xr.Dataset) -> None:
-    with pytest.raises(SelectionError, match=r"'acquisition/sync' do not ascend.*sortby"):
+    with pytest.raises(SelectionError, match="'acquisition/sync' do not ascend") as caught:
         to_pynapple(ecephys.isel(sync_time=[3, 1, 2]), "sync")
+    assert caught.value.path == "acquisition/sync"
+    assert caught.value.next_step == "Sort them first: dataset.sortby('sync_time')."
 
 
 def test_decoded_times_are_the_same_for_pynapple(ecephys: xr.Dataset) -> None:
