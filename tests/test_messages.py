@@ -11,8 +11,9 @@ import intake
 import pytest
 
 import intake_nwbzarr
-from intake_nwbzarr import errors
+from intake_nwbzarr import errors, open_hierarchy
 from intake_nwbzarr.location.location import Location, locate
+from tests.hierarchy.stores import array, group, write_store
 
 GOLDEN = Path(__file__).parent / "data" / "messages.txt"
 
@@ -31,7 +32,14 @@ def message_of(call: Callable[[], object]) -> str:
     """Return the class and text of the error of a call, as a block of the golden file holds them."""
     with pytest.raises(errors.NWBZarrError) as caught:
         call()
-    return f"{type(caught.value).__name__}: {caught.value}"
+    return f"{type(caught.value).__name__}: {caught.value}".replace(str(Path.cwd()), "/here")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory, which messages show as /here."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -114,3 +122,53 @@ def test_message_catalog_credential_masked(expected: str) -> None:
 
 def test_message_catalog_variable_not_set(expected: str) -> None:
     assert message_of(intake.open_nwbzarr("s3://None/a.nwb.zarr").read) == expected
+
+
+def test_message_open_consolidated_required(expected: str, here: Path) -> None:
+    write_store(here / "a.nwb.zarr", {}, consolidated=False)
+    assert message_of(lambda: open_hierarchy("a.nwb.zarr", consolidated=True)) == expected
+
+
+def test_message_open_damaged_array(expected: str, here: Path) -> None:
+    write_store(here / "a.nwb.zarr", {"x": array() | {"data_type": "int17"}})
+    assert message_of(lambda: open_hierarchy("a.nwb.zarr")["x"]) == expected
+
+
+def test_message_open_damaged_document(expected: str, here: Path) -> None:
+    (here / "zarr.json").write_text('{"zarr_format": 3, "node_type": "gr')
+    assert message_of(lambda: open_hierarchy(here)) == expected
+
+
+def test_message_open_file_that_is_not_zarr(expected: str, here: Path) -> None:
+    (here / "notes.txt").write_text("This is not a Zarr store.")
+    assert message_of(lambda: open_hierarchy("notes.txt")) == expected
+
+
+def test_message_open_folder_that_is_not_zarr(expected: str, here: Path) -> None:
+    (here / "notes.txt").write_text("This is not a Zarr store.")
+    assert message_of(lambda: open_hierarchy(here)) == expected
+
+
+def test_message_open_hdf5_file(expected: str, here: Path) -> None:
+    (here / "a.nwb").write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert message_of(lambda: open_hierarchy("a.nwb")) == expected
+
+
+def test_message_open_link_in_a_circle(expected: str, here: Path) -> None:
+    links = [{"name": "x", "source": ".", "path": "/a/x"}]
+    write_store(here / "a.nwb.zarr", {"a": group(_LINKS=links)})
+    assert message_of(lambda: open_hierarchy("a.nwb.zarr").resolve("a/x")) == expected
+
+
+def test_message_open_node_not_found(expected: str, here: Path) -> None:
+    write_store(here / "a.nwb.zarr", {"processing": group(), "processing/units": group()})
+    assert message_of(lambda: open_hierarchy("a.nwb.zarr")["units"]) == expected
+
+
+def test_message_open_nothing_stored(expected: str, here: Path) -> None:
+    assert message_of(lambda: open_hierarchy("missing.nwb.zarr")) == expected
+
+
+def test_message_open_zarr_that_is_not_nwb(expected: str, here: Path) -> None:
+    write_store(here / "a.zarr", {"": group(), "x": array()})
+    assert message_of(lambda: open_hierarchy("a.zarr")) == expected

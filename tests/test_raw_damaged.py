@@ -68,7 +68,7 @@ def test_a_node_below_an_array_and_a_group_that_nobody_understands_are_left_out(
     nodes["acquisition/response0/data/x"] = nodes["acquisition/response0/data"]
     nodes["scratch"] = {"zarr_format": 3, "node_type": "group", "attributes": [1]}
     (path / "zarr.json").write_text(json.dumps(document))
-    with pytest.warns(MappingWarning, match="'scratch' in .* is left out"):
+    with pytest.warns(MappingWarning, match="'scratch' in .* is skipped"):
         assert open_nwb(path).acquisition["response0"].data[:].ndim == 1
 
 

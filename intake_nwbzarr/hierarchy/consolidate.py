@@ -1,4 +1,4 @@
-"""Write the consolidated metadata of a session."""
+"""Write or repair the consolidated metadata of a session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from intake_nwbzarr.transport.open import open_transport
 
 @dataclass(frozen=True)
 class Consolidation:
-    """What consolidating a file changed, or would change.
+    """The changes that consolidating a file made, or would make.
 
     Parameters
     ----------
@@ -37,14 +37,13 @@ class Consolidation:
     zarr_format
         2 or 3.
     document
-        The consolidated document: ``.zmetadata`` of Zarr 2, ``zarr.json`` of Zarr 3.
+        The consolidated document: ``.zmetadata`` for Zarr 2, ``zarr.json`` for Zarr 3.
     nodes
-        How many groups and arrays it holds.
+        The number of groups and arrays in it.
     added, removed, changed
-        Paths of groups and arrays that the document did not hold, held though they are gone, or held in
-        another form.
+        Paths of groups and arrays that were missing from the document, no longer exist, or have changed.
     written
-        Whether the document was replaced.
+        Whether the document was written.
     """
 
     location: str
@@ -58,7 +57,7 @@ class Consolidation:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the document already holds what the file holds."""
+        """Whether the document already matches the file."""
         return not (self.added or self.removed or self.changed)
 
     def __str__(self) -> str:
@@ -82,23 +81,23 @@ def consolidate(
 ) -> Consolidation:
     """Write or repair the consolidated metadata of an NWB Zarr file, so that opening it takes two requests.
 
-    The documents of all groups and arrays are read one by one, as stored, and put together. The consolidated
-    document is replaced in one step, on S3 only if it is still the one that was read; nothing else is
-    touched. The result is verified by opening the file.
+    Reads the metadata documents of all groups and arrays, and replaces the consolidated document in one
+    atomic step, on S3 only if it has not changed since it was read. Nothing else is changed. The result is
+    verified by opening the file.
 
     Parameters
     ----------
     location
-        A local folder, or an ``s3`` URL that may be listed and written.
+        A local folder, or an ``s3`` URL that can be listed and written.
     storage_options
-        Credentials and the like, in the vocabulary of s3fs.
+        Credentials and other options, named as in s3fs.
     dry_run
-        Only say what would change.
+        Only return what would change.
 
     Returns
     -------
     Consolidation
-        What changed. A document that is up to date is left alone.
+        The changes. A document that is up to date is not written.
 
     Raises
     ------
@@ -107,13 +106,13 @@ def consolidate(
     OptionError
         When `dry_run` is neither True nor False.
     ObjectChangedError
-        When somebody else replaced the document meanwhile, twice.
+        When the document was changed by others in the meantime, twice.
     NWBZarrError
-        Otherwise as `intake_nwbzarr.open_hierarchy`.
+        Other errors as in `intake_nwbzarr.open_hierarchy`.
     """
     check_bool("dry_run", dry_run)
     transport = open_transport(locate(location, storage_options).uncached)
-    # Said at once: a plan that can never be carried out helps nobody.
+    # Also for a dry run, whose plan could never be carried out.
     if not transport.writable:
         raise transport.unwritable()
     for last_try in (False, True):
@@ -132,7 +131,7 @@ def consolidate(
 
 
 async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
-    """What consolidating would change, the new document, and the ETag of the one it would replace."""
+    """Return the planned changes, the new document, and the ETag of the document it replaces."""
     before = await load_documents(transport)
     stored = await list_documents(transport, before.zarr_format) if before.consolidated else before
     name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
@@ -148,7 +147,7 @@ async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]
         changed=tuple(
             path
             for path in sorted(known.keys() & stored.nodes.keys())
-            if not _same(known[path], stored.nodes[path])
+            if not _is_same(known[path], stored.nodes[path])
         ),
         written=False,
     )
@@ -156,7 +155,7 @@ async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]
     return plan, data, current.etag if current else None
 
 
-def _same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> bool:
+def _is_same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> bool:
     return one.keys() == other.keys() and all(
         _without_consolidated(load_json(one[name])) == _without_consolidated(load_json(other[name]))
         for name in one
@@ -164,13 +163,13 @@ def _same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> b
 
 
 def _without_consolidated(document: Any) -> str:
-    # As text, so that NaN equals NaN.
+    # As repr, so that NaN equals NaN.
     kept = {key: value for key, value in document.items() if key != "consolidated_metadata"}
     return repr(sorted(kept.items()))
 
 
 def _zarr_2_document(stored: Documents) -> bytes:
-    """As zarr-python 2 wrote it; zarr-python 3 cannot, because it cannot parse pickled arrays' metadata."""
+    """Return a ``.zmetadata`` document; zarr-python 3 cannot parse the metadata of pickled arrays."""
     metadata = {
         f"{path}/{name}".lstrip("/"): raw
         for path in sorted(stored.nodes)
@@ -180,25 +179,30 @@ def _zarr_2_document(stored: Documents) -> bytes:
 
 
 def _zarr_3_document(stored: Documents) -> bytes:
-    """By zarr itself, in a store in memory that holds nothing but the metadata documents."""
+    """Return a ``zarr.json`` that zarr itself consolidates, in a memory store of the documents."""
     contents: dict[str, Buffer] = {
         f"{path}/zarr.json".lstrip("/"): cpu.Buffer.from_bytes(bytes(documents["zarr.json"]))
         for path, documents in stored.nodes.items()
     }
     with warnings.catch_warnings():
-        # zarr-python warns that other implementations may ignore it; hdmf-zarr writes and reads it.
+        # zarr-python warns that consolidated metadata are not in the Zarr 3 specification.
         warnings.simplefilter("ignore", ZarrUserWarning)
         zarr.consolidate_metadata(MemoryStore(contents))
     return contents["zarr.json"].to_bytes()
 
 
 def _verify(transport: Transport, plan: Consolidation) -> None:
-    """Open the file as a user would, decode every node, and compare with what was listed."""
+    """Open the file, decode every node, and compare their number with the plan."""
     documents = run(load_documents(transport))
     hierarchy = Hierarchy(transport.location, transport, documents)
     nodes = [hierarchy[path] for path in hierarchy]
     if not documents.consolidated or len(nodes) != plan.nodes:
         raise ObjectChangedError(
-            f"{plan.document} of {plan.location} was written, but reading it back gives {len(nodes)} groups "
-            f"and arrays instead of {plan.nodes}. Something else writes to this file; run this again."
+            f"{plan.document} of {plan.location} was written, but contains {len(nodes)} groups and arrays "
+            f"instead of {plan.nodes}: something else is writing to this file.",
+            location=plan.location,
+            path=plan.document,
+            found=len(nodes),
+            expected=plan.nodes,
+            next_step="Consolidate it again.",
         )

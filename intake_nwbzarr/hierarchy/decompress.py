@@ -1,8 +1,8 @@
-"""Decompression that never makes more than it was told to expect.
+"""Bounded decompression of chunks: never more bytes than the array's metadata declare.
 
-A chunk of a few kilobytes can expand to gigabytes: decoders that learn the size from the data reserve or
-write it before anyone compares it with the array's metadata. Here the declared size is checked first, and
-where a format declares none, the output is capped while it is produced.
+A chunk of a few kilobytes can expand to gigabytes, and decoders that read the size from the data allocate it
+before it can be compared with the metadata. Here the size that the data declare is checked first, and formats
+that do not declare it are decompressed up to the limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
 from intake_nwbzarr.hierarchy.nodes import named
 
 type Room = NDArray[np.uint8] | None
-"""Bytes, one after the other, where a result belongs; None where it has no place yet."""
+"""A contiguous output buffer, or None to allocate one."""
 
 CHECKSUMS: Final = {
     "crc32c": "crc32c",
@@ -34,7 +34,7 @@ CHECKSUMS: Final = {
     "numcodecs.fletcher32": "fletcher32",
     "numcodecs.jenkins_lookup3": "jenkins_lookup3",
 }
-"""Codecs that append or prepend four bytes, by what numcodecs calls them."""
+"""Checksum codecs, which add four bytes, and their names in numcodecs."""
 
 
 _LATER_STREAM: Final = 2**12
@@ -43,42 +43,15 @@ _LATER_STREAM: Final = 2**12
 def decompress(
     codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
 ) -> memoryview:
-    """Undo one compressor.
-
-    Parameters
-    ----------
-    codec
-        A Zarr 3 codec document, ``{"name": "blosc", "configuration": {...}}``, or its name. The names are
-        those of `COMPRESSORS`; ``numcodecs.zlib`` and its like are what Zarr 2 calls ``zlib``.
-    data
-        The compressed bytes, of one chunk.
-    limit
-        How many bytes may come out. For elements of fixed size that is exactly the chunk's size.
-    where
-        The array and the chunk, for errors.
-    out
-        Where the bytes may be put, if they are as many; not every compressor can.
-
-    Returns
-    -------
-    memoryview
-        One byte per item; at most `limit` of them, possibly fewer. Of `out`, where they are there.
-
-    Raises
-    ------
-    LimitError
-        When the data declare, or turn out, to be larger than `limit`.
-    ChunkError
-        When they are truncated or damaged.
-    MetadataError
-        When the codec is not a compressor known here.
-    """
+    """Return the decompressed bytes of a chunk, at most `limit`, in `out` where compressor and size allow."""
     name, configuration = named(codec)
     decoder = _DECODERS.get(name)
     if decoder is None:
         raise MetadataError(
-            f"{where} is compressed by {name!r}, which is not known here; known are "
-            f"{', '.join(sorted(COMPRESSORS))}."
+            f"{where} is compressed with {name!r}, which is not supported.",
+            found=name,
+            expected=sorted(COMPRESSORS),
+            next_step=f"Supported are {', '.join(sorted(COMPRESSORS))}.",
         )
     try:
         return decoder(memoryview(data).cast("B"), limit, configuration, where, out)
@@ -86,36 +59,42 @@ def decompress(
         if isinstance(error, (LimitError, ChunkError)):
             raise
         raise ChunkError(
-            f"{where} cannot be decompressed as {name!r}: {error}. The chunk is truncated or damaged; "
-            "compare it with the original file."
+            f"{where} cannot be decompressed with {name!r}: {error}. The chunk is truncated or damaged.",
+            next_step=_COMPARE,
         ) from error
 
 
 def undo_bytes(
     codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
 ) -> memoryview:
-    """Undo one compressor, or one checksum: see `decompress`."""
+    """Return decompressed bytes, or those of a checksum codec after verification; see `decompress`."""
     name, configuration = named(codec)
     if name not in CHECKSUMS:
         return decompress(codec, data, limit, where=where, out=out)
     try:
         content = numcodecs.get_codec({**configuration, "id": CHECKSUMS[name]}).decode(data)
-    except Exception as error:  # whatever the library makes of too few bytes
+    except Exception as error:  # numcodecs raises many kinds for too few bytes
         raise ChunkError(
-            f"{where} does not fit its checksum {name!r}: {error}. The chunk is damaged; compare it with the "
-            "original file."
+            f"{where} does not match its checksum {name!r}: {error}. The chunk is damaged.",
+            next_step=_COMPARE,
         ) from error
     return memoryview(content).cast("B")
 
 
 def _too_large(found: int | str, limit: int, where: str) -> LimitError:
     return LimitError(
-        f"{where} expands to {found} bytes, but the array's metadata allow {limit}; "
-        "the chunk is damaged or hostile, or belongs to another array."
+        f"{where} expands to {found} bytes, but the array's metadata allow {limit}. The chunk is damaged or "
+        "malicious, or belongs to another array.",
+        found=found,
+        expected=limit,
+        next_step=_COMPARE,
     )
 
 
-def _room(size: int, out: Room) -> NDArray[np.uint8]:
+_COMPARE: Final = "Compare it with the original file."
+
+
+def _output_buffer(size: int, out: Room) -> NDArray[np.uint8]:
     return out if out is not None and len(out) == size else np.empty(size, np.uint8)
 
 
@@ -127,8 +106,13 @@ def _blosc(
     if decoded > limit:
         raise _too_large(decoded, limit, where)
     if encoded > len(data):
-        raise ChunkError(f"{where} holds {len(data)} bytes of a Blosc chunk of {encoded}; it is truncated.")
-    output = _room(decoded, out)
+        raise ChunkError(
+            f"{where} is truncated: it has {len(data)} bytes of a Blosc chunk of {encoded} bytes.",
+            found=len(data),
+            expected=encoded,
+            next_step=_COMPARE,
+        )
+    output = _output_buffer(decoded, out)
     if decoded:
         blosc.decompress(data, output)
     return memoryview(output)
@@ -137,11 +121,11 @@ def _blosc(
 def _lz4(
     data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
 ) -> memoryview:
-    # numcodecs puts the decoded size, 32 bits, before the LZ4 block.
+    # numcodecs writes the decoded size, in 32 bits, before the LZ4 block.
     (decoded,) = struct.unpack_from("<I", data)
     if decoded > limit:
         raise _too_large(decoded, limit, where)
-    output = _room(decoded, out)
+    output = _output_buffer(decoded, out)
     if decoded:
         lz4.decompress(data, output)
     return memoryview(output)
@@ -155,21 +139,21 @@ def _zstd(
         return _zstd_of_unknown_size(data, limit, where)
     if decoded > limit:
         raise _too_large(decoded, limit, where)
-    output = _room(decoded, out)
+    output = _output_buffer(decoded, out)
     if decoded:  # numcodecs refuses an empty frame
         zstd.decompress(data, output)
     return memoryview(output)
 
 
 def _zstd_of_unknown_size(data: memoryview, limit: int, where: str) -> memoryview:
-    # numcodecs writes into a buffer of ours and never beyond it, but accepts only the exact size.
+    # numcodecs never writes beyond the given buffer, but accepts only the exact size.
     output = np.empty(limit, np.uint8)
     try:
         zstd.decompress(data, output)
     except RuntimeError as error:
         if "expected to decompress" in str(
             error
-        ):  # decoded to the end within the limit: it is safe to repeat
+        ):  # decoded within the limit, so it is safe to repeat without one
             return memoryview(zstd.decompress(data))
         if "too small" in str(error):
             raise _too_large(f"more than {limit}", limit, where) from None
@@ -178,9 +162,9 @@ def _zstd_of_unknown_size(data: memoryview, limit: int, where: str) -> memoryvie
 
 
 def zstd_size(data: memoryview) -> int | None:
-    """The decoded size that all Zstandard frames of a chunk declare, None if one declares none (RFC 8878)."""
+    """Return the decoded size that the Zstandard frames declare, None if one does not (RFC 8878)."""
     if not data:
-        raise EOFError("there are no bytes")
+        raise EOFError("it is empty")
     total, position = 0, 0
     while position < len(data):
         (magic,) = struct.unpack_from("<I", data, position)
@@ -225,33 +209,36 @@ class _Decompressor(Protocol):
 def _stream(
     start: Callable[[], _Decompressor], data: memoryview, limit: int, where: str, *, several: bool = True
 ) -> memoryview:
-    """Undo one or `several` streams that follow each other, stopping one byte after the limit."""
-    pieces: list[bytes] = []
-    made = position = 0
-    # The first stream, which is mostly the only one, gets everything. What follows a stream is copied by the
-    # library, so later ones get little at a time: of many empty ones, each would cost as much as the rest.
+    """Decompress one or several consecutive streams, stopping one byte after the limit."""
+    parts: list[bytes] = []
+    size = position = 0
+    # The first stream, usually the only one, gets all data. Later ones get little at a time, because the
+    # library copies the data after a stream: with many empty streams, that would take quadratic time.
     window = len(data)
     for _ in range(MOST_STREAMS):
         decompressor = start()
         while not decompressor.eof:
-            given = data[position : position + window]
-            pieces.append(decompressor.decompress(given, limit + 1 - made))
-            made += len(pieces[-1])
-            position += len(given)
-            if made > limit:
+            block = data[position : position + window]
+            parts.append(decompressor.decompress(block, limit + 1 - size))
+            size += len(parts[-1])
+            position += len(block)
+            if size > limit:
                 raise _too_large(f"more than {limit}", limit, where)
             if position == len(data) and not decompressor.eof:
                 raise EOFError("the stream ends in the middle")
             window *= 2
         position = _without_padding(data, position - len(decompressor.unused_data))
         if not several or position == len(data):
-            return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
         window = _LATER_STREAM
-    raise LimitError(f"{where} is made of more than {MOST_STREAMS:,} compressed streams; it is hostile.")
+    raise LimitError(
+        f"{where} consists of more than {MOST_STREAMS:,} compressed streams; it is damaged or malicious.",
+        expected=MOST_STREAMS,
+    )
 
 
 def _without_padding(data: memoryview, position: int) -> int:
-    """Return the position of the first byte that is not zero: files may be padded with zeros."""
+    """Return the position after any padding with zero bytes."""
     while position < len(data) and data[position] == 0:
         block = bytes(data[position : position + 2**20])
         position += len(block) - len(block.lstrip(b"\0"))
@@ -282,12 +269,13 @@ def _lzma(
     container, filters = configuration.get("format", lzma.FORMAT_XZ), configuration.get("filters")
     if container != lzma.FORMAT_RAW:
         return _stream(lambda: lzma.LZMADecompressor(container, LARGEST_LZMA_DICTIONARY), data, limit, where)
-    # A raw stream names its dictionary in the array's metadata, where the library's own limit does not look.
+    # The dictionary size of a raw stream is in the array's metadata, which the library does not limit.
     dictionary = max((int(entry.get("dict_size", 0)) for entry in filters or ()), default=0)
     if dictionary > LARGEST_LZMA_DICTIONARY:
         raise LimitError(
-            f"{where} asks for an LZMA dictionary of {dictionary} bytes; "
-            f"{LARGEST_LZMA_DICTIONARY} are allowed."
+            f"{where} needs an LZMA dictionary of {dictionary} bytes; {LARGEST_LZMA_DICTIONARY} are allowed.",
+            found=dictionary,
+            expected=LARGEST_LZMA_DICTIONARY,
         )
     return _stream(lambda: lzma.LZMADecompressor(container, None, filters), data, limit, where, several=False)
 
@@ -308,4 +296,4 @@ _DECODERS: Final[Mapping[str, _Decoder]] = {
 }
 
 COMPRESSORS: Final = frozenset(_DECODERS)
-"""The Zarr 3 names of the compressors that `decompress` undoes."""
+"""Zarr 3 names of the compressors that `decompress` supports."""

@@ -1,4 +1,4 @@
-"""Metadata documents: which of them a store has, fetched in as few round trips as it allows."""
+"""Zarr metadata documents: consolidated or listed, of Zarr 2 or 3, fetched in few round trips."""
 
 from __future__ import annotations
 
@@ -33,48 +33,29 @@ from intake_nwbzarr.transport.loop import gather
 
 @dataclass(frozen=True)
 class Documents:
-    """The metadata documents of a store, undecoded.
-
-    Parameters
-    ----------
-    location
-        Where the store is, for errors.
-    zarr_format
-        2 or 3.
-    nodes
-        From a node's path to its documents by name: ``zarr.json``, or ``.zgroup``, ``.zarray``, ``.zattrs``.
-    consolidated
-        Whether they came in one consolidated document.
-    etag
-        That document's ETag.
-    requests
-        How many requests it took.
-    """
+    """The undecoded metadata documents of a store."""
 
     location: Location
     zarr_format: Literal[2, 3]
+    # From a node's path to its documents by name: zarr.json, or .zgroup, .zarray and .zattrs.
     nodes: Mapping[str, Mapping[str, msgspec.Raw]] = field(repr=False)
     consolidated: bool
+    # The ETag of the consolidated document.
     etag: str | None
+    # The number of requests that fetched them.
     requests: int
 
     def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
-        """These, and those of more nodes."""
+        """Return these documents and those of further nodes."""
         return replace(self, nodes={**self.nodes, **nodes})
 
     def decode(self, path: str, name: str, raw: msgspec.Raw) -> dict[str, Any]:
-        """One document as a dictionary.
-
-        Raises
-        ------
-        MetadataError
-            When it is not a JSON object.
-        """
+        """Return a document as a dictionary."""
         return _decode(raw, dict[str, Any], f"{path}/{name}".lstrip("/"), self.location)
 
     @property
     def is_nwb(self) -> bool:
-        """Whether the root's attributes are those of an NWB file; one that is damaged may be."""
+        """Whether the root has the attributes of an NWB file; True also for a damaged document."""
         root, attributes = self.nodes.get("", {}), None
         try:
             if self.zarr_format == 3:
@@ -87,106 +68,88 @@ class Documents:
 
 
 async def load_documents(transport: Transport) -> Documents:
-    """Fetch a store's metadata documents.
-
-    One round of two requests (``zarr.json`` and ``.zmetadata``, side by side) where they are consolidated;
-    otherwise, or where the location's option ``consolidated`` is False, folder after folder is listed, all of
-    a level side by side, and every document fetched. A ``zarr.json`` that is no NWB file's, beside a whole
-    Zarr 2 store, is ignored, as is a web page where a document was asked for.
-
-    Raises
-    ------
-    LocationNotFoundError, NotZarrError, HDF5FileError
-        When there is no Zarr store.
-    MetadataError, LimitError
-        When a document is damaged, or beyond 256 MiB or a million nodes; when it is not consolidated and had
-        to be.
-    ListingError
-        When the store is not consolidated and cannot be listed.
-    """
-    asked = transport.location.option("consolidated")
-    names = ("zarr.json", ".zgroup" if asked is False else ".zmetadata")
-    newer, older = await asyncio.gather(*(_unless_denied(transport, name) for name in names))
-    # A bucket that denies listing answers 403 for the one that is not there: the other one decides.
-    documents = await _chosen(transport, newer, older)
+    """Fetch the metadata documents of a store."""
+    # Two concurrent requests (zarr.json and .zmetadata) where they are consolidated. Otherwise, or with the
+    # option consolidated=False, the folders of each level are listed concurrently and all documents fetched.
+    # A zarr.json of something else beside a complete Zarr 2 store is ignored, as are web pages.
+    consolidated = transport.location.option("consolidated")
+    names = ("zarr.json", ".zgroup" if consolidated is False else ".zmetadata")
+    zarr_3, zarr_2 = await asyncio.gather(*(_get_or_denial(transport, name) for name in names))
+    # A bucket that denies listing returns 403 for the missing document, so the other one decides.
+    documents = await _of_either_format(transport, zarr_3, zarr_2)
     if documents is None:
-        for denied in (newer, older):
+        for denied in (zarr_3, zarr_2):
             if isinstance(denied, AccessError):
                 raise denied
-        raise await _what_else_is_there(transport)
-    if asked is True and not documents.consolidated:
+        raise await _no_store(transport)
+    if consolidated is True and not documents.consolidated:
         raise MetadataError(
-            f"{transport.location} has no consolidated metadata, and consolidated=True was asked for. Leave "
-            f"that out to open it by listing it. {how_to_consolidate(transport)}"
+            f"{transport.location} has no consolidated metadata, which consolidated=True requires.",
+            location=transport.location,
+            next_step=f"Omit consolidated=True to open it by listing it. {how_to_consolidate(transport)}",
         )
     return documents
 
 
 def how_to_consolidate(transport: Transport) -> str:
-    """A sentence that says who can write consolidated metadata, and how, ending in the command."""
+    """Return advice for writing consolidated metadata, which ends in a command."""
     where = shlex.quote(str(transport.location))
     if transport.writable:
         return f"Its owner can fix this with: nwbzarr consolidate {where}"
     return (
-        "Its owner can write them with `nwbzarr consolidate` where it is stored as a folder or on S3. A "
+        "Its owner can write them with `nwbzarr consolidate` where it is stored in a folder or on S3. A "
         f"snapshot opens it without listing it again: nwbzarr snapshot {where}"
     )
 
 
-type _Answer = Fetched | AccessError | None
+type _Response = Fetched | AccessError | None
 
 
-async def _chosen(transport: Transport, newer: _Answer, older: _Answer) -> Documents | None:
-    """The documents of the Zarr 3 or the Zarr 2 store at a location, of the NWB file where both are there."""
+async def _of_either_format(transport: Transport, zarr_3: _Response, zarr_2: _Response) -> Documents | None:
+    """Return the documents of the Zarr 3 or Zarr 2 store; if there are both, of the NWB file."""
     location, root, damage = transport.location, None, None
-    if isinstance(newer, Fetched):
+    if isinstance(zarr_3, Fetched):
         try:
-            root = parse_documents(location, 3, newer) or _root_alone(location, newer)
+            root = parse_documents(location, 3, zarr_3) or _root_only(location, zarr_3)
         except UnsafePathError:
             raise
         except MetadataError as error:
             damage = error
-    if newer is not None and not isinstance(newer, Fetched) and not isinstance(older, Fetched):
+    if zarr_3 is not None and not isinstance(zarr_3, Fetched) and not isinstance(zarr_2, Fetched):
         return None
-    if root is None or not ((older is None and len(root.nodes) > 1) or root.is_nwb):
-        found = await _zarr_2(transport, older, required=root is None and damage is None)
+    if root is None or not ((zarr_2 is None and len(root.nodes) > 1) or root.is_nwb):
+        found = await _zarr_2_documents(transport, zarr_2, required=root is None and damage is None)
         if found is not None:
             return found
     if damage is not None:
         raise damage
     if root is None:
         return None
-    lists = not root.consolidated or location.option("consolidated") is False
-    return await list_documents(transport, 3) if lists else root
+    use_listing = not root.consolidated or location.option("consolidated") is False
+    return await list_documents(transport, 3) if use_listing else root
 
 
-async def _zarr_2(transport: Transport, older: _Answer, *, required: bool) -> Documents | None:
-    """The documents of a Zarr 2 store; None where there is none, or a damaged one that is not required."""
+async def _zarr_2_documents(transport: Transport, zarr_2: _Response, *, required: bool) -> Documents | None:
+    """Return the documents of a Zarr 2 store, None without one, or a damaged one that is not required."""
     if transport.location.option("consolidated") is not False:
         try:
-            if isinstance(older, Fetched):
-                return parse_documents(transport.location, 2, older)
+            if isinstance(zarr_2, Fetched):
+                return parse_documents(transport.location, 2, zarr_2)
         except MetadataError as error:
             if required or isinstance(error, UnsafePathError):
                 raise
-        older = await _unless_denied(transport, ".zgroup")
-    return await list_documents(transport, 2) if isinstance(older, Fetched) else None
+        zarr_2 = await _get_or_denial(transport, ".zgroup")
+    return await list_documents(transport, 2) if isinstance(zarr_2, Fetched) else None
 
 
 def parse_documents(location: Location, zarr_format: Literal[2, 3], fetched: Fetched) -> Documents | None:
-    """The documents in a consolidated one (``zarr.json``, or ``.zmetadata``); None if it is not consolidated.
-
-    Raises
-    ------
-    MetadataError, LimitError
-        As `load_documents`.
-    """
+    """Return the documents in ``.zmetadata`` or a consolidated ``zarr.json``, None if not consolidated."""
     if zarr_format == 3:
         return _consolidated_zarr_3(location, fetched)
     return _consolidated_zarr_2(location, fetched)
 
 
-async def _unless_denied(transport: Transport, key: str) -> _Answer:
+async def _get_or_denial(transport: Transport, key: str) -> _Response:
     try:
         fetched = await transport.get(key, limit=LARGEST_DOCUMENT)
     except CredentialsError:
@@ -197,7 +160,7 @@ async def _unless_denied(transport: Transport, key: str) -> _Answer:
 
 
 def is_page(data: Bytes) -> bool:
-    """Whether an answer is HTML or XML, which some servers send with status 200 for what is missing."""
+    """Return whether data are HTML or XML, which some servers send with status 200 for missing objects."""
     return bytes(data[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
@@ -220,19 +183,23 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     if root.zarr_format != 3 or root.node_type != "group":
         raise MetadataError(
             f"The document zarr.json of {location} describes a Zarr {root.zarr_format} {root.node_type}; an "
-            "NWB file is a Zarr 3 group."
+            "NWB file is a Zarr 3 group.",
+            location=location,
+            path="",
+            found=root.node_type,
+            expected="group",
         )
     if root.consolidated_metadata is None:
         return None
-    # The root's own attributes stand beside the consolidated part: decoded with it, once, when asked for.
+    # The root's attributes are in the same document, which is decoded when the root is accessed.
     nodes = {"": {"zarr.json": msgspec.Raw(fetched.data)}}
     for path, raw in root.consolidated_metadata.metadata.items():
         nodes[_node_path(path, location)] = {"zarr.json": raw}
-    _check_number(nodes, location)
+    _check_node_count(nodes, location)
     return Documents(location, 3, nodes, True, fetched.etag, 2)
 
 
-def _root_alone(location: Location, fetched: Fetched) -> Documents:
+def _root_only(location: Location, fetched: Fetched) -> Documents:
     return Documents(location, 3, {"": {"zarr.json": msgspec.Raw(fetched.data)}}, False, fetched.etag, 2)
 
 
@@ -245,29 +212,21 @@ def _consolidated_zarr_2(location: Location, fetched: Fetched) -> Documents:
     for key, raw in _decode(fetched.data, _ZMetadata, ".zmetadata", location).metadata.items():
         path, _, name = key.rpartition("/")
         nodes.setdefault(_node_path(path, location), {})[name] = raw
-    _check_number(nodes, location)
+    _check_node_count(nodes, location)
     return Documents(location, 2, nodes, True, fetched.etag, 2)
 
 
 async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root: str = "") -> Documents:
-    """Find and fetch every metadata document of a group and what is in it, without the consolidated one.
-
-    Raises
-    ------
-    ListingError
-        When the store cannot be listed.
-    """
+    """List and fetch the metadata documents of a group and everything in it, without consolidated ones."""
     location = transport.location
     nodes: dict[str, dict[str, msgspec.Raw]] = {}
     requests = 2 if zarr_format == 3 else 3
     names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zarray", ".zattrs")
 
     async def visit(folder: str) -> None:
-        """Fetch a folder's documents; where they make it a group, visit the folders in it.
-
-        Of an array's folder, which may hold 100,000 chunks, one page is listed: document names sort first.
-        """
+        """Fetch the documents of a folder and, if it is a group, visit its subfolders."""
         nonlocal requests
+        # One page is enough: document names sort before chunks, of which an array may have 100,000.
         prefix = f"{folder}/" if folder else ""
         page = await transport.list_folder(folder)
         found = [name for name in names if name in page.names]
@@ -276,7 +235,7 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
         if not documents:
             return
         nodes[folder] = dict(zip(found, documents, strict=True))
-        _check_number(nodes, location)
+        _check_node_count(nodes, location)
         if ".zarray" in found or (zarr_format == 3 and _is_array(documents[0], prefix, location)):
             return
         folders = [prefix + name for name in page.folders]
@@ -285,10 +244,12 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
     try:
         await visit(root)
     except ListingError as error:
-        missing = f"list {root!r}" if root else "can be used"
+        lacking = f"list {root!r}" if root else "can be used"
         raise ListingError(
-            f"{location} has no consolidated metadata that {missing}, so that its objects would have to be "
-            f"found by listing it. {error}"
+            f"{location} has no consolidated metadata that {lacking}, and its objects cannot be found by "
+            f"listing it. {error}",
+            location=location,
+            path=root,
         ) from error
     return Documents(location, zarr_format, nodes, False, None, requests)
 
@@ -296,32 +257,11 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
 async def find_documents(
     transport: Transport, zarr_format: Literal[2, 3], path: str, known: Container[str]
 ) -> Mapping[str, Mapping[str, msgspec.Raw]] | None:
-    """Fetch the documents of an object that the consolidated metadata do not list, and of what is in it.
-
-    Where nothing is stored at its path, that takes one request, of Zarr 2 a round of two.
-
-    Parameters
-    ----------
-    known
-        Paths of which the documents are known already.
-
-    Returns
-    -------
-    Mapping or None
-        From paths to documents, with those of the groups on the way; None when there is no such object.
-
-    Raises
-    ------
-    ListingError
-        When it is a group and cannot be listed.
-    """
+    """Fetch documents of an object that is not in the consolidated metadata, its members and its parents."""
+    # `known` are paths whose documents are not needed. None after one request, or two concurrent ones for
+    # Zarr 2, if the object does not exist.
     names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zarray")
-    answers = await asyncio.gather(*(_unless_denied(transport, f"{path}/{name}") for name in names))
-    found = {
-        name: msgspec.Raw(answer.data)
-        for name, answer in zip(names, answers, strict=True)
-        if isinstance(answer, Fetched)
-    }
+    found = await _optional(transport, path, names)
     if not found:
         return None
     nodes: dict[str, Mapping[str, msgspec.Raw]] = {}
@@ -330,17 +270,14 @@ async def find_documents(
         nodes[path] = found | await _optional(transport, path, () if zarr_format == 3 else (".zattrs",))
     else:
         nodes |= (await list_documents(transport, zarr_format, path)).nodes
-    above = [group for group in _groups_above(path) if group not in known]
-    return nodes | await find_groups(transport, zarr_format, above)
+    parents = [group for group in _parent_groups(path) if group not in known]
+    return nodes | await find_groups(transport, zarr_format, parents)
 
 
 async def find_groups(
     transport: Transport, zarr_format: Literal[2, 3], paths: Sequence[str]
 ) -> dict[str, Mapping[str, msgspec.Raw]]:
-    """Fetch the documents of groups that must be there, for there is something in them.
-
-    One that is not stored is a group without attributes.
-    """
+    """Fetch the documents of the parent groups of nodes; a missing document is a group without attributes."""
     names = ("zarr.json",) if zarr_format == 3 else (".zgroup", ".zattrs")
     found = await gather([partial(_optional, transport, path, names) for path in paths])
     return {path: documents or _EMPTY[zarr_format] for path, documents in zip(paths, found, strict=True)}
@@ -353,7 +290,7 @@ _EMPTY: Final[Mapping[int, Mapping[str, msgspec.Raw]]] = {
 
 
 def missing_groups(nodes: Collection[str]) -> list[str]:
-    """Paths of groups that hold something and are not among the nodes."""
+    """Return paths of parent groups that are not among the nodes."""
     missing: set[str] = set()
     for path in nodes:
         parent = path.rpartition("/")[0]
@@ -363,22 +300,25 @@ def missing_groups(nodes: Collection[str]) -> list[str]:
     return sorted(missing)
 
 
-def _groups_above(path: str) -> list[str]:
+def _parent_groups(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 async def _optional(transport: Transport, path: str, names: Sequence[str]) -> dict[str, msgspec.Raw]:
-    answers = await asyncio.gather(*(_unless_denied(transport, f"{path}/{name}") for name in names))
-    pairs = zip(names, answers, strict=True)
-    return {name: msgspec.Raw(answer.data) for name, answer in pairs if isinstance(answer, Fetched)}
+    responses = await asyncio.gather(*(_get_or_denial(transport, f"{path}/{name}") for name in names))
+    pairs = zip(names, responses, strict=True)
+    return {name: msgspec.Raw(response.data) for name, response in pairs if isinstance(response, Fetched)}
 
 
 async def _document(transport: Transport, key: str) -> msgspec.Raw:
     fetched = await transport.get(key, limit=LARGEST_DOCUMENT)
     if fetched is None:
         raise MetadataError(
-            f"{transport.location} is changing: its document {key!r} was listed and is gone. Open it again."
+            f"{transport.location} is being changed: its document {key!r} was listed, but no longer exists.",
+            location=transport.location,
+            path=key,
+            next_step="Open it again.",
         )
     return msgspec.Raw(fetched.data)
 
@@ -387,7 +327,7 @@ def _is_array(document: msgspec.Raw, prefix: str, location: Location) -> bool:
     try:
         return _decode(document, _Root, f"{prefix}zarr.json", location).node_type == "array"
     except MetadataError:
-        # A damaged document is reported when its node is asked for; there may be groups below it.
+        # Damage is reported when the node is accessed; the folder may contain groups.
         return False
 
 
@@ -395,19 +335,17 @@ def _node_path(path: str, location: Location) -> str:
     return safe_path(path, where=f"The metadata of {location}")
 
 
-def _check_number(nodes: Any, location: Location) -> None:
+def _check_node_count(nodes: Any, location: Location) -> None:
     if len(nodes) > MOST_NODES:
-        raise LimitError(f"{location} has more than {MOST_NODES:,} groups and arrays, which is the limit.")
+        raise LimitError(
+            f"{location} has more groups and arrays than the limit of {MOST_NODES:,}.",
+            location=location,
+            expected=MOST_NODES,
+        )
 
 
 def load_json(data: Bytes | msgspec.Raw) -> Any:
-    """JSON, also with the bare NaN and Infinity that zarr-python 2 writes into attributes.
-
-    Raises
-    ------
-    ValueError
-        When it is not JSON.
-    """
+    """Return decoded JSON, which may contain the NaN and Infinity that zarr-python 2 writes."""
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
@@ -424,54 +362,77 @@ def _decode[T](data: Bytes | msgspec.Raw, form: type[T], name: str, location: Lo
             return _with_bare_nan(load_json(data), form)
     except (msgspec.MsgspecError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise MetadataError(
-            f"The metadata document {name!r} of {location} is damaged or not what it should be: {error}."
+            f"The metadata document {name!r} of {location} is damaged or not valid: {error}.",
+            location=location,
+            path=name,
         ) from error
 
 
 def _with_bare_nan[T](value: Any, form: type[T]) -> T:
-    """A document that msgspec refuses for its NaN, its nodes encoded again to be decoded when asked for."""
+    """Convert a document with NaN, which msgspec refuses, and encode its nodes again to decode them later."""
     if form is _ZMetadata:
-        value = _nodes_encoded(value)
+        value = _with_encoded_nodes(value)
     elif form is _Root and isinstance(value, dict):
-        value = {**value, "consolidated_metadata": _nodes_encoded(value.get("consolidated_metadata"))}
+        value = {**value, "consolidated_metadata": _with_encoded_nodes(value.get("consolidated_metadata"))}
     return msgspec.convert(value, form)
 
 
-def _nodes_encoded(value: Any) -> Any:
+def _with_encoded_nodes(value: Any) -> Any:
     nodes = value.get("metadata") if isinstance(value, dict) else None
     if not isinstance(nodes, dict):
         return value
     return {**value, "metadata": {key: msgspec.Raw(json.dumps(node).encode()) for key, node in nodes.items()}}
 
 
-async def _what_else_is_there(transport: Transport) -> Exception:
-    """The error that says what is at a location where there is no Zarr store."""
+async def _no_store(transport: Transport) -> Exception:
+    """Return the error that describes what exists at a location without a Zarr store."""
     location = transport.location
     try:
         head = await transport.get("", start=0, stop=8)
     except ResponseError:
-        # Shorter than that, or a server that shows folders as pages.
+        # Shorter than 8 bytes, or a server that returns pages for folders.
         head = None
     if head is not None and bytes(head.data).startswith(b"\x89HDF\r\n\x1a\n"):
         return HDF5FileError(
-            f"{location} is an HDF5 file; this package reads NWB files stored as Zarr. Read it with "
-            "pynwb.NWBHDF5IO, or write it as Zarr with hdmf_zarr.NWBZarrIO.export."
+            f"{location} is an HDF5 file; this package reads NWB files stored as Zarr.",
+            location=location,
+            found="an HDF5 file",
+            expected=_EXPECTED,
+            next_step="Read it with pynwb.NWBHDF5IO, or write it as Zarr with hdmf_zarr.NWBZarrIO.export.",
         )
     if head is not None:
         return NotZarrError(
-            f"{location} is a file, not a Zarr store: it holds neither zarr.json, .zmetadata nor .zgroup. "
-            "Give the folder, prefix or .zip of a store."
+            f"{location} is a file, not a Zarr store.",
+            location=location,
+            found="a file",
+            expected=_EXPECTED,
+            next_step="Pass the folder, prefix or .zip file of a store.",
         )
     try:
         page = await transport.list_folder("")
     except ListingError:
         return LocationNotFoundError(
-            f"No Zarr store at {location}: the server has neither zarr.json, .zmetadata nor .zgroup there. "
-            "Check the address; it should end with the folder that holds one of them."
+            f"No Zarr store at {location}: the server has neither zarr.json, .zmetadata nor .zgroup there.",
+            location=location,
+            expected=_EXPECTED,
+            next_step="Check the URL; it should end with the folder that contains one of them.",
         )
     if page.names or page.folders:
+        names = (*page.folders, *page.names)[:5]
         return NotZarrError(
-            f"{location} exists but is not a Zarr store: it holds neither zarr.json, .zmetadata nor .zgroup. "
-            f"It holds {', '.join(map(repr, (*page.folders, *page.names)[:5]))}; give the root of the store."
+            f"{location} exists, but is not a Zarr store: it contains neither zarr.json, .zmetadata nor "
+            f".zgroup, but {', '.join(map(repr, names))}.",
+            location=location,
+            found=names,
+            expected=_EXPECTED,
+            next_step="Pass the root of the store.",
         )
-    return LocationNotFoundError(f"Nothing is stored at {location}. Check the address for misspellings.")
+    return LocationNotFoundError(
+        f"Nothing is stored at {location}.",
+        location=location,
+        expected=_EXPECTED,
+        next_step="Check the path or URL for misspellings.",
+    )
+
+
+_EXPECTED: Final = "a Zarr store, with zarr.json, .zmetadata or .zgroup"

@@ -1,4 +1,4 @@
-"""Nodes: one group or array of an NWB file, in the Zarr 3 form that hdmf-zarr 0.14 writes."""
+"""Group and array nodes of an NWB file, in the Zarr 3 form that hdmf-zarr 0.14 writes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,11 @@ from intake_nwbzarr.errors import MetadataError
 
 @dataclass(frozen=True)
 class GroupNode:
-    """A group.
+    """A group of an NWB file."""
 
-    Parameters
-    ----------
-    path
-        From the root, without a leading slash; the root is ``""``.
-    attributes
-        In canonical form: soft links under ``_LINKS``, references as ``{"_REFERENCE": {"source", "path"}}``.
-    """
-
+    # From the root, without a leading slash; the root is "".
     path: str
+    # Soft links are in _LINKS, references are {"_REFERENCE": {"source", "path"}}, as in hdmf-zarr 0.14.
     attributes: Mapping[str, Any] = field(hash=False)
 
     @property
@@ -35,24 +29,17 @@ class GroupNode:
 
     @property
     def neurodata_type(self) -> str | None:
-        """The NWB type, None for a plain group such as ``acquisition``."""
-        return _type_of(self.attributes)
+        """The NWB type, None for an untyped group such as ``acquisition``."""
+        return _neurodata_type(self.attributes)
 
 
 @dataclass(frozen=True)
 class ArrayNode:
-    """An array, self-contained: with a location, it is all that is needed to read it.
+    """An array of an NWB file; with a location, it is all that reading needs."""
 
-    Parameters
-    ----------
-    path
-        From the root, without a leading slash.
-    metadata
-        The array's Zarr 3 metadata document. Chunks of a translated Zarr 2 array keep their stored names
-        (chunk key encoding ``v2``) and bytes.
-    """
-
+    # From the root, without a leading slash.
     path: str
+    # The Zarr 3 metadata document. Chunks of a translated Zarr 2 array keep their keys and bytes.
     metadata: Mapping[str, Any] = field(hash=False)
 
     @property
@@ -62,28 +49,28 @@ class ArrayNode:
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """Attributes in canonical form (``_DTYPE``, ``_REFERENCE_FIELDS``, …, as hdmf-zarr 0.14)."""
+        """The attributes as hdmf-zarr 0.14 writes them (``_DTYPE``, ``_REFERENCE_FIELDS``, …)."""
         value: Mapping[str, Any] = self.metadata.get("attributes") or {}
         return value
 
     @property
     def neurodata_type(self) -> str | None:
-        """The NWB type, None for a plain dataset such as ``data``."""
-        return _type_of(self.attributes)
+        """The NWB type, None for an untyped dataset such as ``data``."""
+        return _neurodata_type(self.attributes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The array's shape, ``()`` for a scalar."""
+        """The shape, ``()`` for a scalar."""
         return tuple(int(length) for length in self.metadata["shape"])
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of what is stored under one key: a chunk, or a shard of a sharded array."""
+        """The shape of a stored object: a chunk, or a shard of a sharded array."""
         return tuple(int(length) for length in self.metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The shape of what can be read alone: a chunk, of a shard as well where that holds whole ones."""
+        """The shape of the smallest readable part: a chunk, also of a shard that contains whole chunks."""
         match self.metadata.get("codecs"):
             case [{"name": "sharding_indexed", "configuration": {"chunk_shape": [*inner]}}] if len(
                 inner
@@ -106,7 +93,7 @@ class ArrayNode:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """What reading gives: variable-length strings and references are Python strings (object dtype)."""
+        """The dtype of read values; object for variable-length strings and references, read as strings."""
         return numpy_dtype(self.metadata["data_type"], self.path)
 
     @property
@@ -116,7 +103,7 @@ class ArrayNode:
 
     @property
     def reference_fields(self) -> tuple[str, ...]:
-        """The fields of a compound that are object references."""
+        """The fields of a compound type that are object references."""
         return tuple(self.attributes.get("_REFERENCE_FIELDS", ()))
 
 
@@ -124,26 +111,20 @@ type Node = GroupNode | ArrayNode
 
 
 def trimmed(name: str) -> str:
-    """A name without the spaces and NULs that pad those of some writers to one length."""
+    """Return a name without the trailing spaces and NULs that some writers pad names with."""
     return name.rstrip(" \0")
 
 
-def _type_of(attributes: Mapping[str, Any]) -> str | None:
+def _neurodata_type(attributes: Mapping[str, Any]) -> str | None:
     value = attributes.get("neurodata_type")
     if isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
-    # None of an empty text, which is no type.
+    # An empty string is not a type.
     return None if value is None else trimmed(str(value)) or None
 
 
 def numpy_dtype(data_type: Any, path: str = "") -> np.dtype[Any]:
-    """The NumPy dtype of a Zarr 3 data type, as this package reads it.
-
-    Raises
-    ------
-    MetadataError
-        When the data type is unknown.
-    """
+    """Return the NumPy dtype of a Zarr 3 data type; `path` is that of the array, for errors."""
     named: Mapping[str, Any] = {"name": data_type} if isinstance(data_type, str) else data_type
     name, configuration = named["name"], named.get("configuration", {})
     match name:
@@ -166,7 +147,9 @@ def numpy_dtype(data_type: Any, path: str = "") -> np.dtype[Any]:
                 plain: np.dtype[Any] = np.dtype(name)
             except TypeError:
                 raise MetadataError(
-                    f"The array {path!r} has the Zarr data type {data_type!r}, which is not known here."
+                    f"The Zarr data type {data_type!r}{f' of {path!r}' if path else ''} is not supported.",
+                    path=path,
+                    found=data_type,
                 ) from None
             return plain
 
@@ -184,13 +167,7 @@ type Codec = tuple[str, Mapping[str, Any]]
 
 
 def named(entry: Any) -> Codec:
-    """The name and the configuration of a codec, or of anything else that Zarr 3 writes in that form.
-
-    Raises
-    ------
-    ValueError
-        When the entry is neither a name nor a mapping with one.
-    """
+    """Return the name and configuration of a codec, chunk grid or other named configuration of Zarr 3."""
     document = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
         raise ValueError(f"{entry!r:.80} has no name")

@@ -1,4 +1,4 @@
-"""Zarr 3 metadata, checked before anything relies on them: any tool may have written, or damaged, them."""
+"""Validation of Zarr 3 metadata documents, which any tool may have written or damaged."""
 
 from __future__ import annotations
 
@@ -12,57 +12,33 @@ from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, Codec, named, numpy_dty
 
 
 def check_group(document: Mapping[str, Any], *, where: str) -> None:
-    """Check the metadata document of a group.
-
-    Parameters
-    ----------
-    document
-        As stored in ``zarr.json``.
-    where
-        The group and its file, for the error.
-
-    Raises
-    ------
-    MetadataError
-        When it is not what Zarr 3 defines.
-    """
-    _run(_check_attributes, document, where)
+    """Check the metadata document of a group; `where` names it and its file in the error."""
+    _check(_check_attributes, document, where)
 
 
 def check_array(document: Mapping[str, Any], *, where: str) -> None:
-    """Check the metadata document of an array: everything that reading relies on.
-
-    Parameters
-    ----------
-    document
-        As stored in ``zarr.json``, or translated from Zarr 2.
-    where
-        The array and its file, for the error.
-
-    Raises
-    ------
-    MetadataError
-        When it is not what Zarr 3 defines, or beyond what can be counted in 64 bits.
-    """
+    """Check all parts of an array's metadata document that reading depends on."""
     checks = (_check_attributes, _check_shape, _check_data_type, _check_codecs, _check_keys)
     for check in (*checks, _check_extensions):
-        _run(check, document, where)
+        _check(check, document, where)
 
 
 def check_shape(shape: Any, *, where: str) -> None:
-    """Check a shape alone, as `check_array` does."""
-    _run(_shape, {"shape": shape}, where)
+    """Check the shape only, as `check_array` does."""
+    _check(_shape, {"shape": shape}, where)
 
 
-def _run(check: Any, document: Mapping[str, Any], where: str) -> None:
+def _check(check: Any, document: Mapping[str, Any], where: str) -> None:
     try:
         check(document)
-    except Exception as error:  # NumPy, asked for a type of any description, raises whatever it likes
+    except Exception as error:  # np.dtype raises many kinds of errors
         reason = (
             f"{error}" if isinstance(error, (ValueError, KeyError)) else f"{type(error).__name__}: {error}"
         )
         raise MetadataError(
-            f"The metadata of {where} are damaged: {reason.rstrip('.')}. Compare them with the original file."
+            f"The metadata of {where} are damaged: {reason.rstrip('.')}.",
+            found=reason.rstrip("."),
+            next_step="Compare them with the original file.",
         ) from error
 
 
@@ -92,13 +68,13 @@ def _lengths(value: Any, least: int, what: str) -> list[int]:
     ):
         raise ValueError(f"the {what} is {value!r:.80}, not a list of integers from {least} to 2**63 - 1")
     if prod(value) > LARGEST_LENGTH:
-        raise ValueError(f"the {what} {value!r:.80} has more elements than 64 bits count")
+        raise ValueError(f"the {what} {value!r:.80} has more elements than a 64-bit integer can count")
     return value
 
 
 def _shape(document: Mapping[str, Any]) -> list[int]:
     shape = _lengths(document.get("shape"), 0, "shape")
-    # Bounded even where another axis is empty: an axis is looked at by itself.
+    # Also where another dimension is empty, since single dimensions are used on their own.
     if len(shape) > MOST_DIMENSIONS or prod(length or 1 for length in shape) > LARGEST_LENGTH:
         raise ValueError(
             f"the shape {shape!r:.80} is beyond {MOST_DIMENSIONS} dimensions of 2**63 - 1 elements"
@@ -133,7 +109,7 @@ def _check_codecs(document: Mapping[str, Any]) -> None:
         if "index_codecs" in configuration:
             _codecs(configuration["index_codecs"], "index_codecs")
         if any(inner == name for inner, _ in _codecs(configuration.get("codecs"), "codecs of a shard")):
-            raise ValueError("shards are held by shards, which is not read here")
+            raise ValueError("shards inside shards are not supported")
 
 
 def _codecs(entries: Any, what: str) -> list[Codec]:
@@ -145,7 +121,7 @@ def _codecs(entries: Any, what: str) -> list[Codec]:
 def _check_keys(document: Mapping[str, Any]) -> None:
     name, configuration = named(document.get("chunk_key_encoding", "default"))
     if name not in {"default", "v2", FIRST_COLUMN}:
-        raise ValueError(f"chunks are named by {name!r:.80}; known are 'default' and 'v2'")
+        raise ValueError(f"the chunk key encoding is {name!r:.80}; supported are 'default' and 'v2'")
     if configuration.get("separator", "/") not in ("/", "."):
         raise ValueError(
             f"chunk coordinates are separated by {configuration['separator']!r:.80}, not by '/' or '.'"
@@ -153,12 +129,12 @@ def _check_keys(document: Mapping[str, Any]) -> None:
 
 
 def _check_extensions(document: Mapping[str, Any]) -> None:
-    """Refuse what would change how everything else is to be understood."""
+    """Refuse unknown extensions, which may change the meaning of the metadata."""
     if document.get("storage_transformers"):
         raise ValueError(f"there are storage transformers, {document['storage_transformers']!r:.80}")
     for name, value in document.items():
-        if name not in _KNOWN and isinstance(value, Mapping) and value.get("must_understand") is True:
-            raise ValueError(f"{name!r:.80} must be understood to read it, and is not")
+        if name not in _CORE_FIELDS and isinstance(value, Mapping) and value.get("must_understand") is True:
+            raise ValueError(f"{name!r:.80} is not supported, but must be understood to read the array")
 
 
-_KNOWN: Final = frozenset({"attributes", "chunk_grid", "chunk_key_encoding", "data_type", "fill_value"})
+_CORE_FIELDS: Final = frozenset({"attributes", "chunk_grid", "chunk_key_encoding", "data_type", "fill_value"})

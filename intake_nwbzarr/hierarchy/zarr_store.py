@@ -1,4 +1,4 @@
-"""A read-only zarr-python Store of a hierarchy, from which NWBZarrIO reads."""
+"""A read-only zarr-python Store of a hierarchy, which NWBZarrIO reads."""
 
 from __future__ import annotations
 
@@ -32,16 +32,7 @@ from intake_nwbzarr.transport.open import fetch_many
 
 
 class HierarchyStore(Store):
-    """What zarr-python and NWBZarrIO read: the file as hdmf-zarr 0.14 would have written it.
-
-    The root document holds everything consolidated, so opening it takes no request. After `close`, reading
-    raises.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    """
+    """A read-only store of a file in the form that hdmf-zarr 0.14 writes, with consolidated metadata."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         super().__init__(read_only=True)
@@ -66,7 +57,7 @@ class HierarchyStore(Store):
         return path in self._documents
 
     def close(self) -> None:
-        """Refuse all further reading."""
+        """Make all further reads raise an error."""
         self.closed = True
         self._prefetched = {}
         super().close()
@@ -77,10 +68,12 @@ class HierarchyStore(Store):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> ZarrBuffer | None:
-        """A metadata document or a chunk, None where there is none."""
+        """Return a metadata document or chunk, None if there is none."""
         if self.closed:
             raise ClosedError(
-                f"The file {self} was closed; read its data before the end of the `with` block, or reopen it."
+                f"The file {self} was closed.",
+                location=str(self),
+                next_step="Read its data inside the `with` block, or open it again.",
             )
         buffers = prototype or default_buffer_prototype()
         document = self._document(key)
@@ -101,7 +94,7 @@ class HierarchyStore(Store):
         return NamedBuffer.named(data, key)
 
     def prefetch(self, keys: Sequence[str]) -> None:
-        """Fetch small chunks side by side that will be read one after the other; kept until `close`."""
+        """Fetch small chunks concurrently that are read one by one later; they are kept until `close`."""
         fetched = fetch_many(self.hierarchy.transport.while_opening(), keys)
         self._prefetched = {
             key: None if found is None else found.data for key, found in zip(keys, fetched, strict=True)
@@ -112,49 +105,53 @@ class HierarchyStore(Store):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[ZarrBuffer | None]:
-        """Parts of chunks, one for each key and range."""
+        """Return a part of a chunk for each key and byte range."""
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
 
     async def exists(self, key: str) -> bool:
-        """Whether there is a document or chunk of that name."""
+        """Return whether a document or chunk exists."""
         return await self.get(key) is not None
 
     @property
     def supports_writes(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     @property
     def supports_deletes(self) -> bool:
-        """Never."""
+        """Always False."""
         return False
 
     @property
     def supports_listing(self) -> bool:
-        """Groups and arrays can be listed; chunks cannot."""
+        """True: metadata documents can be listed, chunks cannot."""
         return True
 
-    async def set(self, key: str, value: ZarrBuffer) -> None:  # noqa: ARG002 (the interface's)
+    async def set(self, key: str, value: ZarrBuffer) -> None:  # noqa: ARG002 (zarr's signature)
         """Refuse: the store is read-only."""
-        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be written.")
+        raise self._not_writable("written", key)
 
     async def delete(self, key: str) -> None:
         """Refuse: the store is read-only."""
-        raise ClosedError(f"{self} is opened for reading; {key!r} cannot be deleted.")
+        raise self._not_writable("deleted", key)
+
+    def _not_writable(self, verb: str, key: str) -> ClosedError:
+        message = f"{self} is open for reading only; {key!r} cannot be {verb}."
+        return ClosedError(message, location=str(self), path=key)
 
     async def list(self) -> AsyncIterator[str]:
-        """The keys of all metadata documents."""
+        """Yield the keys of all metadata documents."""
         for path in self._documents:
             yield f"{path}/zarr.json".lstrip("/")
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """The keys of metadata documents that start with a prefix."""
+        """Yield the keys of metadata documents that start with a prefix."""
         async for key in self.list():
             if key.startswith(prefix):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """The names of what is directly in a group."""
+        """Yield the names of a group's members."""
         path = prefix.strip("/")
         if path in self._documents:
             yield "zarr.json"
@@ -163,15 +160,9 @@ class HierarchyStore(Store):
                 yield name
 
     def replace_refused(self) -> bool:
-        """Put others in place of the arrays that zarr refuses, so that it reads the rest of the file.
-
-        Returns
-        -------
-        bool
-            Whether there were any.
-        """
+        """Replace arrays that zarr refuses, so that it reads the others; return whether there were any."""
         refused = dict(self._refused())
-        self._documents |= {path: _in_place_of(self._documents[path]) for path in refused}
+        self._documents |= {path: _placeholder(self._documents[path]) for path in refused}
         self._unreadable |= refused
         return bool(refused)
 
@@ -181,27 +172,35 @@ class HierarchyStore(Store):
                 try:
                     zarr.Array.from_dict(StorePath(self, path), document)
                 except Exception as error:  # zarr raises many kinds
-                    where = f"The array {path!r} in {self.hierarchy.location}"
-                    yield path, MetadataError(f"{where} is refused by zarr: {type(error).__name__}: {error}.")
+                    location = self.hierarchy.location
+                    yield (
+                        path,
+                        MetadataError(
+                            f"zarr refused the array {path!r} in {location}: "
+                            f"{type(error).__name__}: {error}.",
+                            location=location,
+                            path=path,
+                        ),
+                    )
 
     def _array_of(self, key: str) -> str:
-        """The path of the array that a chunk belongs to."""
+        """Return the path of the array that a chunk key belongs to."""
         path = key
         while path and path not in self.hierarchy:
             path = path.rpartition("/")[0]
         return path
 
     def _check_index(self, key: str, byte_range: ByteRequest | None, data: Bytes) -> None:
-        """Refuse a shard whose index is damaged: zarr would say so in words, and of kinds, of its own."""
+        """Raise a `ChunkError` for a shard with a damaged index, for which zarr raises various errors."""
         node = self.hierarchy.get(self._array_of(key))
         if not isinstance(node, ArrayNode) or named(node.metadata["codecs"][0])[0] != "sharding_indexed":
             return
-        made = layout(node).sharding
-        if made is None or not (byte_range is None or _is_index(byte_range, made)):
+        sharding = layout(node).sharding
+        if sharding is None or not (byte_range is None or _is_index(byte_range, sharding)):
             return
         view = memoryview(data)
-        index = view[-made.index_bytes :] if made.at_end else view[: made.index_bytes]
-        parse_index(made, index, ChunkName(node.path, key, str(self.hierarchy.location)))
+        index = view[-sharding.index_bytes :] if sharding.at_end else view[: sharding.index_bytes]
+        parse_index(sharding, index, ChunkName(node.path, key, str(self.hierarchy.location)))
 
     def _document(self, key: str) -> bytes | None:
         path, _, name = key.rpartition("/")
@@ -217,30 +216,30 @@ class HierarchyStore(Store):
                     "metadata": {child: each for child, each in self._documents.items() if child},
                 },
             }
-        # As zarr-python writes them: NaN and infinity, which attributes may hold, are not null.
+        # As in zarr-python, NaN and infinity in attributes are kept.
         return json.dumps(document, separators=(",", ":")).encode()
 
     @cached_property
     def _documents(self) -> dict[str, dict[str, Any]]:
-        """The metadata document of each node; of a damaged one, no more than its shape and attributes."""
+        """The metadata document of each node; for a damaged array, only its shape and attributes."""
         documents: dict[str, dict[str, Any]] = {}
         location = str(self.hierarchy.location)
         for path in self.hierarchy:
             parent = path.rpartition("/")[0]
             if path and documents.get(parent, {}).get("node_type") != "group":
-                continue  # of a group that is left out, or below an array
+                continue  # the parent was skipped, or is an array
             try:
                 node = self.hierarchy[path]
                 document = _group(node) if isinstance(node, GroupNode) else zarr_document(node, location)
                 if not isinstance(document["attributes"].get("object_id", ""), str):
-                    del document["attributes"]["object_id"]  # by which pynwb finds objects; it makes another
+                    del document["attributes"]["object_id"]  # pynwb finds objects by it, and creates another
                 documents[path] = document
             except NWBZarrError as error:
                 salvaged = self.hierarchy.salvage(path)
                 if salvaged is None:
-                    warn_caller(f"{path!r} in {location} is left out. {error}")
+                    warn_caller(f"{path!r} in {location} is skipped. {error}")
                 else:
-                    documents[path] = _in_place_of(salvaged)
+                    documents[path] = _placeholder(salvaged)
                     self._unreadable[path] = error
         return documents
 
@@ -249,8 +248,8 @@ def _group(node: GroupNode) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(node.attributes)}
 
 
-def _in_place_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands for an array that cannot be read: of its shape, with its attributes, and no fill value."""
+def _placeholder(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document for an unreadable array, with its shape and attributes, that zarr accepts."""
     shape = document["shape"]
     return {
         "zarr_format": 3,
@@ -265,10 +264,10 @@ def _in_place_of(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_index(byte_range: ByteRequest, made: Sharding) -> bool:
-    if made.at_end:
-        return isinstance(byte_range, SuffixByteRequest) and byte_range.suffix == made.index_bytes
-    return byte_range == RangeByteRequest(0, made.index_bytes)
+def _is_index(byte_range: ByteRequest, sharding: Sharding) -> bool:
+    if sharding.at_end:
+        return isinstance(byte_range, SuffixByteRequest) and byte_range.suffix == sharding.index_bytes
+    return byte_range == RangeByteRequest(0, sharding.index_bytes)
 
 
 class _Range(TypedDict, total=False):

@@ -98,8 +98,9 @@ def test_zstd_frames_that_declare_no_size_are_capped():
 def test_several_zstd_frames_are_one_chunk_and_are_counted_together():
     frames = Zstd().encode(b"abc" * 1000) + b"\x50\x2a\x4d\x18\x03\x00\x00\x00xyz" + Zstd().encode(b"def")
     assert decompress("zstd", frames, 3003, where=WHERE) == b"abc" * 1000 + b"def"
-    with pytest.raises(LimitError, match="expands to 3003"):
+    with pytest.raises(LimitError, match="expands to 3003") as caught:
         decompress("zstd", frames, 3002, where=WHERE)
+    assert (caught.value.found, caught.value.expected) == (3003, 3002)
 
 
 def test_zstd_checksums_are_checked():
@@ -132,7 +133,9 @@ def test_an_lzma_chunk_is_read_as_its_configuration_says():
 
 
 def test_an_unknown_compressor_is_named():
-    with pytest.raises(MetadataError, match=r"'numcodecs.brotli', which is not known here; known are blosc"):
+    with pytest.raises(
+        MetadataError, match=r"with 'numcodecs.brotli', which is not supported. Supported are blosc"
+    ):
         decompress("numcodecs.brotli", b"", 1, where=WHERE)
 
 

@@ -205,14 +205,17 @@ def test_metadata_are_what_zarr_3_says():
         ({"dtype": [["a"]]}, "are damaged"),
         ({"dtype": [["a", "<i4", [2]]]}, r"a field 'a' that is itself an array of shape \[2\]"),
         ({"dtype": [["a", "<i4"], ["b", ">i4"]]}, "mixes little- and big-endian"),
-        ({"dtype": "|O"}, "Python objects stored by None"),
-        ({"dtype": "|O", "filters": [{"id": "msgpack2"}]}, "Python objects stored by 'msgpack2'"),
+        ({"dtype": "|O"}, "Python objects stored with None"),
+        ({"dtype": "|O", "filters": [{"id": "msgpack2"}]}, "Python objects stored with 'msgpack2'"),
         (
             {"dtype": "|O", "filters": [{"id": "vlen-array", "dtype": "<i4"}]},
-            "Python objects stored by 'vlen-array'",
+            "Python objects stored with 'vlen-array'",
         ),
         ({"compressor": {"level": 1}}, "without an 'id'"),
-        ({"filters": [{"id": "zlib"}, {"id": "delta", "dtype": "<i4"}]}, "filters bytes before numbers"),
+        (
+            {"filters": [{"id": "zlib"}, {"id": "delta", "dtype": "<i4"}]},
+            "filters of bytes before filters of numbers",
+        ),
         ({"shape": [3, 3]}, r"the shape \[3, 3\] but chunks"),
         ({"shape": [-1]}, "-1 is not a length"),
         ({"shape": ["3"]}, "'3' is not a length"),
@@ -221,8 +224,9 @@ def test_metadata_are_what_zarr_3_says():
     ],
 )
 def test_metadata_that_cannot_be_translated_are_named(changes, message):
-    with pytest.raises(MetadataError, match=f"(?s)array 'units/x'.*{message}"):
+    with pytest.raises(MetadataError, match=f"(?s)array 'units/x'.*{message}") as caught:
         translate_array("units/x", NUMBER | changes, {})
+    assert caught.value.path == "units/x"
 
 
 @pytest.mark.parametrize("missing", ["shape", "chunks", "dtype"])

@@ -146,12 +146,14 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(LocationNotFoundError, match=r"Nothing is stored at .*missing") as caught:
         open_hierarchy(tmp_path / "missing.nwb.zarr")
     assert isinstance(caught.value, FileNotFoundError)
+    assert caught.value.location == f"file://{tmp_path}/missing.nwb.zarr"
 
 
 def test_a_folder_that_is_no_zarr_store(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(NotZarrError, match=r"'notes\.txt'"):
+    with pytest.raises(NotZarrError, match=r"'notes\.txt'") as caught:
         open_hierarchy(tmp_path)
+    assert caught.value.found == ("notes.txt",)
 
 
 def test_a_file_that_is_no_zarr_store(tmp_path: Path) -> None:
@@ -165,8 +167,9 @@ def test_an_hdf5_file(tmp_path: Path) -> None:
 
     with h5py.File(tmp_path / "session.nwb", "w") as file:
         file["x"] = 1
-    with pytest.raises(HDF5FileError, match="NWBHDF5IO"):
+    with pytest.raises(HDF5FileError) as caught:
         open_hierarchy(tmp_path / "session.nwb")
+    assert "NWBHDF5IO" in str(caught.value.next_step)
 
 
 def test_a_zarr_store_that_is_no_nwb_file(tmp_path: Path) -> None:
@@ -178,8 +181,9 @@ def test_a_zarr_store_that_is_no_nwb_file(tmp_path: Path) -> None:
 
 def test_a_damaged_document_names_itself(tmp_path: Path) -> None:
     (tmp_path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "gr')
-    with pytest.raises(MetadataError, match=r"'zarr\.json' of .* is damaged"):
+    with pytest.raises(MetadataError, match=r"'zarr\.json' of .* is damaged") as caught:
         open_hierarchy(tmp_path)
+    assert (caught.value.location, caught.value.path) == (f"file://{tmp_path}", "zarr.json")
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def compound(rows: list[Any] = ROWS) -> Zarr2Array:
 def test_text_too_long_for_a_compound_is_refused_and_never_cut():
     stored = compound([(1, 0.5, reference("/" + "x" * 600), "")])
     with pytest.raises(
-        LegacyObjectError, match=r"'group/data' holds text of 601 characters in its field 'series'"
+        LegacyObjectError, match=r"'group/data' contains text of 601 characters in its field 'series'"
     ):
         stored.read()
     columns = decode_legacy_objects(stored.stored["0"], stored.node.metadata["codecs"][1]["configuration"])

@@ -145,8 +145,9 @@ def test_consolidated_true_requires_them(stale: Path) -> None:
         document = json.loads((stale / "zarr.json").read_text())
         del document["consolidated_metadata"]
         (stale / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(MetadataError, match="nwbzarr consolidate"):
+    with pytest.raises(MetadataError, match="consolidated=True requires") as caught:
         open_hierarchy(stale, consolidated=True)
+    assert "nwbzarr consolidate" in str(caught.value.next_step)
     with pytest.warns(UnconsolidatedWarning):
         assert HIDDEN in open_hierarchy(stale)
 

@@ -180,12 +180,12 @@ def test_damaged_text_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 STRINGS = {
-    "plain": (struct.pack("<I", 2**31), [], ChunkError, "2147483648 elements where 10"),
+    "plain": (struct.pack("<I", 2**31), [], ChunkError, "2147483648 elements, but 10"),
     "compressed": (
         numcodecs.GZip(1).encode(struct.pack("<I", 2**31)),
         [{"name": "gzip", "configuration": {"level": 1}}],
         ChunkError,
-        "2147483648 elements where 10",
+        "2147483648 elements, but 10",
     ),
     "long": (
         numcodecs.Zstd().encode(np.zeros(20 * 2**20, "u1")),

@@ -38,7 +38,7 @@ DAMAGED = {
     "the shape is \\[-1\\]": _array(shape=[-1]),
     "the shape is \\[True\\]": _array(shape=[True]),
     "the shape is \\[9223372036854775808\\]": _array(shape=[2**63]),
-    "more elements than 64 bits": _array(shape=[2**40, 2**40], chunk_grid=_grid(1, 1)),
+    "more elements than a 64-bit": _array(shape=[2**40, 2**40], chunk_grid=_grid(1, 1)),
     "beyond 32 dimensions": _array(shape=[1] * 33, chunk_grid=_grid(*[1] * 33)),
     "the shape is None": _array(shape=None),
     "the chunk grid is 'irregular'": _array(chunk_grid={"name": "irregular"}),
@@ -50,7 +50,7 @@ DAMAGED = {
     "the codecs are \\[\\]": _array(codecs=[]),
     "5 has no name": _array(codecs=[5]),
     "the configuration of 'bytes'": _array(codecs=[{"name": "bytes", "configuration": 1}]),
-    "shards are held by shards": _array(
+    "shards inside shards": _array(
         codecs=[
             {
                 "name": "sharding_indexed",
@@ -58,7 +58,7 @@ DAMAGED = {
             }
         ]
     ),
-    "chunks are named by 'x'": _array(chunk_key_encoding="x"),
+    "the chunk key encoding is 'x'": _array(chunk_key_encoding="x"),
     "separated by '!'": _array(chunk_key_encoding={"name": "default", "configuration": {"separator": "!"}}),
     "describe a 'tree'": {"zarr_format": 3, "node_type": "tree"},
 }

@@ -1,1 +1,1 @@
-"""Zarr 2, as hdmf-zarr up to 0.13 wrote it, translated to the one form of a hierarchy."""
+"""Zarr 2 files, which hdmf-zarr wrote up to 0.13, translated to the Zarr 3 form of hdmf-zarr 0.14."""

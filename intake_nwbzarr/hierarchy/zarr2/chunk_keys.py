@@ -1,4 +1,4 @@
-"""Chunk keys of compounds that hdmf-zarr up to 0.11 stored with a second axis: chunk `i` is ``i.0``."""
+"""The chunk key encoding of compound arrays that hdmf-zarr up to 0.11 stored with a second dimension."""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ from intake_nwbzarr.zarr_internals import ChunkKeyEncoding
 
 @dataclass(frozen=True)
 class FirstColumnKeys(ChunkKeyEncoding):
-    """The chunk key encoding ``nwbzarr.first_column``: the chunk *i* is stored as ``i.0``.
-
-    Parameters
-    ----------
-    separator
-        ``"."`` or ``"/"``, as in the ``.zarray``.
-    """
+    """The chunk key encoding ``nwbzarr.first_column``: chunk *i* has the key ``i.0``."""
 
     name: ClassVar[str] = FIRST_COLUMN
+    # The dimension_separator of the .zarray, "." or "/".
     separator: str = "."
 
     def encode_chunk_key(self, chunk_coords: tuple[int, ...]) -> str:
-        """The name of a chunk."""
+        """Return the key of a chunk."""
         return self.separator.join(map(str, (*chunk_coords, 0)))
 
 

@@ -1,4 +1,4 @@
-"""Zarr 2 metadata, translated to the Zarr 3 form that hdmf-zarr 0.14 writes."""
+"""Translation of Zarr 2 metadata to the Zarr 3 form that hdmf-zarr 0.14 writes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from intake_nwbzarr.hierarchy.zarr2.types import (
 )
 
 OBJECT_CODECS: Final = frozenset({"pickle", "json2", "vlen-utf8", "vlen-bytes"})
-"""The Zarr 2 filters that store Python objects, as far as they are read here."""
+"""Supported Zarr 2 filters that store Python objects."""
 
 TEXT_FIELD_BYTES: Final = 2048
-"""The width of text and references in compounds: the 512 characters, in UTF-32, that hdmf-zarr 0.14 gives."""
+"""The width of strings and references in compound types, 512 UTF-32 characters as in hdmf-zarr 0.14."""
 
 _TEXT_FIELD: Final = StoredType(
     {"name": "fixed_length_utf32", "configuration": {"length_bytes": TEXT_FIELD_BYTES}}, "little"
 )
 
-# How hdmf-zarr wrote the types of a compound's fields where the array's own type is "|O".
+# The types of a compound's fields in the attribute zarr_dtype, where the dtype of the array is "|O".
 _FIELD_TYPES: Final = {
     **{f"{kind}{bits}": f"<{kind[0]}{bits // 8}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
     **{f"float{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
@@ -42,20 +42,17 @@ _FIELD_TYPES: Final = {
 }
 
 
-def python_objects(path: str, zarray: Mapping[str, Any], declared: Any, chunks: list[int]) -> dict[str, Any]:
-    """What Zarr 3 metadata say of strings, references and compounds of them.
-
-    Raises
-    ------
-    MetadataError
-        When they were stored in a way not known here.
-    """
+def object_metadata(path: str, zarray: Mapping[str, Any], declared: Any, chunks: list[int]) -> dict[str, Any]:
+    """Return the Zarr 3 metadata of an array of strings, references or compounds that contain them."""
     filters = zarray.get("filters") or ()
     object_codec = filters[0]["id"] if filters else None
     if object_codec not in OBJECT_CODECS:
         raise MetadataError(
-            f"The array {path!r} holds Python objects stored by {object_codec!r}; known here are "
-            f"{', '.join(sorted(OBJECT_CODECS))}."
+            f"The array {path!r} has Python objects stored with {object_codec!r}, which is not supported.",
+            path=path,
+            found=object_codec,
+            expected=sorted(OBJECT_CODECS),
+            next_step=f"Supported are {', '.join(sorted(OBJECT_CODECS))}.",
         )
     compressors = byte_codecs(zarray, filters[1:], 1, path)
     fields = _fields(zarray["dtype"], declared, path)
@@ -87,11 +84,11 @@ def python_objects(path: str, zarray: Mapping[str, Any], declared: Any, chunks: 
     }
 
 
-def is_repeated(zarray: Mapping[str, Any], declared: Any, shape: list[int], chunks: list[int]) -> bool:
-    """Whether hdmf-zarr, up to 0.11, wrote each field of a row as a record: (row, field) for (row).
-
-    Where the second dimension is divided into chunks, no chunk has whole rows; such an array stays as it is.
-    """
+def has_repeated_records(
+    zarray: Mapping[str, Any], declared: Any, shape: list[int], chunks: list[int]
+) -> bool:
+    """Return whether hdmf-zarr, up to 0.11, wrote each field of a row as a record: (row, field) for (row)."""
+    # If the second dimension is divided into chunks, no chunk has whole rows: the array is not changed.
     dtype = zarray["dtype"]
     return (
         isinstance(dtype, list)
@@ -103,8 +100,8 @@ def is_repeated(zarray: Mapping[str, Any], declared: Any, shape: list[int], chun
     )
 
 
-def repeated_records(path: str, zarray: Mapping[str, Any], chunks: list[int]) -> dict[str, Any]:
-    """What Zarr 3 metadata say of rows whose fields were written as records of their own."""
+def repeated_records_metadata(path: str, zarray: Mapping[str, Any], chunks: list[int]) -> dict[str, Any]:
+    """Return the Zarr 3 metadata of a compound array whose fields were each written as a record."""
     stored = stored_type(zarray["dtype"], path)
     configuration: dict[str, Any] = {
         "array": path,
@@ -136,7 +133,7 @@ def _records_metadata(
     references = [name for name, kind in fields if kind == "reference"]
     return {
         "data_type": stored.document,
-        # hdmf-zarr wrote a pickled 0 (gAVLAC4=) here, which Zarr 2 reads as zeros in every field.
+        # hdmf-zarr wrote a pickled 0 (gAVLAC4=), which zarr-python 2 read as zeros in every field.
         "fill_value": fill_value(None, stored, path),
         "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, _legacy_objects(configuration)],
         "attributes": {"_REFERENCE_FIELDS": references} if references else {},
@@ -144,10 +141,10 @@ def _records_metadata(
 
 
 def _fields(dtype: Any, declared: Any, path: str) -> list[tuple[str, StoredType | str]] | None:
-    """A compound's fields, each with its type, ``"text"`` or ``"reference"``; None when it is no compound."""
+    """Return a compound's fields, each with a type, ``"text"`` or ``"reference"``; None for other arrays."""
     described = {entry["name"]: entry["dtype"] for entry in declared} if isinstance(declared, list) else {}
     if not isinstance(dtype, list):
-        # Up to hdmf-zarr 0.3 the array itself says only "|O", and each row is a list.
+        # Up to hdmf-zarr 0.3, the dtype is only "|O", and each row is a list.
         dtype = [[name, _FIELD_TYPES.get(kind, "|O")] for name, kind in described.items()]
         if not dtype:
             return None
@@ -157,10 +154,12 @@ def _fields(dtype: Any, declared: Any, path: str) -> list[tuple[str, StoredType 
             fields.append((name, "reference" if described.get(name) == "object" else "text"))
         elif rest:
             raise MetadataError(
-                f"The array {path!r} has a field {name!r} that is itself an array, {rest[0]!r}."
+                f"The array {path!r} has a field {name!r} that is itself an array, {rest[0]!r}.",
+                path=path,
+                found=rest[0],
             )
         else:
-            # The codec writes all fields anew, in one byte order.
+            # The codec encodes all fields again, in one byte order.
             fields.append((name, replace(stored_type(field_type, path), endian="little")))
     return fields
 
@@ -170,91 +169,62 @@ def _legacy_objects(configuration: dict[str, Any]) -> JSON:
         if compressor["name"] not in COMPRESSORS:
             raise MetadataError(
                 f"The array {configuration['array']!r} has Python objects and the filter "
-                f"{compressor['name']!r}; known for objects are {', '.join(sorted(COMPRESSORS))}."
+                f"{compressor['name']!r}, which is not supported for objects.",
+                path=configuration["array"],
+                found=compressor["name"],
+                expected=sorted(COMPRESSORS),
+                next_step=f"Supported are {', '.join(sorted(COMPRESSORS))}.",
             )
     return {"name": "nwbzarr.legacy_objects", "configuration": configuration}
 
 
-def holds_objects(dtype: Any) -> bool:
-    """Whether elements, or fields of them, are Python objects."""
+def has_objects(dtype: Any) -> bool:
+    """Return whether the elements, or fields of them, are Python objects."""
     return dtype == "|O" or (isinstance(dtype, list) and any(field[1] == "|O" for field in dtype))
 
 
-# Where hdmf-zarr caches the schemas; it gives these arrays no _DTYPE.
+# hdmf-zarr caches schemas here, in arrays without _DTYPE.
 _SCHEMAS: Final = "specifications/"
 
 
 def translate_group(path: str, zattrs: Mapping[str, Any]) -> GroupNode:
-    """A Zarr 2 group in canonical form.
-
-    Raises
-    ------
-    MetadataError
-        When an attribute cannot be understood.
-    """
+    """Return a Zarr 2 group as a node."""
     return GroupNode(path, translate_attributes(zattrs, path))
 
 
 def translate_array(path: str, zarray: Mapping[str, Any], zattrs: Mapping[str, Any]) -> ArrayNode:
-    """A Zarr 2 array in canonical form.
-
-    Parameters
-    ----------
-    path
-        From the root, without a leading slash.
-    zarray, zattrs
-        The documents ``.zarray`` and ``.zattrs``, the latter possibly empty.
-
-    Returns
-    -------
-    ArrayNode
-        ``zarr.Array.from_dict(StorePath(store, path), dict(node.metadata))`` reads the stored chunks. Objects
-        are read by the codec ``nwbzarr.legacy_objects`` (see `hierarchy.zarr2.objects`) as strings;
-        object references as the target's path, or as JSON where the target is in another file.
-        Compounds of numbers that hdmf-zarr up to 0.11 wrote with every field repeated along a second
-        dimension are given their one dimension back.
-
-    Raises
-    ------
-    MetadataError
-        When the metadata cannot be understood, or has no counterpart in Zarr 3.
-    """
+    """Return a Zarr 2 array as a node whose metadata zarr-python 3 can use to read the stored chunks."""
+    # Objects are read as strings by the codec nwbzarr.legacy_objects; references as the path of the target,
+    # or as JSON where it is in another file. Compounds that hdmf-zarr up to 0.11 wrote with every field
+    # repeated along a second dimension get one dimension.
     try:
         return _translate_array(path, zarray, zattrs)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, MetadataError):
             raise
         raise MetadataError(
-            f"The Zarr 2 metadata of the array {path!r} are damaged: {type(error).__name__}: {error}."
+            f"The Zarr 2 metadata of the array {path!r} are damaged: {type(error).__name__}: {error}.",
+            path=path,
+            next_step="Compare them with the original file.",
         ) from error
 
 
 def translate_attributes(zattrs: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Attributes in canonical form, without those that describe the data type.
-
-    Parameters
-    ----------
-    zattrs
-        As stored in ``.zattrs``.
-    path
-        The object's, for errors.
-
-    Raises
-    ------
-    MetadataError
-        When a link or reference cannot be understood.
-    """
+    """Return attributes with links and references as in hdmf-zarr 0.14, without ``zarr_dtype``."""
     attributes: dict[str, Any] = {}
     for name, value in zattrs.items():
         where = f"The attribute {name!r} of {path!r}"
         if name == "zarr_link":
-            attributes["_LINKS"] = _links(value, where)
+            attributes["_LINKS"] = _links(value, where, path)
         elif isinstance(value, Mapping) and "zarr_dtype" in value:
             if value["zarr_dtype"] != "object":
                 raise MetadataError(
-                    f"{where} is a {value['zarr_dtype']!r}; only object references are known here."
+                    f"{where} is of type {value['zarr_dtype']!r}; only object references are supported.",
+                    path=path,
+                    found=value["zarr_dtype"],
+                    expected="object",
                 )
-            attributes[name] = {"_REFERENCE": _reference(value.get("value"), where)}
+            attributes[name] = {"_REFERENCE": _reference(value.get("value"), where, path)}
         elif name != "zarr_dtype":
             attributes[name] = value
     return attributes
@@ -263,15 +233,23 @@ def translate_attributes(zattrs: Mapping[str, Any], path: str) -> dict[str, Any]
 def _translate_array(path: str, zarray: Mapping[str, Any], zattrs: Mapping[str, Any]) -> ArrayNode:
     if zarray.get("zarr_format", 2) != 2:
         raise MetadataError(
-            f"The array {path!r} has a .zarray of Zarr {zarray['zarr_format']!r}; expected is 2."
+            f"The array {path!r} has a .zarray of Zarr {zarray['zarr_format']!r}, not 2.",
+            path=path,
+            found=zarray["zarr_format"],
+            expected=2,
         )
     shape = [_length(length) for length in zarray["shape"]]
     chunks = [max(_length(length), 1) for length in zarray["chunks"]]
     if len(shape) != len(chunks):
-        raise MetadataError(f"The array {path!r} has the shape {shape} but chunks of shape {chunks}.")
+        raise MetadataError(
+            f"The array {path!r} has the shape {shape} but chunks of shape {chunks}.",
+            path=path,
+            found=chunks,
+            expected=shape,
+        )
     declared = zattrs.get("zarr_dtype")
     if declared == "scalar" and shape == chunks == [1]:
-        shape, chunks = [], []  # both versions call the chunk "0"
+        shape, chunks = [], []  # the chunk key is "0" in both formats
     metadata: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "array",
@@ -283,15 +261,15 @@ def _translate_array(path: str, zarray: Mapping[str, Any], zattrs: Mapping[str, 
         },
         "storage_transformers": [],
     }
-    if holds_objects(zarray["dtype"]):
-        described = python_objects(path, zarray, declared, chunks)
-    elif is_repeated(zarray, declared, shape, chunks):
+    if has_objects(zarray["dtype"]):
+        described = object_metadata(path, zarray, declared, chunks)
+    elif has_repeated_records(zarray, declared, shape, chunks):
         metadata["shape"], chunks = shape[:1], chunks[:1]
         metadata["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": chunks}}
         metadata["chunk_key_encoding"]["name"] = FIRST_COLUMN
-        described = repeated_records(path, zarray, chunks)
+        described = repeated_records_metadata(path, zarray, chunks)
     else:
-        described = _numbers(path, {**zarray, "shape": shape})
+        described = _plain_metadata(path, {**zarray, "shape": shape})
     metadata.update(described)
     attributes = described["attributes"]
     if path.startswith(_SCHEMAS):
@@ -300,7 +278,7 @@ def _translate_array(path: str, zarray: Mapping[str, Any], zattrs: Mapping[str, 
     return ArrayNode(path, metadata)
 
 
-def _numbers(path: str, zarray: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_metadata(path: str, zarray: Mapping[str, Any]) -> dict[str, Any]:
     stored = stored_type(zarray["dtype"], path)
     dtype = stored.dtype
     names = {"U": "str", "S": "bytes"}
@@ -308,7 +286,7 @@ def _numbers(path: str, zarray: Mapping[str, Any]) -> dict[str, Any]:
         "data_type": stored.document,
         "fill_value": fill_value(zarray.get("fill_value"), stored, path),
         "codecs": codecs(zarray, stored, path),
-        # Of a compound, hdmf-zarr 0.14 leaves the description to the data type.
+        # hdmf-zarr 0.14 gives compounds no _DTYPE: the data type describes them.
         "attributes": {} if dtype.names else {"_DTYPE": names.get(dtype.kind, dtype.type.__name__)},
     }
 
@@ -319,20 +297,24 @@ def _length(value: Any) -> int:
     return value
 
 
-def _reference(value: Any, where: str) -> dict[str, str]:
-    """Where a reference leads; since 0.5 it also held object ids, which 0.14 no longer writes."""
+def _reference(value: Any, where: str, path: str) -> dict[str, str]:
+    """Return source and path of a reference, without object ids, which hdmf-zarr 0.14 does not write."""
     if not isinstance(value, Mapping) or not isinstance(value.get("path"), str):
-        raise MetadataError(f"{where} is not a reference with a path: {value!r}.")
-    return {"source": _own_source(value.get("source")), "path": value["path"]}
+        raise MetadataError(
+            f"{where} is not a reference with a path: {value!r}.", path=path, expected="a reference"
+        )
+    return {"source": _normalized_source(value.get("source")), "path": value["path"]}
 
 
-def _links(value: Any, where: str) -> list[dict[str, str]]:
+def _links(value: Any, where: str, path: str) -> list[dict[str, str]]:
     named = isinstance(value, list) and all(isinstance(entry, Mapping) and "name" in entry for entry in value)
     if not named:
-        raise MetadataError(f"{where} is not a list of named links: {value!r}.")
-    return [{**_reference(entry, where), "name": str(entry["name"])} for entry in value]
+        raise MetadataError(
+            f"{where} is not a list of named links: {value!r}.", path=path, expected="a list of links"
+        )
+    return [{**_reference(entry, where, path), "name": str(entry["name"])} for entry in value]
 
 
-def _own_source(source: Any) -> str:
-    """A reference's source, with one name for the file that holds it: ``"."``."""
+def _normalized_source(source: Any) -> str:
+    """Return a reference's source, with ``"."`` for its own file."""
     return "." if source in (None, "", ".", "./") else str(source)

@@ -1,4 +1,4 @@
-"""Pickles, interpreted without running them: the opcodes that arrays of objects need."""
+"""A pickle interpreter that imports and calls nothing, for the opcodes that object arrays need."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intake_nwbzarr.errors import LegacyObjectError
 
 @dataclass
 class DtypeRecord:
-    """What a pickle says of a NumPy dtype; its flags are ignored."""
+    """A NumPy dtype in a pickle; its flags are ignored."""
 
     code: str
     order: str = "="
@@ -27,7 +27,7 @@ class DtypeRecord:
 
 @dataclass
 class ArrayRecord:
-    """What a pickle says of a NumPy array: items in C order, or the bytes of plain elements."""
+    """A NumPy array in a pickle, with items in C order, or the bytes of plain elements."""
 
     shape: tuple[int, ...] = ()
     dtype: DtypeRecord | None = None
@@ -37,27 +37,21 @@ class ArrayRecord:
 
 @dataclass
 class ReferenceRecord:
-    """What a pickle says of an hdmf-zarr object reference."""
+    """An hdmf-zarr object reference in a pickle."""
 
     values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Name:
-    """A global that may be named; `call` is what calling it means here."""
+class Global:
+    """A global name that a pickle may contain; `call` replaces a call of it."""
 
     name: str
     call: Callable[..., Any] | None = None
 
 
 def element_dtype(record: DtypeRecord) -> np.dtype[Any]:
-    """The NumPy dtype of plain elements: numbers, booleans and fixed-width text.
-
-    Raises
-    ------
-    ValueError
-        For any other.
-    """
+    """Return the NumPy dtype of plain elements: numbers, booleans and fixed-width strings."""
     code = re.fullmatch(r"([biufcSU])(\d{1,6})", record.code)
     if code is None or record.order not in ("<", ">", "|", "=") or record.names is not None:
         raise ValueError(f"it has elements of the type {record.code[:40]!r}")
@@ -66,30 +60,24 @@ def element_dtype(record: DtypeRecord) -> np.dtype[Any]:
     )
 
 
-def named(module: str, name: str) -> Name:
-    """The global that a pickle names.
-
-    Raises
-    ------
-    ValueError
-        When it is not part of an array of strings, numbers and references.
-    """
-    found = _NAMES.get((module, name))
+def find_global(module: str, name: str) -> Global:
+    """Return a global name, which must be part of an array of strings, numbers and references."""
+    found = _GLOBALS.get((module, name))
     if found is None:
         raise ValueError(f"it names {module[:80]}.{name[:80]}")
     return found
 
 
 def expect[T](value: Any, kind: type[T] | tuple[type[T], ...]) -> T:
-    """The value, when it is of that kind; else a ValueError."""
+    """Return a value, which must be of a type."""
     if not isinstance(value, kind):
-        raise ValueError(f"a {type(value).__name__} stands in an unexpected place")
+        raise ValueError(f"it has an unexpected {type(value).__name__}")
     return value
 
 
 def _new_array(cls: Any, _shape: Any, _typecode: Any) -> ArrayRecord:
     if cls is not _NDARRAY:
-        raise ValueError("it makes an array of an unknown class")
+        raise ValueError("it creates an array of an unknown class")
     return ArrayRecord()
 
 
@@ -103,17 +91,17 @@ def _new_dtype(code: Any, _align: Any = False, _copy: Any = True) -> DtypeRecord
 
 
 def _number(dtype: Any, content: Any) -> Any:
-    """A number from its bytes, of a dtype made here from an allowed description."""
+    """Return a number from its bytes and its dtype in the pickle."""
     expected = element_dtype(expect(dtype, DtypeRecord))
     content = expect(content, bytes)
     if len(content) != expected.itemsize:
-        raise ValueError(f"it has a number of {len(content)} bytes where {expected.itemsize} belong")
+        raise ValueError(f"it has a number of {len(content)} bytes instead of {expected.itemsize}")
     value = np.frombuffer(content, expected, count=1)[0] if expected.itemsize else expected.type()
     return value.item() if expected.kind in "SU" else value
 
 
 def _encoded(text: Any, encoding: Any) -> bytes:
-    # How protocols 0 to 2 write bytes.
+    # Protocols 0 to 2 write bytes like this.
     if encoding != "latin1":
         raise ValueError("it has bytes in an unknown encoding")
     return expect(text, str).encode("latin1")
@@ -124,23 +112,23 @@ def _no_bytes() -> bytes:
 
 
 def _reconstructed(cls: Any, base: Any, values: Any) -> ReferenceRecord:
-    # How protocols 0 and 1 write an object reference, which is a dictionary.
+    # Protocols 0 and 1 write an object reference, which is a dictionary, like this.
     if cls is not REFERENCE or base is not _DICT:
-        raise ValueError("it reconstructs an object of an unknown class")
+        raise ValueError("it creates an object of an unknown class")
     return ReferenceRecord({expect(key, str): value for key, value in expect(values, dict).items()})
 
 
-REFERENCE: Final = Name("hdmf_zarr.utils.ZarrReference")
-_NDARRAY: Final = Name("numpy.ndarray")
-_DICT: Final = Name("dict")
+REFERENCE: Final = Global("hdmf_zarr.utils.ZarrReference")
+_NDARRAY: Final = Global("numpy.ndarray")
+_DICT: Final = Global("dict")
 
-# NumPy 2 renamed numpy.core, Python 3 renamed copy_reg and __builtin__; pickles hold both.
-_NAMES: Final[Mapping[tuple[str, str], Name]] = {
+# With the old names, too: NumPy 2 renamed numpy.core, Python 3 renamed copy_reg and __builtin__.
+_GLOBALS: Final[Mapping[tuple[str, str], Global]] = {
     ("hdmf_zarr.utils", "ZarrReference"): REFERENCE,
     ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): Name("numpy.dtype", _new_dtype),
+    ("numpy", "dtype"): Global("numpy.dtype", _new_dtype),
     **{
-        (f"numpy.{core}.{module}", name): Name(f"numpy.{core}.{module}.{name}", call)
+        (f"numpy.{core}.{module}", name): Global(f"numpy.{core}.{module}.{name}", call)
         for core in ("core", "_core")
         for module, name, call in (
             ("multiarray", "_reconstruct", _new_array),
@@ -148,51 +136,31 @@ _NAMES: Final[Mapping[tuple[str, str], Name]] = {
             ("numeric", "_frombuffer", _array_of_bytes),
         )
     },
-    ("_codecs", "encode"): Name("_codecs.encode", _encoded),
+    ("_codecs", "encode"): Global("_codecs.encode", _encoded),
     **{
-        (module, "_reconstructor"): Name(f"{module}._reconstructor", _reconstructed)
+        (module, "_reconstructor"): Global(f"{module}._reconstructor", _reconstructed)
         for module in ("copyreg", "copy_reg")
     },
     **{(module, "dict"): _DICT for module in ("builtins", "__builtin__")},
-    **{(module, "bytes"): Name("bytes", _no_bytes) for module in ("builtins", "__builtin__")},
+    **{(module, "bytes"): Global("bytes", _no_bytes) for module in ("builtins", "__builtin__")},
 }
 
 
-def interpret(data: bytes, *, maximum_opcodes: int, where: str) -> Any:
-    """Read a pickle of any protocol.
-
-    Parameters
-    ----------
-    data
-        The pickle, and nothing after it.
-    maximum_opcodes
-        How many opcodes an honest stream of the expected size may take.
-    where
-        The array and chunk, for errors.
-
-    Returns
-    -------
-    object
-        None, bool, int, float, str, bytes, a NumPy number; a list, tuple or dictionary of such; or one of the
-        records of this module. Containers may be shared, and may hold themselves.
-
-    Raises
-    ------
-    LegacyObjectError
-        When the stream is damaged, names anything else than the parts of arrays and references, or exceeds
-        the limits.
-    """
+def interpret_pickle(data: bytes, *, maximum_opcodes: int, where: str) -> Any:
+    """Return the content of a pickle: plain values, containers, and records of this module."""
+    # Containers may be shared, and may contain themselves.
     try:
-        return _Machine(data, min(maximum_opcodes, MOST_OPCODES)).run()
+        return _Interpreter(data, min(maximum_opcodes, MOST_OPCODES)).run()
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise LegacyObjectError(
-            f"{where} holds a pickle that cannot be read as strings, numbers and object references: {error}. "
-            "The file is damaged or hostile; nothing in it was run."
+            f"{where} contains a pickle that cannot be read as strings, numbers and object references: "
+            f"{error}. The file is damaged or malicious; no code in it was run.",
+            next_step="Compare the chunk with the original file.",
         ) from error
 
 
-class _Machine:
-    """The stack, the memo and the marks of one stream."""
+class _Interpreter:
+    """The stack, memo and marks of one pickle."""
 
     def __init__(self, data: bytes, maximum_opcodes: int) -> None:
         self.data = data
@@ -210,7 +178,7 @@ class _Machine:
                 raise ValueError("it ends in the middle")
             code = data[position]
             position += 1
-            # Nearly all of a long array of strings are the first two; the third is in every reference.
+            # Strings consist of the first two opcodes; every reference has the third.
             if code == 0x8C:  # SHORT_BINUNICODE
                 start = position + 1
                 position = start + data[position]
@@ -233,7 +201,7 @@ class _Machine:
                     position = stream.tell()
                 handler(self, argument)
         else:
-            raise ValueError(f"it takes more than {self.maximum_opcodes} steps")
+            raise ValueError(f"it has more than {self.maximum_opcodes} opcodes")
         if position != end:
             raise ValueError(f"{end - position} bytes follow its end")
         if len(stack) != 1:
@@ -258,7 +226,7 @@ class _Machine:
     def push_false(self, _: Any) -> None:
         self.stack.append(False)
 
-    def nothing(self, _: Any) -> None:
+    def ignore(self, _: Any) -> None:
         pass
 
     def pop(self, _: Any) -> None:
@@ -266,7 +234,7 @@ class _Machine:
 
     def mark(self, _: Any) -> None:
         if len(self.marks) >= DEEPEST_PICKLE:
-            raise ValueError(f"it is nested deeper than {DEEPEST_PICKLE}")
+            raise ValueError(f"it is nested deeper than {DEEPEST_PICKLE} levels")
         self.marks.append(len(self.stack))
 
     def pop_mark(self, _: Any) -> None:
@@ -330,22 +298,22 @@ class _Machine:
             values[expect(key, str)] = value
 
     def name(self, argument: tuple[str, str]) -> None:
-        self.stack.append(named(*argument))
+        self.stack.append(find_global(*argument))
 
     def name_from_stack(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(named(expect(module, str), expect(name, str)))
+        self.stack.append(find_global(expect(module, str), expect(name, str)))
 
     def call(self, _: Any) -> None:
-        arguments, function = expect(self.stack.pop(), tuple), expect(self.stack.pop(), Name)
+        arguments, function = expect(self.stack.pop(), tuple), expect(self.stack.pop(), Global)
         if function.call is None:
             raise ValueError(f"it calls {function.name}")
         self.stack.append(function.call(*arguments))
 
     def new(self, _: Any) -> None:
-        arguments, cls = self.stack.pop(), expect(self.stack.pop(), Name)
+        arguments, cls = self.stack.pop(), expect(self.stack.pop(), Global)
         if cls is not REFERENCE or arguments != ():
-            raise ValueError(f"it makes an object of {cls.name}")
+            raise ValueError(f"it creates an object of {cls.name}")
         self.stack.append(ReferenceRecord())
 
     def build(self, _: Any) -> None:
@@ -367,7 +335,7 @@ class _Machine:
 
 
 def _two_lines(stream: io.BytesIO) -> tuple[str, str]:
-    # Not the reader of pickletools, which undoes escapes that no name has, and warns of the invalid ones.
+    # The reader of pickletools decodes escapes, and warns about invalid ones, which names do not have.
     module, name = stream.readline(), stream.readline()
     if not name.endswith(b"\n"):
         raise ValueError("it ends in the middle of a name")
@@ -375,7 +343,7 @@ def _two_lines(stream: io.BytesIO) -> tuple[str, str]:
 
 
 def _reader(opcode: Any) -> Callable[[io.BytesIO], Any] | None:
-    """How an opcode's argument is read; None when it has none."""
+    """Return the function that reads an opcode's argument, None if it has none."""
     if opcode.name == "GLOBAL":
         return _two_lines
     reader: Callable[[io.BytesIO], Any] | None = opcode.arg and opcode.arg.reader
@@ -387,39 +355,40 @@ def _refuse(code: int) -> Any:
     raise ValueError(f"it uses the opcode {names.get(code, hex(code))}")
 
 
-_METHODS: Final[Mapping[str, Callable[[_Machine, Any], None]]] = {
+_METHODS: Final[Mapping[str, Callable[[_Interpreter, Any], None]]] = {
     **dict.fromkeys(
-        ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"), _Machine.push
+        ("INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"),
+        _Interpreter.push,
     ),
-    **dict.fromkeys(("UNICODE", "BINUNICODE", "BINUNICODE8"), _Machine.push),
-    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Machine.push),
-    **dict.fromkeys(("PROTO", "FRAME"), _Machine.nothing),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
-    **dict.fromkeys(("GET", "LONG_BINGET"), _Machine.get),
-    "NONE": _Machine.push_none,
-    "NEWTRUE": _Machine.push_true,
-    "NEWFALSE": _Machine.push_false,
-    "POP": _Machine.pop,
-    "POP_MARK": _Machine.pop_mark,
-    "MARK": _Machine.mark,
-    "EMPTY_LIST": _Machine.empty_list,
-    "LIST": _Machine.list_from_mark,
-    "APPEND": _Machine.append,
-    "APPENDS": _Machine.appends,
-    "EMPTY_TUPLE": _Machine.empty_tuple,
-    "TUPLE": _Machine.tuple_from_mark,
-    "TUPLE1": _Machine.tuple1,
-    "TUPLE2": _Machine.tuple2,
-    "TUPLE3": _Machine.tuple3,
-    "EMPTY_DICT": _Machine.empty_dict,
-    "DICT": _Machine.dict_from_mark,
-    "SETITEM": _Machine.set_item,
-    "SETITEMS": _Machine.set_items,
-    "GLOBAL": _Machine.name,
-    "STACK_GLOBAL": _Machine.name_from_stack,
-    "REDUCE": _Machine.call,
-    "NEWOBJ": _Machine.new,
-    "BUILD": _Machine.build,
+    **dict.fromkeys(("UNICODE", "BINUNICODE", "BINUNICODE8"), _Interpreter.push),
+    **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Interpreter.push),
+    **dict.fromkeys(("PROTO", "FRAME"), _Interpreter.ignore),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Interpreter.put),
+    **dict.fromkeys(("GET", "LONG_BINGET"), _Interpreter.get),
+    "NONE": _Interpreter.push_none,
+    "NEWTRUE": _Interpreter.push_true,
+    "NEWFALSE": _Interpreter.push_false,
+    "POP": _Interpreter.pop,
+    "POP_MARK": _Interpreter.pop_mark,
+    "MARK": _Interpreter.mark,
+    "EMPTY_LIST": _Interpreter.empty_list,
+    "LIST": _Interpreter.list_from_mark,
+    "APPEND": _Interpreter.append,
+    "APPENDS": _Interpreter.appends,
+    "EMPTY_TUPLE": _Interpreter.empty_tuple,
+    "TUPLE": _Interpreter.tuple_from_mark,
+    "TUPLE1": _Interpreter.tuple1,
+    "TUPLE2": _Interpreter.tuple2,
+    "TUPLE3": _Interpreter.tuple3,
+    "EMPTY_DICT": _Interpreter.empty_dict,
+    "DICT": _Interpreter.dict_from_mark,
+    "SETITEM": _Interpreter.set_item,
+    "SETITEMS": _Interpreter.set_items,
+    "GLOBAL": _Interpreter.name,
+    "STACK_GLOBAL": _Interpreter.name_from_stack,
+    "REDUCE": _Interpreter.call,
+    "NEWOBJ": _Interpreter.new,
+    "BUILD": _Interpreter.build,
 }
 
 _HANDLERS: Final = {

@@ -1,4 +1,4 @@
-"""Zarr 2 dtypes, fill values, filters and compressors, in the words of Zarr 3."""
+"""Zarr 2 dtypes, fill values, filters and compressors, translated to Zarr 3."""
 
 from __future__ import annotations
 
@@ -30,46 +30,25 @@ _NOT_A_TIME: Final = -(2**63)
 
 @dataclass(frozen=True)
 class StoredType:
-    """A data type, and how its bytes are ordered in the chunks.
-
-    Parameters
-    ----------
-    document
-        The Zarr 3 data type, which says nothing of byte order.
-    endian
-        What the ``bytes`` codec has to know; None where elements are single bytes.
-    """
+    """A Zarr 3 data type, and the byte order of the stored chunks."""
 
     document: JSON
+    # The endian of the `bytes` codec, None for elements of single bytes.
     endian: Endian | None
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As NumPy reads the chunks."""
+        """The NumPy dtype of the stored chunks."""
         return numpy_dtype(self.document).newbyteorder(">" if self.endian == "big" else "<")
 
 
 def stored_type(declared: Any, path: str) -> StoredType:
-    """Translate the ``dtype`` of a ``.zarray``.
-
-    Parameters
-    ----------
-    declared
-        ``"<i4"``, ``">M8[ns]"``, …, or a list of fields ``["name", dtype]``. Not ``"|O"``.
-    path
-        The array's, for errors.
-
-    Raises
-    ------
-    MetadataError
-        When it is not a Zarr 2 data type, or has no counterpart: fields that are arrays themselves, and
-        fields of different byte order.
-    """
+    """Translate the ``dtype`` of a ``.zarray``, such as ``"<i4"`` or a list of fields; not ``"|O"``."""
     if isinstance(declared, list):
         return _structured(declared, path)
     match = _DTYPE.fullmatch(declared) if isinstance(declared, str) else None
     if match is None:
-        raise _unknown(declared, path)
+        raise _unknown_dtype(declared, path)
     order, kind, size, scale, unit = match.groups()
     length = int(size)
     document: JSON
@@ -87,24 +66,19 @@ def stored_type(declared: Any, path: str) -> StoredType:
         case _ if kind + size in _NUMBERS and unit is None:
             document = _NUMBERS[kind + size]
         case _:
-            raise _unknown(declared, path)
+            raise _unknown_dtype(declared, path)
     if kind in "SV" or (kind in "biu" and length == 1):
         return StoredType(document, None)
     return StoredType(document, "big" if order == ">" else "little")
 
 
 def structured(fields: list[tuple[str, StoredType]], path: str) -> StoredType:
-    """A compound of fields that follow each other without gaps.
-
-    Raises
-    ------
-    MetadataError
-        When their byte orders differ: Zarr 3 has one for the whole array.
-    """
+    """Return the compound type of packed fields, which must have one byte order in Zarr 3."""
     orders = {stored.endian for _, stored in fields} - {None}
     if len(orders) > 1:
         raise MetadataError(
-            f"The array {path!r} mixes little- and big-endian fields, which cannot be read here."
+            f"The array {path!r} mixes little- and big-endian fields, which is not supported.",
+            path=path,
         )
     entries: list[JSON] = [{"name": name, "data_type": stored.document} for name, stored in fields]
     return StoredType(
@@ -113,16 +87,8 @@ def structured(fields: list[tuple[str, StoredType]], path: str) -> StoredType:
 
 
 def fill_value(value: Any, stored: StoredType, path: str) -> JSON:
-    """Translate the ``fill_value`` of a ``.zarray``.
-
-    Zarr 2 allows null, which leaves missing chunks undefined; they read as zeros, False or empty strings,
-    the defaults of Zarr 3. Records and byte strings are written as base64 of their bytes.
-
-    Raises
-    ------
-    MetadataError
-        When it is not a value of that type.
-    """
+    """Translate the ``fill_value`` of a ``.zarray``."""
+    # Null, which leaves missing chunks undefined in Zarr 2, becomes the Zarr 3 default: zero, False or "".
     dtype = stored.dtype
     try:
         if value is None or (dtype.kind in "SUV" and value in (0, "")):
@@ -132,7 +98,10 @@ def fill_value(value: Any, stored: StoredType, path: str) -> JSON:
         return _plain_fill_value(value, dtype)
     except (TypeError, ValueError, OverflowError, binascii.Error) as error:
         raise MetadataError(
-            f"The array {path!r} has the fill value {value!r}, which is not one of type {dtype}: {error}."
+            f"The array {path!r} has the fill value {value!r}, which is not of type {dtype}: {error}.",
+            path=path,
+            found=value,
+            expected=str(dtype),
         ) from error
 
 
@@ -140,13 +109,16 @@ def _structured(declared: list[Any], path: str) -> StoredType:
     fields = []
     for position, entry in enumerate(declared):
         if not isinstance(entry, list) or len(entry) not in (2, 3) or not isinstance(entry[0], str):
-            raise _unknown(declared, path)
+            raise _unknown_dtype(declared, path)
         if len(entry) == 3 and entry[2] not in ([], 1, [1]):
             raise MetadataError(
-                f"The array {path!r} has a field {entry[0]!r} that is itself an array of shape {entry[2]!r}; "
-                "Zarr 3 has no such compounds. Rewrite the array with one field per element."
+                f"The array {path!r} has a field {entry[0]!r} that is itself an array of shape {entry[2]!r}, "
+                "which Zarr 3 does not support.",
+                path=path,
+                found=entry[2],
+                next_step="Rewrite the array with one field per element.",
             )
-        fields.append((entry[0] or f"f{position}", stored_type(entry[1], path)))  # named as NumPy does
+        fields.append((entry[0] or f"f{position}", stored_type(entry[1], path)))  # named as in NumPy
     return structured(fields, path)
 
 
@@ -154,10 +126,12 @@ def _sized(name: str, length_bytes: int) -> JSON:
     return {"name": name, "configuration": {"length_bytes": length_bytes}}
 
 
-def _unknown(declared: Any, path: str) -> MetadataError:
+def _unknown_dtype(declared: Any, path: str) -> MetadataError:
     return MetadataError(
-        f"The array {path!r} has the Zarr 2 data type {declared!r}, which is not known here; expected is "
-        "NumPy's notation, such as '<i4', '|S10' or '<M8[ns]', or a list of such fields."
+        f"The array {path!r} has the Zarr 2 data type {declared!r}, which is not supported.",
+        path=path,
+        found=declared,
+        expected="a NumPy dtype, such as '<i4', '|S10' or '<M8[ns]', or a list of fields",
     )
 
 
@@ -181,7 +155,7 @@ def _plain_fill_value(value: Any, dtype: np.dtype[Any]) -> JSON:
 
 
 def _as_json(value: Any) -> JSON:
-    """A NumPy scalar as zarr-python 3 writes fill values."""
+    """Return a NumPy scalar as zarr-python 3 writes fill values."""
     dtype: np.dtype[Any] = value.dtype
     if dtype.names is not None:
         return {name: _as_json(value[name]) for name in dtype.names}
@@ -208,7 +182,7 @@ def _float_as_json(value: float) -> JSON:
 
 
 ARRAY_FILTERS: Final = frozenset({"astype", "bitround", "delta", "fixedscaleoffset", "packbits", "quantize"})
-"""What numcodecs calls the filters that turn one array into another."""
+"""Array-to-array filters of numcodecs."""
 
 BYTE_FILTERS: Final = frozenset(
     {
@@ -216,28 +190,13 @@ BYTE_FILTERS: Final = frozenset(
         *("adler32", "crc32", "crc32c", "fletcher32", "jenkins_lookup3"),
     }
 )
-"""And those that turn bytes into bytes: compressors and checksums."""
+"""Bytes-to-bytes filters of numcodecs: compressors and checksums."""
 
 _SHUFFLES: Final = {0: "noshuffle", 1: "shuffle", 2: "bitshuffle"}
 
 
 def codecs(zarray: Mapping[str, Any], stored: StoredType, path: str) -> list[JSON]:
-    """The codec chain that undoes what a ``.zarray`` of plain elements says.
-
-    Parameters
-    ----------
-    zarray
-        With ``order``, ``filters`` and ``compressor``.
-    stored
-        Its data type.
-    path
-        The array's, for errors.
-
-    Raises
-    ------
-    MetadataError
-        When a filter or compressor is not known here.
-    """
+    """Translate ``order``, ``filters`` and ``compressor`` of a ``.zarray`` to a Zarr 3 codec chain."""
     chain: list[JSON] = []
     if zarray.get("order", "C") == "F" and len(zarray["shape"]) > 1:
         axes: list[JSON] = [*reversed(range(len(zarray["shape"])))]
@@ -247,8 +206,11 @@ def codecs(zarray: Mapping[str, Any], stored: StoredType, path: str) -> list[JSO
     on_bytes = filters[len(on_arrays) :]
     if filters[: len(on_arrays)] != on_arrays:
         raise MetadataError(
-            f"The array {path!r} filters bytes before numbers ({[entry['id'] for entry in filters]}), which "
-            "Zarr 3 cannot express. Rewrite the array."
+            f"The array {path!r} has filters of bytes before filters of numbers, "
+            f"{[entry['id'] for entry in filters]}, which Zarr 3 does not support.",
+            path=path,
+            found=[entry["id"] for entry in filters],
+            next_step="Rewrite the array.",
         )
     endian = stored.endian
     for entry in on_arrays:
@@ -261,7 +223,7 @@ def codecs(zarray: Mapping[str, Any], stored: StoredType, path: str) -> list[JSO
 def byte_codecs(
     zarray: Mapping[str, Any], filters: Sequence[Mapping[str, Any]], itemsize: int, path: str
 ) -> list[JSON]:
-    """The bytes-to-bytes part of a chain: what is left of the filters, then the compressor."""
+    """Return the bytes-to-bytes codecs: the remaining filters, then the compressor."""
     compressor = zarray.get("compressor")
     return [_byte_codec(entry, itemsize, path) for entry in [*filters, *([compressor] if compressor else [])]]
 
@@ -277,7 +239,9 @@ def _byte_codec(entry: Any, itemsize: int, path: str) -> JSON:
             return {
                 "name": "blosc",
                 "configuration": {
-                    "typesize": min(max(itemsize, 1), 255),  # what a Blosc header holds; for writing only
+                    "typesize": min(
+                        max(itemsize, 1), 255
+                    ),  # one byte in the Blosc header; used for writing only
                     "cname": configuration.get("cname", "lz4"),
                     "clevel": configuration.get("clevel", 5),
                     "shuffle": _SHUFFLES.get(shuffle, "shuffle"),
@@ -290,13 +254,13 @@ def _byte_codec(entry: Any, itemsize: int, path: str) -> JSON:
         case "gzip":
             return {"name": "gzip", "configuration": {"level": configuration.get("level", 1)}}
         case _:
-            # Others may have been registered with numcodecs by another package: seen when they are read.
+            # Codecs that other packages register with numcodecs are looked up when chunks are read.
             return {"name": f"numcodecs.{name}", "configuration": configuration}
 
 
 def _array_filter(entry: Mapping[str, Any], stored: StoredType) -> JSON:
-    # In Zarr 3 the codec `bytes` has put the elements in the machine's byte order before a filter sees
-    # them, but numcodecs' filters view what they are given in the byte order of their own configuration.
+    # In Zarr 3 the codec `bytes` converts elements to native byte order before a filter gets them, but
+    # filters of numcodecs view them in the byte order of their configuration.
     configuration: dict[str, JSON] = {
         key: value.replace(">", "<") if key.endswith("type") and isinstance(value, str) else value
         for key, value in entry.items()
@@ -304,7 +268,7 @@ def _array_filter(entry: Mapping[str, Any], stored: StoredType) -> JSON:
     }
     name = entry["id"]
     if name == "quantize" and configuration.get("astype") not in (None, configuration.get("dtype")):
-        # zarr's wrapper does not know that quantize changes the type; undone, it is nothing but that.
+        # zarr's wrapper does not know that quantize changes the dtype; decoding does nothing else.
         name = "astype"
         configuration = {"encode_dtype": configuration["astype"], "decode_dtype": configuration["dtype"]}
     if name == "astype":
@@ -315,15 +279,19 @@ def _array_filter(entry: Mapping[str, Any], stored: StoredType) -> JSON:
 def _endian_after(entry: Mapping[str, Any], endian: Endian | None) -> Endian | None:
     if entry["id"] == "packbits":
         return None
-    made = entry.get("encode_dtype" if entry["id"] == "astype" else "astype") or entry.get("dtype")
-    if not isinstance(made, str):
+    dtype = entry.get("encode_dtype" if entry["id"] == "astype" else "astype") or entry.get("dtype")
+    if not isinstance(dtype, str):
         return endian
-    if made.lstrip("<>|=") in {"i1", "u1", "b1", "int8", "uint8", "bool"}:
+    if dtype.lstrip("<>|=") in {"i1", "u1", "b1", "int8", "uint8", "bool"}:
         return None
-    return "big" if made.startswith(">") else "little"
+    return "big" if dtype.startswith(">") else "little"
 
 
 def _identifier(entry: Any, path: str) -> str:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("id"), str):
-        raise MetadataError(f"The array {path!r} has a filter or compressor without an 'id': {entry!r}.")
+        raise MetadataError(
+            f"The array {path!r} has a filter or compressor without an 'id': {entry!r}.",
+            path=path,
+            found=entry,
+        )
     return str(entry["id"])
