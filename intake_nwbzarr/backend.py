@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import xarray as xr
@@ -19,7 +17,7 @@ from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Sca
 
 if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.kept.from_snapshot import Opening, Verify
+    from intake_nwbzarr.kept.from_snapshot import SnapshotOpener, Verify
     from intake_nwbzarr.kept.snapshot import Snapshots
     from intake_nwbzarr.mapping.find import Group
 
@@ -114,13 +112,9 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         from intake_nwbzarr.mapping.views import open_group, open_session
 
         options = _options(**keywords)
-        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
-        with opened.reading():
-            hierarchy = opened.hierarchy()
-            dataset = (
-                open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
-            )
-        return _with_way_back(dataset, hierarchy, opened.attributes, dataset.attrs)
+        hierarchy, opener = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        dataset = open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
+        return _with_way_back(dataset, hierarchy, opener, dataset.attrs)
 
     def open_groups_as_dict(
         self,
@@ -148,8 +142,8 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         dict
             Datasets by path, ``/`` first; in one gather, however many they are.
         """
-        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
-        return self._open_groups(opened, group, keywords)
+        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        return self._open_groups(*opened, group, keywords)
 
     def open_datatree(
         self,
@@ -163,22 +157,22 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         **keywords: Any,
     ) -> xr.DataTree:
         """Open a session as a tree, the file's own hierarchy; see `open_groups_as_dict`."""
-        opened = _opening(filename_or_obj, storage_options, consolidated, snapshot, verify)
-        return xr.DataTree.from_dict(self._open_groups(opened, group, keywords))
+        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        return xr.DataTree.from_dict(self._open_groups(*opened, group, keywords))
 
     def _open_groups(
-        self, opened: Opening | _FromTheSession, group: Group | None, keywords: Mapping[str, Any]
+        self,
+        hierarchy: Hierarchy,
+        opener: SnapshotOpener | None,
+        group: Group | None,
+        keywords: Mapping[str, Any],
     ) -> dict[str, xr.Dataset]:
         from intake_nwbzarr.mapping.views import open_tree
 
-        options = _options(**keywords)
-        with opened.reading():
-            hierarchy = opened.hierarchy()
-            datasets = open_tree(hierarchy, options, group)
+        datasets = open_tree(hierarchy, _options(**keywords), group)
         session = datasets["/"].attrs
         return {
-            path: _with_way_back(dataset, hierarchy, opened.attributes, session)
-            for path, dataset in datasets.items()
+            path: _with_way_back(dataset, hierarchy, opener, session) for path, dataset in datasets.items()
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -193,41 +187,27 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         return isinstance(name, str) and name.partition("?")[0].rstrip("/").endswith(_ENDINGS)
 
 
-@dataclass(frozen=True)
-class _FromTheSession:
-    """Opening without a snapshot; the counterpart of `intake_nwbzarr.kept.from_snapshot.Opening`."""
-
-    location: Location
-    attributes: ClassVar[Mapping[str, str]] = {}
-
-    def reading(self) -> AbstractContextManager[None]:
-        from intake_nwbzarr.kept.memory import remembering
-
-        return remembering()
-
-    def hierarchy(self) -> Hierarchy:
-        from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
-
-        return open_hierarchy(self.location)
-
-
-def _opening(
+def _open(
     place: Any,
     storage_options: Mapping[str, Any] | None,
     consolidated: bool | None,
     snapshot: str | os.PathLike[str] | Snapshots | None,
     verify: Verify,
-) -> Opening | _FromTheSession:
+) -> tuple[Hierarchy, SnapshotOpener | None]:
+    """Open the hierarchy of a session, from a snapshot if one is given."""
     location = locate(place, storage_options).read_consolidated(consolidated)
     if snapshot is not None:
-        from intake_nwbzarr.kept.from_snapshot import opening
+        from intake_nwbzarr.kept.from_snapshot import open_from_snapshot
 
-        return opening(snapshot, location, verify)
+        return open_from_snapshot(snapshot, location, verify)
     if not isinstance(verify, str) or verify != "metadata":
         raise OptionError(
             f"verify={describe_value(verify)} says how a snapshot is used, and none is given: snapshot=None."
         )
-    return _FromTheSession(location)
+    from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
+    from intake_nwbzarr.kept.memory import keeping_in_memory
+
+    return load_hierarchy(location, keeping_in_memory()), None
 
 
 def _options(
@@ -270,12 +250,12 @@ def _options(
 
 
 def _with_way_back(
-    dataset: xr.Dataset, hierarchy: Hierarchy, attributes: Mapping[str, Any], session: Mapping[str, Any]
+    dataset: xr.Dataset, hierarchy: Hierarchy, opener: SnapshotOpener | None, session: Mapping[str, Any]
 ) -> xr.Dataset:
     """A Dataset that leads back to its session, however it is treated and wherever it is sent."""
     from intake_nwbzarr.accessor.sessions import with_origin
 
-    if "nwb_location" in dataset.attrs:
-        dataset.attrs |= attributes
+    if opener is not None and "nwb_location" in dataset.attrs:
+        dataset.attrs |= opener.attributes
     dataset.encoding |= {"etag": hierarchy.etag}
     return with_origin(dataset, hierarchy.location, session)

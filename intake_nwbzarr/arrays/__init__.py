@@ -3,7 +3,7 @@
 from intake_nwbzarr.arrays.blocks import preferred_chunks
 from intake_nwbzarr.arrays.computed import Computed, ScaledArray, read_source, scaled
 from intake_nwbzarr.arrays.lazy import LazyArray, lazy_variable, xarray_dtype
-from intake_nwbzarr.arrays.stored import Readable, StoredArray, read_many
+from intake_nwbzarr.arrays.stored import Readable, StoredArray, read_at_open, read_many
 
 __all__ = [
     "Computed",
@@ -13,6 +13,7 @@ __all__ = [
     "StoredArray",
     "lazy_variable",
     "preferred_chunks",
+    "read_at_open",
     "read_many",
     "read_source",
     "scaled",

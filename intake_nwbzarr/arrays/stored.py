@@ -1,4 +1,4 @@
-"""Stored arrays: a location and a node, which are all that it takes to read a selection."""
+"""Stored arrays: a file and a node, which are all that it takes to read a selection."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from intake_nwbzarr.arrays.selection import Key, select
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.loop import on_loop, run
-from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.open import Opener, StoredFile
 
 
 class Readable(Protocol):
@@ -65,20 +65,22 @@ class StoredArray:
 
     Parameters
     ----------
-    location
-        The file.
+    file
+        The file, in the state that the node is from.
     node
         The array in it.
-    etag
-        Of the metadata document the node is from, if known: tells apart two states of one file.
     field_name
         The one field of a compound this is about.
     """
 
-    location: Location
+    file: StoredFile
     node: ArrayNode
-    etag: str | None = None
     field_name: str | None = None
+
+    @property
+    def location(self) -> Location:
+        """The file's location."""
+        return self.file.location
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -146,12 +148,19 @@ class StoredArray:
         return (await on_loop(gather([self.reading(key)])))[0]
 
     def reading(
-        self, key: Key | tuple[Key, ...], dtype: np.dtype[Any] | None = None, place: Place = copy
+        self,
+        key: Key | tuple[Key, ...],
+        dtype: np.dtype[Any] | None = None,
+        place: Place = copy,
+        opener: Opener | None = None,
     ) -> Reading:
-        """Prepare to read a selection, into an array of another dtype if a `place` is given that fills it."""
+        """Prepare to read a selection, into an array of another dtype if a `place` is given that fills it.
+
+        With an `opener`, while a session is opened, the file is read through the transport that it gives.
+        """
         selection = select(key, self.shape)
         out = np.empty(selection.shape, dtype or self.dtype)
-        transport = open_transport(self.location).at(self.etag)
+        transport = self.file.transport if opener is None else opener(self.location).at(self.file.etag)
         return Reading(transport, self._layout, selection, out, place)
 
     @cached_property
@@ -165,20 +174,13 @@ class StoredArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As one JSON document: small, and the same bytes for equal arrays, so that dask's tokens are stable.
-        return _restored, (
-            type(self),
-            self.location,
-            self.node.path,
-            self.document,
-            self.etag,
-            self.field_name,
-        )
+        return _restored, (type(self), self.file, self.node.path, self.document, self.field_name)
 
     def __dask_tokenize__(self) -> tuple[Hashable, ...]:
         # The location without secrets, and the metadata's ETag: stable over reopening, not over a change.
         digest = hashlib.sha256(self.document).hexdigest()
         where = self.location.__dask_tokenize__()
-        return "intake_nwbzarr.StoredArray", where, self.node.path, self.field_name, self.etag, digest
+        return "intake_nwbzarr.StoredArray", where, self.node.path, self.field_name, self.file.etag, digest
 
     def __repr__(self) -> str:
         field = f"[{self.field_name!r}]" if self.field_name else ""
@@ -186,14 +188,9 @@ class StoredArray:
 
 
 def _restored(
-    kind: type[StoredArray],
-    location: Location,
-    path: str,
-    document: bytes,
-    etag: str | None,
-    field: str | None,
+    kind: type[StoredArray], file: StoredFile, path: str, document: bytes, field: str | None
 ) -> StoredArray:
-    return kind(location, ArrayNode(path, json.loads(document)), etag, field)
+    return kind(file, ArrayNode(path, json.loads(document)), field)
 
 
 def read_many(
@@ -212,7 +209,15 @@ def read_many(
         One for each request, in their order.
     """
     pairs = [request if isinstance(request, tuple) else (request, ()) for request in requests]
-    readings = [array.reading(key) for array, key in pairs]
+    return _gathered([array.reading(key) for array, key in pairs])
+
+
+def read_at_open(arrays: Sequence[StoredArray], opener: Opener | None) -> list[NDArray[Any]]:
+    """Read whole arrays in one gather while a session is opened, through the transports of its opener."""
+    return _gathered([array.reading((), opener=opener) for array in arrays])
+
+
+def _gathered(readings: Sequence[Reading]) -> list[NDArray[Any]]:
     if not any(reading.out.size for reading in readings):
         return [reading.result for reading in readings]
     results: list[NDArray[Any]] = run(gather(readings))

@@ -49,7 +49,7 @@ from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.transport.answers import Unchanged
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
 
 UNREACHABLE: Final = (
     NodeNotFoundError,
@@ -306,11 +306,15 @@ def open_hierarchy(
     >>> hierarchy["acquisition/ElectricalSeries/data"].shape  # doctest: +SKIP
     (108000000, 384)
     """
-    where = locate(location, storage_options).read_consolidated(consolidated)
+    return load_hierarchy(locate(location, storage_options).read_consolidated(consolidated))
+
+
+def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
+    """Open the hierarchy of a location as `open_hierarchy` does, with the transports that an opener gives."""
     begin_session(where)
-    transport = open_transport(where)
+    transport = (opener or open_transport)(where)
     documents = run(load_remembered(transport))
-    hierarchy = Hierarchy(where, transport, documents)
+    hierarchy = Hierarchy(where, transport, documents, opener)
     root = hierarchy[""]
     if not _is_session(root):
         raise NotNWBError(
@@ -357,11 +361,22 @@ class Hierarchy(Mapping[str, Node]):
         How its objects are fetched.
     documents
         Its metadata documents.
+    opener
+        Gives the transports of files that it links to, and what its arrays are read through while a session
+        is opened; None: each location's own.
     """
 
-    def __init__(self, location: Location, transport: Transport, documents: Documents) -> None:
+    def __init__(
+        self,
+        location: Location,
+        transport: Transport,
+        documents: Documents,
+        opener: Opener | None = None,
+    ) -> None:
         self.location = location
         self.transport = transport.at(documents.etag)
+        self.opener = opener
+        self.file = StoredFile(location, documents.etag)
         self._documents = documents
         self._nodes: dict[str, Node] = {}
         self._children: dict[str, tuple[str, ...]] | None = None
@@ -371,6 +386,14 @@ class Hierarchy(Mapping[str, Node]):
         if missing:
             self._add(run(find_groups(self.transport, documents.zarr_format, missing)))
             self._warn_of_stale(f"The group {missing[0]!r} is not listed, but what is in it is,")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A transport stays in its process; another one opens the location's own.
+        return {**vars(self), "transport": self.transport.state, "opener": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.transport = open_transport(self.location).at(state["transport"])
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -486,7 +509,7 @@ class Hierarchy(Mapping[str, Node]):
         if source == "." or self._was_this_file(source):
             return self
         if source not in self._others:
-            self._others[source] = open_hierarchy(self.location.sibling(source))
+            self._others[source] = load_hierarchy(self.location.sibling(source), self.opener)
         return self._others[source]
 
     def _was_this_file(self, source: str) -> bool:
@@ -542,6 +565,7 @@ class Hierarchy(Mapping[str, Node]):
     def _add(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> None:
         """Add nodes that are not of the state that the consolidated document's ETag names."""
         self._documents = replace(self._documents.with_nodes(nodes), etag=None)
+        self.file = StoredFile(self.location)
         self._children = None
 
     def _warn_of_stale(self, what: str) -> None:

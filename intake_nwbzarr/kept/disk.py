@@ -1,7 +1,8 @@
-"""Objects kept on disk: the files, folders and locks of the chunk cache."""
+"""Objects kept on disk: the chunk cache, its files, folders and locks."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import json
@@ -12,91 +13,117 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import BinaryIO, Final
 
 from filelock import FileLock
 
 from intake_nwbzarr.errors import CacheError, CacheWarning, warn_caller
-from intake_nwbzarr.transport.answers import Bytes
+from intake_nwbzarr.kept.keeping import CachedRange, CacheEntry, KeepingTransport, Trust
+from intake_nwbzarr.location.options import DEFAULT_SIZE, default_folder, expand_home
+from intake_nwbzarr.transport.answers import Bytes, Identity, Part
+from intake_nwbzarr.transport.base import Transport
 
 _MAGIC = b"nwbzarr chunk 1\n"
 _DIGEST = hashlib.sha256().digest_size
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A copy of an object, or of a part of it.
+# What makes guessing a password from the names of files expensive: 50 ms and 16 MiB a guess.
+_SCRYPT: Final = {"n": 2**14, "r": 8, "p": 1, "dklen": 16}
 
-    Parameters
-    ----------
-    etag
-        The object's.
-    size
-        The whole object's, in bytes.
-    start
-        Where in the object the copy begins.
-    state
-        The ETag of the session's metadata document when the copy was made or last found unchanged; None where
-        that was not known.
+
+def cached(inner: Transport) -> Transport:
+    """Return a transport with the chunk cache on disk that its location asks for.
+
+    Raises
+    ------
+    CacheError
+        When the folder cannot, or must not, hold a cache.
     """
-
-    etag: str
-    size: int
-    start: int
-    state: str | None
-    data: Bytes = field(repr=False)
-
-    @property
-    def stop(self) -> int:
-        """Where in the object the copy ends."""
-        return self.start + len(self.data)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is all of the object."""
-        return len(self.data) == self.size
+    option = inner.location.option("chunk_cache") or {}
+    folder = expand_home(option["folder"]) if "folder" in option else default_folder()
+    store = open_store(folder, option.get("size", DEFAULT_SIZE))
+    revalidate: bool | None = inner.location.option("revalidate")
+    trust: Trust = "state" if revalidate is None else "etag" if revalidate else "always"
+    return KeepingTransport(inner, DiskKeeper(inner, store), trust) if store.usable else inner
 
 
-class PartName(NamedTuple):
-    """What the name of a part's file says: where it lies, in an object of which size, with which ETag."""
+class DiskKeeper:
+    """Caches what a transport fetches in a folder, for its identity, all that has a strong ETag."""
 
-    start: int
-    stop: int
-    size: int
-    tag: str
+    counted = True
 
-    @property
-    def text(self) -> str:
-        """As the name of a file."""
-        return "-".join(map(str, self))
+    def __init__(self, transport: Transport, store: CacheStore) -> None:
+        self._transport = transport
+        self._store = store
+        self._owner: str | None = None
+        self._naming = asyncio.Lock()
 
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """The inverse of `text`; None for any other file."""
-        fields = text.split("-")
-        if len(fields) != 4 or not all(number.isdecimal() for number in fields[:3]):
-            return None
-        start, stop, size = (int(number) for number in fields[:3])
-        return cls(start, stop, size, fields[3]) if start < stop <= size else None
+    def keeps(self, key: str, part: Part | None, state: str | None) -> bool:  # noqa: ARG002
+        """Whether an object is cached: every one is."""
+        return True
+
+    async def ranges(self, key: str) -> list[CachedRange]:
+        """Return the byte ranges of an object that are cached."""
+        return await asyncio.to_thread(self._store.ranges, await self._name(key))
+
+    async def read(self, key: str, part: CachedRange | None = None) -> CacheEntry | None:
+        """Return a whole object, or one of its `ranges`; None where it is not there any more."""
+        return await asyncio.to_thread(self._store.read, await self._name(key), part)
+
+    async def write(self, key: str, entry: CacheEntry) -> None:
+        """Cache an entry, in place of those of the object's other versions."""
+        if entry.is_strong:
+            await asyncio.to_thread(self._store.write, await self._name(key), entry)
+        else:
+            await self.forget(key)
+
+    async def forget(self, key: str) -> None:
+        """Remove all entries of an object."""
+        await asyncio.to_thread(self._store.forget, await self._name(key))
+
+    async def _name(self, key: str) -> str:
+        if self._owner is None:
+            # Of many readers at once, one finds out.
+            async with self._naming:
+                if self._owner is None:
+                    identity = await self._transport.identity()
+                    self._owner = await asyncio.to_thread(_owner, identity, self._store.salt)
+        named = [self._transport.location.url, self._owner, key]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
-def tag(etag: str) -> str:
-    """An ETag as a part of a file's name."""
-    return hashlib.sha256(etag.encode()).hexdigest()[:16]
+def _owner(identity: Identity, salt: bytes) -> str:
+    """Return a name for an identity, from which its secret cannot be told."""
+    if identity.secret is None:
+        return f"anonymous {identity.endpoint}"
+    return f"{hashlib.scrypt(identity.secret.encode(), salt=salt, **_SCRYPT).hex()} {identity.endpoint}"
 
 
-def serialise(copy: Copy, path: str) -> tuple[bytes, Bytes]:
-    """A file's head and its data: a magic line, a checksum of all that follows, a JSON line, the data."""
-    described = {"etag": copy.etag, "size": copy.size, "start": copy.start, "state": copy.state}
+def range_name(cached: CachedRange) -> str:
+    """Return the name of the file that holds a part of an object."""
+    return "-".join(map(str, cached))
+
+
+def parse_range_name(text: str) -> CachedRange | None:
+    """Return the byte range that a file's name says; None for any other file."""
+    fields = text.split("-")
+    if len(fields) != 4 or not all(number.isdecimal() for number in fields[:3]):
+        return None
+    start, stop, size = (int(number) for number in fields[:3])
+    return CachedRange(start, stop, size, fields[3]) if start < stop <= size else None
+
+
+def serialise(entry: CacheEntry, path: str) -> tuple[bytes, Bytes]:
+    """Return a file's head and its data: a magic line, a checksum of what follows, a JSON line, the data."""
+    described = {"etag": entry.etag, "size": entry.size, "start": entry.start, "state": entry.state}
     line = json.dumps(described).encode() + b"\n"
-    return _MAGIC + _checksum(path, line, copy.data) + line, copy.data
+    return _MAGIC + _checksum(path, line, entry.data) + line, entry.data
 
 
-def parse(content: bytes, path: str) -> Copy | None:
-    """The copy in a file, None when anything of it is damaged or it is not in its place."""
+def parse(content: bytes, path: str) -> CacheEntry | None:
+    """Return the entry in a file, None when anything of it is damaged or it is not in its place."""
     start = len(_MAGIC) + _DIGEST
     end = content.find(b"\n", start) + 1
     if not content.startswith(_MAGIC) or end == 0:
@@ -105,7 +132,7 @@ def parse(content: bytes, path: str) -> Copy | None:
     if content[len(_MAGIC) : start] != _checksum(path, line, data):
         return None
     described = json.loads(line)
-    return Copy(described["etag"], described["size"], described["start"], described["state"], data)
+    return CacheEntry(described["etag"], described["size"], described["start"], described["state"], data)
 
 
 def _checksum(path: str, line: bytes, data: Bytes) -> bytes:
@@ -133,17 +160,9 @@ _TAG = (
 
 
 def open_folder(folder: Path) -> bytes:
-    """Make the folder, or make sure that it is a chunk cache of this user and of nobody else.
+    """Make a cache's folder, or check that it is one of this user and of nobody else; return its salt.
 
-    Parameters
-    ----------
-    folder
-        Absolute.
-
-    Returns
-    -------
-    bytes
-        The cache's salt: what names of identities are derived with.
+    Names of identities are derived with the salt.
 
     Raises
     ------
@@ -256,18 +275,12 @@ _BLOCK = 4096
 
 
 class CacheStore:
-    """Copies by the name of their object, in a folder; used from threads of any number of processes.
+    """Cached bytes by the name of their object, in a folder; used from threads of any number of processes.
 
     A file is written aside and renamed, and its checksum compared whenever it is read: what is damaged, or
-    was never finished, is as good as not there. The bytes of all files are kept account of in one that
-    processes lock in turn; above the limit those are removed that were not read for longest.
-
-    Parameters
-    ----------
-    folder
-        See `intake_nwbzarr.kept.disk.open_folder`.
-    size
-        Bytes on disk at most, in blocks of 4 KiB; for a moment, what is being written comes on top.
+    was never finished, counts as absent. The bytes of all files, in blocks of 4 KiB, are added up in one that
+    processes lock in turn; above `size` those are removed that were not read for longest. For a moment, what
+    is being written comes on top.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -288,8 +301,8 @@ class CacheStore:
         """Whether there is a folder at all."""
         return bool(self.salt)
 
-    def read(self, name: str, part: PartName | None = None) -> Copy | None:
-        """An object's copy, or that of a part; None when there is none that is intact."""
+    def read(self, name: str, part: CachedRange | None = None) -> CacheEntry | None:
+        """Return a whole object or a part of it; None when there is none that is intact."""
         path = self._path(name, part)
         try:
             file = open(path, "rb", buffering=0, opener=_without_links)  # noqa: SIM115 (an opener)
@@ -307,38 +320,38 @@ class CacheStore:
             self._remove([path])
         return found
 
-    def parts(self, name: str) -> list[PartName]:
-        """The parts of an object that there are copies of, as their names say."""
+    def ranges(self, name: str) -> list[CachedRange]:
+        """Return the byte ranges of an object that are cached, as the files' names say."""
         try:
             entries = [entry.name for entry in os.scandir(self._folder_of_parts(name))]
         except OSError:
             return []
-        found = [PartName.parse(entry) for entry in entries]
-        return sorted(part for part in found if part is not None)
+        found = [parse_range_name(entry) for entry in entries]
+        return sorted(cached for cached in found if cached is not None)
 
-    def write(self, name: str, copy: Copy) -> None:
-        """Keep a copy, and nothing that it makes useless: its own parts, or copies of another version.
+    def write(self, name: str, entry: CacheEntry) -> None:
+        """Cache bytes, and nothing that they make useless: the object's own parts, or another version.
 
-        Where the disk is full, warn once and keep none for a while.
+        Where the disk is full, warn once and cache nothing for a while.
         """
-        part = None if copy.is_whole else PartName(copy.start, copy.stop, copy.size, tag(copy.etag))
-        others = [known for known in self.parts(name) if part is None or known[2:] != part[2:]]
+        part = None if entry.is_whole else entry.range
+        others = [known for known in self.ranges(name) if part is None or known[2:] != part[2:]]
         self._remove([self._path(name, known) for known in others])
         if part is not None:
             self._remove([self._path(name, None)])
-        if len(copy.data) > LARGEST_SHARE * self.size or time.monotonic() < self._paused:
+        if len(entry.data) > LARGEST_SHARE * self.size or time.monotonic() < self._paused:
             return
         try:
             path = self._path(name, part)
-            content = serialise(copy, path.relative_to(self.folder).as_posix())
+            content = serialise(entry, path.relative_to(self.folder).as_posix())
             self._reserve(_occupied(sum(map(len, content))))
             self._replace(path, content)
         except OSError as error:
             self._pause(error)
 
     def forget(self, name: str) -> None:
-        """Remove every copy of an object."""
-        self._remove([self._path(name, part) for part in (None, *self.parts(name))])
+        """Remove all that is cached of an object."""
+        self._remove([self._path(name, part) for part in (None, *self.ranges(name))])
 
     def _remove(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -346,10 +359,10 @@ class CacheStore:
             with suppress(OSError):
                 path.unlink()
 
-    def _path(self, name: str, part: PartName | None) -> Path:
+    def _path(self, name: str, part: CachedRange | None) -> Path:
         if part is None:
             return self.folder / name[:2] / name
-        return self._folder_of_parts(name) / part.text
+        return self._folder_of_parts(name) / range_name(part)
 
     def _folder_of_parts(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.parts"
@@ -457,7 +470,7 @@ def _without_links(path: str, flags: int) -> int:
 
 @cache
 def open_store(folder: Path, size: int) -> CacheStore:
-    """The store in a folder; one in a process for each folder and size.
+    """Return the store in a folder; one in a process for each folder and size.
 
     Raises
     ------

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, get_args
 
 from intake_nwbzarr.arguments import check_choice
-from intake_nwbzarr.bounds import LARGEST_OBJECT
 from intake_nwbzarr.errors import (
     LimitError,
     ObjectChangedError,
@@ -36,7 +34,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather, run
-from intake_nwbzarr.transport.open import open_transport, standing_in
+from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import readable_size
 
 type Verify = Literal["metadata", "all", False]
@@ -47,32 +45,13 @@ _LISTING = "the listing of its metadata documents"
 
 
 def changed_since(file: KeptFile, location: Location, verify: Verify) -> str | None:
-    """What of a file is not what the snapshot holds.
+    """Return a key, or what else of a file is not what the snapshot holds; None where all is.
 
     One conditional GET for its consolidated metadata; a listing, where it has none. ``"all"``: a conditional
     GET also for each further object. Storage without ETags gives the objects, which are compared.
-
-    Parameters
-    ----------
-    file
-        What the snapshot holds.
-    location
-        Where the file is; the snapshot has no say in that.
-    verify
-        What is compared.
-
-    Returns
-    -------
-    str or None
-        A key, or what else has changed; None where nothing has.
-
-    Raises
-    ------
-    NWBZarrError
-        As `intake_nwbzarr.transport.base.Transport.get`.
     """
-    with standing_in(None):
-        transport = open_transport(location.uncached)
+    # The snapshot has no say in where the file is.
+    transport = open_transport(location.uncached)
     try:
         return run(_first_change(file, transport, verify))
     except ObjectChangedError:
@@ -111,18 +90,12 @@ async def _is_same(file: KeptFile, key: str, transport: Transport) -> bool:
     return True
 
 
-class ServingTransport(Transport):
-    """The objects of one file, as a snapshot has them, where it has them.
+class SnapshotTransport(Transport):
+    """Answers from what a snapshot holds of a file, without a request, and passes everything else on.
 
     A snapshot is data: it only answers for keys that it is asked for. Where requests go, and with which
-    credentials, is the location's, and is found out with the first request that is needed.
-
-    Parameters
-    ----------
-    location
-        Of the file.
-    file
-        What the snapshot holds of it.
+    credentials, is the location's, and is found out with the first request that is needed. It is no cache:
+    it knows what is absent, and which names are in a folder, and belongs to one state of the session.
     """
 
     def __init__(self, location: Location, file: KeptFile) -> None:
@@ -131,33 +104,26 @@ class ServingTransport(Transport):
 
     @property
     def own(self) -> Transport:
-        """The location's own transport."""
-        with standing_in(None):
-            return open_transport(self.location)
+        """Return the location's own transport."""
+        return open_transport(self.location)
 
     def at(self, etag: str | None) -> Transport:  # noqa: ARG002 (what a snapshot holds is of one state)
-        """The same; what the location itself is asked for in the end is compared with no state."""
+        """Return this transport: what the location itself is asked for is compared with no state."""
         return self
 
-    async def get(
-        self,
-        key: str,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        suffix: int | None = None,
-        limit: int | None = None,
-        etag: str | None = None,
-    ) -> Fetched | None:
-        """As `Transport.get`; what the snapshot holds costs no request, and is in no count."""
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """Fetch an object; what the snapshot holds costs no request, and is in no count."""
         if key not in self.file.objects:
-            return await self.own.get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
-        whole = start is None and stop is None and suffix is None
-        part = None if whole else Part(start, stop, suffix)
-        found = self._from_snapshot(key, part, LARGEST_OBJECT if limit is None else limit)
+            return await self.own.fetch(key, part, limit, etag)
+        found = self._from_snapshot(key, part, limit)
         if isinstance(found, Failure):
-            raise found.error(f"Cannot read {self.location}/{key} from the snapshot: {found.cause}.")
+            raise found.raised(f"Cannot read {self.location}/{key} from the snapshot: {found.cause}.")
         return found
+
+    async def check_presence(self, key: str) -> None:
+        """Check that the session of an absent chunk is there, unless the snapshot says that there is none."""
+        if key not in self.file.objects:
+            await self.own.check_presence(key)
 
     def _from_snapshot(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         kept = self.file.objects[key]
@@ -170,7 +136,7 @@ class ServingTransport(Transport):
         if len(data) > limit:
             sizes = f"{readable_size(len(data))}, and {readable_size(limit)} are allowed"
             return Failure(LimitError, f"it has {sizes}")
-        return Fetched(data, kept.etag, len(kept.data))
+        return Fetched(data, kept.etag, len(kept.data), len(data))
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         if key in self.file.objects:
@@ -187,55 +153,34 @@ class ServingTransport(Transport):
 
 
 @dataclass
-class Opening:
-    """One opening from a snapshot.
-
-    Parameters
-    ----------
-    snapshots
-        The file.
-    session
-        What it holds of the session.
-    location
-        Where the session is.
-    verify
-        What is compared with what is stored.
-    """
+class SnapshotOpener:
+    """Opens the files of a session for reading from a snapshot, once each compared with what is stored."""
 
     snapshots: Snapshots
     session: KeptSession
-    location: Location
     verify: Verify
-    _serving: dict[Location, ServingTransport] = field(default_factory=dict)
+    _transports: dict[Location, Transport] = field(default_factory=dict)
     _unverifiable: bool = False
 
     @property
     def attributes(self) -> dict[str, str]:
-        """What a Dataset says of the snapshot: nothing, where it has been compared with what is stored."""
+        """Return what a Dataset says of the snapshot: nothing, where it was compared with what is stored."""
         made = f"snapshot of {self.session.made}"
         if self.verify is False:
             return {"nwb_snapshot": f"not verified: {made}"}
         return {"nwb_snapshot": f"unverifiable: {made}"} if self._unverifiable else {}
 
-    def reading(self) -> AbstractContextManager[None]:
-        """While open, what is read in this thread is read from the snapshot, where that has it."""
-        return standing_in(self.stand_in)
-
-    def hierarchy(self) -> Hierarchy:
-        """The session's hierarchy; to be called, and used for opening, within `reading`."""
-        transport = open_transport(self.location)
-        return Hierarchy(self.location, transport, run(load_documents(transport)))
-
-    def stand_in(self, location: Location) -> ServingTransport | None:
-        """What serves a file that the snapshot holds; it is compared the first time that it is met."""
-        if location in self._serving:
-            return self._serving[location]
-        # The snapshot has no say in where a link leads: only a file that one does lead to is looked up.
-        file = self.session.file(location.url)
-        if file is None:
-            return None
-        self._check(file, location)
-        return self._serving.setdefault(location, ServingTransport(location, file))
+    def __call__(self, location: Location) -> Transport:
+        """Return what reads a file: from the snapshot, or from its location if the snapshot has it not."""
+        if location not in self._transports:
+            # The snapshot has no say in where a link leads: only a file that one does lead to is looked up.
+            file = self.session.file(location.url)
+            if file is not None:
+                self._check(file, location)
+            self._transports[location] = (
+                open_transport(location) if file is None else SnapshotTransport(location, file)
+            )
+        return self._transports[location]
 
     def _check(self, file: KeptFile, location: Location) -> None:
         if self.verify is False:
@@ -244,9 +189,9 @@ class Opening:
         if changed is not None:
             add = " --add" if len(self.snapshots) > 1 else ""
             raise StaleSnapshotError(
-                f"The snapshot {self.snapshots.path} of {self.location}, made {self.session.made}, is stale: "
-                f"{changed!r} in {location} has changed since, or is gone. Make it anew with: "
-                f"nwbzarr snapshot {self.location}{add} -o {self.snapshots.path}"
+                f"The snapshot {self.snapshots.path} of {self.session.url}, made {self.session.made}, is "
+                f"stale: {changed!r} in {location} has changed since, or is gone. Make it anew with: "
+                f"nwbzarr snapshot {self.session.url}{add} -o {self.snapshots.path}"
             )
         if not file.is_verifiable:
             self._unverifiable = True
@@ -258,20 +203,13 @@ class Opening:
             )
 
 
-def opening(
+def open_from_snapshot(
     snapshot: str | os.PathLike[str] | Snapshots, location: Location, verify: Verify = "metadata"
-) -> Opening:
-    """Prepare to open a session from a snapshot.
+) -> tuple[Hierarchy, SnapshotOpener]:
+    """Open the hierarchy of a session from a snapshot file.
 
-    Parameters
-    ----------
-    snapshot
-        The snapshot file.
-    location
-        Of the session.
-    verify
-        ``"metadata"``: one conditional GET for each metadata document. ``"all"``: for each object that the
-        snapshot holds. False: nothing is compared, and nothing requested.
+    Nothing is requested but what `verify` asks for: ``"metadata"``, one conditional GET for each metadata
+    document; ``"all"``, one for each object that the snapshot holds; False, nothing.
 
     Raises
     ------
@@ -287,4 +225,6 @@ def opening(
             "they were; give one of them."
         )
     snapshots = open_snapshots(snapshot)
-    return Opening(snapshots, snapshots.session(location.url), location, verify)
+    opener = SnapshotOpener(snapshots, snapshots.session(location.url), verify)
+    transport = opener(location)
+    return Hierarchy(location, transport, run(load_documents(transport)), opener), opener

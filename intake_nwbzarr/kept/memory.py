@@ -1,27 +1,23 @@
-"""Objects kept in memory: small objects that opening reads, and values by key, bounded in bytes."""
+"""Objects kept in memory: values by key, bounded in bytes, and the small objects that opening reads."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
-from contextlib import AbstractContextManager
-from typing import Any, Final
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, Final
 
+from intake_nwbzarr.kept.keeping import CachedRange, CacheEntry, KeepingTransport
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Fetched
-from intake_nwbzarr.transport.base import OverTransport, Transport, is_document
-from intake_nwbzarr.transport.open import open_transport, standing_in
+from intake_nwbzarr.transport.answers import Part
+from intake_nwbzarr.transport.base import Transport, is_document
+from intake_nwbzarr.transport.open import Opener, open_transport
 
 
 class Memory[T]:
-    """Values by key; from any thread.
-
-    Parameters
-    ----------
-    size
-        Bytes at most, as whoever puts something in counts them.
-    """
+    """Values by key, of a number of bytes at most; used from any thread."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -30,7 +26,7 @@ class Memory[T]:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> T | None:
-        """What is remembered under a key."""
+        """Return the value of a key."""
         with self._lock:
             if key not in self._values:
                 return None
@@ -38,7 +34,7 @@ class Memory[T]:
             return self._values[key][0]
 
     def put(self, key: Hashable, value: T, size: int) -> None:
-        """Remember, and forget what was not used for longest if that is too much."""
+        """Keep a value that counts as so many bytes, and evict what was not used for longest."""
         with self._lock:
             self._drop(key)
             if size > self.size:
@@ -49,12 +45,12 @@ class Memory[T]:
                 self._drop(next(iter(self._values)))
 
     def forget(self, key: Hashable) -> None:
-        """Forget one."""
+        """Remove the value of a key."""
         with self._lock:
             self._drop(key)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all values."""
         with self._lock:
             self._values.clear()
             self.total = 0
@@ -65,81 +61,64 @@ class Memory[T]:
 
 
 MOST_BYTES: Final = 64 * 2**20
-"""Bytes that are remembered of all sessions together."""
+"""Bytes that are kept of all sessions together."""
 
 LARGEST: Final = 256 * 2**10
-"""Bytes of an object that is remembered; opening reads small ones."""
+"""Bytes of an object that is kept; opening reads small ones."""
 
 # What an entry takes beside its bytes.
 _OVERHEAD = 500
 
-memory: Memory[Fetched] = Memory(MOST_BYTES)
+memory: Memory[CacheEntry] = Memory(MOST_BYTES)
 
 
-def remembering() -> AbstractContextManager[None]:
-    """Have what is read meanwhile, in this thread, remembered, and answered from memory.
+def keeping_in_memory() -> Opener:
+    """Return an opener for one opening of a session, which keeps in memory what that reads.
 
     That is done over HTTP and S3, for whole small objects of sessions with consolidated metadata, and as long
     as these have the same ETag: to open a session again then takes one conditional request for them. An
     object that is replaced without the metadata changing is not noticed by this process, unless it asks for
     ``storage_options={"revalidate": True}``.
     """
-    return standing_in(_stand_in)
 
-
-def _stand_in(location: Location) -> Transport | None:
-    with standing_in(None):
+    @cache
+    def opener(location: Location) -> Transport:
         own = open_transport(location)
-    if not own.conditional or location.option("revalidate") is True:
-        return None
-    return RememberingTransport(own, location.uncached.cache_key)
+        if not own.conditional or location.option("revalidate") is True:
+            return own
+        transport = KeepingTransport(own, MemoryKeeper(location.uncached.cache_key), "state")
+        transport.opening = True
+        return transport
+
+    return opener
 
 
-class RememberingTransport(OverTransport):
-    """Answers from memory, and remembers what it fetches, for a known state of the session.
+@dataclass(frozen=True)
+class MemoryKeeper:
+    """Caches whole small objects of a session whose state is known, for a location and identity."""
 
-    Parameters
-    ----------
-    own
-        The location's own transport, which everything else is left to.
-    scope
-        The location and the identity.
-    state
-        The ETag of the session's metadata document, where the caller knows it.
-    """
+    scope: Hashable
+    counted: ClassVar[bool] = False
 
-    opening = True
+    def keeps(self, key: str, part: Part | None, state: str | None) -> bool:
+        """Whether this is a whole object, of a known state, and no metadata document."""
+        return state is not None and part is None and not is_document(key)
 
-    def __init__(self, own: Transport, scope: Hashable, state: str | None = None) -> None:
-        super().__init__(own, state)
-        self._scope = scope
+    async def ranges(self, key: str) -> list[CachedRange]:  # noqa: ARG002 (there are none)
+        """Return no byte ranges: objects are cached whole."""
+        return []
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._inner.__reduce__()
+    async def read(self, key: str, part: CachedRange | None = None) -> CacheEntry | None:  # noqa: ARG002
+        """Return a whole object."""
+        return memory.get((self.scope, key))
 
-    def at(self, etag: str | None) -> Transport:
-        """The same, for the state of the session whose metadata document has this ETag."""
-        return RememberingTransport(self._inner.at(etag), self._scope, etag)
+    async def write(self, key: str, entry: CacheEntry) -> None:
+        """Cache an object unless it is large."""
+        if len(entry.data) > LARGEST:
+            memory.forget((self.scope, key))
+        else:
+            memory.put((self.scope, key), entry, len(entry.data) + _OVERHEAD)
 
-    async def get(
-        self,
-        key: str,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        suffix: int | None = None,
-        limit: int | None = None,
-        etag: str | None = None,
-    ) -> Fetched | None:
-        """As `Transport.get`; what is remembered costs no request, and is in no count."""
-        is_whole = start is None and stop is None and suffix is None
-        name = (self._scope, self.state, key)
-        if self.state is None or is_document(key) or not is_whole:
-            return await super().get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
-        known = memory.get(name)
-        if known is not None and etag in {None, known.etag} and (limit is None or len(known.data) <= limit):
-            return known
-        fetched = await super().get(key, limit=limit, etag=etag)
-        if fetched is not None and len(fetched.data) <= LARGEST:
-            memory.put(name, fetched, len(fetched.data) + _OVERHEAD)
-        return fetched
+    async def forget(self, key: str) -> None:
+        """Remove an object."""
+        memory.forget((self.scope, key))

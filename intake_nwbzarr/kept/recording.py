@@ -23,8 +23,8 @@ from intake_nwbzarr.errors import (
     OptionError,
 )
 from intake_nwbzarr.hierarchy.documents import load_documents
-from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.kept.from_snapshot import ServingTransport
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
+from intake_nwbzarr.kept.from_snapshot import SnapshotTransport
 from intake_nwbzarr.kept.snapshot import (
     CONSOLIDATED,
     DOCUMENTS,
@@ -38,9 +38,9 @@ from intake_nwbzarr.kept.snapshot import (
     write_snapshots,
 )
 from intake_nwbzarr.location.location import Location, Place, locate
-from intake_nwbzarr.transport.answers import Fetched, Folder
+from intake_nwbzarr.transport.answers import Fetched, Folder, Part
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.open import standing_in
+from intake_nwbzarr.transport.open import Opener
 
 LARGEST_KEPT: Final = 64 * 2**20
 """Bytes of an object other than a document that is kept; a larger one is read from where it is, each time."""
@@ -136,21 +136,20 @@ def record_session(location: Location) -> KeptSession:
     location = location.uncached
     recorders: dict[Location, RecordingTransport] = {}
 
-    def recorder(location: Location) -> RecordingTransport:
+    def opener(location: Location) -> RecordingTransport:
         return recorders.setdefault(location, RecordingTransport(location))
 
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    with standing_in(recorder):
-        _open_in_every_way(location)
-        files = [_finished(recorded) for recorded in recorders.values()]
+    _open_in_every_way(location, opener)
+    files = [_finished(recorded) for recorded in recorders.values()]
     return KeptSession(location.url, made, [file for file in files if file is not None])
 
 
-def _open_in_every_way(location: Location) -> None:
+def _open_in_every_way(location: Location, opener: Opener) -> None:
     from intake_nwbzarr.mapping.options import MappingOptions
     from intake_nwbzarr.mapping.views import open_session, open_tree
 
-    hierarchy = open_hierarchy(location)
+    hierarchy = load_hierarchy(location, opener)
     open_tree(hierarchy, MappingOptions())
     with warnings.catch_warnings():
         # Said once, by the first of them.
@@ -191,32 +190,17 @@ async def _listing(recorder: RecordingTransport) -> str | None:
     return digest
 
 
-class RecordingTransport(ServingTransport):
-    """Keeps what is read through it, and answers from that when it is asked again.
-
-    Parameters
-    ----------
-    location
-        Of the file.
-    """
+class RecordingTransport(SnapshotTransport):
+    """Keeps what is read through it, and answers from that when it is asked again."""
 
     def __init__(self, location: Location) -> None:
         super().__init__(location, KeptFile(location.url))
 
-    async def get(
-        self,
-        key: str,
-        *,
-        start: int | None = None,
-        stop: int | None = None,
-        suffix: int | None = None,
-        limit: int | None = None,
-        etag: str | None = None,
-    ) -> Fetched | None:
-        """As `Transport.get`; of an object that is not too large, all is read and kept."""
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """Fetch an object; of one that is not too large, all is read and kept."""
         if key and key not in self.file.objects:
             await self._keep(key)
-        return await super().get(key, start=start, stop=stop, suffix=suffix, limit=limit, etag=etag)
+        return await super().fetch(key, part, limit, etag)
 
     async def _keep(self, key: str) -> None:
         is_document = key.rpartition("/")[2] in DOCUMENTS

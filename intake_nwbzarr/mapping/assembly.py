@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import Index, PandasIndex
 
-from intake_nwbzarr.arrays import lazy_variable, read_many, xarray_dtype
+from intake_nwbzarr.arrays import lazy_variable, read_at_open, xarray_dtype
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.mapping.model import (
     TEMPLATES,
@@ -28,6 +28,7 @@ from intake_nwbzarr.mapping.model import (
 )
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.time_coordinates import ReferenceTime, decoded, time_coordinates
+from intake_nwbzarr.transport.open import Opener
 
 
 def object_names(
@@ -108,7 +109,7 @@ def flat_dimension_name(flat_name: str, owner: str, names: Mapping[str, str]) ->
 MOST_TIME_BASES = 300
 
 
-def share_equal_times(pieces: Sequence[Piece]) -> list[Piece]:
+def share_equal_times(pieces: Sequence[Piece], opener: Opener | None) -> list[Piece]:
     """Put series whose stored timestamps are equal on one dimension, though nothing in the file links them.
 
     All timestamps that have the length of others are read, in one gather, and compared.
@@ -117,6 +118,8 @@ def share_equal_times(pieces: Sequence[Piece]) -> list[Piece]:
     ----------
     pieces
         The objects of one view.
+    opener
+        Of the hierarchy that is opened.
 
     Returns
     -------
@@ -130,7 +133,7 @@ def share_equal_times(pieces: Sequence[Piece]) -> list[Piece]:
                 times.setdefault(index.dimension.identity, index)
     lengths = Counter(time.dimension.size for time in times.values())
     compared = [time for time in times.values() if lengths[time.dimension.size] > 1]
-    values = read_many([time.timestamps for time in compared])
+    values = read_at_open([time.timestamps for time in compared], opener)
     first: dict[bytes, IrregularTime] = {}
     same = {
         time.dimension.identity: first.setdefault(np.asarray(read, np.float64).tobytes(), time)
@@ -244,6 +247,7 @@ def dataset_of_one(
     reference: ReferenceTime | None,
     attributes: Mapping[str, Any],
     *,
+    opener: Opener | None = None,
     cache: bool = False,
 ) -> xr.Dataset:
     """The Dataset of a single object, with plain names: ``data`` on (``time``, ``channel``).
@@ -258,10 +262,12 @@ def dataset_of_one(
         What decoded times count from; None leaves them in seconds.
     attributes
         Of the Dataset, after the object's own.
+    opener
+        Of the hierarchy that is opened.
     cache
         Keep values that were read whole, as `xarray.open_dataset` sees to for what it returns.
     """
-    view = _View(options, reference, cache=cache)
+    view = _View(options, reference, opener, cache=cache)
     piece = _labelled(piece, {piece.path: piece.name})
     for dimension in _dimensions([piece]):
         view.add_dimension(dimension, dimension.name)
@@ -275,6 +281,7 @@ def dataset_of_many(
     options: MappingOptions,
     reference: ReferenceTime | None,
     attributes: Mapping[str, Any],
+    opener: Opener | None,
     container: str = "",
 ) -> xr.Dataset:
     """The flat Dataset of a session or container: variables named for their objects.
@@ -289,6 +296,8 @@ def dataset_of_many(
         What decoded times count from; None leaves them in seconds.
     attributes
         Of the Dataset.
+    opener
+        Of the hierarchy that is opened.
     container
         What names are relative to. In a container whose series all have one time, that is plain ``time``, and
         other dimensions have plain names where no two want the same.
@@ -304,7 +313,7 @@ def dataset_of_many(
     pieces = [piece for piece in pieces if piece.parts or piece.indexes]
     dimensions = list(_dimensions(pieces))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
-    view = _View(options, reference, container)
+    view = _View(options, reference, opener, container)
     view.objects = object_names([*(piece.path for piece in pieces), *owners], options.names, container)
     uses = Counter(dimension.name for dimension in dimensions)
     # A variable that is named for its object never takes the name of a dimension.
@@ -403,6 +412,7 @@ class _View:
 
     options: MappingOptions
     reference: ReferenceTime | None
+    opener: Opener | None
     container: str = ""
     objects: Mapping[str, str] = field(default_factory=dict)
     plain: set[Hashable] = field(default_factory=set)
@@ -515,7 +525,8 @@ class _View:
             variable = xr.Variable(dimension, index.values, index.attributes)
             return xr.Coordinates(labels.create_variables({dimension: variable}), {dimension: labels})
         of_template = str(index.attributes.get("nwb_path")).startswith(TEMPLATES)
-        return time_coordinates(index, dimension, name, None if of_template else self.reference)
+        reference = None if of_template else self.reference
+        return time_coordinates(index, dimension, name, reference, self.opener)
 
 
 def _identities(part: Part) -> tuple[Hashable, ...]:

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from intake_nwbzarr.arrays import Readable, StoredArray, read_many
+from intake_nwbzarr.arrays import Readable, StoredArray, read_at_open
 from intake_nwbzarr.bounds import MOST_CHUNKS_AT_OPEN
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
+from intake_nwbzarr.transport.open import Opener
 
 TEMPLATES = "stimulus/templates/"
 
@@ -182,13 +183,15 @@ class Region:
 type Mapper[T] = Generator[Sequence[StoredArray], Sequence[np.ndarray[Any, Any]], T]
 
 
-def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
+def read_pieces[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -> list[T]:
     """Drive mappers side by side: each round of theirs is one gather for all of them.
 
     Parameters
     ----------
     mappers
         Generators that yield the arrays they need, are sent their values, and return their result.
+    opener
+        Of the hierarchy, while it is opened.
 
     Returns
     -------
@@ -209,7 +212,7 @@ def read_pieces[T](mappers: Iterable[Mapper[T]]) -> list[T]:
         while True:
             taken, chunks = _checked_sizes(wanted, taken, chunks)
             try:
-                read = read_many(wanted) if wanted else []
+                read = read_at_open(wanted, opener)
             except (ChunkError, MetadataError, LimitError) as error:
                 # Of many, only those fail whose own chunks are damaged, or stored in a way that cannot be
                 # understood: `together` finds them.
@@ -348,4 +351,4 @@ def whole_values(
 
 def stored(hierarchy: Hierarchy, node: ArrayNode) -> StoredArray:
     """The array of a node, told apart from another state of the same file by the metadata's ETag."""
-    return StoredArray(hierarchy.location, node, hierarchy.etag)
+    return StoredArray(hierarchy.file, node)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from intake_nwbzarr.arrays import StoredArray, read_many
+from intake_nwbzarr.arrays import StoredArray, read_at_open
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
@@ -309,8 +309,8 @@ _DAMAGED: Final = (
 
 def _definitions_in(hierarchy: Hierarchy, paths: Sequence[str]) -> dict[str, TypeDefinition]:
     nodes = [node for path in paths if isinstance(node := hierarchy[path], ArrayNode)]
-    documents = [StoredArray(hierarchy.location, node, hierarchy.etag) for node in nodes]
+    documents = [StoredArray(hierarchy.file, node) for node in nodes]
     found: dict[str, TypeDefinition] = {}
-    for text in read_many(documents):
+    for text in read_at_open(documents, hierarchy.opener):
         found.update(definitions(msgspec.json.decode(str(text.item()))))
     return found

@@ -12,11 +12,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.indexes import PandasIndex
 
+from intake_nwbzarr.arrays import read_at_open
 from intake_nwbzarr.bounds import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from intake_nwbzarr.mapping.derived import Elementwise
 from intake_nwbzarr.mapping.model import IrregularTime, Part, RegularTime
+from intake_nwbzarr.transport.open import Opener
 
 # Seconds since 1970, of 1985: no recording lasts that long, so such timestamps count from another zero.
 _EPOCH_LIKE = 5e8
@@ -123,7 +125,11 @@ def with_zone(attributes: Mapping[str, Any], reference: ReferenceTime | None) ->
 
 
 def time_coordinates(
-    time: RegularTime | IrregularTime, dimension: str, name: str, reference: ReferenceTime | None
+    time: RegularTime | IrregularTime,
+    dimension: str,
+    name: str,
+    reference: ReferenceTime | None,
+    opener: Opener | None,
 ) -> xr.Coordinates:
     """The coordinate, and its index, of a time.
 
@@ -137,6 +143,8 @@ def time_coordinates(
         Its own.
     reference
         Decode to ``datetime64[ns]`` from here; None: seconds, lazily.
+    opener
+        Of the hierarchy that is opened.
 
     Warns
     -----
@@ -145,7 +153,7 @@ def time_coordinates(
     """
     if reference is not None:
         if time.dimension.size <= MOST_DECODED_TIMES:
-            return _decoded(time, dimension, name, reference)
+            return _decoded(time, dimension, name, reference, opener)
         warn_caller(
             f"The {time.dimension.size} times of {name!r} are too many to decode at open, "
             f"{MOST_DECODED_TIMES} being the most; they stay in seconds."
@@ -162,7 +170,11 @@ def time_coordinates(
 
 
 def _decoded(
-    time: RegularTime | IrregularTime, dimension: str, name: str, reference: ReferenceTime
+    time: RegularTime | IrregularTime,
+    dimension: str,
+    name: str,
+    reference: ReferenceTime,
+    opener: Opener | None,
 ) -> xr.Coordinates:
     if time.dimension.size > LARGEST_AT_OPEN // 8:
         raise LimitError(
@@ -172,7 +184,8 @@ def _decoded(
     if isinstance(time, RegularTime):
         seconds = time.starting_time + np.arange(time.dimension.size) / time.rate
     else:
-        seconds = np.asarray(time.timestamps.read(), np.float64)
+        (read,) = read_at_open([time.timestamps], opener)
+        seconds = np.asarray(read, np.float64)
         # Regular times are looked at when they are mapped, stored ones only where they are read.
         if seconds.size:
             warn_of_epoch(float(seconds[0]), repr(time.timestamps.node.path))

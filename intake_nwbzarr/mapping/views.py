@@ -85,7 +85,7 @@ def map_alone(hierarchy: Hierarchy, found: Found, options: MappingOptions) -> Ma
         How it is shown.
     """
     mapper = _mapper(found, options)
-    ((piece, session),) = read_pieces([both(mapper, map_session(hierarchy, whole=False))])
+    ((piece, session),) = read_pieces([both(mapper, map_session(hierarchy, whole=False))], hierarchy.opener)
     reference = _reference(hierarchy, session, options)
     # What an object says of itself is not replaced by what the session lends to it.
     lent = {
@@ -110,12 +110,12 @@ def map_many(hierarchy: Hierarchy, objects: Objects, options: MappingOptions, *,
     """
     unmapped = list(objects.unmapped)
     mappers = together([_or_none(found, options, unmapped) for found in objects.found])
-    ((mapped, session),) = read_pieces([both(mappers, map_session(hierarchy, whole=whole))])
+    ((mapped, session),) = read_pieces([both(mappers, map_session(hierarchy, whole=whole))], hierarchy.opener)
     shown = [(found, piece) for found, piece in zip(objects.found, mapped, strict=True) if piece is not None]
     pieces: Sequence[Piece] = [piece for _, piece in shown]
     unmapped += [path for piece in pieces for path in piece.unmapped if path not in unmapped]
     if options.share_time:
-        pieces = share_equal_times(pieces)
+        pieces = share_equal_times(pieces, hierarchy.opener)
     reference = _reference(hierarchy, session, options)
     return Mapped(
         tuple(found for found, _ in shown),
@@ -166,7 +166,7 @@ def open_session(hierarchy: Hierarchy, options: MappingOptions) -> xr.Dataset:
     # The subject is among the session's own attributes.
     pieces = [piece for piece in mapped.pieces if piece.path != SUBJECT or piece.parts or piece.indexes]
     attributes = {**mapped.attributes, **hierarchy.location.attributes()}
-    return dataset_of_many(pieces, options, mapped.reference, attributes)
+    return dataset_of_many(pieces, options, mapped.reference, attributes, hierarchy.opener)
 
 
 def open_group(hierarchy: Hierarchy, group: Group, options: MappingOptions) -> xr.Dataset:
@@ -204,13 +204,18 @@ def open_group(hierarchy: Hierarchy, group: Group, options: MappingOptions) -> x
     kind = kind_of(target.hierarchy, target.node)
     if kind is not None and (kind is not Kind.OBJECT or len(objects.found) <= 1):
         mapped = map_alone(target.hierarchy, Found(target, kind, path), options)
-        return dataset_of_one(mapped.pieces[0], options, mapped.reference, {**mapped.attributes, **where})
+        attributes = {**mapped.attributes, **where}
+        return dataset_of_one(
+            mapped.pieces[0], options, mapped.reference, attributes, opener=hierarchy.opener
+        )
     if not (objects.found or objects.unmapped):
         warn_caller(f"{path!r} in {hierarchy.location} holds nothing: the Dataset has no variables.")
     mapped = map_many(target.hierarchy, objects, options, whole=False)
     own = next((piece.attributes for piece in mapped.pieces if piece.path == target.path), {})
     attributes = {**own, **mapped.attributes, **where}
-    return dataset_of_many(mapped.pieces, options, mapped.reference, attributes, target.path)
+    return dataset_of_many(
+        mapped.pieces, options, mapped.reference, attributes, hierarchy.opener, target.path
+    )
 
 
 def find_group(hierarchy: Hierarchy, path: str) -> Target:
@@ -237,7 +242,7 @@ def find_group(hierarchy: Hierarchy, path: str) -> Target:
 def _open_several(hierarchy: Hierarchy, groups: list[Any], options: MappingOptions) -> xr.Dataset:
     mapped = map_many(hierarchy, matching_objects(hierarchy, groups), options, whole=False)
     attributes = {**mapped.attributes, "nwb_group": groups, **hierarchy.location.attributes()}
-    return dataset_of_many(mapped.pieces, options, mapped.reference, attributes)
+    return dataset_of_many(mapped.pieces, options, mapped.reference, attributes, hierarchy.opener)
 
 
 def open_tree(
@@ -295,7 +300,7 @@ def _datasets(
         known = {"nwb_group": path, **where} if path else where
         if path == root:
             known = {**attributes, **known, **where}
-        dataset = dataset_of_one(piece, options, mapped.reference, known)
+        dataset = dataset_of_one(piece, options, mapped.reference, known, opener=hierarchy.opener)
         place, ancestors = _place(path, places, datasets, safe=options.names == "safe")
         datasets[place] = _beside(dataset, place.rpartition("/")[2], ancestors)
     return datasets

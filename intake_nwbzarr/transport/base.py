@@ -12,7 +12,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from intake_nwbzarr.bounds import LARGEST_OBJECT, safe_path
 from intake_nwbzarr.errors import (
@@ -50,26 +50,8 @@ looks: dict[Hashable, _Look] = {}
 
 
 async def check_presence(transport: Transport, key: str) -> None:
-    """Make sure that the session of an absent chunk is there; to be awaited on the package's event loop.
-
-    Its metadata document is asked for, once for all arrays of a session and a while.
-
-    Parameters
-    ----------
-    transport
-        Of the session, in the state that the caller knows.
-    key
-        Of the chunk.
-
-    Raises
-    ------
-    TransportError
-        When the session is gone.
-    ObjectChangedError
-        When its metadata are not what they were.
-    NWBZarrError
-        When that cannot be found out.
-    """
+    """Check that the session of an absent chunk is there and unchanged; awaited on the package's loop."""
+    # Its metadata document is asked for, once for all arrays of a session and a while.
     if transport.opening and monotonic() - transport.seen <= transport.presence_lasts:
         return
     name = transport.presence_key
@@ -166,6 +148,7 @@ class Transport(ABC):
         self.counted = location.url
         self.timeouts = timeouts(location.public)
         self._seen = -inf
+        self._refused = False
 
     def count_for(self, url: str) -> None:
         """Have requests counted for another location, such as an archive's that is read through this one."""
@@ -174,10 +157,8 @@ class Transport(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location.url!r})"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from intake_nwbzarr.transport.open import open_transport
-
-        return open_transport, (self.location,)
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} holds secrets and stays in its process; pickle its location instead.")
 
     async def get(
         self,
@@ -189,50 +170,24 @@ class Transport(ABC):
         limit: int | None = None,
         etag: str | None = None,
     ) -> Fetched | None:
-        """An object, or a part of it.
+        """Get an object, its bytes ``[start, stop)`` or its last `suffix` bytes; None where there is none.
 
-        Parameters
-        ----------
-        key
-            Relative to the location.
-        start, stop
-            The part ``[start, stop)``; without `stop`, all from `start` on.
-        suffix
-            The last so many bytes, or all where there are fewer.
-        limit
-            Bytes at most; two GiB unless given.
-        etag
-            The ETag that an earlier part of the same object had.
-
-        Returns
-        -------
-        Fetched or None
-            None when there is no such object.
-
-        Raises
-        ------
-        AccessError, CredentialsError
-            When the server refuses.
-        LimitError
-            When there are more bytes than `limit`; they are not received.
-        ObjectChangedError
-            When the object has another ETag by now; or when a chunk is absent, and the session another one.
-        TransportError
-            When it cannot be had, names the cause and the attempts; or when a chunk is absent because the
-            whole session is, so that it would be taken for fill values.
+        At most `limit` bytes, two GiB unless given. With the `etag` that an earlier part had, another ETag is
+        an error; so is an absent chunk of a session that is absent, for it would be taken for fill values.
         """
         part = _part(start, stop, suffix)
         fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit, etag)
         if fetched is None:
             if not is_document(key):
-                await on_loop(check_presence(self, self._safe(key)))
+                await self.check_presence(key)
             return None
         if etag is not None and fetched.etag != etag:
             raise ObjectChangedError(
                 f"{self.location}/{key} was replaced while it was being read: its ETag was {etag} and is "
                 f"{fetched.etag}; open the file again."
             )
-        record(self.counted, "get", used=len(fetched.data) - fetched.cached)
+        if used := len(fetched.data) - fetched.cached:
+            record(self.counted, "get", used=used)
         return fetched
 
     async def fetch(
@@ -242,7 +197,7 @@ class Transport(ABC):
         limit: int,
         etag: str | None = None,  # noqa: ARG002 (a cache may answer by itself if it knows the state)
     ) -> Fetched | None:
-        """As `get`, for another transport that makes something of the bytes, and checks the ETag itself."""
+        """Fetch as `get` does, for a transport that does more with the bytes and checks the ETag itself."""
         safe = self._safe(key)
         found = await on_loop(self._persist("get", safe, lambda: self._get(safe, part, limit)))
         self._note_seen(key, found)
@@ -251,18 +206,7 @@ class Transport(ABC):
     async def get_unless(
         self, key: str, etag: str, *, part: Part | None = None, limit: int = LARGEST_OBJECT
     ) -> Fetched | Unchanged | None:
-        """An object, unless it still has the ETag that is known: one conditional GET over HTTP and S3.
-
-        Returns
-        -------
-        Fetched, Unchanged or None
-            None when there is no such object.
-
-        Raises
-        ------
-        NWBZarrError
-            As `get`.
-        """
+        """Get an object unless it still has a known ETag: one conditional GET over HTTP and S3."""
         found = await self.fetch_unless(key, part, limit, etag)
         if isinstance(found, Fetched):
             record(self.counted, "get", used=len(found.data))
@@ -271,65 +215,52 @@ class Transport(ABC):
     async def fetch_unless(
         self, key: str, part: Part | None, limit: int, etag: str
     ) -> Fetched | Unchanged | None:
-        """As `get_unless`, for another transport that makes something of the answer."""
+        """Fetch as `get_unless` does, for a transport that does more with the answer."""
         safe = self._safe(key)
         found = await on_loop(self._persist("get", safe, lambda: self._get_unless(safe, part, limit, etag)))
         self._note_seen(key, found)
         return found
 
     async def find(self, key: str) -> Fetched | Unchanged | None:
-        """Look for a metadata document, by the session's state where that is known, without receiving it.
+        """Look for a metadata document without receiving it; Unchanged where its ETag is the session's state.
 
-        Returns
-        -------
-        Fetched, Unchanged or None
-            Fetched, whose bytes may be none of the document's, where its ETag is not that of the state.
-
-        Raises
-        ------
-        NWBZarrError
-            As `get`.
+        The bytes of what is found otherwise may be none of the document's.
         """
         safe = self._safe(key)
         return await on_loop(self._persist("get", safe, lambda: self._find(safe, self.state)))
 
+    async def check_presence(self, key: str) -> None:
+        """Check that the session of an absent chunk is still there, so that the chunk holds fill values."""
+        await on_loop(check_presence(self, self._safe(key)))
+
     @property
     def presence_key(self) -> Hashable:
-        """What the session, in the state that is known here, is remembered by."""
+        """Return what identifies the session in the state that is known here."""
         return self.location.uncached.cache_key, self.state
 
     def at(self, etag: str | None) -> Transport:
-        """The same, for the state of the session whose metadata document has this ETag.
+        """Return this transport for the session in the state whose metadata document has this ETag.
 
-        Nothing else is fetched through it. A cache may answer by itself what it keeps from that state, and
-        a chunk that is absent is an error once the session has another.
+        What is cached from that state is current, and an absent chunk is an error in any other.
         """
         return self if etag == self.state else OverTransport(self, etag)
 
     def while_opening(self) -> Transport:
-        """The same for what is read just after the metadata, which need not be asked for again."""
+        """Return this transport for what is read just after the metadata, which need not be checked again."""
         opening = OverTransport(self, self.state)
         opening.opening = True
         return opening
 
     async def kept(self, key: str) -> Fetched | None:  # noqa: ARG002 (a cache's)
-        """An object as a cache has it, without any request; None where there is no cache or it has none."""
+        """Return a whole object that a cache holds, however old, without a request; None where none does."""
         return None
 
     async def identity(self) -> Identity:
-        """Who asks, and where: what a cache keeps apart."""
+        """Return who asks, and where: a cache keeps apart what belongs to different identities."""
         return Identity()
 
     async def list(self, prefix: str = "") -> list[Listed]:
-        """Every object whose key is under `prefix`, a folder relative to the location; sorted by key.
-
-        Raises
-        ------
-        ListingError
-            When the storage cannot be listed.
-        UnsafePathError
-            When it names a key that could lead out of the file.
-        """
+        """List every object whose key is under `prefix`, a folder relative to the location, sorted by key."""
         listed = await on_loop(self._list(self._safe(prefix)))
         for entry in listed:
             if self._safe(entry.key) != entry.key:
@@ -339,17 +270,10 @@ class Transport(ABC):
         return sorted(listed, key=lambda entry: entry.key)
 
     async def list_folder(self, folder: str) -> Folder:
-        """What is directly in a folder, in as few requests as the storage allows.
+        """List what is directly in a folder, in as few requests as the storage allows.
 
         Of a Zarr 2 array's folder, which may hold 100,000 chunks, only the first page is listed: its
         documents' names sort before the chunks'.
-
-        Raises
-        ------
-        ListingError
-            When the storage cannot be listed.
-        UnsafePathError
-            When it names something that could lead out of the file.
         """
         found = await on_loop(self._list_folder(self._safe(folder)))
         for name in (*found.names, *found.folders):
@@ -360,37 +284,15 @@ class Transport(ABC):
     async def put(
         self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
     ) -> str | None:
-        """Store an object in one step, whole or not at all.
+        """Store an object whole or not at all, and return its new ETag.
 
-        Parameters
-        ----------
-        key
-            Relative to the location.
-        data
-            The whole object.
-        if_match
-            Only when the stored object still has this ETag.
-        if_none_match
-            Only when there is none.
-
-        Returns
-        -------
-        str or None
-            The new ETag.
-
-        Raises
-        ------
-        AccessError
-            When writing is not allowed.
-        ObjectChangedError
-            When the condition does not hold; nothing is written.
-        LocationError
-            When nothing can be written there at all.
+        Only if the stored one has the ETag `if_match`, or only if there is none; otherwise nothing is written
+        and an `ObjectChangedError` is raised.
         """
         return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
     def unwritable(self) -> LocationError:
-        """What to raise instead of writing where `writable` is false."""
+        """Return the error to raise instead of writing where `writable` is false."""
         return LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
 
     def _note_seen(self, key: str, found: object) -> None:
@@ -399,8 +301,13 @@ class Transport(ABC):
 
     @property
     def seen(self) -> float:
-        """When a metadata document was received last, by `time.monotonic`."""
+        """Return when a metadata document was received last, by `time.monotonic`."""
         return self._seen
+
+    @property
+    def refused(self) -> bool:
+        """Return whether the storage refused access last; other credentials may have been set since."""
+        return self._refused
 
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
@@ -443,6 +350,7 @@ class Transport(ABC):
             if not isinstance(outcome, Failure):
                 budget.speed_up()
                 note_used(self.location, session)
+                self._refused = False
                 return outcome
             if outcome.overload:
                 budget.slow_down()
@@ -457,6 +365,7 @@ class Transport(ABC):
             await asyncio.sleep(pause)
             record(self.counted, method, retries=1)
         note_used(self.location, session)
+        self._refused = issubclass(outcome.error, AccessError)
         raise outcome.raised(_sentence(self.location, method, key, outcome, number))
 
     async def _in_time[T](
@@ -568,15 +477,7 @@ def _sentence(location: Location, method: str, key: str, failure: Failure, numbe
 
 
 class OverTransport(Transport):
-    """Passes everything on; by itself, a transport that knows the state that the session is in.
-
-    Parameters
-    ----------
-    inner
-        What is asked in the end.
-    state
-        The ETag of the session's metadata document, where the caller knows it.
-    """
+    """Base class for transports over another one; by itself, one that knows the state of the session."""
 
     def __init__(self, inner: Transport, state: str | None = None) -> None:
         super().__init__(inner.location)
@@ -590,8 +491,18 @@ class OverTransport(Transport):
 
     @property
     def seen(self) -> float:
-        """Of the other transport."""
+        """Return when a metadata document was received last, by `time.monotonic`."""
         return self._inner.seen
+
+    def count_for(self, url: str) -> None:
+        """Have requests counted for another location."""
+        super().count_for(url)
+        self._inner.count_for(url)
+
+    @property
+    def refused(self) -> bool:
+        """Return whether the storage refused access last."""
+        return self._refused or self._inner.refused
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and (other._inner, other.state) == (self._inner, self.state)
@@ -599,29 +510,26 @@ class OverTransport(Transport):
     def __hash__(self) -> int:
         return hash((self._inner, self.state))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.location, self.state)
-
     def at(self, etag: str | None) -> Transport:
-        """The same, for the state of the session whose metadata document has this ETag."""
+        """Return this transport for the session in the state whose metadata document has this ETag."""
         return type(self)(self._inner, etag)
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
-        """As the other transport does."""
+        """Fetch as the inner transport does."""
         return await self._inner.fetch(key, part, limit, etag)
 
     async def fetch_unless(
         self, key: str, part: Part | None, limit: int, etag: str
     ) -> Fetched | Unchanged | None:
-        """As the other transport does."""
+        """Fetch as the inner transport does, unless the ETag is still the same."""
         return await self._inner.fetch_unless(key, part, limit, etag)
 
     async def kept(self, key: str) -> Fetched | None:
-        """As the other transport does."""
+        """Return what a cache of the inner transport holds of an object."""
         return await self._inner.kept(key)
 
     async def identity(self) -> Identity:
-        """As the other transport does."""
+        """Return who asks, and where."""
         return await self._inner.identity()
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
@@ -638,9 +546,3 @@ class OverTransport(Transport):
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
         return await self._inner._put(key, data, if_match, if_none_match)
-
-
-def _reopened(location: Location, state: str | None) -> Transport:
-    from intake_nwbzarr.transport.open import open_transport
-
-    return open_transport(location).at(state)

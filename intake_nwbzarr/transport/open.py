@@ -1,4 +1,4 @@
-"""Open the transport of a location, and fetch many objects at once."""
+"""Open the transport of a location, or of a file that arrays are read from; fetch many objects at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,33 +29,12 @@ _OF_ZIP = re.compile(r"(?:^|::)zip(?:::|://)")
 _transports: OrderedDict[Hashable, Transport] = OrderedDict()
 _lock = threading.Lock()
 
-type StandIn = Callable[[Location], Transport | None]
-_stand_in: ContextVar[StandIn | None] = ContextVar("stand_in", default=None)
-
-
-@contextmanager
-def standing_in(stand_in: StandIn | None) -> Iterator[None]:
-    """Have `open_transport` give other transports, in this thread and while open: a snapshot's, a recorder's.
-
-    What is opened meanwhile reads through them; what it leaves behind (lazy arrays, pickles) opens a
-    location's own transport when it reads later.
-
-    Parameters
-    ----------
-    stand_in
-        Asked for each location; None, or a function that gives None: the location's own.
-    """
-    token = _stand_in.set(stand_in)
-    try:
-        yield
-    finally:
-        _stand_in.reset(token)
+type Opener = Callable[[Location], Transport]
+"""How a session's files are opened: `open_transport`, or what keeps, replays or records what is read."""
 
 
 def open_transport(location: Location) -> Transport:
-    """The transport of a location; one for each location and identity in a process.
-
-    Nothing is requested yet.
+    """Return the transport of a location, one in a process for each identity; nothing is requested.
 
     Raises
     ------
@@ -66,9 +44,6 @@ def open_transport(location: Location) -> Transport:
         In a forked child of a process that has opened connections.
     """
     check_process()
-    stand_in = _stand_in.get()
-    if stand_in is not None and (instead := stand_in(location)) is not None:
-        return instead
     if location.store is not None:
         # Not kept: it would keep the store, which may be a session's worth of memory.
         return _new(location)
@@ -86,16 +61,34 @@ def open_transport(location: Location) -> Transport:
     return transport
 
 
+@dataclass(frozen=True)
+class StoredFile:
+    """A file in the state whose metadata document has an ETag, if known, as its lazy arrays read it."""
+
+    location: Location
+    etag: str | None = None
+
+    @property
+    def transport(self) -> Transport:
+        """Return the location's own transport, looked up once, and again after access was refused."""
+        # The identity is found from twenty environment variables and two files, which takes longer than
+        # reading a small array from memory does.
+        if self._transport.refused:
+            vars(self).pop("_transport", None)
+        return self._transport
+
+    @cached_property
+    def _transport(self) -> Transport:
+        return open_transport(self.location).at(self.etag)
+
+    def __reduce__(self) -> tuple[type[StoredFile], tuple[Location, str | None]]:
+        return StoredFile, (self.location, self.etag)
+
+
 def fetch_many(
     transport: Transport, keys: Sequence[str], *, limit: int | None = None
 ) -> list[Fetched | None]:
-    """Get many objects at once, as many at a time as the budget allows.
-
-    Returns
-    -------
-    list of Fetched or None
-        In the order of the keys; None where there is no such object. The first failure ends it all.
-    """
+    """Get many objects at once, in the order of their keys; the first failure ends it all."""
     return run(gather([lambda key=key: transport.get(key, limit=limit) for key in keys]))  # type: ignore[misc]
 
 
@@ -134,7 +127,7 @@ def _new(location: Location) -> Transport:
 def _cached(transport: Transport) -> Transport:
     if transport.location.option("chunk_cache") is None:
         return transport
-    from intake_nwbzarr.kept.cached import cached
+    from intake_nwbzarr.kept.disk import cached
 
     return cached(transport)
 

@@ -188,7 +188,7 @@ def test_any_selection_of_any_segments_is_numpys(session: Path, data: st.DataObj
     for name in ("response0", "voltage"):
         node = hierarchy[f"acquisition/{name}/data"]
         assert isinstance(node, ArrayNode)
-        stored.append(scaled(StoredArray(hierarchy.location, node), 0.5, 2.0))
+        stored.append(scaled(StoredArray(hierarchy.file, node), 0.5, 2.0))
     whole = np.full((len(segments), 7), np.nan)
     made = []
     for row, segment in enumerate(segments):

@@ -10,11 +10,14 @@ import zarr
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import StoredFile
 
 
 def stored_array(folder: Path, name: str = "data") -> StoredArray:
     """The array of that name in a Zarr 3 store."""
-    return StoredArray(locate(folder), ArrayNode(name, json.loads((folder / name / "zarr.json").read_text())))
+    return StoredArray(
+        StoredFile(locate(folder)), ArrayNode(name, json.loads((folder / name / "zarr.json").read_text()))
+    )
 
 
 def write(folder: Path, values: Any, name: str = "data", **options: Any) -> StoredArray:

@@ -12,6 +12,7 @@ from intake_nwbzarr import set_limits
 from intake_nwbzarr.arrays import StoredArray, lazy_variable, preferred_chunks, scaled
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import StoredFile
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import write
 
@@ -56,7 +57,7 @@ def described(shape, chunks, dtype="int16", parts=None):
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
         "codecs": [{"name": "bytes"} if parts is None else inside],
     }
-    return StoredArray(locate("/nowhere"), ArrayNode("data", document))
+    return StoredArray(StoredFile(locate("/nowhere")), ArrayNode("data", document))
 
 
 def tasks_of_means(array):

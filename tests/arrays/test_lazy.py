@@ -12,6 +12,7 @@ import zarr
 from dask.base import tokenize
 
 from intake_nwbzarr.arrays import LazyArray, StoredArray, lazy_variable, scaled
+from intake_nwbzarr.transport.open import StoredFile
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import stored_array, write
 
@@ -129,8 +130,8 @@ def test_a_token_is_the_same_for_the_same_array_and_another_for_any_other(tmp_pa
     arrays = [
         one,
         two,
-        StoredArray(one.location, one.node, etag="a"),
-        StoredArray(one.location, one.node, etag="b"),
+        StoredArray(StoredFile(one.location, "a"), one.node),
+        StoredArray(StoredFile(one.location, "b"), one.node),
         scaled(one, 2.0),
         scaled(one, 3.0),
         scaled(one, 2.0, 1.0),

@@ -18,7 +18,7 @@ RELEASES = ("0.2.0", "0.11.0", "0.14.0")
 def _arrays(folder):
     hierarchy = open_hierarchy(folder)
     nodes = (hierarchy[path] for path in hierarchy)
-    return {node.path: StoredArray(hierarchy.location, node) for node in nodes if isinstance(node, ArrayNode)}
+    return {node.path: StoredArray(hierarchy.file, node) for node in nodes if isinstance(node, ArrayNode)}
 
 
 @pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")

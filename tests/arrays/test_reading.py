@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.arrays import StoredArray, read_many
 from intake_nwbzarr.errors import BoundsError, ChunkError, LimitError, MetadataError
+from intake_nwbzarr.transport.open import StoredFile
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.arrays.stored_arrays import orthogonal, stored_array, write, write_raw
 from tests.arrays.test_selection import axis_keys
@@ -182,7 +183,7 @@ def test_a_stored_array_pickles_small_and_equal(tmp_path):
     assert restored == stored
     assert hash(restored) == hash(stored)
     assert pickle.dumps(restored) == pickled
-    assert len({stored, restored, StoredArray(stored.location, stored.node, etag="b")}) == 2
+    assert len({stored, restored, StoredArray(StoredFile(stored.location, "b"), stored.node)}) == 2
     np.testing.assert_array_equal(restored.read(), np.zeros((1000, 20)))
 
 

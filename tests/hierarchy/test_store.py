@@ -136,7 +136,7 @@ def test_a_bomb_is_refused_wherever_it_is_hidden_and_however_it_is_read(where: s
     (store / "x/c/0").write_bytes(chunk)
     hierarchy = open_hierarchy(store)
     group = zarr.open_group(HierarchyStore(hierarchy), mode="r")
-    for read in (lambda: group["x"][:], StoredArray(hierarchy.location, hierarchy["x"]).read):
+    for read in (lambda: group["x"][:], StoredArray(hierarchy.file, hierarchy["x"]).read):
         tracemalloc.start()
         try:
             with pytest.raises(NWBZarrError, match="'x"):
@@ -209,4 +209,4 @@ def test_strings_that_claim_too_much_are_refused_before_zarr_makes_room(case: st
     with pytest.raises(error, match=message):
         group["x"][:]
     with pytest.raises(error, match=message):
-        StoredArray(hierarchy.location, hierarchy["x"]).read()
+        StoredArray(hierarchy.file, hierarchy["x"]).read()

@@ -195,7 +195,7 @@ def test_only_ids_and_short_indexes_are_read_at_open(corpus_dir: CorpusDir) -> N
         starts, counts = values(units["spike_times_start"]), values(units["spike_times_count"])
     assert log.requests == 0
     ends = open_hierarchy(corpus_dir("ecephys", "0.14.0"))["units/spike_times_index"]
-    np.testing.assert_array_equal(starts + counts, StoredArray(hierarchy.location, ends).read())
+    np.testing.assert_array_equal(starts + counts, StoredArray(hierarchy.file, ends).read())
 
 
 def test_a_long_index_stays_where_it_is(corpus_dir: CorpusDir, monkeypatch: pytest.MonkeyPatch) -> None:

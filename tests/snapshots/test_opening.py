@@ -102,6 +102,22 @@ def test_on_s3_signed_it_is_one_conditional_request(
         xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
 
 
+def test_a_snapshot_of_an_earlier_release_is_opened_and_compared(
+    corpus_dir: Corpus, s3_server: S3Server
+) -> None:
+    made_by_0_1 = Path(__file__).parents[1] / "data" / "kept" / "icephys.snapshot.zip"
+    folder = corpus_dir("icephys", "0.14.0")
+    url = s3_server.upload(s3_server.public_bucket, "icephys.nwb.zarr", folder)
+    options = s3_server.anonymous_options
+    s3_server.reset()
+    unverified = _open(url, storage_options=options, snapshot=made_by_0_1, verify=False)
+    assert s3_server.count() == 0
+    opened = _open(url, storage_options=options, snapshot=made_by_0_1, verify="all")
+    assert "nwb_snapshot" not in opened.attrs
+    xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
+    xr.testing.assert_identical(_without_note(unverified).load(), opened)
+
+
 def test_an_archive_and_a_folder_are_compared_with_what_was_kept(
     corpus_dir: Corpus, saved: Path, tmp_path: Path
 ) -> None:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import ObjectChangedError
-from intake_nwbzarr.kept.cached import cover
-from intake_nwbzarr.kept.disk import PartName
+from intake_nwbzarr.kept.keeping import CachedRange, split_range
 from intake_nwbzarr.transport.loop import run
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cached_transport, get_object, store_object
@@ -78,23 +77,23 @@ def test_a_part_of_the_version_that_is_known_needs_no_state(web: StaticServer, f
     wanted=st.tuples(st.integers(0, 60), st.integers(1, 40)),
     kept=st.lists(st.tuples(st.integers(0, 90), st.integers(1, 10)), max_size=8),
 )
-def test_pieces_cover_exactly_what_is_wanted_and_gaps_exactly_what_is_missing(
+def test_segments_cover_exactly_what_is_wanted_and_gaps_exactly_what_is_missing(
     wanted: tuple[int, int], kept: list[tuple[int, int]]
 ) -> None:
     start, stop = wanted[0], sum(wanted)
-    parts = [PartName(first, first + length, 100, "a") for first, length in kept]
-    pieces = cover(start, stop, parts)
-    assert [piece.start for piece in pieces] == [start, *(piece.stop for piece in pieces[:-1])]
-    assert pieces[-1].stop == stop
-    assert all(piece.start < piece.stop for piece in pieces)
+    ranges = [CachedRange(first, first + length, 100, "a") for first, length in kept]
+    segments = split_range(start, stop, ranges)
+    assert [segment.start for segment in segments] == [start, *(segment.stop for segment in segments[:-1])]
+    assert segments[-1].stop == stop
+    assert all(segment.start < segment.stop for segment in segments)
     held = {position for first, length in kept for position in range(first, first + length)}
-    for piece in pieces:
-        positions = set(range(piece.start, piece.stop))
-        if piece.kept is None:
+    for segment in segments:
+        positions = set(range(segment.start, segment.stop))
+        if segment.cached is None:
             assert not positions & held
         else:
-            assert piece.kept.start <= piece.start
-            assert piece.stop <= piece.kept.stop
+            assert segment.cached.start <= segment.start
+            assert segment.stop <= segment.cached.stop
 
 
 @settings(max_examples=25, deadline=None)

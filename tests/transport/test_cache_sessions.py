@@ -19,10 +19,11 @@ import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.errors import NWBZarrError
-from intake_nwbzarr.kept.disk import PartName, tag
+from intake_nwbzarr.kept.disk import parse_range_name, range_name
+from intake_nwbzarr.kept.keeping import CachedRange, etag_digest
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.open import StoredFile, open_transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.transport.cached import DATA, STATE, cached_transport, get_object, store_object
@@ -122,7 +123,7 @@ def test_a_sharded_array_is_cached_in_parts(http_server: StaticServer, folder: P
     array[:] = values
     node = ArrayNode("a", json.loads((http_server.root / "a" / "zarr.json").read_text()))
     location = locate(http_server.url, {"chunk_cache": folder})
-    stored = StoredArray(location, node, STATE)
+    stored = StoredArray(StoredFile(location, STATE), node)
     np.testing.assert_array_equal(stored.read(slice(0, 16)), values[:16])
     with track_requests() as log:
         np.testing.assert_array_equal(stored.read(slice(8, 24)), values[8:24])
@@ -160,10 +161,10 @@ def test_what_is_written_through_the_cache_ends_its_copy(s3_server: S3Server, fo
 
 
 def test_names_of_parts_are_read_as_they_are_written() -> None:
-    name = PartName(1, 2, 3, tag('"etag"'))
-    assert PartName.parse(name.text) == name
+    name = CachedRange(1, 2, 3, etag_digest('"etag"'))
+    assert parse_range_name(range_name(name)) == name
     for text in ("1-2-3", "2-1-3-a", "1-4-3-a", "x-2-3-a", "a.partial"):
-        assert PartName.parse(text) is None
+        assert parse_range_name(text) is None
 
 
 @pytest.mark.parametrize("status", [503, 429, 500])
@@ -190,7 +191,7 @@ def test_a_hostile_chunk_is_an_error_from_the_wire_and_from_the_cache(
     bomb = numcodecs.Zstd().encode(bytes(10**8))
     store_object(http_server, "a/c/0", bytes(bomb))
     node = ArrayNode("a", json.loads((http_server.root / "a" / "zarr.json").read_text()))
-    stored = StoredArray(locate(http_server.url, {"chunk_cache": folder}), node, STATE)
+    stored = StoredArray(StoredFile(locate(http_server.url, {"chunk_cache": folder}), STATE), node)
     said = []
     for _ in range(2):
         with pytest.raises(NWBZarrError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,10 @@ import pytest
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import CacheWarning
-from intake_nwbzarr.kept.disk import CacheStore, Copy
+from intake_nwbzarr.kept.disk import CacheStore
+from intake_nwbzarr.kept.keeping import CacheEntry
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, cached_transport, get_object, little_room, store_object
 
@@ -46,6 +50,17 @@ def test_a_damaged_copy_is_as_good_as_none(damage: str, web: StaticServer, folde
     assert log.requests == 0
 
 
+def test_a_cache_that_an_earlier_release_has_filled_is_read(folder: Path) -> None:
+    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "kept" / "chunk-cache.zip", folder)
+    folder.chmod(0o700)
+    location = locate("https://example.org/a.nwb.zarr", {"chunk_cache": folder})
+    transport = open_transport(location).at('"state"')
+    with track_requests() as log:
+        assert get_object(transport, "a/0") == bytes(range(256))
+        assert get_object(transport, "a/1", start=120, stop=200) == bytes(range(120, 200))
+    assert (log.requests, log.bytes_cached) == (0, 336)
+
+
 def test_a_link_in_the_place_of_a_copy_is_not_followed(web: StaticServer, folder: Path) -> None:
     get_object(cached_transport(web, folder))
     (copy,) = cache_files(folder)
@@ -60,7 +75,7 @@ def test_a_link_in_the_place_of_a_copy_is_not_followed(web: StaticServer, folder
 _WRITER = """
 import sys
 from pathlib import Path
-from intake_nwbzarr.kept.disk import Copy
+from intake_nwbzarr.kept.keeping import CacheEntry
 from intake_nwbzarr.kept.disk import CacheStore
 
 store = CacheStore(Path(sys.argv[1]), int(sys.argv[2]))
@@ -71,7 +86,7 @@ while True:
     name = f"{number % 40:064x}"
     size = 1 + number * 7919 % 200_000
     data = bytes([number % 256]) * size
-    store.write(name, Copy(str(number), size, 0, None, data))
+    store.write(name, CacheEntry(str(number), size, 0, None, data))
     found = store.read(name)
     assert found is None or found.data == found.data[:1] * len(found.data)
 """
@@ -106,26 +121,26 @@ def test_readers_are_intact_and_the_bound_holds_when_writers_are_killed(folder: 
     assert 0 < held <= size
     # Written on without an error, and the account is right again once it is counted anew.
     for number in range(60):
-        store.write(f"{number:064x}", Copy("e", 100_000, 0, None, bytes(100_000)))
+        store.write(f"{number:064x}", CacheEntry("e", 100_000, 0, None, bytes(100_000)))
     assert sum(path.stat().st_size for path in cache_files(folder)) <= size
     abandoned = list(folder.glob("*.partial"))
     for path in abandoned:
         os.utime(path, (0, 0))
     for number in range(60):
-        store.write(f"{number:064x}", Copy("e", 100_000, 0, None, bytes(100_000)))
+        store.write(f"{number:064x}", CacheEntry("e", 100_000, 0, None, bytes(100_000)))
     assert list(folder.glob("*.partial")) == []
 
 
 def test_what_was_read_least_recently_is_removed_first(folder: Path) -> None:
     store = CacheStore(folder, 10**6)
     for number in range(8):
-        store.write(f"{number:064x}", Copy("e", 100_000, 0, None, bytes(100_000)))
+        store.write(f"{number:064x}", CacheEntry("e", 100_000, 0, None, bytes(100_000)))
     for number, path in enumerate(cache_files(folder)):
         os.utime(path, (1000 + number, 1000 + number))
     assert store.read(f"{0:064x}") is not None
     assert store.read(f"{3:064x}") is not None
     for number in range(8, 11):
-        store.write(f"{number:064x}", Copy("e", 100_000, 0, None, bytes(100_000)))
+        store.write(f"{number:064x}", CacheEntry("e", 100_000, 0, None, bytes(100_000)))
     kept = [number for number in range(11) if store.read(f"{number:064x}") is not None]
     assert {0, 3, 8, 9, 10} <= set(kept)
     assert not {1, 2} & set(kept)

@@ -216,7 +216,7 @@ def _without_field(path: str, known: set[tuple[str, str | None]], sides: Sides) 
         if not isinstance(node, ArrayNode) or node.neurodata_type is not None:
             continue
         if (name, None) not in known:
-            array = StoredArray(sides.hierarchy.location, node, sides.hierarchy.etag)
+            array = StoredArray(sides.hierarchy.file, node)
             yield Field(name, array.read() if node.ndim == 0 else _Lazy(array), name, None)
         for attribute, value in sides.own_attributes(where):
             if (name, attribute) not in known:
