@@ -102,7 +102,7 @@ class Download:
 
 
 class Reporter:
-    """Adds up and tells; used on the package's event loop only."""
+    """Counts objects and bytes and calls `progress` with them; used on the package's event loop only."""
 
     def __init__(
         self, doing: str, objects: int, size: int | None, tell: Callable[[Progress], None] | None
@@ -111,16 +111,16 @@ class Reporter:
         self._objects = self._bytes = 0
 
     def received(self, size: int) -> None:
-        """Bytes were written, or taken back where the number is negative."""
+        """Count bytes that were written, or taken back where the number is negative."""
         self._bytes += size
 
     def finished(self) -> None:
-        """An object is done."""
+        """Count an object that is done."""
         self._objects += 1
         self.show()
 
     def show(self) -> None:
-        """Tell how far it is."""
+        """Call `progress` with the counts."""
         if self._tell is not None:
             self._tell(Progress(self._doing, self._objects, self._of_objects, self._bytes, self._of_bytes))
 
@@ -137,23 +137,8 @@ _BLOCK = 2**20
 async def fetch_object(
     transport: Transport, wanted: Wanted, folder: Path, received: Callable[[int], None]
 ) -> Entry | None:
-    """Fetch an object into a folder.
-
-    Parameters
-    ----------
-    received
-        Told of bytes as they are written; of negative numbers where an object is begun anew.
-
-    Returns
-    -------
-    Entry or None
-        None when there is no such object.
-
-    Raises
-    ------
-    ObjectChangedError
-        When it changes again and again.
-    """
+    """Fetch an object into a folder, anew when it changes meanwhile; None when there is no such object."""
+    # `received` is called with the bytes that were written, or with minus those of an object begun anew.
     for restart in range(RESTARTS + 1):
         path = folder / wanted.key
         aside = path.with_name(f".{secrets.token_hex(6)}.partial")
@@ -313,7 +298,7 @@ def download(
 
 @dataclass
 class _Downloading:
-    """One run, with what is known of each object so far."""
+    """One download, with what is known of each object so far."""
 
     transport: Transport
     inventory: Inventory
@@ -324,7 +309,7 @@ class _Downloading:
     fetched: set[str] = field(default_factory=set)
 
     def run(self) -> Download:
-        """Fetch, verify, exchange."""
+        """Fetch what is missing, verify all, and put the folder in its place."""
         before, self.entries = _entries(self.workspace.folder), _entries(self.workspace.partial)
         self._adopt(before)
         missing = run(self._changed())

@@ -1,4 +1,4 @@
-"""Open sessions from a snapshot: is it current, and a transport that answers from it."""
+"""Open sessions from a snapshot: compare it with what is stored, and answer from it."""
 
 from __future__ import annotations
 

@@ -42,17 +42,7 @@ VERSION: Final = 1
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An object that was written whole.
-
-    Parameters
-    ----------
-    size
-        In bytes.
-    etag
-        As the server gave it, None where it gave none.
-    sha256
-        Of its bytes, in hexadecimal.
-    """
+    """An object that was written whole: its size, the server's ETag, if any, and the SHA-256 of its bytes."""
 
     key: str
     size: int
@@ -68,20 +58,14 @@ class _Head(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Record:
-    """What a folder says of itself: where it was downloaded from, and what it holds."""
+    """Where a folder was downloaded from, and the objects that it holds."""
 
     location: str
     entries: Mapping[str, Entry]
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a folder; None when there is none.
-
-    Raises
-    ------
-    DownloadError
-        When there is one that cannot be read.
-    """
+    """Read the record in a folder; None when there is none."""
     try:
         lines = (folder / NAME).read_bytes().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
@@ -107,20 +91,7 @@ def read_record(folder: Path) -> Record | None:
 
 
 class Journal:
-    """A record that is being written, by one process at a time.
-
-    Parameters
-    ----------
-    folder
-        Of the download.
-    location
-        Without secrets.
-
-    Raises
-    ------
-    DownloadError
-        When another process is downloading to that folder.
-    """
+    """The record of a download while it is written, by one process at a time."""
 
     def __init__(self, folder: Path, location: str) -> None:
         path = folder / NAME
@@ -151,11 +122,11 @@ class Journal:
         self._release()
 
     def add(self, entry: Entry) -> None:
-        """Note an object that is whole."""
+        """Add an object that was written whole."""
         self._write(msgspec.to_builtins(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Write anew, with nothing but these; the last thing that is done with it."""
+        """Write the record anew, with nothing but these entries, and end it."""
         self._file.close()
         aside = self._path.with_name(f"{NAME}.partial")
         with aside.open("wb") as file:
@@ -166,7 +137,7 @@ class Journal:
         aside.replace(self._path)
 
     def _opened(self, path: Path) -> BinaryIO:
-        """The file, at the end of its last whole line."""
+        """Open the file at the end of its last whole line."""
         if path.is_symlink():
             raise DownloadError(
                 f"{path} is a link, through which a download would write elsewhere; delete it."
@@ -206,17 +177,7 @@ ROOTS: Final = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An object to be downloaded.
-
-    Parameters
-    ----------
-    key
-        Relative to the session.
-    size
-        In bytes, None where that is not known.
-    etag
-        None where that is not known.
-    """
+    """An object to be downloaded, its size and ETag where they are known."""
 
     key: str
     size: int | None
@@ -225,32 +186,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Inventory:
-    """All objects of a session.
-
-    Parameters
-    ----------
-    objects
-        By key.
-    listed
-        Whether they were listed; else some may turn out not to exist, as chunks of fill values do.
-    """
+    """All objects of a session, by key."""
 
     objects: dict[str, Wanted]
+    # Whether they were listed; else some may turn out not to exist, as chunks of fill values do.
     listed: bool
 
 
 def take_inventory(transport: Transport) -> Inventory:
-    """Find out what there is.
-
-    Raises
-    ------
-    LocationNotFoundError, NotZarrError, HDF5FileError
-        When there is no Zarr store.
-    ListingError
-        When it can neither be listed nor has consolidated metadata.
-    LimitError
-        When it has more than two million objects.
-    """
+    """List a session's objects, or derive them from consolidated metadata where it cannot be listed."""
     try:
         listed = run(transport.list())
     except CredentialsError:
@@ -295,13 +239,7 @@ def _document_keys(documents: Documents) -> list[str]:
 
 
 def chunk_keys(node: ArrayNode) -> Iterator[str]:
-    """The keys of all chunks, or shards, that an array may have.
-
-    Raises
-    ------
-    MetadataError
-        When they cannot be told from the array's metadata.
-    """
+    """Yield the keys of all chunks, or shards, that an array may have."""
     stored = layout(node)
     for coordinates in product(*map(range, chunk_grid(node))):
         yield stored.key(coordinates)
@@ -317,34 +255,22 @@ def _check_number(number: int, transport: Transport) -> None:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where a download is written, and where it will be.
-
-    Parameters
-    ----------
-    folder
-        Of the session, once it is complete; what is there stays as it is until then.
-    """
+    """The folder of a download, which stays as it is until the session beside it is complete."""
 
     folder: Path
 
     @property
     def partial(self) -> Path:
-        """What is worked in; it stays behind when a download fails, for the next one to go on with."""
+        """Return the folder that is written to; after a failure the next download goes on with it."""
         return self.folder.with_name(f"{self.folder.name}.partial")
 
     @property
     def replaced(self) -> Path:
-        """What the folder is called while another takes its place."""
+        """Return what the folder is called while another takes its place."""
         return self.folder.with_name(f"{self.folder.name}.replaced")
 
     def prepare(self, location: str) -> None:
-        """Make sure that both are, or may become, downloads of a location.
-
-        Raises
-        ------
-        DownloadError
-            When they are something else.
-        """
+        """Check that both folders are, or may become, downloads of a location."""
         if self.replaced.exists():
             # Killed between the two renames that exchange them, or while this was removed.
             self.discard_replaced() if self.folder.exists() else self.replaced.rename(self.folder)
@@ -371,7 +297,7 @@ class Workspace:
         self.partial.mkdir(parents=True, exist_ok=True)
 
     def exchange(self) -> None:
-        """Let what was worked in take its place."""
+        """Put the folder that was written to in its place."""
         self.discard_replaced()
         if self.folder.exists():
             self.folder.rename(self.replaced)
@@ -379,13 +305,7 @@ class Workspace:
         self.discard_replaced()
 
     def discard_replaced(self) -> None:
-        """Remove what was replaced: its record last, which says that it may be removed.
-
-        Raises
-        ------
-        DownloadError
-            When it is no download.
-        """
+        """Remove the folder that was replaced: its record last, which says that it may be removed."""
         if not self.replaced.exists():
             return
         if self.replaced.is_dir() and not any(self.replaced.iterdir()):
@@ -401,15 +321,15 @@ class Workspace:
         shutil.rmtree(self.replaced)
 
     def discard_partial(self) -> None:
-        """Remove what was worked in."""
+        """Remove the folder that was written to."""
         shutil.rmtree(self.partial)
 
     def room(self) -> int:
-        """Bytes that are free on that disk."""
+        """Return how many bytes are free on the disk."""
         return shutil.disk_usage(self.partial).free
 
     def adopt(self, key: str) -> None:
-        """Take an object over from the folder, without copying where the disk can do that."""
+        """Link an object from the folder, or copy it where the disk has no links."""
         source, target = self.folder / key, self.partial / key
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -419,7 +339,7 @@ class Workspace:
             shutil.copyfile(source, target)
 
     def keep_only(self, keys: set[str]) -> int:
-        """Remove all files of what was worked in but these; how many there were."""
+        """Remove all files that were written but these, and return how many there were."""
         removed = 0
         for parent, folders, names in os.walk(self.partial, topdown=False):
             for name in names:
@@ -436,13 +356,7 @@ class Workspace:
 
 @contextmanager
 def local_errors(folder: Path) -> Iterator[None]:
-    """Say of an error of the operating system what it means for a download.
-
-    Raises
-    ------
-    DownloadError
-        For any that is no error of this package.
-    """
+    """Raise errors of the operating system as a `DownloadError` that says what is left of a download."""
     try:
         yield
     except OSError as error:

@@ -102,13 +102,7 @@ def snapshot(
 
 
 def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | None) -> Path:
-    """Where a snapshot of some sessions is written to; see `snapshot`.
-
-    Raises
-    ------
-    OptionError
-        When that is no local path, or there is something there that is no snapshot.
-    """
+    """Return where a snapshot of some sessions is written to, checked; see `snapshot`."""
     name = locations[0].url.rpartition("/")[2].removesuffix(".zip") if len(locations) == 1 else ""
     target = local_path(
         f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "The snapshot path"
@@ -119,18 +113,9 @@ def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | 
 
 
 def record_session(location: Location) -> KeptSession:
-    """Open a session flat and as a tree, scaled and as stored, and keep what that reads.
-
-    Raises
-    ------
-    NWBZarrError
-        As `intake_nwbzarr.open_hierarchy`.
-    LocationError
-        When the location is an open zarr Store, which has no address to find the snapshot by.
-    ObjectChangedError
-        When the session changed meanwhile.
-    """
+    """Open a session flat and as a tree, scaled and as stored, and keep what that reads."""
     if location.store is not None:
+        # It has no address to find the snapshot by.
         raise LocationError(f"{location} is an open zarr Store; a snapshot is of a session with a URL.")
     # What is stored now, whatever a chunk cache keeps.
     location = location.uncached
@@ -159,7 +144,7 @@ def _open_in_every_way(location: Location, opener: Opener) -> None:
 
 
 def _finished(recorder: RecordingTransport) -> KeptFile | None:
-    """What was kept of a file; None for one that a link leads to and that could not be opened."""
+    """Return what was kept of a file; None for one that a link leads to and that could not be opened."""
     try:
         documents = run(load_documents(recorder))
         Hierarchy(recorder.location, recorder, documents)[""]
@@ -173,7 +158,7 @@ def _finished(recorder: RecordingTransport) -> KeptFile | None:
 
 
 async def _listing(recorder: RecordingTransport) -> str | None:
-    """The digest of a file's listing, which must be that of what was read."""
+    """Return the digest of a file's listing, which must be that of what was read."""
     try:
         listed = await recorder.own.list()
     except ListingError:

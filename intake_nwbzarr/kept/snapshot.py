@@ -46,53 +46,34 @@ Date = Annotated[str, msgspec.Meta(pattern="^[0-9T:+-]{0,40}$")]
 
 
 class KeptObject(msgspec.Struct, frozen=True):
-    """A stored object.
+    """An object as it was stored, with the ETag that it had, if any."""
 
-    Parameters
-    ----------
-    data
-        Its bytes, as stored; None where there was no such object, which is the array's fill value.
-    etag
-        That it had; None where the storage has none.
-    """
-
+    # None where there was no such object, which is the array's fill value.
     data: bytes | None
     etag: str | None = None
 
 
 class KeptFolder(msgspec.Struct, frozen=True):
-    """What was directly in a folder, of a store that had to be listed."""
+    """The names directly in a folder, of a store that had to be listed."""
 
     names: list[str]
     folders: list[str]
 
 
 class KeptFile(msgspec.Struct):
-    """One NWB file.
+    """What opening reads of one NWB file: objects by key and, if it is not consolidated, folders by path."""
 
-    Parameters
-    ----------
-    url
-        Where it is, without secrets.
-    consolidated
-        Whether one document holds all its metadata.
-    listing
-        Of a file that is not consolidated, the `listing_digest`; None where it cannot be had.
-    objects
-        By key, relative to the URL.
-    folders
-        Of a file that is not consolidated, by path.
-    """
-
+    # Without secrets.
     url: str
     consolidated: bool = True
+    # Of a file that is not consolidated, the `listing_digest`; None where the storage has no ETags.
     listing: str | None = None
     objects: dict[str, KeptObject] = msgspec.field(default_factory=dict)
     folders: dict[str, KeptFolder] = msgspec.field(default_factory=dict)
 
     @property
     def documents(self) -> list[str]:
-        """Keys of the documents whose change makes the snapshot stale."""
+        """Return the keys of the documents whose change makes the snapshot stale."""
         return [key for key in CONSOLIDATED if key in self.objects and self.objects[key].data is not None]
 
     @property
@@ -102,19 +83,11 @@ class KeptFile(msgspec.Struct):
 
 
 class KeptSession(msgspec.Struct, frozen=True):
-    """A session: its own file first, then those that it links to.
+    """A session: its own file first, then those that it links to."""
 
-    Parameters
-    ----------
-    url
-        Where it is, without secrets.
-    made
-        When it was recorded, in UTC, as ISO 8601.
-    files
-        Its own, and those that links lead to.
-    """
-
+    # Without secrets.
     url: str
+    # When it was recorded, in UTC, as ISO 8601.
     made: Date
     files: list[KeptFile]
 
@@ -127,34 +100,25 @@ class KeptSession(msgspec.Struct, frozen=True):
         return f"{self.url}: {len(objects):,} objects, {size}, {checked}"
 
     def file(self, url: str) -> KeptFile | None:
-        """The file at a URL, None where it is none of these."""
+        """Return the file at a URL, None where it is none of these."""
         return next((file for file in self.files if file.url == url), None)
 
 
 def encode(session: KeptSession) -> bytes:
-    """A session as a msgpack document."""
+    """Serialise a session as a msgpack document."""
     return msgspec.msgpack.encode(session)
 
 
 def decode(document: bytes) -> KeptSession:
-    """The inverse of `encode`.
-
-    Raises
-    ------
-    ValueError, RecursionError
-        When the document is anything else.
-    """
+    """Parse a session, the inverse of `encode`; a ValueError or RecursionError says that it is none."""
     return msgspec.msgpack.decode(document, type=KeptSession)
 
 
 def listing_digest(listed: Iterable[Listed]) -> str | None:
-    """The state of a file without consolidated metadata, from a listing of it.
+    """Return a digest of the metadata documents in a listing; None where the storage has no ETags.
 
-    Returns
-    -------
-    str or None
-        The SHA-256, in hexadecimal, of one line for each metadata document, sorted by key: key, tab, ETag,
-        newline, in UTF-8. None where the storage has no ETags.
+    It is the SHA-256, in hexadecimal, of one line for each of them, sorted by key: key, tab, ETag, newline,
+    in UTF-8.
     """
     digest = hashlib.sha256()
     for entry in sorted(listed, key=lambda entry: entry.key):
@@ -175,7 +139,7 @@ _ANEW: Final = "Make it anew with `nwbzarr snapshot`."
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A session's line in the index: the archive's member that holds it, that one's SHA-256, and its age."""
+    """A session's line in the index: the member that holds it, its SHA-256, and when it was made."""
 
     member: str
     sha256: str
@@ -240,17 +204,7 @@ class Snapshots(Mapping[str, Entry]):
         return "intake_nwbzarr.Snapshots", str(self.path), self._state
 
     def session(self, url: str) -> KeptSession:
-        """What is kept of one session.
-
-        Raises
-        ------
-        NotInSnapshotError
-            When there is no such session in the file.
-        SnapshotError
-            When what is there is damaged.
-        LimitError
-            When it is larger than allowed.
-        """
+        """Return what is kept of the session at a URL."""
         entry = self.get(url)
         if entry is None:
             held = ", ".join(f"{known!r:.200}" for known in list(self)[:3])
@@ -269,7 +223,7 @@ class Snapshots(Mapping[str, Entry]):
         return session
 
     def document(self, entry: Entry) -> bytes:
-        """A session's document, compared with its checksum."""
+        """Return a session's document, compared with its checksum."""
         document = self._member(entry.member, LARGEST_SNAPSHOT_SESSION)
         if hashlib.sha256(document).hexdigest() != entry.sha256:
             raise self._damaged(f"its member {entry.member!r} has another checksum than its index says")
@@ -362,7 +316,7 @@ def _opened(path: Path, state: tuple[int, ...]) -> Snapshots:
 
 
 def _reading[T](path: Path, read: Callable[[], T]) -> T:
-    """What reading a zip file gives; whatever else happens on the way means that it is damaged."""
+    """Read from a zip file; whatever fails means that the file is damaged."""
     try:
         return read()
     except PermissionError as error:
@@ -376,26 +330,7 @@ def _reading[T](path: Path, read: Callable[[], T]) -> T:
 
 
 def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = False) -> Snapshots:
-    """Write a snapshot file in one step: aside, then renamed.
-
-    Parameters
-    ----------
-    path
-        Of the file. One that is there is replaced, if it is a snapshot.
-    sessions
-        What it will hold.
-    add
-        Keep the other sessions that it holds already.
-
-    Raises
-    ------
-    OptionError
-        When there is something else at the path.
-    LimitError
-        When a session is larger than can be read again.
-    AccessError, TransportError
-        When it cannot be written; what was there is still there.
-    """
+    """Write a snapshot file in one step, in place of one that is there; `add` keeps that one's sessions."""
     before = replaced(path)
     documents: dict[str, tuple[str, bytes]] = {}
     if add and before is not None:
@@ -422,13 +357,7 @@ def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = 
 
 
 def replaced(path: Path) -> Snapshots | None:
-    """The snapshot that writing to a path would replace, None where there is nothing.
-
-    Raises
-    ------
-    OptionError
-        When there is anything else: only a snapshot is replaced.
-    """
+    """Return the snapshot that writing to a path would replace; anything else is not replaced."""
     # A name that is too long is none that exists.
     if not os.path.exists(path):  # noqa: PTH110
         return None

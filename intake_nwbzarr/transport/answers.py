@@ -1,4 +1,4 @@
-"""What is asked of a transport, and what it answers: plain data."""
+"""Requests to a transport and its answers, as plain data: parts, fetched bytes, listings, failures."""
 
 from __future__ import annotations
 
@@ -12,23 +12,14 @@ type Bytes = bytes | memoryview
 
 @dataclass(frozen=True)
 class Fetched:
-    """An object's bytes, or the part that was asked for.
-
-    Parameters
-    ----------
-    data
-        As stored: no content encoding is undone.
-    etag
-        Tells versions of the object apart; None where the storage has none.
-    size
-        Of the whole object, where it is known.
-    cached
-        How many of the bytes come from a local cache.
-    """
+    """The bytes of an object, or of a part of it, as stored: no content encoding is undone."""
 
     data: Bytes = field(repr=False)
+    # Tells versions of the object apart; None where the storage has none.
     etag: str | None
+    # Of the whole object, where it is known.
     size: int | None = None
+    # How many of the bytes come from a cache or a snapshot.
     cached: int = 0
 
 
@@ -39,17 +30,11 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks, and where; the same location may hold other things for another identity.
+    """Who asks, and where; the same location may hold other things for another identity."""
 
-    Parameters
-    ----------
-    endpoint
-        The server, where the URL does not name it.
-    secret
-        What requests are signed or sent with, as text; None for anonymous ones.
-    """
-
+    # The server, where the URL does not name it.
     endpoint: str = ""
+    # What requests are signed or sent with, as text; None for anonymous ones.
     secret: str | None = field(default=None, repr=False)
 
 
@@ -64,7 +49,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Folder:
-    """What is directly in a folder: names of objects, and of folders."""
+    """The names of objects and of folders directly in a folder."""
 
     names: tuple[str, ...]
     folders: tuple[str, ...]
@@ -80,13 +65,13 @@ class Part:
 
     @property
     def header(self) -> str:
-        """As an HTTP Range header."""
+        """Return the part as an HTTP Range header."""
         if self.suffix is not None:
             return f"bytes=-{self.suffix}"
         return f"bytes={self.start}-{'' if self.stop is None else self.stop - 1}"
 
     def bounds(self, size: int) -> tuple[int, int] | None:
-        """As offsets into an object of that size, None where the object is too short for it."""
+        """Return the part as offsets into an object of a size, None where the object is too short."""
         if self.suffix is not None:
             return max(0, size - self.suffix), size
         start = self.start or 0
@@ -96,36 +81,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one attempt failed, and what to do about it.
+    """Why one attempt failed, and what to do about it."""
 
-    Parameters
-    ----------
-    error
-        What to raise when nothing helps.
-    cause
-        For people: "the server answered 503 (SlowDown)".
-    attempts
-        How often this kind of failure is worth a request; None for as often as the timeouts allow.
-    advice
-        The next step, a sentence.
-    wait
-        Seconds that the server asked for.
-    overload
-        Whether fewer requests should be in flight.
-    transient
-        Whether trying again later may help; unless it is given, so it is with what is worth several attempts.
-    """
-
+    # The error to raise when nothing helps.
     error: type[NWBZarrError]
+    # For people: "the server answered 503 (SlowDown)".
     cause: str
+    # How often this kind of failure is worth a request; None for as often as the timeouts allow.
     attempts: int | None = 1
+    # The next step, a sentence.
     advice: str = ""
+    # Seconds that the server asked for.
     wait: float | None = None
+    # Whether fewer requests should be in flight.
     overload: bool = False
+    # Whether trying again later may help; None: if the failure is worth several attempts.
     transient: bool | None = None
 
     def raised(self, sentence: str) -> NWBZarrError:
-        """The error to raise, with a message."""
+        """Return the error to raise, with a message."""
         error = self.error(sentence)
         error.transient = self.attempts != 1 if self.transient is None else self.transient
         return error
