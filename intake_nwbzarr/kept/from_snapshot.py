@@ -31,7 +31,7 @@ from intake_nwbzarr.kept.snapshot import (
     open_snapshots,
 )
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Listed, Part, Unchanged
+from intake_nwbzarr.transport.answers import Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.open import open_transport
@@ -115,33 +115,26 @@ class SnapshotTransport(Transport):
         """Fetch an object; what the snapshot holds costs no request, and is in no count."""
         if key not in self.file.objects:
             return await self.own.fetch(key, part, limit, etag)
-        found = self._from_snapshot(key, part, limit)
-        if isinstance(found, Failure):
-            raise found.raised(f"Cannot read {self.location}/{key} from the snapshot: {found.cause}.")
-        return found
+        kept = self.file.objects[key]
+        if kept.data is None:
+            return None
+        where = f"Cannot read {self.location}/{key} from the snapshot"
+        bounds = (0, len(kept.data)) if part is None else part.bounds(len(kept.data))
+        if bounds is None:
+            raise ResponseError(f"{where}: it ends at {len(kept.data)} bytes, before the part asked for.")
+        data = kept.data[slice(*bounds)]
+        if len(data) > limit:
+            sizes = f"{readable_size(len(data))}, and {readable_size(limit)} are allowed"
+            raise LimitError(f"{where}: it has {sizes}.")
+        return Fetched(data, kept.etag, len(kept.data), len(data))
 
     async def check_presence(self, key: str) -> None:
         """Check that the session of an absent chunk is there, unless the snapshot says that there is none."""
         if key not in self.file.objects:
             await self.own.check_presence(key)
 
-    def _from_snapshot(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        kept = self.file.objects[key]
-        if kept.data is None:
-            return None
-        bounds = (0, len(kept.data)) if part is None else part.bounds(len(kept.data))
-        if bounds is None:
-            return Failure(ResponseError, f"it ends at {len(kept.data)} bytes, before the part asked for")
-        data = kept.data[slice(*bounds)]
-        if len(data) > limit:
-            sizes = f"{readable_size(len(data))}, and {readable_size(limit)} are allowed"
-            return Failure(LimitError, f"it has {sizes}")
-        return Fetched(data, kept.etag, len(kept.data), len(data))
-
-    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        if key in self.file.objects:
-            return self._from_snapshot(key, part, limit)
-        return await self.own.fetch(key, part, limit)
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | None:
+        return await self.fetch(key, part, limit)
 
     async def _list(self, prefix: str) -> Sequence[Listed]:
         return await self.own.list(prefix)
