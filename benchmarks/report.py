@@ -18,7 +18,7 @@ from benchmarks.targets import Measured, Target, targets
 
 LIBRARIES = (
     *("hdmf-zarr", "pynwb", "zarr", "xarray", "dask", "numcodecs", "numpy"),
-    *("httptools", "fsspec", "s3fs", "aiohttp"),
+    *("fsspec", "s3fs", "aiohttp"),
 )
 BEGIN, END = "<!-- begin: what the run measured -->", "<!-- end: what the run measured -->"
 

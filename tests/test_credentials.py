@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from intake_nwbzarr.errors import CredentialsError, NWBZarrError
 from intake_nwbzarr.location.credentials import Keys, Secrets, Shipment, s3_access, unlogged
 from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.transport.engine import Request
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import track_requests
-from intake_nwbzarr.transport.wire import Request
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

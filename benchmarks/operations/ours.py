@@ -21,7 +21,7 @@ PARTS = (
     "arrays",
     "indexes",
     "mapping.views",
-    "transport.http_and_s3",
+    "transport.s3",
 )
 
 

@@ -238,7 +238,8 @@ def _origin(location: Location) -> Transport | None:
     inner = dict(options.get(protocol, {}))
     if (given := location.option("timeouts")) is not None:
         inner["timeouts"] = given
-    from intake_nwbzarr.transport.http_and_s3 import HttpTransport, S3Transport
+    from intake_nwbzarr.transport.s3 import S3Transport
+    from intake_nwbzarr.transport.web import HttpTransport
 
     origin = (S3Transport if protocol == "s3" else HttpTransport)(locate(last, inner))
     origin.counted = location.url

@@ -105,11 +105,11 @@ def _new(location: Location) -> Transport:
 
             return LocalTransport(location)
         case "http" | "https":
-            from intake_nwbzarr.transport.http_and_s3 import HttpTransport
+            from intake_nwbzarr.transport.web import HttpTransport
 
             return _cached(HttpTransport(location))
         case "s3":
-            from intake_nwbzarr.transport.http_and_s3 import S3Transport
+            from intake_nwbzarr.transport.s3 import S3Transport
 
             return _cached(S3Transport(location))
         case "store":

@@ -1,18 +1,18 @@
-"""One connection of ours to a server that plays a script."""
+"""Exchanges of ours with a server that plays a script."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-from intake_nwbzarr.transport.connection import Connection, Head
-from tests.servers.scripted import Link, Script, Scripted, scripted, settle
+from intake_nwbzarr.location.options import Timeouts
+from intake_nwbzarr.transport.answers import Failure
+from intake_nwbzarr.transport.engine import Answer, Request
+from intake_nwbzarr.transport.web import exchange
+from tests.servers.scripted import Link, Script, Scripted
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+PATIENT = Timeouts(connect=10, stall=10)
 
 
 def sized(body: bytes) -> bytes:
@@ -34,20 +34,16 @@ def answering(*segments: bytes, then: str = "wait") -> Script:
     return script
 
 
-@asynccontextmanager
-async def connected(script: Script) -> AsyncIterator[tuple[Connection, Scripted]]:
-    """A connection to a server that plays the script."""
-    async with scripted(script) as server:
-        loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(Connection, "127.0.0.1", server.port)
-        try:
-            yield connection, server
-        finally:
-            connection.close()
-            await settle()
+async def ask(
+    server: Scripted, path: str = "/x", *, method: str = "GET", timeouts: Timeouts = PATIENT, **details: Any
+) -> Answer | Failure:
+    """The answer to one request, of a megabyte at most."""
+    details = {"headers": {}, "limit": 2**20} | details
+    return await exchange(Request(method, server.url + path, counted=("here", "get"), **details), timeouts)
 
 
-async def exchange(connection: Connection, limit: int = 2**24, stall: float = 10) -> tuple[Head, Any]:
-    """A request's answer: its head and body."""
-    head = await connection.ask(REQUEST, stall)
-    return head, await connection.receive(limit, stall)
+async def body_of(server: Scripted, path: str = "/x", **details: Any) -> bytes:
+    """The body of an answer, which must be one."""
+    answer = await ask(server, path, **details)
+    assert isinstance(answer, Answer), answer
+    return bytes(answer.body)

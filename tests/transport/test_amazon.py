@@ -8,10 +8,10 @@ import pytest
 from intake_nwbzarr.errors import AccessError, TransportError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.answers import Folder
-from intake_nwbzarr.transport.hosts import reach
 from intake_nwbzarr.transport.listing import public_bucket
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.web import reach
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

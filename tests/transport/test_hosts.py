@@ -9,12 +9,13 @@ import pytest
 from intake_nwbzarr.errors import HostNotFoundError, TransportError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.location.options import Timeouts
-from intake_nwbzarr.transport import hosts
+from intake_nwbzarr.transport import connect
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.hosts import addresses, ascii_name, proxy_of, reach
+from intake_nwbzarr.transport.connect import addresses, ascii_name, proxy_of
+from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
-from intake_nwbzarr.transport.wire import Answer, Request, exchange
+from intake_nwbzarr.transport.web import exchange, reach
 from tests.servers.http_server import StaticServer
 from tests.servers.scripted import Link, scripted
 from tests.transport.connected import sized
@@ -38,7 +39,7 @@ class Resolver:
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     resolver = Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", resolver)
-    monkeypatch.setattr(hosts, "_lookups", {})
+    monkeypatch.setattr(connect, "_lookups", {})
     return resolver
 
 
@@ -84,9 +85,8 @@ def test_many_at_once_look_a_name_up_once(resolver: Resolver) -> None:
     resolver.names["server.example"] = ["127.0.0.1", "::1"]
 
     async def scenario() -> None:
-        found = await asyncio.gather(*(addresses("server.example", port) for port in range(1, 21)))
-        ports = [{(entry[4][0], entry[4][1]) for entry in entries} for entries in found]
-        assert ports == [{("127.0.0.1", port), ("::1", port)} for port in range(1, 21)]
+        found = await asyncio.gather(*(addresses("server.example") for _ in range(20)))
+        assert [{entry[4][0] for entry in entries} for entries in found] == [{"127.0.0.1", "::1"}] * 20
         assert await reach("server.example") == 1
 
     run(scenario())
@@ -99,22 +99,22 @@ def test_a_name_is_looked_up_again_when_its_addresses_are_old(
     resolver.names["server.example"] = ["127.0.0.1"]
 
     async def where() -> str:
-        return (await addresses("server.example", 80))[0][4][0]
+        return (await addresses("server.example"))[0][4][0]
 
     assert run(where()) == "127.0.0.1"
     resolver.names["server.example"] = ["127.0.0.2"]
     # What was checked is what is connected to.
     assert run(where()) == "127.0.0.1"
-    monkeypatch.setattr(hosts, "_REMEMBERED", 0.0)
+    monkeypatch.setattr(connect, "_ADDRESSES_REMEMBERED", 0.0)
     assert run(where()) == "127.0.0.2"
 
 
 def test_a_failed_lookup_is_not_remembered(resolver: Resolver) -> None:
     resolver.names["server.example"] = ["no-such-host.invalid"]
     with pytest.raises(socket.gaierror):
-        run(addresses("server.example", 80))
+        run(addresses("server.example"))
     resolver.names["server.example"] = ["127.0.0.1"]
-    assert len(run(addresses("server.example", 80))) == 1
+    assert len(run(addresses("server.example"))) == 1
     assert resolver.asked.count("server.example") == 2
 
 
@@ -122,7 +122,7 @@ def test_one_who_gives_up_leaves_the_lookup_to_the_others(resolver: Resolver) ->
     resolver.names["server.example"] = ["127.0.0.1"]
 
     async def scenario() -> None:
-        hasty, patient = (asyncio.ensure_future(addresses("server.example", 80)) for _ in range(2))
+        hasty, patient = (asyncio.ensure_future(addresses("server.example")) for _ in range(2))
         await asyncio.sleep(0)
         hasty.cancel()
         assert len(await patient) == 1

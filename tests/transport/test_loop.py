@@ -119,3 +119,28 @@ for url in ({http_server.url!r}, {str(http_server.root)!r}):
         [sys.executable, "-W", "error", "-c", code], capture_output=True, timeout=60, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+FORKED_AND_ENDED = """
+import os, sys
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.open import open_transport, run
+transport = open_transport(locate(sys.argv[1], {"timeouts": {"stall": 2, "attempts": 1}}))
+run(transport.get("k"))
+child = os.fork()
+if child == 0:
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print(run(transport.get("k")).data.decode())
+"""
+
+
+def test_a_forked_child_that_ends_leaves_kept_connections_to_its_parent(http_server: StaticServer) -> None:
+    (http_server.root / "k").write_text("value")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED_AND_ENDED, http_server.url],
+        capture_output=True,
+        timeout=60,
+        text=True,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("value\n", "", 0)

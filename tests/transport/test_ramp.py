@@ -15,10 +15,10 @@ import pytest
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import TransportError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.transport import ramp as module
+from intake_nwbzarr.transport import connect as module
+from intake_nwbzarr.transport.connect import FEWEST, FIRST, Ramp
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import fetch_many, open_transport
-from intake_nwbzarr.transport.ramp import FEWEST, FIRST, Ramp
 
 CHUNKS = 300
 

@@ -19,7 +19,7 @@ from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.listing import page_query
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
-from intake_nwbzarr.transport.signature import sign
+from intake_nwbzarr.transport.s3 import sign
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

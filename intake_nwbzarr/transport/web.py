@@ -1,12 +1,12 @@
-"""HTTP and S3: addresses, signatures, redirects and refusals."""
+"""HTTP: objects of a web server, each answer checked, and the redirects that may be followed."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from urllib.parse import quote, urljoin, urlsplit
 
 from intake_nwbzarr.errors import (
@@ -19,12 +19,13 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.location.credentials import credentials_not_sent, s3_access
+from intake_nwbzarr.location.credentials import credentials_not_sent
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.location.urls import access_point
+from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
-from intake_nwbzarr.transport.base import Transport, is_document, same_etag
-from intake_nwbzarr.transport.hosts import proxy_of, reach
+from intake_nwbzarr.transport.base import Transport, is_document, same_etag, too_large
+from intake_nwbzarr.transport.connect import addresses, ascii_name, check_certificates, proxy_of
+from intake_nwbzarr.transport.engine import LARGEST_ERROR, Answer, Head, Request, engine
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -35,22 +36,20 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
-from intake_nwbzarr.transport.pool import check_certificates
-from intake_nwbzarr.transport.signature import sign
-from intake_nwbzarr.transport.wire import Answer, Request, exchange
 
 MOST_REDIRECTS = 3
 LARGEST_PAGE = 32 * 2**20
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _WRONG_CREDENTIALS = frozenset(
     {
         "AuthFailure", "AuthorizationHeaderMalformed", "InvalidAccessKeyId", "InvalidSecurity",
         "InvalidToken", "InvalidClientTokenId", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
     }
 )  # fmt: skip
-# The region becomes part of a host's name.
-_REGION = re.compile(r"[a-z0-9-]{1,40}")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+# Mapped, compatible, and NAT64: an IPv4 address in the last 32 bits.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
 
 
 class HttpTransport(Transport):
@@ -110,7 +109,8 @@ class HttpTransport(Transport):
         headers = {**self._headers, **condition} | ({"Range": part.header} if part is not None else {})
         path = f"/{quote(key, safe='/~')}" if key else ""
         url = f"{self.location.url}{path}{self._query}"
-        return await self._ask(Request("GET", url, headers, (self.counted, "get"), part, limit))
+        counted = self.counted, "get"
+        return await self._ask(Request("GET", url, headers, counted, part, limit, verify=self._verify))
 
     async def _list(self, prefix: str) -> list[Listed]:
         ask, root = self._listing(prefix)
@@ -132,7 +132,9 @@ class HttpTransport(Transport):
 
         async def page(query: Mapping[str, str]) -> PageOutcome:
             url = f"{address}?{page_query(query)}"
-            answer = await self._ask(Request("GET", url, {}, (self.counted, "list"), limit=LARGEST_PAGE))
+            counted = self.counted, "list"
+            asked = Request("GET", url, {}, counted, limit=LARGEST_PAGE, verify=self._verify)
+            answer = await self._ask(asked)
             return answer if isinstance(answer, Failure) else self._page(answer)
 
         return lambda query: self._persist("list", prefix, lambda: page(query)), root
@@ -169,13 +171,12 @@ class HttpTransport(Transport):
 
     async def _ask(self, request: Request) -> Answer | Failure:
         """Exchange, following the redirects that may be followed."""
-        request = replace(request, verify=self._verify)
         for number in range(MOST_REDIRECTS + 1):
             answer = await exchange(request, self.timeouts)
             if isinstance(answer, Failure):
                 return answer
-            if answer.status not in _REDIRECTS or self._is_final(answer):
-                return replace(answer, redirected=number > 0)
+            if answer.status not in REDIRECTS or self._is_final(answer):
+                return replace(answer, redirected=True) if number else answer
             target = await self._redirected(request.url, answer)
             if isinstance(target, Failure):
                 return target
@@ -229,7 +230,7 @@ class HttpTransport(Transport):
         said = f"the server answered {status}" + (f" ({code})" if code else "")
         if status == 404 and code == "NoSuchBucket":
             return Failure(LocationNotFoundError, "there is no such bucket", advice="Check the spelling.")
-        if code in _EXPIRED:
+        if code in EXPIRED:
             return Failure(CredentialsError, f"the credentials have expired: {said}", advice="Get new ones.")
         if code in _WRONG_CREDENTIALS or status == 401:
             return Failure(
@@ -263,146 +264,6 @@ class HttpTransport(Transport):
         )
 
 
-class S3Transport(HttpTransport):
-    """A prefix of an S3 bucket, on Amazon or any server that speaks its protocol."""
-
-    writable = True
-
-    def __init__(self, location: Location) -> None:
-        Transport.__init__(self, location)
-        access = s3_access(location.public, location.secrets, location.url)
-        self._signer = access.signer
-        self._signed = access.signer is not None
-        self._found_by_redirect = False
-        self._endpoint = access.endpoint_url
-        self._trust(access.verify)
-        self._bucket, _, self._root = location.url.removeprefix("s3://").partition("/")
-        self._point = access_point(self._bucket)
-        self._region = self._point.region if self._point else access.region or "us-east-1"
-        if not _REGION.fullmatch(self._region):
-            raise CredentialsError(f"The region for {location} is not an AWS region, such as us-west-2.")
-        self._style = location.option("addressing_style") or "auto"
-        self._extra = {"x-amz-request-payer": "requester"} if location.option("requester_pays") else {}
-
-    async def identity(self) -> Identity:
-        """Told apart by the pair of keys that requests are signed with."""
-        keys = await self._signer.current() if self._signer is not None else None
-        secret = None if keys is None else repr((keys.access_key, keys.secret_key))
-        return Identity(self._endpoint or "", secret)
-
-    async def _get_object(
-        self, key: str, part: Part | None, limit: int, condition: Mapping[str, str]
-    ) -> Answer | Failure:
-        headers = {**condition} | ({"Range": part.header} if part is not None else {})
-        return await self._send("GET", self._key(key), headers, "get", part=part, limit=limit)
-
-    def _listing(self, prefix: str) -> tuple[Ask, str]:
-        async def page(query: Mapping[str, str]) -> PageOutcome:
-            answer = await self._send("GET", "", {}, "list", query=page_query(query), limit=LARGEST_PAGE)
-            return answer if isinstance(answer, Failure) else self._page(answer)
-
-        return lambda query: self._persist("list", prefix, lambda: page(query)), self._root
-
-    async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
-        condition = {"If-Match": if_match} if if_match is not None else {}
-        condition |= {"If-None-Match": "*"} if if_none_match else {}
-        tries = 0
-
-        async def attempt() -> str | Failure | None:
-            nonlocal tries
-            tries += 1
-            answer = await self._send("PUT", self._key(key), condition, "put", body=data)
-            if isinstance(answer, Failure):
-                return answer
-            if answer.status == 412 and tries > 1:
-                # An earlier attempt may have been carried out and its answer lost.
-                stored = await self._get(key, None, len(data))
-                if isinstance(stored, Fetched) and stored.data == data:
-                    return stored.etag
-            if answer.status == 409:
-                return Failure(TransportError, "another write was under way (409)", attempts=None)
-            return answer.headers.get("ETag") if answer.status == 200 else self._refusal(answer)
-
-        return await self._persist("put", key, attempt)
-
-    async def _send(
-        self,
-        method: str,
-        key: str,
-        headers: Mapping[str, str],
-        counted: str,
-        *,
-        query: str = "",
-        part: Part | None = None,
-        limit: int = LARGEST_PAGE,
-        body: bytes | None = None,
-    ) -> Answer | Failure:
-        """Sign and exchange; once more for the bucket's own region, and once with refreshed credentials."""
-        refreshed = followed = False
-        while True:
-            region = self._region
-            keys = await self._signer.current() if self._signer is not None else None
-            url = self._address(key) + (f"?{query}" if query else "")
-            signed = {**headers, **self._extra}
-            if keys is not None:
-                service = self._point.service if self._point else "s3"
-                signed = sign(method, url, signed, body, keys, region, datetime.now(UTC), service)
-            request = Request(method, url, signed, (self.counted, counted), part, limit, body)
-            answer = await self._ask(request)
-            if isinstance(answer, Failure):
-                return answer
-            if answer.status in {301, 307, 400} and not followed and self._follow_region(answer, region):
-                followed = True
-                continue
-            if error_code(answer) in _EXPIRED and self._signer is not None and not refreshed:
-                refreshed = True
-                if await self._signer.refresh(keys):
-                    continue
-            return self._refusal(answer) if answer.status in _REDIRECTS else answer
-
-    def _is_final(self, answer: Answer) -> bool:
-        return self._signed or "x-amz-bucket-region" in answer.headers
-
-    def _follow_region(self, answer: Answer, used: str) -> bool:
-        """Whether it is worth asking again: the bucket named its region, or another request has learnt it."""
-        if self._region != used:
-            return True
-        region = answer.headers.get("x-amz-bucket-region", "")
-        if region == used or not _REGION.fullmatch(region):
-            return False
-        self._region = region
-        return True
-
-    def _refusal(self, answer: Answer) -> Failure:
-        if answer.status not in _REDIRECTS:
-            return super()._refusal(answer)
-        region = answer.headers.get("x-amz-bucket-region", "")
-        named = f" to the region {region}" if _REGION.fullmatch(region) else ""
-        return Failure(
-            AccessError,
-            f"the server redirects{named} ({answer.status}), and a request with credentials is not sent on",
-            advice="Give the bucket's region and endpoint_url in storage_options.",
-        )
-
-    def _key(self, key: str) -> str:
-        return "/".join(part for part in (self._root, key) if part)
-
-    def _address(self, key: str) -> str:
-        path = quote(key, safe="/~")
-        plain_http = self.location.option("use_ssl") is False
-        if self._point is not None:
-            scheme, _, host = (self._endpoint or f"https://{self._point.host}").partition("://")
-            return f"{'http' if plain_http else scheme}://{self._point.prefix}.{host}/{path}"
-        domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-        endpoint = self._endpoint or f"http{'' if plain_http else 's'}://s3.{self._region}.{domain}"
-        # A certificate for *.s3.amazonaws.com covers no name with further dots.
-        plain = re.fullmatch(r"[a-z0-9][a-z0-9-]+", self._bucket) is not None
-        if self._style == "virtual" or (self._style == "auto" and plain and self._endpoint is None):
-            scheme, _, host = endpoint.partition("://")
-            return f"{scheme}://{self._bucket}.{host}/{path}"
-        return f"{endpoint}/{self._bucket}" + (f"/{path}" if path else "")
-
-
 def _is_web_page(answer: Answer) -> bool:
     """Whether an answer both says that it is HTML and begins so: no chunk does that."""
     begins = (
@@ -415,3 +276,133 @@ def error_code(answer: Answer) -> str:
     """The code in S3's error document; its message is not read, as it may quote credentials."""
     match = re.search(rb"<Code>([A-Za-z0-9.]{1,80})</Code>", answer.body) if answer.status >= 300 else None
     return match[1].decode() if match else ""
+
+
+# Checks.
+
+
+async def exchange(request: Request, timeouts: Timeouts) -> Answer | Failure:
+    """Send one request, follow no redirect, and check the answer."""
+    answer = await engine().ask(request, timeouts, _admit)
+    if isinstance(answer, Failure) or not _is_expected(request, answer.status) or request.limit == 0:
+        return answer
+    if len(answer.body) > request.limit:
+        return too_large(None, request.limit)
+    part = request.part
+    if part is None:
+        return replace(answer, size=len(answer.body))
+    span = _span(answer.headers.get("Content-Range", ""), part)
+    if isinstance(span, Failure):
+        return span
+    length, size = span
+    if len(answer.body) != length:
+        return _short(f"{len(answer.body)} bytes arrived of {length}")
+    return replace(answer, size=size)
+
+
+def _is_expected(request: Request, status: int) -> bool:
+    return status == (200 if request.part is None else 206)
+
+
+def _admit(request: Request, head: Head) -> int | Failure:
+    """Return how many bytes of an answer to receive, by its status, length and range."""
+    if not _is_expected(request, head.status):
+        if head.status == 200 and request.method == "GET":
+            return Failure(
+                ResponseError,
+                "the server ignored the Range header and answered with the whole object",
+                advice="This server cannot give parts of objects; copy the file, or use another server.",
+            )
+        if head.status == 206:
+            return Failure(
+                ResponseError, "the server answered with a part of the object, and none was asked for"
+            )
+        return LARGEST_ERROR
+    if request.limit == 0:
+        return 0
+    if request.method == "GET" and head.length is None and not head.is_chunked:
+        return Failure(
+            ResponseError, "the server does not say how long its answer is, so its end cannot be told"
+        )
+    length = head.length
+    if request.part is not None:
+        span = _span(head.headers.get("Content-Range", ""), request.part)
+        if isinstance(span, Failure):
+            return span
+        length = span[0]
+        if head.length not in {None, length}:
+            return _short(f"the answer is announced with {head.length} bytes and {length} are its range")
+    if length is not None and length > request.limit:
+        return too_large(length, request.limit)
+    # One byte more tells that there is more than is allowed.
+    return request.limit + 1
+
+
+def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
+    """The length and the whole object's size, from a Content-Range that fits the request."""
+    match = _CONTENT_RANGE.fullmatch(header.strip())
+    if match is None:
+        return Failure(
+            ResponseError, "the answer is a part of the object and does not say which (Content-Range)"
+        )
+    first, last = int(match[1]), int(match[2])
+    size = None if match[3] == "*" else int(match[3])
+    if size is not None:
+        bounds = part.bounds(size)
+        if bounds is None:
+            return Failure(
+                ResponseError, f"the object ends at {size} bytes, before the part that was asked for"
+            )
+        fits = (first, last + 1) == bounds
+    elif part.suffix is not None:
+        fits = last - first + 1 == part.suffix
+    else:
+        fits = first == part.start and (part.stop is None or last + 1 == part.stop)
+    if not fits:
+        return _short(
+            f"the answer is the range {first}-{last}, and {part.header.removeprefix('bytes=')} was asked for"
+        )
+    return last - first + 1, size
+
+
+def _short(cause: str) -> Failure:
+    return Failure(ResponseError, cause, attempts=None)
+
+
+# Private addresses.
+
+
+async def reach(host: str) -> int | None:
+    """Return how public the least public address of a host is, None when it does not resolve.
+
+    2 is public, 1 private or this machine, and 0 link-local.
+    """
+    try:
+        found = [ipaddress.ip_address(host.strip("[]"))]
+    except ValueError:
+        try:
+            entries = await addresses(ascii_name(host))
+        except (OSError, ValueError):
+            return None
+        found = [ipaddress.ip_address(entry[4][0].partition("%")[0]) for entry in entries]
+    return min((_reach(address) for address in found), default=None)
+
+
+def _reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
+    if isinstance(address, ipaddress.IPv6Address):
+        if (inner := _embedded(address)) is not None:
+            return _reach(inner)
+        if address.is_site_local:
+            return 1
+    if address.is_link_local:
+        return 0
+    return 2 if address.is_global else 1
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that packets to an IPv6 address end up at."""
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if any(address in network for network in _EMBEDDING):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return None

@@ -9,17 +9,18 @@ from intake_nwbzarr.errors import TransportError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
+from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import track_requests
-from intake_nwbzarr.transport.wire import Answer, Request, exchange
+from intake_nwbzarr.transport.web import exchange
 from tests.servers.scripted import Link, scripted
 from tests.transport.connected import sized
 
 
 def lines_of(request: bytes) -> tuple[str, dict[str, str]]:
     """A request's first line, and its headers."""
-    first, *headers = request.decode("latin-1").partition("\r\n\r\n")[0].split("\r\n")
+    first, *headers = request.decode().partition("\r\n\r\n")[0].split("\r\n")
     return first, dict(line.split(": ", 1) for line in headers)
 
 
@@ -99,11 +100,11 @@ def test_headers_of_the_caller_replace_ours_and_a_body_has_its_length() -> None:
         ("/a b", {}),
         ("/a\tb", {}),
         ("/a HTTP/1.1\r\nHost: evil", {}),
-        ("/日本", {}),
+        ("/\udcff", {}),
         ("/x", {"X-Name": "a\r\nX-Other: b"}),
         ("/x", {"X-Name\nX-Other": "a"}),
         ("/x", {"X-Name": "a\0"}),
-        ("/x", {"X-Name": "日本"}),
+        ("/x", {"X-Name": "\udcff"}),
     ],
 )
 def test_what_would_be_another_request_is_not_sent(path: str, headers: dict[str, str]) -> None:
