@@ -84,6 +84,11 @@ class Result:
         values = [value for run in self.runs if (value := getattr(run, name)) is not None]
         return median(values) if values else float("nan")
 
+    def best(self, name: str) -> float:
+        """The least of one of the runs' numbers; NaN without runs."""
+        values = [value for run in self.runs if (value := getattr(run, name)) is not None]
+        return min(values) if values else float("nan")
+
     def document(self) -> dict[str, Any]:
         """For JSON; the paths of many requests are left out."""
         runs = [asdict(run) | ({"paths": []} if run.requests > MOST_PATHS else {}) for run in self.runs]
@@ -201,6 +206,11 @@ def ratio(slower: Result, faster: Result) -> float:
     """The median over paired runs of how many times longer the one took; NaN where there are none."""
     pairs = list(zip(slower.runs, faster.runs, strict=False))
     return median(a.seconds / b.seconds for a, b in pairs) if pairs else float("nan")
+
+
+def best_ratio(slower: Result, faster: Result) -> float:
+    """How many times longer the one took, each at its best; NaN where there are no runs."""
+    return slower.best("seconds") / faster.best("seconds")
 
 
 def _add(result: Result, process: Process, server: Server, latency: int) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.bench import LATENCY, Bench, Place
 from benchmarks.measure import Contender, Result, again_and_again, check_same
+from benchmarks.servers.small import SmallServer
 from benchmarks.session_files import make
 from benchmarks.write_reading import SERIES
 
 type Results = dict[str, Result]
 
+OBJECTS = 300
+FIVE = "limit: obstore, five at once"
 OWN, OBSTORE, AIOHTTP, FSSPEC, TUNED = "own transport", "obstore", "aiohttp", "fsspec", "fsspec, tuned"
 
 
@@ -27,6 +32,22 @@ def fetching(bench: Bench) -> Results:
         if in_bucket is not None:
             found |= _fetched(bench, name, f"{chunks}, S3", in_bucket, LATENCY)
     return found
+
+
+def from_small_server(bench: Bench) -> Results:
+    """Many small objects from a server with a backlog of five: at once, and five at a time."""
+    with TemporaryDirectory() as folder:
+        for number in range(OBJECTS):
+            Path(folder, str(number)).write_bytes(bytes(2000))
+        with SmallServer(Path(folder)) as server:
+            keys = [str(number) for number in range(OBJECTS)]
+            contenders = [
+                Contender(OWN, "fetch:own_transport", {"keys": keys}, server.url()),
+                Contender(FIVE, "fetch:five_at_once", {"keys": keys}, server.url(), None, "obstore"),
+            ]
+            results = again_and_again(contenders, bench.repeats, server, 0)
+    check_same(results)
+    return results
 
 
 def _fetched(bench: Bench, name: str, label: str, place: Place, latency: int) -> Results:

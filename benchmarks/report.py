@@ -113,9 +113,10 @@ def _group(group: Iterable[Target]) -> Iterator[Sequence[str]]:
 def _target(target: Target) -> Sequence[str]:
     sign = "≥" if target.at_least else "≤"
     space = " " if target.unit.isalpha() else ""
+    middle = "" if isnan(target.middle) else f" (median {_number(target.middle)}{space}{target.unit})"
     return (
         target.what,
-        f"{_number(target.value)}{space}{target.unit}",
+        f"{_number(target.value)}{space}{target.unit}{middle}",
         f"{sign} {_number(target.bound)}{space}{target.unit}",
         target.verdict,
     )

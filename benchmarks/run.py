@@ -62,6 +62,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "shards-30": _one("read shards, 30 ms", shards.whole, 30),
     "shards-parts": _one("parts of shards", shards.parts),
     "fetch": _one("fetch stored bytes", fetching.fetching),
+    "fetch-small": _one("fetch from a small server", fetching.from_small_server),
     "window": _one("window", reading.window),
     "spikes": _one("spikes", reading.spikes),
     "worker": _one("worker", reading.worker),

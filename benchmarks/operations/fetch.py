@@ -27,14 +27,21 @@ def own_transport(url: str, options: Options, keys: Sequence[str]) -> Run:
     return run
 
 
-def obstore(url: str, options: Options, keys: Sequence[str]) -> Run:
-    """All at once through obstore."""
+def five_at_once(url: str, options: Options, keys: Sequence[str]) -> Run:
+    """Five at a time through obstore."""
+    return obstore(url, options, keys, most=5)
+
+
+def obstore(url: str, options: Options, keys: Sequence[str], *, most: int | None = None) -> Run:
+    """All at once through obstore, or so many at a time."""
     store, prefix = store_of(url, options)
     loop = asyncio.new_event_loop()
+    turn = asyncio.Semaphore(most or len(keys))
 
     async def one(key: str) -> Any:
-        answer = await store.get_async(f"{prefix}{key}")
-        return await answer.bytes_async()
+        async with turn:
+            answer = await store.get_async(f"{prefix}{key}")
+            return await answer.bytes_async()
 
     async def gather() -> list[Any]:
         return await asyncio.gather(*map(one, keys))
