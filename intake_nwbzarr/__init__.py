@@ -25,12 +25,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.check.verify import verify
     from intake_nwbzarr.hierarchy.consolidate import consolidate
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.kept.download import download
     from intake_nwbzarr.kept.recording import snapshot
     from intake_nwbzarr.limits import set_limits
-    from intake_nwbzarr.prepare.verify import verify
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.transport.request_log import track_requests
 
@@ -57,7 +57,7 @@ _HOMES = {
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.kept.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",
-    "verify": "intake_nwbzarr.prepare.verify",
+    "verify": "intake_nwbzarr.check.verify",
 }
 
 

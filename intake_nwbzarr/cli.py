@@ -52,8 +52,8 @@ def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.prepare.chunks import ChunkCounts
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",
@@ -161,7 +161,7 @@ def info(
     import xarray as xr
 
     from intake_nwbzarr import open_hierarchy, track_requests
-    from intake_nwbzarr.prepare.chunks import count_chunks
+    from intake_nwbzarr.check.chunks import count_chunks
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
     use_consolidated = None if consolidated else False

@@ -20,9 +20,9 @@ from rich.console import Console
 
 import intake_nwbzarr
 from intake_nwbzarr import cli
+from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
-from intake_nwbzarr.prepare.verify import compare
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

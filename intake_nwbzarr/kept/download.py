@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from intake_nwbzarr.arguments import describe_value, local_path, takes_storage_options
+from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
 from intake_nwbzarr.hierarchy.documents import Documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
@@ -30,7 +31,6 @@ from intake_nwbzarr.kept.inventory import (
     take_inventory,
 )
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.prepare.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather, run

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.bounds import MOST_OBJECTS
+from intake_nwbzarr.check.chunks import chunk_grid
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -32,7 +33,6 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.documents import Documents, load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.prepare.chunks import chunk_grid
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
 

@@ -139,6 +139,8 @@ _OURS = frozenset(
         "nwb_column",
         "nwb_table",
         "nwb_core_type",
+        "nwb_field",
+        "nwb_derived",
         "nwb_group",
         "nwb_location",
         "nwb_unmapped",
@@ -422,7 +424,7 @@ def array_parts(
         for each in array.dtype.names:
             one = array.field(each)
             made = path_text(one) if each in array.node.reference_fields else as_text(one)
-            yield Part(f"{name}_{each}", dimensions, made, attributes)
+            yield Part(f"{name}_{each}", dimensions, made, attributes | {"nwb_field": each})
     elif array.node.is_reference:
         yield Part(name, dimensions, path_text(array), attributes, role)
     else:

@@ -267,7 +267,7 @@ class _Object:
         )
 
     def _labels(self, axes: Axes, dimensions: tuple[Dimension, ...]) -> Iterator[Labels]:
-        whose = identity(self._node)
+        whose = identity(self._node) | {"nwb_derived": "axis"}
         for word, dimension in zip(axes.names, dimensions, strict=True):
             if word in axes.labels:
                 yield Labels(dimension, np.asarray(axes.labels[word], object), whose)

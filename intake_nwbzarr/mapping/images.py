@@ -72,7 +72,7 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
         dimensions = _dimensions(array, axes, unequal, hierarchy[path])
         made = array_parts(hierarchy[path], array.node.name, array, dimensions)
         parts.extend(replace(part, object=array.node.path) for part in made)
-        labels.extend(_labels(axes, dimensions))
+        labels.extend(_labels(hierarchy[path], axes, dimensions))
     kind = hierarchy[path].neurodata_type or "Images"
     return Piece(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))
 
@@ -101,7 +101,7 @@ def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
     axes = _axes(hierarchy, array, options)
     dimensions = _dimensions(array, axes, set(), node)
     parts = tuple(array_parts(node, "data", array, dimensions, "main"))
-    labels = tuple(_labels(axes, dimensions))
+    labels = tuple(_labels(node, axes, dimensions))
     return Piece(path, node.neurodata_type or "", parts, labels, object_attributes(hierarchy, path))
 
 
@@ -128,10 +128,11 @@ def _dimensions(
     return tuple(dimension(axis, size) for axis, size in zip(axes.names, array.shape, strict=True))
 
 
-def _labels(axes: Axes, dimensions: Sequence[Dimension]) -> Iterator[Labels]:
+def _labels(owner: Node, axes: Axes, dimensions: Sequence[Dimension]) -> Iterator[Labels]:
+    whose = identity(owner) | {"nwb_derived": "axis"}
     for axis, dimension in zip(axes.names, dimensions, strict=True):
         if axis in axes.labels:
-            yield Labels(dimension, np.asarray(axes.labels[axis], object))
+            yield Labels(dimension, np.asarray(axes.labels[axis], object), whose)
 
 
 _FILES = "external_file"
@@ -180,10 +181,15 @@ def external_files(
             "files are shown without."
         )
         return table
-    table += (Part(_FIRST_FRAMES, (dimension,), frames.astype(np.int64), own),)
+    first_frames = own | {"nwb_field": _FIRST_FRAMES}
+    table += (Part(_FIRST_FRAMES, (dimension,), frames.astype(np.int64), first_frames),)
     times = _times_of(frames.astype(np.int64), members, time)
     if times is not None:
-        described = own | {"units": "s", "description": "time of each file's first frame"}
+        described = own | {
+            "units": "s",
+            "description": "time of each file's first frame",
+            "nwb_derived": "time",
+        }
         table += (Part(f"{_FILES}_time", (dimension,), times, described, is_time=True),)
     return table
 
@@ -248,7 +254,8 @@ def indexed_images(
             f"{missing[0]!r}: samples that show them name no image."
         )
     array = Elementwise(_names_at, (members.data,), np.dtype(object), (names, members.data.node.path))
-    described = {"description": f"name of the image in {members.links['indexed_images']!r}"}
+    named = f"name of the image in {members.links['indexed_images']!r}"
+    described = {"description": named, "nwb_derived": "image"}
     whose = {"neurodata_type": members.neurodata_type} | identity(members.data.node)
     return (Part("image", dimensions, array, whose | described),)
 

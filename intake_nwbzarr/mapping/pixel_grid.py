@@ -54,7 +54,8 @@ class Grid:
             axis = _AXES.index(dimension.name) if dimension.name in _AXES else len(self.spacing)
             if axis < len(self.spacing):
                 values = self.origin[axis] + np.arange(dimension.size) * self.spacing[axis]
-                yield Labels(dimension, values, {"units": self.unit, "nwb_path": f"{self.path}/grid_spacing"})
+                where = {"nwb_path": f"{self.path}/grid_spacing", "nwb_derived": "position"}
+                yield Labels(dimension, values, {"units": self.unit} | where)
 
 
 def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[Grid | None]:

@@ -135,7 +135,7 @@ def _without_table(
         "its row numbers are shown, and no columns are joined."
     )
     series = owner.rpartition("/")[2]
-    described = {"description": "row numbers of the missing table"}
+    described = {"description": "row numbers of the missing table", "nwb_derived": "row"}
     dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", rows.size, owner)
     return Region(dimension, Labels(dimension, rows, identity(region.node) | described))
 
@@ -209,7 +209,10 @@ def _devices(table: Table) -> Iterator[Part]:
         return
     pairs = tuple(_device_of_groups(group.hierarchy))
     if pairs:
-        described = identity(group.node) | {"description": "name of the device of each electrode's group"}
+        described = identity(group.node) | {
+            "description": "name of the device of each electrode's group",
+            "nwb_derived": "device",
+        }
         yield Part("device", (table.rows,), translated(stored_at(group), pairs), described)
 
 

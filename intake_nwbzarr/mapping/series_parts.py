@@ -38,12 +38,16 @@ def axis_labels(
     dimensions
         Of its data.
     """
-    labels = {name: np.asarray(each, object) for name, each in axes.labels.items()}
-    labels |= {axis: values[name] for name, axis in _STORED if name in values}
+    node = members.hierarchy[members.path]
+    by_schema = identity(node) | {"nwb_derived": "axis"}
+    labels = {name: (np.asarray(each, object), by_schema) for name, each in axes.labels.items()}
+    for name, axis in _STORED:
+        if name in values:
+            labels[axis] = (values[name], array_attributes(node, members.small[name]))
     for dimension in dimensions:
-        found = labels.get(dimension.name)
+        found, attributes = labels.get(dimension.name, (None, {}))
         if found is not None and found.shape == (dimension.size,):
-            yield Labels(dimension, found, identity(members.hierarchy[members.path]))
+            yield Labels(dimension, found, attributes)
 
 
 def feature_units(
@@ -53,7 +57,7 @@ def feature_units(
     units = values.get("feature_units")
     for dimension in dimensions:
         if dimension.name == "feature" and units is not None and units.shape == (dimension.size,):
-            whose = identity(members.hierarchy[members.path])
+            whose = array_attributes(members.hierarchy[members.path], members.small["feature_units"])
             yield Part("feature_units", (dimension,), units, whose, "coordinate")
 
 

@@ -184,7 +184,8 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
     elif node.is_reference:
         yield replace(plain, array=path_text(array))
         if not any(other.name == f"{column.name}_name" for other in table.columns):
-            yield replace(plain, name=f"{plain.name}_name", array=short_name(array))
+            named = dict(plain.attributes) | {"nwb_derived": "name"}
+            yield replace(plain, name=f"{plain.name}_name", array=short_name(array), attributes=named)
     elif _is(column, "DynamicTableRegion") and _are_numbers(table, column):
         yield from _region(table, column, plain, array)
     elif _is(column, "EnumData") and options.mask_and_scale and _are_numbers(table, column):
@@ -207,15 +208,21 @@ def _fields(
         node.dtype[name].kind in "iu" for name in _REFERENCE_FIELDS[:2]
     ):
         start, count, path = (array.field(name) for name in _REFERENCE_FIELDS)
-        yield replace(plain, name=table.derived(f"{column.name}_sample_start"), array=start)
-        yield replace(plain, name=table.derived(f"{column.name}_sample_count"), array=count)
         text = valid_path(path, start, count) if options.mask_and_scale else path_text(path)
-        yield replace(plain, name=table.derived(f"{column.name}_path"), array=text)
-        return
-    for name in names:
-        field = array.field(name)
-        made = path_text(field) if name in node.reference_fields else as_text(field)
-        yield replace(plain, name=table.derived(f"{column.name}_{name}"), array=made)
+        shown: Mapping[str, tuple[str, Readable]] = {
+            "idx_start": ("sample_start", start),
+            "count": ("sample_count", count),
+            "timeseries": ("path", text),
+        }
+    else:
+        fields = {name: array.field(name) for name in names}
+        shown = {
+            name: (name, path_text(field) if name in node.reference_fields else as_text(field))
+            for name, field in fields.items()
+        }
+    for name, (called, made) in shown.items():
+        attributes = dict(plain.attributes) | {"nwb_field": name}
+        yield replace(plain, name=table.derived(f"{column.name}_{called}"), array=made, attributes=attributes)
 
 
 def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> Iterator[Part]:
@@ -229,7 +236,8 @@ def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> It
         )
         return
     labels = Lookup(stored_at(Target(target.hierarchy, ids.path)), array, column.values.path)
-    attributes = dict(plain.attributes) | {"description": f"ids of the rows of {target.path!r}"}
+    described = {"description": f"ids of the rows of {target.path!r}", "nwb_derived": "id"}
+    attributes = dict(plain.attributes) | described
     yield replace(plain, name=table.derived(f"{column.name}_id"), array=labels, attributes=attributes)
 
 
@@ -284,6 +292,7 @@ def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
         "units": SECONDS,
         "description": "time from the peak of the waveform",
         "nwb_path": plain.attributes["nwb_path"],
+        "nwb_derived": "time",
     }
     name = sample.name.removesuffix("sample") + "waveform_time"
     yield Part(name, (sample,), time, attributes, role="coordinate")

@@ -62,7 +62,10 @@ class Entry:
         if not self.is_part:
             return holder
         kinds = {row.kind for row in self.examples[0].rows(self.neurodata_type)}
-        part = "coordinates" if kinds == {"coordinate"} else "labels" if kinds == {"labels"} else "variables"
+        labels = {"labels", "coordinate"}
+        part = (
+            "labels" if kinds == {"labels"} else "coordinates" if kinds and kinds <= labels else "variables"
+        )
         return f"{part} of {holder if holder in {'images', 'arrays'} else f'a {holder}'}"
 
     def rows(self, example: Example) -> list[Row]:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.prepare.verify.conventions import is_mistaken, is_omitted
-from intake_nwbzarr.prepare.verify.fields import (
+from tests.check.old_verify.conventions import is_mistaken, is_omitted
+from tests.check.old_verify.fields import (
     TIMES,
     Field,
     fields_of,
@@ -22,9 +22,9 @@ from intake_nwbzarr.prepare.verify.fields import (
     shown_attributes,
     shown_variable,
 )
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import same, unlike
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import same, unlike
 
 
 def compare_object(
@@ -68,7 +68,7 @@ def compare_object(
 def _as_stored(path: str, field: Field, sides: Sides) -> Field:
     """A field that pynwb gives wrongly, with the value of the attribute that stores it."""
     node = sides.stored(f"{path}/{field.dataset}".rstrip("/"))
-    assert node is not None  # noqa: S101 - for the type checker; only fields that are stored get here.
+    assert node is not None
     return replace(field, value=node.attributes[field.attribute or ""])
 
 

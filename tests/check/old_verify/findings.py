@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from intake_nwbzarr.prepare.chunks import ChunkCounts
+from intake_nwbzarr.check.chunks import ChunkCounts
 
 # What is shown of a value in a finding.
 _LONGEST = 120

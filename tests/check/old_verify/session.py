@@ -16,20 +16,20 @@ from pynwb.base import Images
 from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import takes_storage_options
+from intake_nwbzarr.check.chunks import count_chunks
 from intake_nwbzarr.errors import NWBZarrWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.prepare.chunks import count_chunks
-from intake_nwbzarr.prepare.verify.findings import Finding, Unshown, Verification
-from intake_nwbzarr.prepare.verify.identity import compare_identity
-from intake_nwbzarr.prepare.verify.images import compare_array, compare_images, compare_members
-from intake_nwbzarr.prepare.verify.objects import compare_object
-from intake_nwbzarr.prepare.verify.root import compare_root, compare_subject
-from intake_nwbzarr.prepare.verify.series import compare_series
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.tables import compare_bands, compare_table
 from intake_nwbzarr.raw import open_nwb
+from tests.check.old_verify.findings import Finding, Unshown, Verification
+from tests.check.old_verify.identity import compare_identity
+from tests.check.old_verify.images import compare_array, compare_images, compare_members
+from tests.check.old_verify.objects import compare_object
+from tests.check.old_verify.root import compare_root, compare_subject
+from tests.check.old_verify.series import compare_series
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.tables import compare_bands, compare_table
 
 
 @takes_storage_options

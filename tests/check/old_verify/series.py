@@ -12,12 +12,12 @@ from hdmf.common import DynamicTableRegion
 from numpy.typing import NDArray
 from pynwb import TimeSeries
 
-from intake_nwbzarr.prepare.verify.fields import main_attributes
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.objects import compare_object
-from intake_nwbzarr.prepare.verify.regions import compare_region
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import Slices, same, unlike
+from tests.check.old_verify.fields import main_attributes
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.objects import compare_object
+from tests.check.old_verify.regions import compare_region
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import Slices, same, unlike
 
 # The schema fixes their conversion, or their values are codes.
 _NEVER_SCALED: Final = frozenset({"IndexSeries", "AnnotationSeries", "IntervalSeries"})

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from intake_nwbzarr.prepare.verify import values
-from intake_nwbzarr.prepare.verify.findings import shortened
-from intake_nwbzarr.prepare.verify.values import blocks, same, unlike
+from intake_nwbzarr.check import compare
+from intake_nwbzarr.check.compare import blocks, same, unlike
+from intake_nwbzarr.check.result import shortened
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=7)
 TYPES = st.sampled_from(["int16", "uint8", "float32", "float64", "bool"])
@@ -48,7 +48,7 @@ def test_an_array_differs_exactly_where_numpy_says_however_it_is_divided(
         changed = not np.array_equal(array, other, equal_nan=dtype.startswith("float"))
     chunked = Chunked(array, chunks)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(values, "BLOCK", block)
+        patched.setattr(compare, "BLOCK", block)
         found = unlike(chunked, xr.Variable([f"d{axis}" for axis in range(array.ndim)], other))
     assert (found is not None) == changed
     if found is None:
@@ -64,7 +64,7 @@ def test_blocks_cover_every_element_once_and_divide_no_chunk(
     chunks = tuple(data.draw(st.integers(1, max(side, 1))) for side in shape)
     covered = np.zeros(shape, int)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(values, "BLOCK", block)
+        patched.setattr(compare, "BLOCK", block)
         found = list(blocks(shape, chunks))
     for place in found:
         covered[place] += 1

@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 from hdmf.container import AbstractContainer
 
-from intake_nwbzarr.prepare.verify.sides import Sides
+from tests.check.old_verify.sides import Sides
 
 # xarray keeps these for encoding: as attributes they get a prefix.
 _RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})

@@ -11,12 +11,12 @@ from hdmf.common import DynamicTableRegion
 from hdmf.container import Container, Data
 from pynwb.base import Images
 
-from intake_nwbzarr.prepare.verify.fields import shown_variable
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.objects import compare_object
-from intake_nwbzarr.prepare.verify.regions import compare_region
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import OneField, same, unlike
+from tests.check.old_verify.fields import shown_variable
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.objects import compare_object
+from tests.check.old_verify.regions import compare_region
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import OneField, same, unlike
 
 
 def compare_images(images: Images, path: str, shown: xr.Dataset, sides: Sides) -> Iterator[Finding]:

@@ -13,11 +13,11 @@ from hdmf.container import AbstractContainer
 from numpy.typing import NDArray
 from pynwb.base import TimeSeriesReferenceVectorData
 
-from intake_nwbzarr.prepare.verify.fields import main_attributes
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.objects import compare_object
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import unlike
+from tests.check.old_verify.fields import main_attributes
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.objects import compare_object
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import unlike
 
 # What a dimension along a region's rows is called.
 _WORDS: Final = {

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from hdmf.container import AbstractContainer
 
-from intake_nwbzarr.prepare.verify.fields import Field
+from tests.check.old_verify.fields import Field
 
 # What pynwb writes where a caller gave nothing; a Dataset says nothing either.
 _SAYS_NOTHING = (

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from intake_nwbzarr import download, open_hierarchy, track_requests, verify
-from intake_nwbzarr.prepare.chunks import ChunkCount, ChunkCounts, count_chunks
+from intake_nwbzarr.check.chunks import ChunkCount, ChunkCounts, count_chunks
 from tests.hierarchy.stores import NWB_ROOT, array, write_store
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

@@ -11,10 +11,10 @@ from pynwb import NWBFile
 
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.mapping.time_coordinates import reference_time
-from intake_nwbzarr.prepare.verify.fields import Field, fields_of
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding
-from intake_nwbzarr.prepare.verify.objects import compare_field, compare_object, holds_objects
-from intake_nwbzarr.prepare.verify.sides import Sides
+from tests.check.old_verify.fields import Field, fields_of
+from tests.check.old_verify.findings import Difference, Equal, Finding
+from tests.check.old_verify.objects import compare_field, compare_object, holds_objects
+from tests.check.old_verify.sides import Sides
 
 
 def compare_root(nwbfile: NWBFile, shown: xr.Dataset, sides: Sides) -> Iterator[Finding]:

@@ -15,10 +15,10 @@ from pynwb import NWBFile
 from pynwb.base import TimeSeriesReferenceVectorData
 from pynwb.event import TimestampVectorData
 
-from intake_nwbzarr.prepare.verify.fields import shown_variable
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import Conversion, OneField, same, unlike
+from tests.check.old_verify.fields import shown_variable
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import Conversion, OneField, same, unlike
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import xarray as xr
 from hdmf.common import AlignedDynamicTable, DynamicTable
 
-from intake_nwbzarr.prepare.verify.columns import Column, columns_of, compare_column
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding, Unshown, shortened
-from intake_nwbzarr.prepare.verify.objects import compare_object
-from intake_nwbzarr.prepare.verify.sides import Sides
-from intake_nwbzarr.prepare.verify.values import unlike
+from tests.check.old_verify.columns import Column, columns_of, compare_column
+from tests.check.old_verify.findings import Difference, Equal, Finding, Unshown, shortened
+from tests.check.old_verify.objects import compare_object
+from tests.check.old_verify.sides import Sides
+from tests.check.old_verify.values import unlike
 
 _COMPARED = ("colnames", "columns", "id", "category_tables", "categories", "meanings_tables")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import xarray as xr
 
-from intake_nwbzarr.prepare.verify.findings import Difference, Equal, Finding
-from intake_nwbzarr.prepare.verify.sides import Sides
+from tests.check.old_verify.findings import Difference, Equal, Finding
+from tests.check.old_verify.sides import Sides
 
 
 def compare_identity(path: str, shown: xr.Dataset, sides: Sides) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,13 @@ import pytest
 import xarray as xr
 import zarr
 from hdmf.common import DynamicTable, VectorData
-from hdmf.container import AbstractContainer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
+from intake_nwbzarr.check.result import Difference, Unshown, Verification
+from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-from intake_nwbzarr.prepare.verify import Difference, Equal, Unshown, Verification, compare
-from intake_nwbzarr.prepare.verify.session import compare_container
-from intake_nwbzarr.prepare.verify.sides import Sides
 from tests.conftest import KINDS, RELEASES
 from tests.neurodata.core_schema import PARENTS
 from tests.neurodata.event_waveform import NAME as EVENT_WAVEFORM
@@ -51,9 +47,14 @@ NOT_IN_THE_FILE = {
     "EventWaveform": "pynwb 4.2 cannot read a file that holds one: it has a file of its own",
 }
 
-# What xarray shows of its own making, beside what the file holds: nothing to compare it with.
-OWN_VARIABLES = ("_name", "device", "axis", "color", "waveform_time", "external_file_time", "image")
-OWN_ATTRIBUTES = ("nwb_location", "nwb_group", "nwb_axis_order", "time_offset", "units")
+# What is made of arrays (`nwb_derived`) and compared: ids and names of what is referred to, row numbers.
+COMPARED = {"id", "name", "row"}
+# Attributes that the file does not hold, beside `nwb_path` and what tells variables of one array apart.
+OWN_ATTRIBUTES = {
+    *("nwb_location", "nwb_group", "nwb_axis_order", "nwb_object", "nwb_role", "nwb_core_type"),
+    *("nwb_column", "nwb_table", "nwb_derived"),
+    *("time_offset", "comment"),
+}
 
 
 @dataclass(frozen=True)
@@ -199,67 +200,40 @@ def test_a_location_without_a_file_is_the_usual_error(tmp_path: Path) -> None:
         verify(tmp_path / "nothing.nwb.zarr")
 
 
-# From here on: what is altered is found.
+# From here on: what is altered is found. All nodes of a tree are altered at once, each in one place.
 
 
-def containers_at(opened: Opened, path: str) -> Iterator[AbstractContainer]:
-    """The objects that a node shows: its own, the bands of a series, and at the root the subject."""
-    sides = Sides(opened.nwbfile, opened.tree, opened.hierarchy)
-    for container in opened.nwbfile.objects.values():
-        place = sides.path(container)
-        own = place == path or (place == f"{path}/bands" and sides.node(place) is None)
-        if own or (path == "" and container is opened.nwbfile.subject):
-            yield container
+def altered(opened: Opened, alter: Callable[[str, xr.Dataset], xr.Dataset]) -> tuple[set[str], set[str]]:
+    """The objects whose Datasets are altered, and those that then have differences or are not shown."""
+    trees: dict[str, xr.Dataset] = {}
+    paths = set()
+    for node in opened.tree.subtree:
+        dataset = node.to_dataset(inherit=False)
+        # Indexes cannot be altered in place.
+        plain = dataset.drop_indexes(list(dataset.xindexes)).copy()
+        plain.attrs = dict(plain.attrs)
+        trees[node.path] = changed = alter(path_of(node), plain)
+        if not changed.identical(plain) or changed.attrs != plain.attrs:
+            paths.add(path_of(node))
+    found = opened.compare(xr.DataTree.from_dict(trees))
+    return paths, {each.path for each in (*found.different, *found.unshown)}
 
 
-def findings_of_altered(opened: Opened, path: str, dataset: xr.Dataset) -> list[Any]:
-    """What comparing the objects of one node finds when the node is another Dataset, equal fields aside."""
-    # A tree of that node alone, since only that one is looked at.
-    altered = xr.DataTree.from_dict({place_of(opened, path): dataset})
-    sides = Sides(opened.nwbfile, altered, opened.hierarchy, opened.as_stored)
-    found = [
-        each for container in containers_at(opened, path) for each in compare_container(container, sides)
-    ]
-    return [each for each in found if not isinstance(each, Equal)]
-
-
-def place_of(opened: Opened, path: str) -> str:
-    """Where in the tree the object of a path is: there, unless a variable has its name."""
-    return f"/{path}" if f"/{path}" in opened.tree.groups else f"/{path}_"
-
-
-def shown_at(opened: Opened, path: str) -> xr.Dataset:
-    """A node's Dataset, whose attributes may be altered."""
-    dataset = opened.tree[place_of(opened, path)].to_dataset(inherit=False).copy()
-    dataset.attrs = dict(dataset.attrs)
-    return dataset
+def unfound(opened: Opened, alter: Callable[[str, xr.Dataset], xr.Dataset]) -> set[str]:
+    """Objects whose Datasets are altered and neither they nor a part of them has a finding."""
+    paths, found = altered(opened, alter)
+    assert paths
+    # The subject's attributes are among the session's.
+    found |= {""} & {path.removeprefix("general/subject") for path in found}
+    return {path for path in paths if not any(f"{each}/".startswith(f"{path}/") for each in found)}
 
 
 def path_of(node: xr.DataTree) -> str:
     return str(node.attrs.get("nwb_path", node.path.strip("/")))
 
 
-def without_indexes(dataset: xr.Dataset) -> xr.Dataset:
-    return dataset.drop_indexes(list(dataset.xindexes))
-
-
-def is_own(variable: str, dataset: xr.Dataset) -> bool:
-    """Whether a variable is of the mapping's own making."""
-    labels_of_pixels = variable in {"x", "y", "z"} and dataset[variable].dims == (variable,)
-    # Features are labels and an attribute as well.
-    return variable.endswith(OWN_VARIABLES) or labels_of_pixels or variable in {"feature", "feature_units"}
-
-
-@pytest.fixture(scope="module")
-def variables(everything: Opened) -> list[tuple[str, str]]:
-    """Every variable with values that the file holds, by the path of its object."""
-    found = []
-    for node in everything.tree.subtree:
-        dataset = node.to_dataset(inherit=False)
-        for name, variable in dataset.variables.items():
-            if variable.size and not is_own(str(name), dataset):
-                found.append((path_of(node), str(name)))
-    return found
+def is_compared(variable: xr.Variable) -> bool:
+    return variable.attrs.get("nwb_derived") in {None, *COMPARED}
 
 
 def another(value: Any) -> Any:
@@ -276,82 +250,143 @@ def another(value: Any) -> Any:
     return type(value)(value + 1)
 
 
-def altered_variable(dataset: xr.Dataset, name: str, position: int) -> xr.Dataset:
-    """One value of a variable is another."""
+def with_variable(dataset: xr.Dataset, name: str, variable: xr.Variable) -> xr.Dataset:
+    assigned = {name: (variable.dims, variable.values, variable.attrs)}
+    return dataset.assign_coords(assigned) if name in dataset.coords else dataset.assign(assigned)
+
+
+def with_another_value(dataset: xr.Dataset, choose: np.random.Generator) -> xr.Dataset:
+    """A Dataset of which one value of one variable is another."""
+    names = [str(name) for name, each in dataset.variables.items() if each.size and is_compared(each)]
+    if not names:
+        return dataset
+    name = str(choose.choice(names))
     variable = dataset.variables[name]
     values = np.array(variable.values)
     if values.dtype.kind in "SU":
         values = values.astype(object)
     flat = values.reshape(-1)
-    flat[position % flat.size] = another(flat[position % flat.size])
-    changed = (variable.dims, flat.reshape(values.shape), variable.attrs)
-    plain = without_indexes(dataset)
-    return plain.assign_coords({name: changed}) if name in plain.coords else plain.assign({name: changed})
-
-
-many = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
-)
-
-
-@many
-@given(data=st.data())
-def test_one_altered_value_is_found(
-    everything: Opened, variables: list[tuple[str, str]], data: st.DataObject
-) -> None:
-    path, name = data.draw(st.sampled_from(variables))
-    dataset = shown_at(everything, path)
-    position = data.draw(st.integers(0, dataset[name].size - 1))
-    if name.endswith("_start") and f"{name[:-6]}_count" in dataset.variables:
+    positions = np.arange(flat.size)
+    if variable.attrs.get("ragged_bound") == "start":
         # Where an empty row begins says nothing.
-        filled = np.flatnonzero(dataset[f"{name[:-6]}_count"].values)
-        if not filled.size:
-            return
-        position = int(filled[position % filled.size])
-    found = findings_of_altered(everything, path, altered_variable(dataset, name, position))
-    assert any(isinstance(each, Difference) for each in found), (path, name, position)
+        positions = np.flatnonzero(dataset[f"{name.removesuffix('_start')}_count"].values)
+    if positions.size:
+        position = int(choose.choice(positions))
+        flat[position] = another(flat[position])
+    return with_variable(dataset, name, xr.Variable(variable.dims, values, variable.attrs))
 
 
-@many
-@given(data=st.data())
-def test_a_variable_that_is_missing_is_found(
-    everything: Opened, variables: list[tuple[str, str]], data: st.DataObject
+def without_a_variable(dataset: xr.Dataset, choose: np.random.Generator) -> xr.Dataset:
+    # Features are in the attributes of data as well.
+    names = [
+        str(name)
+        for name, each in dataset.variables.items()
+        if each.attrs.get("nwb_derived") in {None, "id"} and name not in {"feature", "feature_units"}
+    ]
+    return dataset.drop_vars(str(choose.choice(names))) if names else dataset
+
+
+def with_another_attribute(dataset: xr.Dataset, choose: np.random.Generator) -> xr.Dataset:
+    names = sorted(set(dataset.attrs) - OWN_ATTRIBUTES)
+    if not names:
+        return dataset
+    name = str(choose.choice(names))
+    return dataset.assign_attrs({name: another(dataset.attrs[name])})
+
+
+def with_another_attribute_of_a_variable(dataset: xr.Dataset, choose: np.random.Generator) -> xr.Dataset:
+    """A Dataset of which one attribute of one variable, such as its unit, is another."""
+    pairs = [
+        (str(name), str(key))
+        for name, each in dataset.variables.items()
+        for key in set(each.attrs) - OWN_ATTRIBUTES
+        if not ("nwb_derived" in each.attrs or ("ragged_bound" in each.attrs and key == "description"))
+    ]
+    if not pairs:
+        return dataset
+    name, key = pairs[int(choose.integers(len(pairs)))]
+    variable = dataset.variables[name]
+    attributes = {**variable.attrs, key: another(variable.attrs[key])}
+    return with_variable(dataset, name, xr.Variable(variable.dims, variable.values, attributes))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "alter",
+    [
+        with_another_value,
+        without_a_variable,
+        with_another_attribute,
+        with_another_attribute_of_a_variable,
+    ],
+)
+def test_what_is_altered_in_any_node_is_found(
+    alter: Callable[[xr.Dataset, np.random.Generator], xr.Dataset], seed: int, everything: Opened
 ) -> None:
-    path, name = data.draw(st.sampled_from(variables))
-    missing = without_indexes(shown_at(everything, path)).drop_vars(name)
-    found = findings_of_altered(everything, path, missing)
-    assert found, (path, name)
+    choose = np.random.default_rng(seed)
+    assert unfound(everything, lambda _, dataset: alter(dataset, choose)) == set()
 
 
-@many
-@given(data=st.data())
-def test_an_altered_or_missing_attribute_is_found(everything: Opened, data: st.DataObject) -> None:
-    nodes = [node for node in everything.tree.subtree if set(node.attrs) - set(OWN_ATTRIBUTES)]
-    node = data.draw(st.sampled_from(nodes))
-    path = path_of(node)
-    dataset = shown_at(everything, path)
-    name = data.draw(st.sampled_from(sorted(set(dataset.attrs) - set(OWN_ATTRIBUTES))))
-    if path and name in everything.tree.attrs:
-        return  # whose session it is: repeated from the root
-    dataset.attrs[name] = another(dataset.attrs[name])
-    assert findings_of_altered(everything, path, dataset), (path, name)
+def findings_of_altered(opened: Opened, path: str, dataset: xr.Dataset) -> list[Any]:
+    """What comparing finds of an object when its Dataset is another one."""
+    trees = {node.path: node.to_dataset(inherit=False) for node in opened.tree.subtree}
+    found = opened.compare(xr.DataTree.from_dict(trees | {f"/{path}": dataset}))
+    return [each for each in (*found.different, *found.unshown) if f"{each.path}/".startswith(f"{path}/")]
 
 
-@many
-@given(data=st.data())
-def test_an_altered_attribute_of_data_is_found(everything: Opened, data: st.DataObject) -> None:
-    series = [node for node in everything.tree.subtree if "data" in node.variables]
-    node = data.draw(st.sampled_from(series))
-    path = path_of(node)
-    dataset = without_indexes(shown_at(everything, path))
-    attributes = dataset["data"].attrs
-    # `features` are the labels of a dimension, too; those are compared. Roles are not in the file.
-    others = {"nwb_axis_order", "nwb_role", "nwb_core_type", "features"}
-    name = data.draw(st.sampled_from(sorted(set(attributes) - others)))
-    altered = dataset["data"].variable.copy(deep=False)
-    altered.attrs = {**attributes, name: another(attributes[name])}
-    dataset["data"] = altered
-    assert findings_of_altered(everything, path, dataset), (path, name)
+def shown_at(opened: Opened, path: str) -> xr.Dataset:
+    """The Dataset of an object, whose indexes and attributes may be altered."""
+    dataset = opened.tree[path].to_dataset(inherit=False)
+    dataset = dataset.drop_indexes(list(dataset.xindexes)).copy()
+    dataset.attrs = dict(dataset.attrs)
+    return dataset
+
+
+def test_what_only_xarray_shows_is_a_difference(everything: Opened) -> None:
+    path = "intervals/trials"
+    dataset = shown_at(everything, path).assign(more=("trial", np.zeros(3)))
+    dataset.attrs["weather"] = "fine"
+    dataset["stop_time"].attrs["colour"] = "red"
+    found = findings_of_altered(everything, path, dataset)
+    assert {each.name for each in found} == {"identity of more", "weather", "stop_time.colour"}
+    trees = {node.path: node.to_dataset(inherit=False) for node in everything.tree.subtree}
+    invented = xr.Dataset(attrs={"neurodata_type": "Device", "nwb_path": "general/devices/invented"})
+    whole = everything.compare(xr.DataTree.from_dict(trees | {"/general/devices/invented": invented}))
+    assert {(each.path, each.name) for each in whole.different} == {("general/devices/invented", "")}
+
+
+def test_a_damaged_chunk_is_a_difference_and_the_rest_is_compared(
+    corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "a.nwb.zarr"))
+    whole = verify(path)
+    next(
+        each for each in (path / "acquisition/ElectricalSeriesAP/data/c").rglob("*") if each.is_file()
+    ).write_bytes(b"damaged")
+    found = verify(path)
+    names = {(each.path, each.name) for each in found.different}
+    assert names == {("acquisition/ElectricalSeriesAP", "data")}
+    assert all("cannot be read: The chunk" in each.raw for each in found.different)
+    assert found.unshown == ()
+    lost = {(each.path, each.name) for each in {*whole.equal} - {*found.equal}}
+    assert lost <= {("acquisition/ElectricalSeriesAP", name) for name in ("data", "data as stored")}
+
+
+def test_links_into_another_file_are_compared_as_they_are_shown(tmp_path: Path) -> None:
+    other = empty_session()
+    other.create_device(name="probe", description="in another file")
+    write(tmp_path, other, "raw.nwb.zarr")
+    nwbfile = empty_session()
+    device = nwbfile.create_device(name="probe")
+    nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=device)
+    path = write(tmp_path, nwbfile, "processed.nwb.zarr")
+    links = [{"name": "device", "source": "../raw.nwb.zarr", "path": "/general/devices/probe"}]
+    edit(
+        path,
+        "general/extracellular_ephys/shank",
+        lambda document: document["attributes"].update(_LINKS=links),
+    )
+    assert_all_equal(verify(path))
 
 
 def test_missing_nodes_are_found(everything: Opened) -> None:
@@ -388,7 +423,7 @@ def test_missing_nodes_are_found(everything: Opened) -> None:
 def test_data_that_are_nearly_right_are_found(
     alter: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], path: str, everything: Opened
 ) -> None:
-    dataset = without_indexes(shown_at(everything, path)).drop_vars("time")
+    dataset = shown_at(everything, path).drop_vars("time")
     variable = dataset.variables["data"]
     values = alter(np.array(variable.values))
     dims = ("other", *variable.dims[1:])
@@ -403,7 +438,7 @@ def test_channel_conversion_lies_along_the_channels_and_not_along_the_samples(ev
     dataset = shown_at(everything, path)
     stored, factors = series.data[:], np.array(series.channel_conversion[:])
     np.testing.assert_allclose(dataset.data, stored * 1e-3 * factors[:, np.newaxis])
-    wrong = without_indexes(dataset).assign(
+    wrong = dataset.assign(
         data=(dataset.data.dims, stored * 1e-3 * factors[:, np.newaxis, np.newaxis], dataset.data.attrs)
     )
     found = findings_of_altered(everything, path, wrong)

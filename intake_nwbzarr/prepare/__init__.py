@@ -1,1 +1,0 @@
-"""Preparing files for those who will stream them."""
