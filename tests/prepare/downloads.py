@@ -11,7 +11,7 @@ from intake_nwbzarr.kept.inventory import NAME
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
-QUICK: dict[str, Any] = {"timeouts": {"stall": 0.3, "total": 5, "attempts": 3, "backoff": 0.01}}
+QUICK: dict[str, Any] = {"timeouts": {"stall": 1.0, "total": 15, "attempts": 3, "backoff": 0.01}}
 CHUNK = "acquisition/data/c/0/0"
 
 
