@@ -367,7 +367,7 @@ def _without_field(known: set[tuple[str, str | None]], raw: RawFile) -> Iterator
                 yield RawField(holder if is_part else path, label, kind, path, attribute, _followed(value))
         if isinstance(node, ArrayNode) and (path, None) not in known:
             hierarchy = raw.hierarchy.resolve(path).hierarchy
-            array = StoredArray(hierarchy.location, node, hierarchy.etag)
+            array = StoredArray(hierarchy.file, node)
             yield RawField(holder, name, raw.neurodata_type(holder), path, None, _Lazy(array))
 
 
