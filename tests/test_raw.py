@@ -29,7 +29,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import KINDS, RELEASES
-from tests.neurodata.small_files import edit
+from tests.mapping.small_files import edit
 from tests.servers.http_server import StaticServer
 
 Corpus = Callable[[str, str], Path]

@@ -18,8 +18,8 @@ from pynwb.image import GrayscaleImage
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import LICK_TIMES, copy_of, timed_session, written_once
 from tests.conftest import KINDS
-from tests.neurodata.every_series import every_series
-from tests.neurodata.small_files import empty_session, rewrite, write
+from tests.mapping.every_series import every_series
+from tests.mapping.small_files import empty_session, rewrite, write
 
 CorpusDir = Callable[[str, str], Path]
 

@@ -29,7 +29,7 @@ from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import MetadataError, OptionError
 from intake_nwbzarr.mapping.time_coordinates import datetimes, reference_time
 from tests.accessor.timed_session import written_once
-from tests.neurodata.small_files import START, empty_session, write
+from tests.mapping.small_files import START, empty_session, write
 
 ZERO = np.datetime64(START.replace(tzinfo=None), "ns")
 

@@ -18,8 +18,8 @@ from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from tests.accessor.timed_session import LICK_TIMES, RATE, START, timed_session, written_once
 from tests.conftest import KINDS
-from tests.neurodata.every_series import every_series
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.every_series import every_series
+from tests.mapping.small_files import empty_session, write
 
 CorpusDir = Callable[[str, str], Path]
 

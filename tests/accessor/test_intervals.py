@@ -14,7 +14,7 @@ from pynwb.misc import IntervalSeries
 from intake_nwbzarr.accessor.dataframe import paired
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import timed_session, written_once
-from tests.neurodata.small_files import empty_session, rewrite, write
+from tests.mapping.small_files import empty_session, rewrite, write
 
 changes = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 12)), max_size=25)
 

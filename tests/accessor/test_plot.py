@@ -17,7 +17,7 @@ from pynwb.ophys import OnePhotonSeries, OpticalChannel
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.small_files import empty_session, write
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from intake_nwbzarr import track_requests
 from intake_nwbzarr.accessor.ragged import RaggedColumn, run_positions
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, peri_event_session, waveforms
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.small_files import empty_session, write
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.accessor.timed_session import (
     timed_session,
     written_once,
 )
-from tests.neurodata.small_files import edit, rewrite
+from tests.mapping.small_files import edit, rewrite
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 MARKS = [0.0, 1.0, 1.25, 4.0, *LICK_TIMES[::9], *VOLTAGE_TIMES[::50], *SPIKES[0][::7], *EVENTS[:2]]

@@ -14,7 +14,7 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import AccessorError, SelectionError, SessionMismatchError
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.small_files import empty_session, write
 
 MINIMAL: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
 

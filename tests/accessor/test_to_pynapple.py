@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     NodeNotFoundError,
     SelectionError,
 )
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.small_files import empty_session, write
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pynwb.ecephys import ElectricalSeries
 from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.misc import AnnotationSeries, IntervalSeries
 
-from tests.neurodata.small_files import empty_session, write
+from tests.mapping.small_files import empty_session, write
 
 random = np.random.default_rng(7)
 

@@ -22,12 +22,12 @@ from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.conftest import KINDS, RELEASES
-from tests.neurodata.core_schema import PARENTS
-from tests.neurodata.event_waveform import NAME as EVENT_WAVEFORM
-from tests.neurodata.event_waveform import TIMES, event_waveform
-from tests.neurodata.every_type import every_type
-from tests.neurodata.extension_files import extension_files, without_schemas
-from tests.neurodata.small_files import edit, empty_session, write
+from tests.mapping.core_schema import PARENTS
+from tests.mapping.event_waveform import NAME as EVENT_WAVEFORM
+from tests.mapping.event_waveform import TIMES, event_waveform
+from tests.mapping.every_type import every_type
+from tests.mapping.extension_files import extension_files, without_schemas
+from tests.mapping.small_files import edit, empty_session, write
 
 # Both libraries warn of the oddities that are in these files on purpose.
 pytestmark = [

@@ -1,0 +1,334 @@
+"""Opening from a snapshot: the same objects, without a request, or with one that says if it is stale."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xarray as xr
+
+from intake_nwbzarr import snapshot, track_requests
+from intake_nwbzarr.errors import (
+    LocationError,
+    LocationNotFoundError,
+    NotInSnapshotError,
+    OptionError,
+    SnapshotWarning,
+    StaleSnapshotError,
+    UnconsolidatedWarning,
+)
+from intake_nwbzarr.kept.recording import record_session
+from intake_nwbzarr.kept.snapshot import open_snapshots, write_snapshots
+from intake_nwbzarr.location.location import locate
+from tests.conftest import CORPUS, KINDS
+from tests.kept.conftest import ConditionalServer
+from tests.servers.s3_server import S3Server
+
+Corpus = Callable[[str, str], Path]
+RELEASES = ("0.2.0", "0.14.0")
+unconsolidated = pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.UnconsolidatedWarning")
+
+
+def _open(location: Any, **keywords: Any) -> xr.Dataset:
+    return xr.open_dataset(location, engine="nwbzarr", **keywords)
+
+
+def _without_note(dataset: xr.Dataset) -> xr.Dataset:
+    """A Dataset without the attribute that says it was not verified, which it must have."""
+    attributes = dict(dataset.attrs)
+    assert attributes.pop("nwb_snapshot").startswith("not verified: snapshot of 2")
+    return dataset.drop_attrs(deep=False).assign_attrs(attributes)
+
+
+@unconsolidated
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_view_opens_without_a_request_and_is_the_same(
+    kind: str, release: str, corpus_dir: Corpus, saved: Path
+) -> None:
+    folder = corpus_dir(kind, release)
+    snapshot(folder, path=saved)
+    expected = xr.open_datatree(folder, engine="nwbzarr")
+    with track_requests() as log:
+        flat = _open(folder, snapshot=saved, verify=False)
+        stored = _open(folder, snapshot=saved, verify=False, mask_and_scale=False)
+        tree = xr.open_datatree(folder, engine="nwbzarr", snapshot=saved, verify=False)
+        groups = {
+            path: _open(folder, snapshot=saved, verify=False, group=path)
+            for path in tree.groups
+            if path != "/"
+        }
+        repr((flat, stored, tree, groups))
+    assert log.requests == 0
+    xr.testing.assert_identical(_without_note(flat).load(), _open(folder).load())
+    xr.testing.assert_identical(_without_note(stored).load(), _open(folder, mask_and_scale=False).load())
+    assert tree.groups == expected.groups
+    for path, dataset in groups.items():
+        assert tree[path].dataset.variables.keys() == expected[path].dataset.variables.keys()
+        # Opening from the session takes long where it has to be listed.
+        if release == "0.14.0" or path in {"/units", "/intervals/trials", "/acquisition"}:
+            xr.testing.assert_identical(_without_note(dataset), _open(folder, group=path))
+
+
+def test_verified_it_is_identical_and_took_one_conditional_request(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    snapshot(session, path=saved)
+    expected = _open(session)
+    server.reset()
+    with track_requests() as log:
+        opened = _open(session, snapshot=saved)
+    assert [(seen.status, seen.path) for seen in server.requests] == [(304, "/a.nwb.zarr/.zmetadata")]
+    assert (log.requests, log.bytes) == (1, 0)
+    xr.testing.assert_identical(opened.load(), expected.load())
+
+
+def test_on_s3_signed_it_is_one_conditional_request(
+    corpus_dir: Corpus, s3_server: S3Server, saved: Path
+) -> None:
+    options = s3_server.signed_options
+    for release in ("0.8.0", "0.14.0"):
+        folder = corpus_dir("ophys", release)
+        url = s3_server.upload(s3_server.private_bucket, f"snapshots/{release}.nwb.zarr", folder)
+        snapshot(url, options, path=saved)
+        s3_server.reset()
+        opened = _open(url, storage_options=options, snapshot=saved)
+        assert [seen.status for seen in s3_server.requests] == [304]
+        xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
+
+
+def test_a_snapshot_of_an_earlier_release_is_opened_and_compared(
+    corpus_dir: Corpus, s3_server: S3Server
+) -> None:
+    made_by_0_1 = Path(__file__).parents[1] / "data" / "kept" / "icephys.snapshot.zip"
+    folder = corpus_dir("icephys", "0.14.0")
+    url = s3_server.upload(s3_server.public_bucket, "icephys.nwb.zarr", folder)
+    options = s3_server.anonymous_options
+    s3_server.reset()
+    unverified = _open(url, storage_options=options, snapshot=made_by_0_1, verify=False)
+    assert s3_server.count() == 0
+    opened = _open(url, storage_options=options, snapshot=made_by_0_1, verify="all")
+    assert "nwb_snapshot" not in opened.attrs
+    xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
+    xr.testing.assert_identical(_without_note(unverified).load(), opened)
+
+
+def test_an_archive_and_a_folder_are_compared_with_what_was_kept(
+    corpus_dir: Corpus, saved: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "b.nwb.zarr.zip"
+    shutil.copy(CORPUS / "icephys_hdmf-zarr-0.14.0.nwb.zarr.zip", archive)
+    folder = shutil.copytree(corpus_dir("icephys", "0.14.0"), tmp_path / "c.nwb.zarr")
+    snapshot([archive, folder], path=saved)
+    # Copied or touched, the same bytes are the same session.
+    (folder / "zarr.json").touch()
+    for place in (archive, folder):
+        xr.testing.assert_identical(_open(place, snapshot=saved).load(), _open(place).load())
+    shutil.copy(CORPUS / "icephys_hdmf-zarr-0.13.0.nwb.zarr.zip", archive)
+    with pytest.raises(StaleSnapshotError, match=r"b\.nwb\.zarr\.zip"):
+        _open(archive, snapshot=saved)
+
+
+def test_a_stale_snapshot_is_an_error_that_says_how_to_make_it_anew(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    snapshot(session, path=saved)
+    document = server.root / "a.nwb.zarr" / ".zmetadata"
+    document.write_text(document.read_text().replace("experimental trials", "other trials"))
+    opens: list[Callable[..., Any]] = [xr.open_dataset, xr.open_datatree, xr.open_groups]
+    for opened in opens:
+        with pytest.raises(StaleSnapshotError, match=f"'.zmetadata'.*nwbzarr snapshot {session} -o {saved}"):
+            opened(session, engine="nwbzarr", snapshot=saved)
+    assert "nwb_snapshot" in _open(session, snapshot=saved, verify=False).attrs
+    snapshot(session, path=saved)
+    _open(session, snapshot=saved)
+    document.unlink()
+    with pytest.raises(StaleSnapshotError, match="or is gone"):
+        _open(session, snapshot=saved)
+
+
+def test_a_changed_chunk_is_found_by_verifying_all(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    made = snapshot(session, path=saved)
+    _open(session, snapshot=saved, verify="all")
+    objects = made.session(session).files[0].objects
+    key = next(key for key, kept in objects.items() if kept.data and not key.startswith(".z"))
+    assert all(kept.etag for kept in objects.values() if kept.data is not None)
+    (server.root / "a.nwb.zarr" / key).write_bytes(b"something else")
+    _open(session, snapshot=saved)
+    with pytest.raises(StaleSnapshotError, match=f"'{key}'"):
+        _open(session, snapshot=saved, verify="all")
+
+
+def test_without_etags_documents_are_read_and_compared(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    server.etags = False
+    snapshot(session, path=saved)
+    server.reset()
+    assert "nwb_snapshot" not in _open(session, snapshot=saved).attrs
+    assert [seen.status for seen in server.requests] == [200]
+    document = server.root / "a.nwb.zarr" / ".zmetadata"
+    document.write_text(document.read_text() + " ")
+    with pytest.raises(StaleSnapshotError):
+        _open(session, snapshot=saved)
+
+
+@unconsolidated
+def test_without_consolidated_metadata_the_listing_tells(
+    corpus_dir: Corpus, s3_server: S3Server, saved: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(corpus_dir("icephys", "0.2.0"), tmp_path / "a.nwb.zarr")
+    url = s3_server.upload(s3_server.public_bucket, "snapshots/listed.nwb.zarr", folder)
+    options = s3_server.anonymous_options
+    snapshot(url, options, path=saved)
+    s3_server.reset()
+    opened = _open(url, storage_options=options, snapshot=saved)
+    assert "nwb_snapshot" not in opened.attrs
+    assert s3_server.count() == s3_server.count("list-type") > 0
+    xr.testing.assert_equal(opened.load(), _open(folder).load())
+    attributes = folder / ".zattrs"
+    attributes.write_text(attributes.read_text() + " ")
+    s3_server.upload(s3_server.public_bucket, "snapshots/listed.nwb.zarr", folder)
+    with pytest.raises(StaleSnapshotError, match="the listing of its metadata documents"):
+        _open(url, storage_options=options, snapshot=saved)
+
+
+@unconsolidated
+def test_what_cannot_be_verified_says_so(corpus_dir: Corpus, saved: Path) -> None:
+    import fsspec
+
+    url = "memory://snapshots/a.nwb.zarr"
+    folder = str(corpus_dir("icephys", "0.2.0"))
+    fsspec.filesystem("memory").put(folder, "/snapshots/a.nwb.zarr", recursive=True)
+    made = snapshot(url, path=saved)
+    assert str(made.session(url)).endswith("unverifiable")
+    with pytest.warns(SnapshotWarning, match=r"a\.nwb\.zarr cannot be compared") as told:
+        opened = _open(url, snapshot=saved)
+    assert told[0].filename == __file__
+    assert opened.attrs["nwb_snapshot"] == f"unverifiable: snapshot of {made[url].made}"
+
+
+def test_a_snapshot_of_an_unconsolidated_session_warns_when_it_is_made_and_not_when_it_is_used(
+    corpus_dir: Corpus, saved: Path
+) -> None:
+    folder = corpus_dir("ophys", "0.3.0")
+    with pytest.warns(UnconsolidatedWarning):
+        snapshot(folder, path=saved)
+    _open(folder, snapshot=saved)
+
+
+def test_values_are_read_from_the_session_without_its_metadata_and_pickles_stay_small(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    snapshot(session, path=saved)
+    opened = _open(session, snapshot=saved, verify=False, group="acquisition/ElectricalSeriesAP")
+    sent = pickle.dumps(opened)
+    assert len(sent) <= len(pickle.dumps(_open(session, group="acquisition/ElectricalSeriesAP"))) + 200
+    saved.unlink()
+    server.reset()
+    values = pickle.loads(sent).data[:10].values
+    assert (values == opened.data[:10].values).all()
+    assert {seen.path for seen in server.requests} <= {
+        f"/a.nwb.zarr/acquisition/ElectricalSeriesAP/{name}"
+        for name in ("data/0.0", "data/0.1", "channel_conversion/0")
+    }
+
+
+def test_the_raw_object_and_dask_names_are_those_of_the_session(session: str, saved: Path) -> None:
+    from intake_nwbzarr.catalog.chunking import open_dask
+
+    snapshot(session, path=saved)
+    opened = open_dask(locate(session), None, {}, {"snapshot": saved})
+    plain = open_dask(locate(session), None, {}, {})
+    assert opened.ElectricalSeriesAP.data.name == plain.ElectricalSeriesAP.data.name
+    assert opened.nwb.nwbfile.identifier == "corpus-ecephys"
+    assert _open(session, chunks={}, snapshot=open_snapshots(saved)).ElectricalSeriesAP.chunks
+
+
+def test_what_a_snapshot_says_is_not_remembered_as_the_session(
+    server: ConditionalServer, session: str, saved: Path
+) -> None:
+    document = server.root / "a.nwb.zarr" / ".zmetadata"
+    true = document.read_text()
+    document.write_text(true.replace("experimental trials", "forged trials"))
+    snapshot(session, path=saved)
+    document.write_text(true)
+    for _ in range(2):
+        opened = _open(session, snapshot=saved, verify=False, group="intervals/trials")
+        assert opened.attrs["description"] == "forged trials"
+        assert _open(session, group="intervals/trials").attrs["description"] == "experimental trials"
+
+
+def test_values_that_a_snapshot_gives_are_not_remembered_either(session: str, saved: Path) -> None:
+    kept = record_session(locate(session))
+    objects = kept.files[0].objects
+    objects["identifier/0"] = objects["session_description/0"]
+    write_snapshots(saved, [kept])
+    for _ in range(2):
+        forged = _open(session, snapshot=saved, verify=False)
+        assert forged.attrs["identifier"] == forged.attrs["session_description"]
+        assert _open(session).attrs["identifier"] == "corpus-ecephys"
+    with pytest.raises(StaleSnapshotError, match="'identifier/0'"):
+        _open(session, snapshot=saved, verify="all")
+
+
+def test_a_snapshot_of_another_session_is_an_error_that_names_what_it_holds(
+    session: str, saved: Path, corpus_dir: Corpus
+) -> None:
+    snapshot(session, path=saved)
+    other = corpus_dir("icephys", "0.8.0")
+    with pytest.raises(
+        NotInSnapshotError, match=f"no session at .*{other.name}; it holds '{session}'"
+    ) as caught:
+        _open(other, snapshot=saved)
+    assert isinstance(caught.value, KeyError)
+    assert f"nwbzarr snapshot {locate(other)} --add -o {saved}" in str(caught.value)
+
+
+def test_keywords_that_mean_nothing_are_errors(session: str, saved: Path, tmp_path: Path) -> None:
+    snapshot(session, path=saved)
+    for verify in (True, 0, None, "everything", ["metadata"]):
+        with pytest.raises(OptionError, match="verify must be one of"):
+            _open(session, snapshot=saved, verify=verify)
+    with pytest.raises(OptionError, match="none is given"):
+        _open(session, verify=False)
+    for elsewhere in ("https://example.org/a.snapshot.zip", "", 7):
+        with pytest.raises(OptionError, match="The snapshot path must be a local path"):
+            _open(session, snapshot=elsewhere)
+    with pytest.raises(LocationNotFoundError, match=r"nothing\.zip"):
+        _open(session, snapshot=tmp_path / "nothing.zip")
+    with pytest.raises(OptionError, match="no location was given"):
+        snapshot([], path=saved)
+
+
+def test_an_open_store_has_no_address_to_find_a_snapshot_by(saved: Path) -> None:
+    from zarr.storage import MemoryStore
+
+    with pytest.raises(LocationError, match="of a session with a URL"):
+        snapshot(MemoryStore(), path=saved)
+
+
+def test_threads_open_sessions_of_one_snapshot(corpus_dir: Corpus, saved: Path) -> None:
+    folders = [corpus_dir(kind, "0.8.0") for kind in KINDS]
+    snapshot(folders, path=saved)
+    found: dict[Path, list[int]] = {folder: [] for folder in folders}
+
+    def work(folder: Path) -> None:
+        for _ in range(3):
+            found[folder].append(len(_open(folder, snapshot=saved, verify=False).variables))
+
+    threads = [threading.Thread(target=work, args=(folder,)) for folder in folders]
+    with track_requests() as log:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert log.requests == 0
+    assert all(counts == [len(_open(folder).variables)] * 3 for folder, counts in found.items())
