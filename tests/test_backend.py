@@ -147,7 +147,7 @@ def test_an_unknown_group_names_the_closest(ecephys: Path) -> None:
 
 
 def test_an_array_as_a_group_names_the_object_it_belongs_to(ecephys: Path) -> None:
-    with pytest.raises(NodeNotFoundError, match="It belongs to 'acquisition/sync'"):
+    with pytest.raises(NodeNotFoundError, match="belongs to, 'acquisition/sync'"):
         opened(ecephys, group="acquisition/sync/data")
 
 

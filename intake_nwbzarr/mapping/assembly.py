@@ -1,4 +1,4 @@
-"""Assemble mapped objects into one Dataset: names, dimensions and times that are shared."""
+"""Assemble mapped objects into one Dataset: names of variables, and shared dimensions and times."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from intake_nwbzarr.arrays import lazy_variable, read_at_open, xarray_dtype
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.mapping.model import (
     TEMPLATES,
+    ArrayPart,
     Dimension,
     IrregularTime,
     Labels,
-    Part,
-    Piece,
+    MappedObject,
     RegularTime,
     free_name,
 )
@@ -34,24 +34,14 @@ from intake_nwbzarr.transport.open import Opener
 def object_names(
     paths: Iterable[str], style: Literal["short", "path", "safe"] = "short", root: str = ""
 ) -> dict[str, str]:
-    """Names for the objects of one view, no two alike.
+    """Return a unique name for each object of a view.
 
-    Parameters
-    ----------
-    paths
-        The objects.
-    style
-        ``short``: an object's own name; objects of one name are all qualified by the shortest distinguishing
-        trailing part of their paths. ``path``: the whole path, whatever else the file holds. ``safe``: short,
-        in letters, digits and underscores.
-    root
-        The container that paths are relative to.
-
-    Examples
-    --------
     >>> list(object_names(["a/Fluorescence/Series", "a/Neuropil/Series", "b/lick rate"]).values())
     ['Fluorescence_Series', 'Neuropil_Series', 'lick rate']
     """
+    # short: an object's own name; objects of the same name are all qualified by the shortest trailing part of
+    # their paths that is unique. path: the whole path relative to `root`. safe: short, in letters, digits and
+    # underscores.
     unique = list(dict.fromkeys(paths))
     names = _whole(unique, root) if style == "path" else _short(unique)
     if style == "safe":
@@ -73,7 +63,7 @@ def _short(paths: list[str]) -> dict[str, str]:
     while True:
         names = {path: "_".join(path.split("/")[-depth:]) for path, depth in depths.items()}
         uses = Counter(names.values())
-        # A name is lengthened as long as it is shared and its path has parts left to tell it apart.
+        # Lengthen each name that is shared, as long as its path has parts left.
         shared = [path for path in paths if uses[names[path]] > 1 and depths[path] < path.count("/") + 1]
         if not shared:
             return names
@@ -82,10 +72,8 @@ def _short(paths: list[str]) -> dict[str, str]:
 
 
 def safe_name(name: str) -> str:
-    """A name of letters, digits and underscores that starts with none of the digits.
+    """Return a name of letters, digits and underscores that does not start with a digit.
 
-    Examples
-    --------
     >>> safe_name("lick rate"), safe_name("+x"), safe_name("2p")
     ('lick_rate', '_x', '_2p')
     """
@@ -94,10 +82,8 @@ def safe_name(name: str) -> str:
 
 
 def flat_dimension_name(flat_name: str, owner: str, names: Mapping[str, str]) -> str:
-    """A dimension's flat name, with its owner's own name replaced by the name it has in the view.
+    """Return a dimension's flat name, with its owner's own name replaced by that in the view.
 
-    Examples
-    --------
     >>> flat_dimension_name("Series_time", "a/Neuropil/Series", {"a/Neuropil/Series": "Neuropil_Series"})
     'Neuropil_Series_time'
     """
@@ -105,30 +91,16 @@ def flat_dimension_name(flat_name: str, owner: str, names: Mapping[str, str]) ->
     return names[owner] + flat_name.removeprefix(own) if flat_name.startswith(own) else flat_name
 
 
-# Each index costs xarray a pass over all coordinates: 300 take 0.2 s, 2,000 take 7 s.
+# xarray passes over all coordinates for each index: 300 take 0.2 s, 2,000 take 7 s.
 MOST_TIME_BASES = 300
 
 
-def share_equal_times(pieces: Sequence[Piece], opener: Opener | None) -> list[Piece]:
-    """Put series whose stored timestamps are equal on one dimension, though nothing in the file links them.
-
-    All timestamps that have the length of others are read, in one gather, and compared.
-
-    Parameters
-    ----------
-    pieces
-        The objects of one view.
-    opener
-        Of the hierarchy that is opened.
-
-    Returns
-    -------
-    list of Piece
-        The same, with the first of equal times in place of the others.
-    """
+def share_equal_times(mapped_objects: Sequence[MappedObject], opener: Opener | None) -> list[MappedObject]:
+    """Give series with equal stored timestamps one dimension, though the file does not link them."""
+    # Timestamps of equal length are read, in one gather, and compared.
     times: dict[Hashable, IrregularTime] = {}
-    for piece in pieces:
-        for index in piece.indexes:
+    for neurodata in mapped_objects:
+        for index in neurodata.indexes:
             if isinstance(index, IrregularTime):
                 times.setdefault(index.dimension.identity, index)
     lengths = Counter(time.dimension.size for time in times.values())
@@ -139,56 +111,58 @@ def share_equal_times(pieces: Sequence[Piece], opener: Opener | None) -> list[Pi
         time.dimension.identity: first.setdefault(np.asarray(read, np.float64).tobytes(), time)
         for time, read in zip(compared, values, strict=True)
     }
-    return [_with_times(piece, same) for piece in pieces]
+    return [_with_times(neurodata, same) for neurodata in mapped_objects]
 
 
-def _with_times(piece: Piece, same: Mapping[Hashable, IrregularTime]) -> Piece:
+def _with_times(neurodata: MappedObject, same: Mapping[Hashable, IrregularTime]) -> MappedObject:
     def dimension(own: Dimension) -> Dimension:
         return same[own.identity].dimension if own.identity in same else own
 
-    if not piece.parts:
-        return piece  # its time is all that it has
+    if not neurodata.parts:
+        return neurodata  # it has nothing but its time
     parts = tuple(
-        replace(part, dimensions=tuple(dimension(own) for own in part.dimensions)) for part in piece.parts
+        replace(part, dimensions=tuple(dimension(own) for own in part.dimensions)) for part in neurodata.parts
     )
-    indexes = tuple(same.get(index.dimension.identity, index) for index in piece.indexes)
-    return replace(piece, parts=parts, indexes=indexes)
+    indexes = tuple(same.get(index.dimension.identity, index) for index in neurodata.indexes)
+    return replace(neurodata, parts=parts, indexes=indexes)
 
 
-def have_one_time(pieces: Sequence[Piece]) -> bool:
-    """Whether the series and events among the pieces all lie along the same time."""
+def have_one_time(mapped_objects: Sequence[MappedObject]) -> bool:
+    """Whether all series and events lie along the same time."""
     times = {
-        piece.path: next(
-            (each.dimension.identity for each in piece.indexes if not isinstance(each, Labels)), None
+        neurodata.path: next(
+            (each.dimension.identity for each in neurodata.indexes if not isinstance(each, Labels)), None
         )
-        for piece in pieces
+        for neurodata in mapped_objects
     }
-    series = {piece.path for piece in pieces if any(part.role == "main" for part in piece.parts)}
+    series = {
+        neurodata.path for neurodata in mapped_objects if any(part.role == "main" for part in neurodata.parts)
+    }
     found = {time for path, time in times.items() if time is not None or path in series}
     return len(found) == 1 and None not in found
 
 
-def name_shared_times(pieces: Sequence[Piece]) -> list[Piece]:
-    """Name a regular time for the container of the series that have it, where they are several."""
-    users: dict[Hashable, list[Piece]] = {}
-    for piece in pieces:
-        for index in piece.indexes:
+def name_shared_times(mapped_objects: Sequence[MappedObject]) -> list[MappedObject]:
+    """Name a regular time that several series share after their container."""
+    users: dict[Hashable, list[MappedObject]] = {}
+    for neurodata in mapped_objects:
+        for index in neurodata.indexes:
             if isinstance(index, RegularTime):
-                users.setdefault(index.dimension.identity, []).append(piece)
+                users.setdefault(index.dimension.identity, []).append(neurodata)
     containers = {
         identity: _common_container(sharing) for identity, sharing in users.items() if len(sharing) > 1
     }
-    # A container with several such times has no one time of its own: each keeps its first series' name.
+    # If a container has several such times, each is named after its first series.
     uses = Counter(containers.values())
     renamed = {identity: container for identity, container in containers.items() if uses[container] == 1}
     return [
-        replace(piece, indexes=tuple(_named_for(index, renamed) for index in piece.indexes))
-        for piece in pieces
+        replace(neurodata, indexes=tuple(_named_for(index, renamed) for index in neurodata.indexes))
+        for neurodata in mapped_objects
     ]
 
 
-def _common_container(pieces: Sequence[Piece]) -> str:
-    parents = [piece.path.split("/")[:-1] for piece in pieces]
+def _common_container(mapped_objects: Sequence[MappedObject]) -> str:
+    parents = [neurodata.path.split("/")[:-1] for neurodata in mapped_objects]
     return "/".join(
         parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False))
     )
@@ -204,45 +178,45 @@ def _named_for(
     return replace(index, dimension=replace(index.dimension, flat_name=flat_name, owner=container))
 
 
-def limit_times(pieces: list[Piece]) -> list[Piece]:
-    """Leave the times out where they are too many for xarray; what is known of them stays as attributes."""
+def limit_times(mapped_objects: list[MappedObject]) -> list[MappedObject]:
+    """Drop the times if they are too many for xarray; their starting_time and rate become attributes."""
     bases = {
         index.dimension.identity
-        for piece in pieces
-        for index in piece.indexes
+        for neurodata in mapped_objects
+        for index in neurodata.indexes
         if not isinstance(index, Labels)
     }
     if len(bases) <= MOST_TIME_BASES:
-        return pieces
+        return mapped_objects
     warn_caller(
-        f"There are {len(bases)} distinct times here, more than the {MOST_TIME_BASES} that xarray indexes in "
-        "reasonable time: they are left out, with starting_time and rate as attributes. Open single objects "
+        f"There are {len(bases)} distinct times, more than the {MOST_TIME_BASES} that xarray can index in "
+        "reasonable time: they are dropped, and starting_time and rate are attributes. Open single objects "
         "or containers with group= to have them."
     )
-    return [_without_time(piece) for piece in pieces]
+    return [_without_time(neurodata) for neurodata in mapped_objects]
 
 
-def _without_time(piece: Piece) -> Piece:
+def _without_time(neurodata: MappedObject) -> MappedObject:
     known: dict[str, Any] = {}
-    for index in piece.indexes:
+    for index in neurodata.indexes:
         if isinstance(index, RegularTime):
             known |= {"starting_time": index.starting_time, "rate": index.rate}
         elif isinstance(index, IrregularTime):
             known |= {"timestamps": index.attributes.get("nwb_path", "")}
     parts = tuple(
         replace(part, attributes={**part.attributes, **known}) if part.role == "main" else part
-        for part in piece.parts
+        for part in neurodata.parts
     )
-    labels = tuple(index for index in piece.indexes if isinstance(index, Labels))
-    return replace(piece, parts=parts, indexes=labels, attributes={**piece.attributes, **known})
+    labels = tuple(index for index in neurodata.indexes if isinstance(index, Labels))
+    return replace(neurodata, parts=parts, indexes=labels, attributes={**neurodata.attributes, **known})
 
 
-# What every object says of itself: no metadata beside its variables.
+# Attributes of every object, which need no repetition among those of the Dataset.
 _IDENTITY = {"neurodata_type", "nwb_core_type", "nwb_path"}
 
 
 def dataset_of_one(
-    piece: Piece,
+    neurodata: MappedObject,
     options: MappingOptions,
     reference: ReferenceTime | None,
     attributes: Mapping[str, Any],
@@ -250,75 +224,43 @@ def dataset_of_one(
     opener: Opener | None = None,
     cache: bool = False,
 ) -> xr.Dataset:
-    """The Dataset of a single object, with plain names: ``data`` on (``time``, ``channel``).
-
-    Parameters
-    ----------
-    piece
-        The object.
-    options
-        How it is shown.
-    reference
-        What decoded times count from; None leaves them in seconds.
-    attributes
-        Of the Dataset, after the object's own.
-    opener
-        Of the hierarchy that is opened.
-    cache
-        Keep values that were read whole, as `xarray.open_dataset` sees to for what it returns.
-    """
+    """Return the Dataset of a single object, with plain names: ``data`` on (``time``, ``channel``)."""
+    # `reference` is the zero of decoded times, None for seconds; with `cache`, values that were read whole
+    # are kept, which `xarray.open_dataset` does for the Datasets that it returns.
     view = _View(options, reference, opener, cache=cache)
-    piece = _labelled(piece, {piece.path: piece.name})
-    for dimension in _dimensions([piece]):
+    neurodata = _labelled(neurodata, {neurodata.path: neurodata.name})
+    for dimension in _dimensions([neurodata]):
         view.add_dimension(dimension, dimension.name)
-    for part in piece.parts:
+    for part in neurodata.parts:
         view.add_part(part, part.name)
-    return view.dataset([piece], dict(piece.attributes) | dict(attributes))
+    return view.dataset([neurodata], dict(neurodata.attributes) | dict(attributes))
 
 
 def dataset_of_many(
-    pieces: Sequence[Piece],
+    mapped_objects: Sequence[MappedObject],
     options: MappingOptions,
     reference: ReferenceTime | None,
     attributes: Mapping[str, Any],
     opener: Opener | None,
     container: str = "",
 ) -> xr.Dataset:
-    """The flat Dataset of a session or container: variables named for their objects.
-
-    Parameters
-    ----------
-    pieces
-        Its objects.
-    options
-        How they are shown.
-    reference
-        What decoded times count from; None leaves them in seconds.
-    attributes
-        Of the Dataset.
-    opener
-        Of the hierarchy that is opened.
-    container
-        What names are relative to. In a container whose series all have one time, that is plain ``time``, and
-        other dimensions have plain names where no two want the same.
-
-    Warns
-    -----
-    MappingWarning
-        When there are more than 300 distinct times, which are then left out.
-    """
-    pieces = limit_times(name_shared_times(pieces))
-    metadata = _metadata(pieces, container)
-    # An object may have a time, or labels, and nothing that lies along them: when each lick was.
-    pieces = [piece for piece in pieces if piece.parts or piece.indexes]
-    dimensions = list(_dimensions(pieces))
+    """Return the flat Dataset of a session or container, with variables named after their objects."""
+    # Names are relative to `container`. If all its series have one time, that is plain `time`, and other
+    # dimensions have plain names where these are unique.
+    mapped_objects = limit_times(name_shared_times(mapped_objects))
+    metadata = _metadata(mapped_objects, container)
+    # An object may have a time or labels without arrays along them: the times of licks.
+    mapped_objects = [neurodata for neurodata in mapped_objects if neurodata.parts or neurodata.indexes]
+    dimensions = list(_dimensions(mapped_objects))
     owners = [dimension.owner for dimension in dimensions if dimension.owner is not None]
     view = _View(options, reference, opener, container)
-    view.objects = object_names([*(piece.path for piece in pieces), *owners], options.names, container)
+    view.objects = object_names(
+        [*(neurodata.path for neurodata in mapped_objects), *owners], options.names, container
+    )
     uses = Counter(dimension.name for dimension in dimensions)
-    # A variable that is named for its object never takes the name of a dimension.
+    # A variable named after its object never has the name of a dimension.
     objects = set(view.objects.values())
-    one_time = bool(container) and have_one_time(pieces)
+    one_time = bool(container) and have_one_time(mapped_objects)
     for dimension in dimensions:
         own = bool(container) and dimension.owner == container
         if (one_time or own) and uses[dimension.name] == 1 and dimension.name not in objects:
@@ -326,54 +268,52 @@ def dataset_of_many(
             view.add_dimension(dimension, dimension.name)
         else:
             view.add_dimension(dimension, view.flat_dimension(dimension))
-    tables = view.tables(dimensions, pieces)
-    pieces = [_labelled(piece, tables) for piece in pieces]
-    for piece in pieces:
-        for part in piece.parts:
-            view.add_part(part, view.flat_part(piece, part))
-    # The session's own first, where it came from last.
-    place = {name: value for name, value in attributes.items() if name.startswith("nwb_")}
-    session = {name: value for name, value in attributes.items() if name not in place}
-    return view.dataset(pieces, session | metadata | place)
+    tables = view.tables(dimensions, mapped_objects)
+    mapped_objects = [_labelled(neurodata, tables) for neurodata in mapped_objects]
+    for neurodata in mapped_objects:
+        for part in neurodata.parts:
+            view.add_part(part, view.flat_part(neurodata, part))
+    # The session's attributes first, its location last.
+    location = {name: value for name, value in attributes.items() if name.startswith("nwb_")}
+    session = {name: value for name, value in attributes.items() if name not in location}
+    return view.dataset(mapped_objects, session | metadata | location)
 
 
-def _labelled(piece: Piece, tables: Mapping[str, str]) -> Piece:
-    """Write in a piece's attributes what each array is of its object: `ds.nwb` and other tools read that.
-
-    Names and paths of variables do not tell: a container may hold arrays beside objects, and a column that is
-    joined to a series stays its table's. Attributes survive selecting, renaming, merging and saving.
-    """
+def _labelled(neurodata: MappedObject, tables: Mapping[str, str]) -> MappedObject:
+    """Add each array's object, role, column and table to its attributes, for `ds.nwb` and other tools."""
+    # Names and paths of variables are not enough: a container may hold arrays beside objects, and a column
+    # joined to a series remains its table's. Attributes survive selecting, renaming, merging and saving.
     parts = tuple(
-        replace(part, attributes=_origin_attributes(part, part.dimensions[:1], piece, tables))
-        for part in piece.parts
+        replace(part, attributes=_origin_attributes(part, part.dimensions[:1], neurodata, tables))
+        for part in neurodata.parts
     )
     indexes = tuple(
-        replace(index, attributes=_origin_attributes(index, (index.dimension,), piece, tables))
-        for index in piece.indexes
+        replace(index, attributes=_origin_attributes(index, (index.dimension,), neurodata, tables))
+        for index in neurodata.indexes
     )
-    return replace(piece, parts=parts, indexes=indexes)
+    return replace(neurodata, parts=parts, indexes=indexes)
 
 
 def _origin_attributes(
-    array: Part | RegularTime | IrregularTime | Labels,
+    array: ArrayPart | RegularTime | IrregularTime | Labels,
     along: tuple[Dimension, ...],
-    piece: Piece,
+    neurodata: MappedObject,
     tables: Mapping[str, str],
 ) -> Mapping[str, Any]:
     """Return an array's attributes with its object, role, column and table; docs/mapping.md lists them."""
     own = array.attributes
     if "nwb_path" not in own:
         return own
-    path = array.object or piece.path
+    path = array.object or neurodata.path
     found: dict[str, Any] = {}
-    if isinstance(array, Part) and (array.role == "main" or array.object == own["nwb_path"]):
+    if isinstance(array, ArrayPart) and (array.role == "main" or array.object == own["nwb_path"]):
         found["nwb_role"] = "data"
     else:
         found["nwb_object"] = path
         if isinstance(array, RegularTime | IrregularTime) or (isinstance(array, Labels) and array.is_time):
             found["nwb_role"] = "time"
-    core = piece.attributes.get("nwb_core_type")
-    if core is not None and own.get("neurodata_type") == piece.neurodata_type:
+    core = neurodata.attributes.get("nwb_core_type")
+    if core is not None and own.get("neurodata_type") == neurodata.neurodata_type:
         found["nwb_core_type"] = core
     if array.column is not None:
         found["nwb_column"] = array.column
@@ -382,33 +322,36 @@ def _origin_attributes(
     return {**own, **found}
 
 
-def _metadata(pieces: Sequence[Piece], container: str) -> dict[str, Any]:
-    """What objects without a variable of their own name say of themselves, by dotted path."""
-    holders = {str(parent) for piece in pieces for parent in PurePosixPath(piece.path).parents}
+def _metadata(mapped_objects: Sequence[MappedObject], container: str) -> dict[str, Any]:
+    """Return the attributes of objects that have no variable of their own name, by dotted path."""
+    holders = {
+        str(parent) for neurodata in mapped_objects for parent in PurePosixPath(neurodata.path).parents
+    }
     found: dict[str, Any] = {}
-    for piece in pieces:
-        if piece.path == container or any(part.role == "main" for part in piece.parts):
+    for neurodata in mapped_objects:
+        if neurodata.path == container or any(part.role == "main" for part in neurodata.parts):
             continue
-        # The type alone is worth telling of what nothing else shows: a device that only has a name.
-        shown = bool(piece.parts or piece.indexes) or piece.path in holders
-        if shown and piece.attributes.keys() <= _IDENTITY:
+        # The type alone is only included for objects that appear nowhere else: a device with nothing but a
+        # name.
+        shown = bool(neurodata.parts or neurodata.indexes) or neurodata.path in holders
+        if shown and neurodata.attributes.keys() <= _IDENTITY:
             continue
-        place = piece.path.replace("/", ".")
-        attributes = {**piece.attributes, **({} if piece.parts else _times_of_another(piece))}
-        found |= {f"{place}.{name}": value for name, value in attributes.items() if name != "nwb_path"}
+        dotted = neurodata.path.replace("/", ".")
+        attributes = {**neurodata.attributes, **({} if neurodata.parts else _times_of_another(neurodata))}
+        found |= {f"{dotted}.{name}": value for name, value in attributes.items() if name != "nwb_path"}
     return found
 
 
-def _times_of_another(piece: Piece) -> dict[str, Any]:
-    """Whose times an object has that shows none of its own."""
-    theirs = (index for index in piece.indexes if index.dimension.owner not in {None, piece.path})
+def _times_of_another(neurodata: MappedObject) -> dict[str, Any]:
+    """Return the path of another object's times that an object without times of its own uses."""
+    theirs = (index for index in neurodata.indexes if index.dimension.owner not in {None, neurodata.path})
     first = next(theirs, None)
     return {} if first is None else {"timestamps": str(first.attributes.get("nwb_path", ""))}
 
 
 @dataclass
 class _View:
-    """The names given so far, and what has them."""
+    """The names in a Dataset that is being assembled."""
 
     options: MappingOptions
     reference: ReferenceTime | None
@@ -418,41 +361,43 @@ class _View:
     plain: set[Hashable] = field(default_factory=set)
     dimensions: dict[Hashable, str] = field(default_factory=dict)
     owners: dict[Hashable, str] = field(default_factory=dict)
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, ArrayPart] = field(default_factory=dict)
     coordinates: dict[str, None] = field(default_factory=dict)
     cache: bool = False
 
     def add_dimension(self, dimension: Dimension, name: str) -> None:
-        """Give a dimension its name in this view."""
+        """Name a dimension."""
         name = safe_name(name) if self.options.names == "safe" else name
         self.dimensions[dimension.identity] = free_name(name, self.dimensions.values())
         if dimension.owner is not None:
             self.owners[dimension.identity] = dimension.owner
 
     def flat_dimension(self, dimension: Dimension) -> str:
-        """A dimension's name among many objects."""
+        """Return a dimension's name among many objects."""
         if dimension.owner is None:
             return dimension.flat_name
         return flat_dimension_name(dimension.flat_name, dimension.owner, self.objects)
 
-    def tables(self, dimensions: Iterable[Dimension], pieces: Iterable[Piece]) -> dict[str, str]:
+    def tables(
+        self, dimensions: Iterable[Dimension], mapped_objects: Iterable[MappedObject]
+    ) -> dict[str, str]:
         """Return the names of the tables whose rows are a dimension of this view, by path."""
-        paths = {piece.path for piece in pieces}
+        paths = {neurodata.path for neurodata in mapped_objects}
         return {
             each.owner: self.objects[each.owner]
             for each in dimensions
             if each.is_rows and each.owner is not None
-            # A series' own name for them, such as ``channel``, stands for all rows of a table, not for it.
+            # A series' own name for the rows, such as `channel`, does not name the table.
             if each.owner in paths or each.identity not in self.plain
         }
 
-    def flat_part(self, piece: Piece, part: Part) -> str:
-        """A part's name among many objects."""
+    def flat_part(self, neurodata: MappedObject, part: ArrayPart) -> str:
+        """Return the name of an object's array among many objects."""
         if part.role == "main":
-            return self.objects[piece.path]
-        if piece.path == self.container:
+            return self.objects[neurodata.path]
+        if neurodata.path == self.container:
             return part.name
-        owner = piece.path
+        owner = neurodata.path
         if part.role == "coordinate" and part.dimensions:
             along = part.dimensions[0].identity
             if along in self.plain:
@@ -460,8 +405,8 @@ class _View:
             owner = self.owners.get(along, owner)
         return f"{self.objects[owner]}_{part.name}"
 
-    def add_part(self, part: Part, name: str) -> None:
-        """Give a part its name in this view; a column joined by several series is there once."""
+    def add_part(self, part: ArrayPart, name: str) -> None:
+        """Name an array; a column joined by several series is added once."""
         name = safe_name(name) if self.options.names == "safe" else name
         known = self.parts.get(name)
         joined = "coordinate" in {part.role, known.role if known else None}
@@ -473,13 +418,13 @@ class _View:
         if part.role == "coordinate":
             self.coordinates[name] = None
 
-    def dataset(self, pieces: Iterable[Piece], attributes: Mapping[str, Any]) -> xr.Dataset:
-        """Everything that has a name, as a Dataset."""
+    def dataset(self, mapped_objects: Iterable[MappedObject], attributes: Mapping[str, Any]) -> xr.Dataset:
+        """Return the Dataset of all named arrays."""
         indexed: dict[Hashable, xr.Variable] = {}
         indexes: dict[Hashable, Index] = {}
-        for name, index in self._indexes(pieces):
+        for name, index in self._indexes(mapped_objects):
             if name not in self.options.drop_variables:
-                # Not `Coordinates.update`, which aligns all that there is with every addition.
+                # Not `Coordinates.update`, which aligns all coordinates on every call.
                 own = self._index_coordinates(name, index)
                 indexed |= own.variables
                 indexes |= own.xindexes
@@ -489,31 +434,33 @@ class _View:
             if name not in self.options.drop_variables
         }
         coordinates = {name: variables.pop(name) for name in self.coordinates if name in variables}
-        together = xr.Coordinates({**indexed, **coordinates}, indexes)
-        return xr.Dataset(variables, together, attributes)
+        coords = xr.Coordinates({**indexed, **coordinates}, indexes)
+        return xr.Dataset(variables, coords, attributes)
 
-    def _variable(self, part: Part) -> xr.Variable:
+    def _variable(self, part: ArrayPart) -> xr.Variable:
         dimensions = [self.dimensions[each.identity] for each in part.dimensions]
         if part.is_time and self.reference is not None:
             part = decoded(part, self.reference)
         if isinstance(part.array, np.ndarray):
-            # `astype` keeps what the dtype says of its objects; `numpy.array` does not.
+            # `astype` keeps the dtype's metadata; `numpy.array` does not.
             values = part.array.astype(xarray_dtype(part.array.dtype))
             return xr.Variable(dimensions, values, part.attributes)
         return lazy_variable(dimensions, part.array, part.attributes, cache=self.cache)
 
-    def _indexes(self, pieces: Iterable[Piece]) -> Iterator[tuple[str, RegularTime | IrregularTime | Labels]]:
-        """The index of each dimension that has one, and the name of its coordinate."""
+    def _indexes(
+        self, mapped_objects: Iterable[MappedObject]
+    ) -> Iterator[tuple[str, RegularTime | IrregularTime | Labels]]:
+        """Yield the index of each dimension that has one, with the name of its coordinate."""
         seen: set[Hashable] = set()
-        for piece in pieces:
-            for index in piece.indexes:
+        for neurodata in mapped_objects:
+            for index in neurodata.indexes:
                 if index.dimension.identity not in seen:
                     seen.add(index.dimension.identity)
                     yield self._index_name(index), index
 
     def _index_name(self, index: RegularTime | IrregularTime | Labels) -> str:
         name = self.dimensions[index.dimension.identity]
-        # Events are a dimension of their own; when they happened is a time all the same.
+        # The dimension of events is `event`, its coordinate a time.
         if not isinstance(index, Labels) and index.dimension.name == "event" and name.endswith("event"):
             return free_name(f"{name.removesuffix('event')}time", {*self.dimensions.values(), *self.parts})
         return name
@@ -529,15 +476,17 @@ class _View:
         return time_coordinates(index, dimension, name, reference, self.opener)
 
 
-def _identities(part: Part) -> tuple[Hashable, ...]:
+def _identities(part: ArrayPart) -> tuple[Hashable, ...]:
     return tuple(dimension.identity for dimension in part.dimensions)
 
 
-def _dimensions(pieces: Iterable[Piece]) -> Iterator[Dimension]:
-    """Every dimension once: those that have an index first, for it is named for them."""
-    pieces = list(pieces)
-    indexed = [index.dimension for piece in pieces for index in piece.indexes]
-    others = [dimension for piece in pieces for part in piece.parts for dimension in part.dimensions]
+def _dimensions(mapped_objects: Iterable[MappedObject]) -> Iterator[Dimension]:
+    """Return every dimension once: those with an index first, because the index is named after them."""
+    mapped_objects = list(mapped_objects)
+    indexed = [index.dimension for neurodata in mapped_objects for index in neurodata.indexes]
+    others = [
+        dimension for neurodata in mapped_objects for part in neurodata.parts for dimension in part.dimensions
+    ]
     found: dict[Hashable, Dimension] = {}
     for dimension in indexed + others:
         found.setdefault(dimension.identity, dimension)

@@ -1,4 +1,4 @@
-"""Metadata of objects and of the session, as attributes."""
+"""Attributes, links and small datasets of objects and of the session, as xarray attributes."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from intake_nwbzarr.errors import LinkError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.derived import Elementwise
-from intake_nwbzarr.mapping.model import Dimension, Mapper, Part, free_name, stored, values_or_none
+from intake_nwbzarr.mapping.model import ArrayPart, Dimension, Mapper, free_name, stored, values_or_none
 from intake_nwbzarr.mapping.schema import core_type, definition_of, is_scalar
 
 _STRINGS = np.dtype(object)
 
 
 def as_text(array: Readable) -> Readable:
-    """Fixed-width text as Python strings, which xarray computes with; anything else as it is."""
+    """Return fixed-width text as Python strings, which xarray can compute with; other arrays unchanged."""
     return Elementwise(_strings, (array,), _STRINGS) if array.dtype.kind in "SU" else array
 
 
 def path_text(array: Readable) -> Readable:
-    """Object references as the paths of what they refer to, without a leading slash; empty where missing."""
+    """Return object references as the paths of their targets, without leading slash; empty where missing."""
     return Elementwise(paths_of, (array,), _STRINGS)
 
 
 def short_name(array: Readable) -> Readable:
-    """Object references as the names of what they refer to."""
+    """Return object references as the names of their targets."""
     return Elementwise(_names, (array,), _STRINGS)
 
 
 def valid_path(path: Readable, start: Readable, count: Readable) -> Readable:
-    """The paths of references to samples; empty where start and count are negative: nothing was recorded."""
+    """Return the paths of references to samples; empty where start and count are negative (none)."""
     return Elementwise(_valid_paths, (path, start, count), _STRINGS)
 
 
 def translated(array: Readable, pairs: tuple[tuple[str, str], ...]) -> Readable:
-    """Object references as what each path stands for by `pairs`; empty where it is none of them."""
+    """Return object references as the text that `pairs` has for each path; empty for other paths."""
     return Elementwise(_translated, (array,), _STRINGS, (pairs,))
 
 
 def as_strings(values: NDArray[Any]) -> NDArray[Any]:
-    """What `as_text` makes of values that have been read."""
+    """Return values that have been read as `as_text` would."""
     return _strings(values) if values.dtype.kind in "SU" else values
 
 
@@ -59,7 +59,7 @@ def _strings(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def paths_of(values: NDArray[Any]) -> NDArray[Any]:
-    """What `path_text` makes of values that have been read."""
+    """Return references that have been read as `path_text` would."""
     return _each(_path, values)
 
 
@@ -96,10 +96,10 @@ def _path(value: object) -> str:
 
 SUBJECT = "general/subject"
 
-# The groups whose datasets and attributes are the session's own metadata.
+# The groups whose datasets and attributes are metadata of the session.
 _OF_SESSION = ("", "general", SUBJECT)
 
-# What a reader wants to see first; the rest follows in the file's order.
+# The first attributes; the others follow in the file's order.
 _FIRST = (
     "session_description",
     "session_start_time",
@@ -108,7 +108,7 @@ _FIRST = (
     "session_id",
 )
 
-# The few that one object's Dataset carries: whose it is and where its zero of time lies.
+# The attributes of a single object's Dataset: its subject, and the session's zero of time.
 _ESSENTIAL = (
     "session_start_time",
     "timestamps_reference_time",
@@ -119,18 +119,18 @@ _ESSENTIAL = (
 )
 
 OF_WHOM = ("session_id", "subject_id", "subject_species")
-"""Attributes that the session lends to one object's Dataset, unless the object has some of these names."""
+"""Attributes of the session in a single object's Dataset, unless the object has attributes of these names."""
 
-# Lists by the schema, also where they have one element; other datasets of one are single values.
+# Lists in the schema, also if they have one element; other datasets of one element are scalars.
 _LISTS = frozenset({"experimenter", "keywords", "related_publications", "file_create_date"})
 
-# How objects are stored, or shown otherwise.
+# Attributes about how objects are stored, or that are mapped otherwise.
 _INTERNAL = frozenset({"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories"})
 
-# xarray keeps these for encoding and refuses to write a variable that has them as attributes.
+# xarray uses these for encoding, and cannot write a variable that has them as attributes.
 _RESERVED = frozenset({"coordinates", "dtype", "grid_mapping", "scale_factor", "add_offset", "missing_value"})
 
-# What says where a variable is from, and how it is divided: never the file's own attributes of these names.
+# Attributes that this package writes; the file's own attributes of these names are renamed.
 _OURS = frozenset(
     {
         "nwb_path",
@@ -150,26 +150,13 @@ _OURS = frozenset(
     }
 )
 
-# One value by the schema, which some writers store as a list of one.
+# Scalars in the schema, which some writers store as a list of one element.
 _SCALARS = frozenset({"description", "comments", "unit", "help", "continuity"})
 
 
 def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
-    """The session's metadata and its subject's, as attributes.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    whole
-        Everything under ``general`` and the subject; otherwise only what tells sessions apart and places
-        their zero of time, which keeps opening one object to a handful of requests.
-
-    Returns
-    -------
-    dict
-        ``session_description``, ``session_start_time``, … ``subject_id``, ``subject_<name>``.
-    """
+    """Map the metadata of the session and its subject to attributes."""
+    # A single object's Dataset has the essential ones only, so that opening it takes few requests.
     wanted = list(_session_arrays(hierarchy)) if whole else []
     if not whole:
         wanted = [
@@ -185,7 +172,7 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
     for (name, node), value in zip(arrays, values, strict=True):
         if value is None:
             continue
-        found[name] = plain(value.reshape(()) if _is_one(hierarchy, node) else value)
+        found[name] = plain(value.reshape(()) if _is_session_scalar(hierarchy, node) else value)
         for key, more in node.attributes.items():
             if not key.startswith("_") and key not in _INTERNAL and whole:
                 found[f"{name}_{key}"] = more
@@ -199,13 +186,13 @@ def map_session(hierarchy: Hierarchy, *, whole: bool) -> Mapper[dict[str, Any]]:
 def _session_arrays(hierarchy: Hierarchy) -> Iterator[tuple[str, Node]]:
     for group in _OF_SESSION:
         for name in hierarchy.children(group):
-            # Of what cannot be understood, a warning is given where the session's objects are found.
+            # `find_objects` warns about damaged datasets.
             with suppress(MetadataError):
                 yield _name_of(group, name), hierarchy[f"{group}/{name}".strip("/")]
 
 
 def _own_attributes(hierarchy: Hierarchy) -> Iterator[tuple[str, Any]]:
-    """The attributes and links that an extension gives to the session itself, or to its subject."""
+    """Yield the attributes and links that an extension defines for the session or its subject."""
     for group in _OF_SESSION:
         if group not in hierarchy:
             continue
@@ -217,12 +204,12 @@ def _own_attributes(hierarchy: Hierarchy) -> Iterator[tuple[str, Any]]:
 
 
 def _name_of(group: str, name: str) -> str:
-    """What a dataset, attribute or link of the session's own groups is called among its attributes."""
+    """Return the name of a dataset, attribute or link of the session's groups among the attributes."""
     return f"subject_{name.removeprefix('subject_')}" if group == SUBJECT else name
 
 
-def _is_one(hierarchy: Hierarchy, node: ArrayNode) -> bool:
-    """Whether a dataset of the session's own groups is one value, though it is stored as a list of one."""
+def _is_session_scalar(hierarchy: Hierarchy, node: ArrayNode) -> bool:
+    """Whether a dataset of the session's groups is a scalar in the schema, though stored with shape (1,)."""
     group, _, name = node.path.rpartition("/")
     if node.shape != (1,) or name in _LISTS:
         return False
@@ -232,62 +219,46 @@ def _is_one(hierarchy: Hierarchy, node: ArrayNode) -> bool:
 
 
 def describes_session(node: ArrayNode) -> bool:
-    """Whether a dataset of the session's own groups is small enough to be an attribute of the session."""
+    """Whether a dataset of the session's groups is small enough to be an attribute of the session."""
     return node.neurodata_type is None and node.ndim <= 2 and node.size <= LONGEST_ATTRIBUTE
 
 
 def object_attributes(hierarchy: Hierarchy, path: str) -> dict[str, Any]:
-    """An object's own attributes, links and identity, as attributes of its main variable.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    path
-        The object.
-
-    Returns
-    -------
-    dict
-        ``neurodata_type`` and ``nwb_path`` first, of an extension's type ``nwb_core_type``; links to other
-        objects as paths.
-    """
+    """Return an object's type, path, attributes and links, as attributes of its main variable."""
     node = hierarchy[path]
     own = {
         f"stored_{name}" if name in _OURS else name: scalar(value) if name in _SCALARS else value
         for name in sorted(own_names(node), key=lambda name: name != "description")
-        if (value := node.attributes[name]) not in _SAYS_NOTHING
+        if (value := node.attributes[name]) not in _PLACEHOLDERS
     }
     core = core_type(hierarchy, node)
     return identity(node) | ({} if core is None else {"nwb_core_type": core}) | storable(own)
 
 
 def own_names(node: Node) -> Iterator[str]:
-    """The names of an object's attributes that are about it, and not about how it is stored."""
+    """Return the names of an object's attributes, except those about how it is stored."""
     return (name for name in node.attributes if not name.startswith("_") and name not in _INTERNAL)
 
 
-# pynwb writes these where a caller gave nothing.
-_SAYS_NOTHING = ("no description", "no comments", "")
+# pynwb's defaults for missing texts.
+_PLACEHOLDERS = ("no description", "no comments", "")
 
 
 def identity(node: Node) -> dict[str, Any]:
-    """What every variable carries: the type and the path of the object it comes from."""
+    """Return the attributes of every variable: the type and path of its object."""
     own_type = {} if node.neurodata_type is None else {"neurodata_type": node.neurodata_type}
     return {**own_type, "nwb_path": node.path}
 
 
 def linked(reference: Reference) -> str:
-    """A link as text: the target's path, after the file's name where it is another one."""
+    """Return a link as text: the target's path, after the file's name if it is another file."""
     path = reference.path.strip("/")
     return path if reference.source == "." else f"{reference.source}/{path}"
 
 
 def scalar(value: Any) -> Any:
-    """An attribute that is one value by the schema, also where it is stored as a list of one.
+    """Return an attribute that is a scalar in the schema, also if it is stored as a list of one element.
 
-    Examples
-    --------
     >>> scalar([30000.0]), scalar("volts"), scalar([1, 2])
     (30000.0, 'volts', [1, 2])
     """
@@ -297,22 +268,14 @@ def scalar(value: Any) -> Any:
 
 
 def plain(value: np.ndarray[Any, Any]) -> Any:
-    """A small array's value in Python's own types."""
+    """Return a small array's value in Python's own types."""
     return value.item() if value.ndim == 0 else value.tolist()
 
 
 def scalar_attributes(
     values: Mapping[str, np.ndarray[Any, Any]], arrays: Mapping[str, StoredArray]
 ) -> dict[str, Any]:
-    """Scalars and short lists that are stored as datasets, as attributes: ``gain``, ``gain_unit``.
-
-    Parameters
-    ----------
-    values
-        What was read.
-    arrays
-        What it was read from, by the same names.
-    """
+    """Return scalars and short lists that are stored as datasets, as attributes: ``gain``, ``gain_unit``."""
     found: dict[str, Any] = {}
     for name, value in values.items():
         found[name] = plain(value)
@@ -323,13 +286,11 @@ def scalar_attributes(
 
 
 def storable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as netCDF and Zarr can store them.
+    """Return attributes as netCDF and Zarr can store them.
 
-    None and empty lists are omitted, booleans become 0 and 1, references become paths, NumPy's types become
-    Python's, what is nested or mixed becomes JSON; names that xarray keeps for itself begin with ``nwb_``.
+    None and empty lists are dropped, booleans become 0 and 1, references become paths, NumPy's types become
+    Python's, nested and mixed values become JSON; names that xarray reserves are prefixed with ``nwb_``.
 
-    Examples
-    --------
     >>> storable({"rate": np.float64(30.0), "valid": True, "notes": None, "dtype": "a", "limits": {"low": 1}})
     {'rate': 30.0, 'valid': 1, 'nwb_dtype': 'a', 'limits': '{"low": 1}'}
     """
@@ -377,7 +338,7 @@ def _storable_list(value: list[Any] | tuple[Any, ...]) -> list[Any] | str:
 
 
 def _plain(value: Any) -> Any:
-    """A nested value before it becomes JSON, once and as a whole: references as paths, no NumPy types."""
+    """Return a nested value with references as paths and without NumPy's types, for JSON."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     match value:
@@ -393,7 +354,7 @@ def _plain(value: Any) -> Any:
             return value
 
 
-# Attributes that identify an array, or that are shown as `units`.
+# Attributes that identify an array, or become `units`.
 _SHOWN_OTHERWISE = frozenset({"neurodata_type", "namespace", "object_id", "unit"})
 
 
@@ -403,36 +364,22 @@ def array_parts(
     array: StoredArray,
     dimensions: tuple[Dimension, ...],
     role: Literal["main", "variable"] = "variable",
-) -> Iterator[Part]:
-    """The variables of an array.
-
-    Parameters
-    ----------
-    owner
-        The object that the array is a part of.
-    name
-        The array's.
-    array
-        The array.
-    dimensions
-        One for each axis.
-    role
-        See `Part`.
-    """
+) -> Iterator[ArrayPart]:
+    """Return the variables of an array `name` of the object `owner`, with one dimension for each axis."""
     attributes = array_attributes(owner, array)
     if array.dtype.names is not None:
         for each in array.dtype.names:
             one = array.field(each)
             made = path_text(one) if each in array.node.reference_fields else as_text(one)
-            yield Part(f"{name}_{each}", dimensions, made, attributes | {"nwb_field": each})
+            yield ArrayPart(f"{name}_{each}", dimensions, made, attributes | {"nwb_field": each})
     elif array.node.is_reference:
-        yield Part(name, dimensions, path_text(array), attributes, role)
+        yield ArrayPart(name, dimensions, path_text(array), attributes, role)
     else:
-        yield Part(name, dimensions, as_text(array), attributes, role)
+        yield ArrayPart(name, dimensions, as_text(array), attributes, role)
 
 
 def array_attributes(owner: Node, array: StoredArray) -> dict[str, Any]:
-    """An array's own attributes, and what it is a part of."""
+    """Return an array's own attributes, and the identity of its object."""
     own = {
         name: value
         for name, value in array.node.attributes.items()

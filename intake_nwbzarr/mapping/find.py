@@ -29,48 +29,33 @@ type Group = str | Sequence[str]
 
 
 def checked_group(group: Any) -> str | list[str]:
-    """A group as a caller may give it: the path of an object, a pattern, or a list of these.
-
-    Raises
-    ------
-    OptionError
-        When it is none of them.
-    """
+    """Return the `group` of a call as a path or pattern, or a list of these."""
     if isinstance(group, str):
         return group
     if isinstance(group, list | tuple) and all(isinstance(each, str) for each in group):
         return list(group)
     raise OptionError(
         f'group must be the path of an object in the file, a pattern ("acquisition/*"), or a list of these, '
-        f"not {describe_value(group)}."
+        f"not {describe_value(group)}.",
+        found=group,
     )
 
 
 def is_pattern(hierarchy: Hierarchy, group: str) -> bool:
-    """Whether a group is a pattern, and not the path of something whose name holds such characters."""
+    """Whether a group is a pattern, and not the path of an object with such characters in its name."""
     return re.search(r"[*?\[]", group) is not None and group.strip("/") not in hierarchy
 
 
 def matching_objects(hierarchy: Hierarchy, groups: Sequence[str]) -> Objects:
-    """Find the objects that paths and patterns name, and those within them.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    groups
-        Paths, which must exist, and patterns, each of which must match something. In a pattern ``*`` and
-        ``?`` stand for characters of one name, ``[ab]`` for one of some, ``**`` for any number of names.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When one of them names nothing.
-    OptionError
-        When one of them is no text, or there are none.
-    """
+    """Find the objects that paths and patterns match, and those within them."""
     if not groups:
-        raise OptionError("group=[] names nothing; give paths or patterns, or None for the whole session.")
+        raise OptionError(
+            "group must not be an empty list.",
+            found=groups,
+            next_step="Pass paths or patterns, or None for the whole session.",
+        )
+    # In a pattern, * and ? stand for characters of one name, [ab] for one of several characters, ** for any
+    # number of names.
     everything = find_objects(hierarchy)
     wanted = Objects()
     for group in groups:
@@ -87,7 +72,7 @@ def _at(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Objects:
 
 
 def _take(wanted: Objects, more: Objects) -> None:
-    # One object under several paths is shown once.
+    # An object with several paths is included once.
     known = {(id(each.target.hierarchy), each.target.path) for each in wanted.found}
     wanted.found += [
         each for each in more.found if (id(each.target.hierarchy), each.target.path) not in known
@@ -100,7 +85,7 @@ def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects
 
     def named(path: str) -> bool:
         names = path.split("/")
-        # What matches, and what is in a container that does.
+        # Objects that match, and objects in a container that matches.
         return any(_match(parts, names[:depth]) for depth in range(1, len(names) + 1))
 
     found = Objects(
@@ -114,8 +99,10 @@ def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects
             found.unmapped.append(path)
     if not found.found and not found.unmapped:
         raise NodeNotFoundError(
-            f"No object in {hierarchy.location} matches {pattern!r}. A * stands for characters of one name, "
-            "** for any number of names."
+            f"No object in {hierarchy.location} matches {pattern!r}.",
+            location=hierarchy.location,
+            path=pattern,
+            next_step="* matches characters within a name, ** any number of names.",
         )
     return found
 
@@ -129,70 +116,51 @@ def _match(pattern: Sequence[str], names: Sequence[str]) -> bool:
     return bool(names) and fnmatchcase(names[0], first) and _match(rest, names[1:])
 
 
-# Groups whose arrays are the session's own metadata: `map_session` has all but large ones.
+# Groups whose arrays are metadata of the session: `map_session` maps all but large ones.
 _OF_SESSION = frozenset({"", "general"})
 
-# The table within a DecompositionSeries, of which its mapper makes coordinates.
+# The table within a DecompositionSeries, which its mapper maps to coordinates.
 _OWN_TABLE = "bands"
 
 
 class Kind(Enum):
-    """What an object is mapped as."""
+    """How an object is mapped."""
 
     SERIES = "TimeSeries"
     TABLE = "DynamicTable"
     IMAGES = "Images"
-    ARRAY = "a dataset with a type of its own"
-    OBJECT = "anything else: devices, containers, groups with arrays"
-    SESSION = "what is too large for the session's attributes"
+    ARRAY = "a dataset with a neurodata type"
+    OBJECT = "any other: devices, containers, groups with arrays"
+    SESSION = "metadata too large for the session's attributes"
 
 
 @dataclass(frozen=True)
 class Found:
-    """One object.
+    """One neurodata object of a file."""
 
-    Parameters
-    ----------
-    target
-        The object, free of links.
-    kind
-        What it is mapped as.
-    shown_at
-        Its path in the file that is opened: where the link to it is, if another file holds it.
-    """
-
-    target: Target
+    target: Target  # the object, links resolved
     kind: Kind
-    shown_at: str
+    shown_at: str  # its path in the opened file; where another file holds it, that of the link
 
 
 @dataclass
 class Objects:
-    """What there is to show.
+    """The objects to map."""
 
-    Parameters
-    ----------
-    found
-        Objects, each followed by those within it.
-    unmapped
-        Paths of what is damaged, or out of reach.
-    links
-        Paths of soft links that were not followed, for what they lead to is found where it is stored.
-    """
-
-    found: list[Found] = field(default_factory=list)
-    unmapped: list[str] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)  # each followed by those within it
+    unmapped: list[str] = field(default_factory=list)  # paths of damaged and unreachable objects
+    # paths of soft links that were not followed: their targets are found where they are stored
     links: list[str] = field(default_factory=list)
 
 
 def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
-    """What a node is mapped as; None for a part of something else, and for a group that only holds others."""
+    """Return how a node is mapped; None for a part of another object, and for a plain container."""
     if isinstance(node, ArrayNode):
         return None if node.neurodata_type is None else Kind.ARRAY
     for kind in (Kind.SERIES, Kind.TABLE, Kind.IMAGES):
         if is_a(hierarchy, node, kind.value):
             return kind
-    # Attributes, and datasets without a type, in a group without one, are shown as the group's.
+    # Attributes, and datasets without a type, in a group without one, are mapped as the group's.
     own = (
         node.neurodata_type is not None
         or any(own_names(node))
@@ -202,20 +170,9 @@ def kind_of(hierarchy: Hierarchy, node: Node) -> Kind | None:
 
 
 def find_objects(hierarchy: Hierarchy, root: str = "", shown_at: str | None = None) -> Objects:
-    """Find the objects in a container, and in the containers within it.
-
-    Soft links of the whole session are not followed: what they lead to is found where it is stored. Those of
-    a container are, for what it holds by link belongs to it; and links into other files always are.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    root
-        The container, itself among what is found; the whole session if empty.
-    shown_at
-        The path that led there, where links lie on it.
-    """
+    """Find the objects in a container, the whole session by default, and in the containers within it."""
+    # Soft links in a session are not followed: their targets are found where they are stored. Those in a
+    # single container are, because its linked objects belong to it; and links to other files always are.
     walk = _Walk(hierarchy, soft_links=bool(root))
     walk.visit(Target(hierarchy, root), root if shown_at is None else shown_at)
     return walk.objects
@@ -223,7 +180,7 @@ def find_objects(hierarchy: Hierarchy, root: str = "", shown_at: str | None = No
 
 @dataclass
 class _Walk:
-    """A walk through a file: what was met, and where."""
+    """A walk through a file, which collects its objects."""
 
     hierarchy: Hierarchy
     soft_links: bool
@@ -231,7 +188,7 @@ class _Walk:
     seen: set[tuple[str, str]] = field(default_factory=set)
 
     def visit(self, target: Target, shown_at: str) -> None:
-        """Take an object up, and then what it holds."""
+        """Add an object, then the objects within it."""
         hierarchy, node = target.hierarchy, target.node
         key = (str(hierarchy.location), target.path)
         if key in self.seen or target.path == hierarchy.specifications:
@@ -242,7 +199,7 @@ class _Walk:
             self.objects.found.append(Found(target, kind, shown_at))
         if isinstance(node, GroupNode):
             self._children(target, shown_at, kind)
-            if _only_holds(hierarchy, node):
+            if _is_container(hierarchy, node):
                 self._links(target, shown_at)
 
     def _children(self, target: Target, shown_at: str, kind: Kind | None) -> None:
@@ -250,15 +207,15 @@ class _Walk:
         own = {_OWN_TABLE} if kind is Kind.SERIES else set(as_names(target.node.attributes.get("categories")))
         # The datasets of an object are parts of it, whatever their own types.
         datasets = kind in {None, Kind.SESSION} or target.node.neurodata_type is None
-        for name in sorted(hierarchy.children(path), key=_counting):
+        for name in sorted(hierarchy.children(path), key=_natural_order):
             child = Target(hierarchy, _join(path, name))
             try:
                 if name not in own and (datasets or isinstance(child.node, GroupNode)):
                     self.visit(child, _join(shown_at, name))
             except (MetadataError, LinkError) as error:
-                # What is damaged within an object is its mapper's to tell.
+                # Damage within an object is reported by its mapper.
                 if datasets:
-                    self._leave_out(_join(shown_at, name), error)
+                    self._skip(_join(shown_at, name), error)
 
     def _links(self, target: Target, shown_at: str) -> None:
         for name, reference in target.hierarchy.links(target.path).items():
@@ -270,16 +227,16 @@ class _Walk:
             except (NodeNotFoundError, LocationError):
                 self.objects.unmapped.append(_join(shown_at, name))
             except UNREACHABLE as error:
-                self._leave_out(_join(shown_at, name), error)
+                self._skip(_join(shown_at, name), error)
 
-    def _leave_out(self, path: str, error: Exception) -> None:
-        """One object, or what a link leads to, that cannot be looked at costs itself, not the session."""
+    def _skip(self, path: str, error: Exception) -> None:
+        """Skip a damaged or unreachable object with a warning."""
         self.objects.unmapped.append(path)
-        warn_caller(f"{path!r} in {self.hierarchy.location} is left out. {error}")
+        warn_caller(f"{path!r} in {self.hierarchy.location} is skipped. {error}")
 
 
 def _kind_of_session(target: Target) -> Kind | None:
-    """What the root or ``general`` is mapped as: nothing, unless an extension stores large arrays there."""
+    """Return SESSION for the root or ``general`` if an extension stores large arrays there, else None."""
     arrays = _arrays(target.hierarchy, target.path)
     large = any(each.neurodata_type is None and not describes_session(each) for each in arrays)
     return Kind.SESSION if large else None
@@ -289,13 +246,13 @@ def _join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def _counting(name: str) -> list[tuple[str, int]]:
-    """A sort key that puts sweep 2 before sweep 10."""
+def _natural_order(name: str) -> list[tuple[str, int]]:
+    """Return a sort key with which sweep 2 precedes sweep 10."""
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[ArrayNode]:
-    """The datasets in a group, but for damaged ones."""
+    """Yield the undamaged datasets in a group."""
     for name in hierarchy.children(path):
         with suppress(MetadataError):
             node = hierarchy[_join(path, name)]
@@ -303,17 +260,15 @@ def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[ArrayNode]:
                 yield node
 
 
-def _only_holds(hierarchy: Hierarchy, node: GroupNode) -> bool:
-    """Whether a group is there for the objects in it: ``acquisition``, ``LFP``, a processing module.
-
-    What such a group links to belongs to it; the links of a device, a series or a table are references.
-    """
+def _is_container(hierarchy: Hierarchy, node: GroupNode) -> bool:
+    """Whether a group only contains objects: ``acquisition``, ``LFP``, a processing module."""
+    # Objects linked from such a group belong to it; links of a device, a series or a table are references.
     if node.path == "":
         return True
     if node.neurodata_type is None:
         # A group within an object, such as the reference images of a segmentation, is a part of that.
         holder = hierarchy.get(node.path.rpartition("/")[0])
-        return isinstance(holder, GroupNode) and _only_holds(hierarchy, holder)
+        return isinstance(holder, GroupNode) and _is_container(hierarchy, holder)
     if any(is_a(hierarchy, node, kind) for kind in ("TimeSeries", "DynamicTable")):
         return False
     holds = any(is_a(hierarchy, node, kind) for kind in ("NWBDataInterface", "ProcessingModule"))

@@ -1,4 +1,4 @@
-"""Neurodata objects of any other type, extensions among them, mapped by their datasets and the schema."""
+"""Map neurodata objects of other types, also of extensions, by their datasets and the schema."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from intake_nwbzarr.mapping.attributes import (
     storable,
 )
 from intake_nwbzarr.mapping.model import (
+    ArrayPart,
     Dimension,
     IrregularTime,
     Labels,
+    MappedObject,
     Mapper,
-    Part,
-    Piece,
     Region,
     both,
+    run_together,
     stored,
-    together,
     values_of,
     whole_values,
 )
@@ -43,79 +43,50 @@ from intake_nwbzarr.mapping.regions import is_region, map_region
 from intake_nwbzarr.mapping.schema import dimension_names, is_scalar
 from intake_nwbzarr.mapping.series_members import Axes, schema_axes
 
-# What an object's events are timed by; both are in seconds.
+# Datasets with the times of an object's events, in seconds.
 _TIMES = ("times", "timestamps")
 
-# Types whose datasets' dimensions have the same names and nothing in common.
-_APART = frozenset({"HERD"})
+# Types whose datasets have unrelated dimensions of the same names.
+_UNRELATED = frozenset({"HERD"})
 
-# The axis that a region's rows lie along.
+# The dimension of a region's rows.
 _REGION_AXES = {"electrodes": "channel", "rois": "roi"}
 
 
-def map_object(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map an object of any type, or a group without one that holds datasets.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        Where, free of links.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        Scalars, links and short vectors of a fixed meaning (``grid_spacing``) as attributes; every other
-        dataset as a variable, on dimensions called as the schema calls them. Events that have ``times`` have
-        a time index.
-    """
+def map_object(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map an object of any type, or a group without a type that holds datasets."""
+    # Scalars, links and short vectors of a fixed length (grid_spacing) become attributes, every other dataset
+    # a variable with the schema's dimensions. Events with `times` have a time index.
     members = _members(hierarchy, path)
     (values, lost), regions = yield from both(
         whole_values(members.small),
-        together([_map_region(members, name, options) for name in members.regions]),
+        run_together([_map_region(members, name, options) for name in members.regions]),
     )
     values = {
         name: each.reshape(()) if each.shape == (1,) and name in members.scalars else each
         for name, each in values.items()
     }
     lost += tuple(path for _, region in regions for path in region.unmapped)
-    piece = _Object(members, values, tuple(regions), options).piece()
-    return replace(piece, unmapped=(*members.unmapped, *lost))
+    neurodata = _Object(members, values, tuple(regions), options).mapped()
+    return replace(neurodata, unmapped=(*members.unmapped, *lost))
 
 
-def map_large_metadata(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map what an extension stores in the session's own groups, and what is too large for attributes.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        The root, or ``general``.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        Those arrays; all else of these groups is among the session's attributes, or an object of its own.
-    """
+def map_large_metadata(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map the datasets of the session's groups that are too large for attributes, or of extensions."""
     yield from values_of([])
     every = _members(hierarchy, path)
     own = {name: each for name, each in every.arrays.items() if each.node.neurodata_type is None}
     large = {name: each for name, each in own.items() if not describes_session(each.node)}
     axes = {name: every.axes[name] for name in large if name in every.axes}
     return replace(
-        _Object(_Members(hierarchy, path, arrays=large, axes=axes), {}, (), options).piece(), attributes={}
+        _Object(_Members(hierarchy, path, arrays=large, axes=axes), {}, (), options).mapped(),
+        attributes={},
     )
 
 
 @dataclass
 class _Members:
-    """What is stored with an object, by what it is for."""
+    """The datasets, regions and links of an object."""
 
     hierarchy: Hierarchy
     path: str
@@ -129,7 +100,7 @@ class _Members:
 
     @property
     def neurodata_type(self) -> str:
-        """The object's type, empty for a group without one."""
+        """Return the object's type, empty for a group without one."""
         return self.hierarchy[self.path].neurodata_type or ""
 
 
@@ -144,11 +115,11 @@ def _members(hierarchy: Hierarchy, path: str) -> _Members:
         except UNREACHABLE as error:
             if link is None:
                 found.unmapped.append(f"{path}/{name}".strip("/"))
-                warn_caller(f"{found.unmapped[-1]!r} in {hierarchy.location} is left out. {error}")
+                warn_caller(f"{found.unmapped[-1]!r} in {hierarchy.location} is skipped. {error}")
                 continue
             found.links[name] = linked(link)
             if link.source != ".":
-                warn_caller(f"{path!r} in {hierarchy.location} is shown without its {name!r}: {error}")
+                warn_caller(f"{path!r} in {hierarchy.location} is mapped without its {name!r}: {error}")
             continue
         if link is not None:
             found.links[name] = linked(link)
@@ -163,7 +134,7 @@ def _sort(found: _Members, name: str, target: Target, array: StoredArray) -> Non
     if not names and node.neurodata_type is not None:
         names = dimension_names(node.neurodata_type, "", target.hierarchy)
     axes = schema_axes(names, array.shape, series=False) if names else Axes(())
-    # As long as the schema says, which is a few: grid_spacing is of x, y and z.
+    # The schema fixes its length: grid_spacing has values for x, y and z.
     fixed = array.ndim == 1 and bool(axes.labels)
     one = bool(found.neurodata_type) and is_scalar(found.neurodata_type, name, node, found.hierarchy)
     if is_region(target):
@@ -193,17 +164,17 @@ class _Object:
     regions: tuple[tuple[str, Region], ...]
     options: MappingOptions
 
-    def piece(self) -> Piece:
-        """Put the parts together."""
+    def mapped(self) -> MappedObject:
+        """Return the mapped object."""
         axes = {name: self._axes(name, array) for name, array in self.members.arrays.items()}
         sizes: defaultdict[str, set[int]] = defaultdict(set)
         for name, array in self.members.arrays.items():
             for word, size in zip(axes[name].names, array.shape, strict=True):
                 sizes[word].add(size)
         shared = {word for word, lengths in sizes.items() if len(lengths) == 1}
-        if self.members.neurodata_type in _APART:
+        if self.members.neurodata_type in _UNRELATED:
             shared = set()
-        parts: list[Part] = []
+        parts: list[ArrayPart] = []
         indexes: list[IrregularTime | Labels] = []
         for name, array in self.members.arrays.items():
             dimensions = tuple(
@@ -219,7 +190,7 @@ class _Object:
         for _, region in self.regions:
             parts.extend(region.parts)
             indexes.extend([] if region.labels is None else [region.labels])
-        return Piece(
+        return MappedObject(
             self.members.path, self.members.neurodata_type, tuple(parts), tuple(indexes), self._attributes()
         )
 
@@ -235,14 +206,14 @@ class _Object:
             return Axes(("event",))
         times = [time for time in _TIMES if self._is_time(time)]
         if len(times) == 1 and self._is_unnamed(name, array):
-            # No schema names its dimensions: its length is all there is to go by.
+            # No schema names its dimensions, so they are compared by length.
             time = self.members.arrays[times[0]]
             if array.shape[0] == time.size:
                 return Axes((*self._axes(times[0], time).names, *own[1:]))
         return Axes(own)
 
     def _is_unnamed(self, name: str, array: StoredArray) -> bool:
-        """Whether no schema says what an array's dimensions are."""
+        """Whether no schema names an array's dimensions."""
         hierarchy, own = self.members.hierarchy, self.members.neurodata_type
         typed = array.node.neurodata_type
         return not (own and dimension_names(own, name, hierarchy)) and not (
@@ -258,7 +229,7 @@ class _Object:
             if axis == word and region.dimension.size == size:
                 return region.dimension
         name = word if word in shared or word.startswith(f"{array}_") else f"{array}_{word}"
-        # A variable that has a dimension's name would become its coordinate.
+        # A variable named like a dimension would become its coordinate.
         name = f"{name}_" if name in self.members.arrays else name
         own_name = self.members.path.rpartition("/")[2]
         where = (str(self.members.hierarchy.location), self.members.path, name, size)

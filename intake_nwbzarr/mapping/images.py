@@ -1,4 +1,4 @@
-"""Images and ImageSeries, mapped to variables."""
+"""Map Images containers and the images, external files and indexed images of series."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.attributes import array_parts, as_strings, identity, object_attributes, paths_of
 from intake_nwbzarr.mapping.derived import Elementwise, Lookup
 from intake_nwbzarr.mapping.model import (
+    ArrayPart,
     Dimension,
     IrregularTime,
     Labels,
+    MappedObject,
     Mapper,
-    Part,
-    Piece,
     RegularTime,
     stored,
     values_of,
@@ -35,26 +35,10 @@ from intake_nwbzarr.mapping.series_parts import TimeBase
 ORDER = "order_of_images"
 
 
-def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map an Images container.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        Where, free of links.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        One variable for each image, of its name: ``(x, y)`` for grey ones, ``(x, y, color)`` with ``color``
-        labelled ``r``, ``g``, ``b`` and ``a`` for coloured ones, the path in a scalar for an ExternalImage.
-        Where images differ in size, each has dimensions of its own, ``<image>_x``. ``order_of_images``, where
-        the file says it, holds the images' paths in order, on ``image``.
-    """
+def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map an Images container: a variable for each image, ``(x, y)`` or ``(x, y, color)``."""
+    # Colors are labelled r, g, b and a; an ExternalImage is its path, a scalar. Images of different sizes
+    # have dimensions of their own, <image>_x; `order_of_images` has the images' paths in order, on `image`.
     yield from values_of([])
     nodes = [hierarchy[f"{path}/{name}"] for name in hierarchy.children(path)]
     arrays = [stored(hierarchy, node) for node in nodes if isinstance(node, ArrayNode)]
@@ -64,9 +48,9 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
         for axis, size in zip(axes.names, array.shape, strict=True):
             sizes[axis].add(size)
     unequal = {axis for axis, found in sizes.items() if len(found) > 1}
-    # A pixel is a place in both directions: one that differs parts the other.
+    # If images differ in width or height, they share neither x nor y.
     unequal |= {"x", "y"} if unequal & {"x", "y"} else set()
-    parts: list[Part] = []
+    parts: list[ArrayPart] = []
     labels: list[Labels] = []
     for array, axes in images:
         dimensions = _dimensions(array, axes, unequal, hierarchy[path])
@@ -74,39 +58,24 @@ def map_images(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
         parts.extend(replace(part, object=array.node.path) for part in made)
         labels.extend(_labels(hierarchy[path], axes, dimensions))
     kind = hierarchy[path].neurodata_type or "Images"
-    return Piece(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))
+    return MappedObject(path, kind, tuple(parts), tuple(labels), object_attributes(hierarchy, path))
 
 
-def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map a dataset that is an object by itself: ScratchData, or an image outside of an Images container.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        Where, free of links.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        ``data``, on the dimensions of its type where that has some, else ``dim_<k>``.
-    """
+def map_array(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map a dataset that is an object itself: ScratchData, or an image outside of an Images container."""
     yield from values_of([])
     node = hierarchy[path]
-    assert isinstance(node, ArrayNode)  # noqa: S101 - for the type checker; objects.py looked.
+    assert isinstance(node, ArrayNode)  # noqa: S101 - for the type checker; `kind_of` checked this
     array = stored(hierarchy, node)
     axes = _axes(hierarchy, array, options)
     dimensions = _dimensions(array, axes, set(), node)
     parts = tuple(array_parts(node, "data", array, dimensions, "main"))
     labels = tuple(_labels(node, axes, dimensions))
-    return Piece(path, node.neurodata_type or "", parts, labels, object_attributes(hierarchy, path))
+    return MappedObject(path, node.neurodata_type or "", parts, labels, object_attributes(hierarchy, path))
 
 
 def _axes(hierarchy: Hierarchy, array: StoredArray, options: MappingOptions) -> Axes:
-    """The names of an array's axes, by its own type."""
+    """Return the names of an array's axes by its own type, otherwise ``dim_<k>``."""
     names = dimension_names(array.node.neurodata_type or "", "", hierarchy)
     known = any(len(option) == array.ndim for alternatives in names for option in alternatives)
     if not known:
@@ -118,7 +87,7 @@ def _axes(hierarchy: Hierarchy, array: StoredArray, options: MappingOptions) -> 
 def _dimensions(
     array: StoredArray, axes: Axes, unequal: Container[str], owner: Node
 ) -> tuple[Dimension, ...]:
-    """An image's dimensions: shared with the others of its container where these are of its size."""
+    """Return an image's dimensions, which images of equal size in a container share."""
 
     def dimension(axis: str, size: int) -> Dimension:
         name = f"{array.node.name}_{axis}" if axis in unequal else axis
@@ -141,29 +110,10 @@ _FIRST_FRAMES = "starting_frame"
 
 def external_files(
     members: SeriesMembers, values: Mapping[str, NDArray[Any]], time: TimeBase
-) -> tuple[Part, ...]:
-    """The files that an ImageSeries keeps its frames in, as a table; they are never opened.
-
-    Parameters
-    ----------
-    members
-        The series.
-    values
-        Its small values, the files' names among them.
-    time
-        Its time base.
-
-    Returns
-    -------
-    tuple of Part
-        ``external_file``, ``starting_frame`` and ``external_file_time`` on ``file``: the path as stored, the
-        number of the file's first frame, and that frame's time in seconds.
-
-    Warns
-    -----
-    MappingWarning
-        When the first frames are not as many as the files, or lie beyond the timestamps.
-    """
+) -> tuple[ArrayPart, ...]:
+    """Map the files with the frames of an ImageSeries to a table; they are never opened."""
+    # `external_file` is the path as stored, `starting_frame` the number of a file's first frame,
+    # `external_file_time` the time of that frame in seconds.
     if _FILES not in values:
         return ()
     files = as_strings(np.atleast_1d(values[_FILES])).astype(object)
@@ -171,18 +121,18 @@ def external_files(
     where = (str(members.hierarchy.location), members.path, "file")
     dimension = Dimension(("axis", *where), "file", f"{members.name}_file", files.size, members.path)
     own = {"neurodata_type": members.neurodata_type} | identity(node)
-    table: tuple[Part, ...] = (Part(_FILES, (dimension,), files, own),)
+    table: tuple[ArrayPart, ...] = (ArrayPart(_FILES, (dimension,), files, own),)
     first = node.attributes.get(_FIRST_FRAMES, [0] if files.size == 1 else [])
-    # Lists of unequal lengths are objects.
+    # NumPy raises for lists of unequal lengths.
     frames = np.atleast_1d(np.asarray(first if _is_flat(first) else None))
     if frames.shape != files.shape or frames.dtype.kind not in "iu":
         warn_caller(
-            f"{members.where} has {files.size} external files and the first frames {first}: the "
-            "files are shown without."
+            f"{members.where} has {files.size} external files but the first frames {first}, which are "
+            "ignored."
         )
         return table
     first_frames = own | {"nwb_field": _FIRST_FRAMES}
-    table += (Part(_FIRST_FRAMES, (dimension,), frames.astype(np.int64), first_frames),)
+    table += (ArrayPart(_FIRST_FRAMES, (dimension,), frames.astype(np.int64), first_frames),)
     times = _times_of(frames.astype(np.int64), members, time)
     if times is not None:
         described = own | {
@@ -190,7 +140,7 @@ def external_files(
             "description": "time of each file's first frame",
             "nwb_derived": "time",
         }
-        table += (Part(f"{_FILES}_time", (dimension,), times, described, is_time=True),)
+        table += (ArrayPart(f"{_FILES}_time", (dimension,), times, described, is_time=True),)
     return table
 
 
@@ -207,8 +157,8 @@ def _times_of(
     if isinstance(base, IrregularTime):
         if frames.size and not 0 <= frames.min() <= frames.max() < base.timestamps.size:
             warn_caller(
-                f"{members.where} has files that begin at frames {frames.tolist()}, and "
-                f"{base.timestamps.size} timestamps: the files are shown without times."
+                f"{members.where} has files that begin at frames {frames.tolist()}, but only "
+                f"{base.timestamps.size} timestamps: the files have no times."
             )
             return None
         return Lookup(base.timestamps, frames, base.timestamps.node.path)
@@ -216,7 +166,7 @@ def _times_of(
 
 
 def order_of_images(members: SeriesMembers) -> StoredArray | None:
-    """The references that say which image an IndexSeries means by a number; None where there are none."""
+    """Return the references to the images that an IndexSeries numbers, or None."""
     link = members.links.get("indexed_images")
     if link is None:
         return None
@@ -230,41 +180,34 @@ def order_of_images(members: SeriesMembers) -> StoredArray | None:
 
 def indexed_images(
     members: SeriesMembers, order: NDArray[Any] | None, dimensions: tuple[Dimension, ...]
-) -> tuple[Part, ...]:
-    """The name of the image that each sample of an IndexSeries points to: ``image``, along its time.
-
-    Parameters
-    ----------
-    members
-        The series.
-    order
-        The images' references, in the order that is indexed; None where the file does not say.
-    dimensions
-        Of the data.
-    """
+) -> tuple[ArrayPart, ...]:
+    """Map the data of an IndexSeries to the names of images: ``image``, along its time."""
     if order is None or members.data is None or members.data.dtype.kind not in "iu":
         return ()
-    # None of what is not there: a name would say that it is.
+    # Missing images have an empty name.
     container = members.hierarchy.resolve(f"{members.path}/indexed_images").hierarchy
     paths = paths_of(order).ravel().tolist()
     names = tuple(path.rpartition("/")[2] if path in container else "" for path in paths)
     if missing := [path for path in paths if path not in container]:
         warn_caller(
             f"{members.where} refers to {len(missing)} images that are not in the file, such as "
-            f"{missing[0]!r}: samples that show them name no image."
+            f"{missing[0]!r}; their samples have an empty name."
         )
     array = Elementwise(_names_at, (members.data,), np.dtype(object), (names, members.data.node.path))
     named = f"name of the image in {members.links['indexed_images']!r}"
     described = {"description": named, "nwb_derived": "image"}
     whose = {"neurodata_type": members.neurodata_type} | identity(members.data.node)
-    return (Part("image", dimensions, array, whose | described),)
+    return (ArrayPart("image", dimensions, array, whose | described),)
 
 
 def _names_at(names: tuple[str, ...], path: str, positions: NDArray[Any]) -> NDArray[Any]:
     if positions.size and (positions.min() < 0 or positions.max() >= len(names)):
         outside = positions[(positions < 0) | (positions >= len(names))].flat[0]
         raise ChunkError(
-            f"{path!r} holds {outside}, which is none of the {len(names)} images it points at. The file is "
-            "damaged; the numbers are in the series' data."
+            f"{path!r} holds {outside}, which is not the number of one of its {len(names)} images.",
+            path=path,
+            found=int(outside),
+            expected=range(len(names)),
+            next_step="The file is damaged; the stored numbers are in the series' data.",
         )
     return np.asarray(names, object)[positions.astype(np.int64)]

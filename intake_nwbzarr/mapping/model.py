@@ -17,85 +17,53 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.open import Opener
 
+# Series in it count time "relative to the beginning of the stimulus" (NWB schema).
 TEMPLATES = "stimulus/templates/"
 
 
 def free_name(name: str, taken: Container[str]) -> str:
-    """A name that is not taken: itself, or with underscores after it."""
+    """Return a name that is not taken, appending underscores if necessary."""
     while name in taken:
         name += "_"
     return name
 
 
-# What a short string takes.
+# Bytes that a short string takes in memory.
 STRING_AT_OPEN = 64
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension before it has its final name.
+    """A dimension before it has its final name."""
 
-    Parameters
-    ----------
-    identity
-        Two dimensions of equal identity are one and the same wherever their objects meet.
-    name
-        In the view of a single object: ``time``, ``channel``, ``unit``.
-    flat_name
-        In the view of a whole session: ``units``, ``ElectricalSeriesAP_channel``.
-    size
-        Its length.
-    owner
-        The path of the object that `flat_name` starts with: ``general/extracellular_ephys/electrodes`` for
-        ``electrodes``. Where two objects of a view have that name, the dimension is qualified as its owner
-        is, and coordinates on it are named for its owner. None: the object that brings the dimension.
-    is_rows
-        Whether it is the rows of a table, its owner, all of them in order.
-    """
-
-    identity: Hashable
-    name: str
-    flat_name: str
+    identity: Hashable  # dimensions of equal identity are one dimension in a view of several objects
+    name: str  # in the view of a single object: time, channel, unit
+    flat_name: str  # in the view of a whole session: units, ElectricalSeriesAP_channel
     size: int
+    # The path of the object whose name begins `flat_name`, such as general/extracellular_ephys/electrodes for
+    # `electrodes`; None for the object with the dimension. Where two objects of a view have that name, the
+    # dimension is qualified like its owner, and coordinates on it are named after its owner.
     owner: str | None = None
-    is_rows: bool = False
+    is_rows: bool = False  # whether it is all rows of a table (its owner) in order
 
 
 @dataclass(frozen=True)
-class Part:
-    """One array of a neurodata object.
+class ArrayPart:
+    """One array of a neurodata object, which becomes a variable."""
 
-    Parameters
-    ----------
-    name
-        In the view of a single object: ``data``, ``spike_times``.
-    dimensions
-        One for each axis of the array.
-    array
-        Lazy (anything with ``shape``, ``dtype`` and ``read``), or in memory where it is small.
-    attributes
-        What netCDF and Zarr can store.
-    role
-        ``main`` is named like its object in the flat view, ``variable`` gets the object's name as prefix,
-        ``coordinate`` becomes a coordinate; in the flat view it is named for its first dimension's owner,
-        so that many series joined to one table share that table's columns.
-    is_time
-        Whether the values are times, in seconds from the session's reference time: these can be decoded.
-    object
-        The path of the object that it is of, where that is not the one that brings it: of a column that is
-        joined to a series, the table; of a picture, itself.
-    column
-        Of a table: what the column is called in the view of that table alone.
-    """
-
-    name: str
+    name: str  # in the view of a single object: data, spike_times
     dimensions: tuple[Dimension, ...]
-    array: Readable | np.ndarray[Any, Any]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    array: Readable | np.ndarray[Any, Any]  # lazy, or in memory if small
+    attributes: Mapping[str, Any] = field(default_factory=dict)  # as netCDF and Zarr can store them
+    # A `main` array is named like its object in the flat view; a `variable` has the object's name as prefix.
+    # A `coordinate` is named after the owner of its first dimension in the flat view, so that all series
+    # joined to a table share the table's columns.
     role: Literal["main", "variable", "coordinate"] = "variable"
+    # whether the values are seconds from the session's reference time, which can be decoded
     is_time: bool = False
+    # the path of the object it belongs to if not the one with this part: a joined column's table
     object: str | None = None
-    column: str | None = None
+    column: str | None = None  # of a table: the column's name in the view of the table alone
 
 
 @dataclass(frozen=True)
@@ -112,7 +80,7 @@ class RegularTime:
 
 @dataclass(frozen=True)
 class IrregularTime:
-    """Samples at stored timestamps, in seconds; those of another object where it links to them."""
+    """Samples at stored timestamps in seconds, possibly those of another object by a link."""
 
     dimension: Dimension
     timestamps: StoredArray
@@ -123,89 +91,55 @@ class IrregularTime:
 
 @dataclass(frozen=True)
 class Labels:
-    """In-memory labels of a dimension: row ids, electrode ids, axis names; the time of a single sample.
-
-    Row ids say which table and column they are, as a `Part` does.
-    """
+    """In-memory labels of a dimension: row ids, electrode ids, axis names; or the time of a single sample."""
 
     dimension: Dimension
     values: np.ndarray[Any, Any]
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    object: str | None = None
+    object: str | None = None  # of row ids, as of an ArrayPart
     column: str | None = None
     is_time: bool = False
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One neurodata object, mapped: its arrays, the indexes of its dimensions, its attributes."""
+class MappedObject:
+    """One neurodata object as arrays, indexes of their dimensions, and attributes."""
 
     path: str
     neurodata_type: str
-    parts: tuple[Part, ...]
+    parts: tuple[ArrayPart, ...]
     indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    unmapped: tuple[str, ...] = ()
-    """Paths of its datasets that are left out, for they are damaged."""
+    unmapped: tuple[str, ...] = ()  # paths of damaged datasets, which are skipped
 
     @property
     def name(self) -> str:
-        """The object's own name."""
+        """Return the object's own name."""
         return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Region:
-    """Rows of a table, as a dimension of something else: what `map_region` gives.
+    """Rows of a table as a dimension of another object; the result of `map_region`."""
 
-    Parameters
-    ----------
-    dimension
-        The table's own row dimension when the region is the whole table in order. Otherwise one of its own,
-        whose identity is equal for equal regions, owned by the object that holds the region.
-    labels
-        The ids of the rows; None when the table is missing or the axis has labels of its own.
-    parts
-        The table's columns, joined: coordinates on the dimension.
-    unmapped
-        Paths of what is damaged, of the region and the ids of its table.
-    """
-
+    # The table's own row dimension if the region is the whole table in order. Otherwise one whose identity is
+    # equal for equal regions, owned by the object that holds the region.
     dimension: Dimension
+    # the ids of the rows; None if the table is missing or the axis has labels of its own
     labels: Labels | None
-    parts: tuple[Part, ...] = ()
-    unmapped: tuple[str, ...] = ()
+    parts: tuple[ArrayPart, ...] = ()  # the table's columns, as coordinates on the dimension
+    unmapped: tuple[str, ...] = ()  # paths of damaged arrays of the region, and of the ids of its table
 
 
-# `map_region(hierarchy, path, options, *, name, owner) -> Mapper[Region]` in regions.py: `path` is the
-# DynamicTableRegion (free of links), `name` the dimension's in the view of one object (``channel``, ``roi``),
-# `owner` the path of the series or table that holds it.
+# A mapper yields the arrays that it needs to read, is sent their values, and returns its result.
 type Mapper[T] = Generator[Sequence[StoredArray], Sequence[np.ndarray[Any, Any]], T]
 
 
-def read_pieces[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -> list[T]:
-    """Drive mappers side by side: each round of theirs is one gather for all of them.
-
-    Parameters
-    ----------
-    mappers
-        Generators that yield the arrays they need, are sent their values, and return their result.
-    opener
-        Of the hierarchy, while it is opened.
-
-    Returns
-    -------
-    list
-        One result for each mapper, in order.
-
-    Raises
-    ------
-    LimitError
-        When what opening needs to know declares more, in all, than `intake_nwbzarr.set_limits` allows.
-    ChunkError
-        When a chunk is damaged that a mapper cannot do without.
-    """
-    everything = together(mappers)
+def run_mappers[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -> list[T]:
+    """Run mappers concurrently, with one gather for each round of reads, and return their results."""
+    # Raises LimitError if the arrays declare more than set_limits(bytes_at_open=...) allows, and ChunkError
+    # for a damaged chunk that a mapper needs.
+    everything = run_together(mappers)
     taken = chunks = 0
     try:
         wanted = next(everything)
@@ -214,8 +148,7 @@ def read_pieces[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -
             try:
                 read = read_at_open(wanted, opener)
             except (ChunkError, MetadataError, LimitError) as error:
-                # Of many, only those fail whose own chunks are damaged, or stored in a way that cannot be
-                # understood: `together` finds them.
+                # `run_together` finds the mappers whose own chunks are damaged or unreadable; only they fail.
                 wanted = everything.throw(error if isinstance(error, ChunkError) else ChunkError(str(error)))
             else:
                 wanted = everything.send(read)
@@ -225,8 +158,8 @@ def read_pieces[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -
 
 
 def _checked_sizes(arrays: Sequence[StoredArray], taken: int, chunks: int) -> tuple[int, int]:
-    """Add up bytes and chunks of what one opening reads, and refuse what is too much before it is read."""
-    # A shape is written in a few bytes, and memory for it is taken before anything is read.
+    """Add up the bytes and chunks that opening reads, and refuse too many before anything is read."""
+    # A shape takes a few bytes of metadata, but its memory is allocated before anything is read.
     sizes = [_bytes_of(array) for array in arrays]
     for array in arrays:
         pairs = zip(array.shape, array.chunks, strict=True)
@@ -235,10 +168,15 @@ def _checked_sizes(arrays: Sequence[StoredArray], taken: int, chunks: int) -> tu
     if taken > allowed or chunks > MOST_CHUNKS_AT_OPEN:
         size, array = max(zip(sizes, arrays, strict=True), key=lambda pair: pair[0])
         raise LimitError(
-            f"Opening {array.location} would read {taken:,} bytes in {chunks:,} chunks, where {allowed:,} "
-            f"bytes in {MOST_CHUNKS_AT_OPEN:,} are allowed; {array.node.path!r} declares {array.size:,} "
-            f"elements, {size:,} bytes, in chunks of {array.chunks}. If the file is not damaged, open other "
-            "objects of it with group=, or allow more with intake_nwbzarr.set_limits(bytes_at_open=...)."
+            f"Opening {array.location} would read {taken:,} bytes in {chunks:,} chunks; at most {allowed:,} "
+            f"bytes in {MOST_CHUNKS_AT_OPEN:,} chunks are allowed. {array.node.path!r} declares "
+            f"{array.size:,} elements, {size:,} bytes, in chunks of {array.chunks}.",
+            location=array.location,
+            path=array.node.path,
+            found=(taken, chunks),
+            expected=(allowed, MOST_CHUNKS_AT_OPEN),
+            next_step="If the file is not damaged, open single objects with group=, or raise the limit with "
+            "intake_nwbzarr.set_limits(bytes_at_open=...).",
         )
     return taken, chunks
 
@@ -247,12 +185,10 @@ def _bytes_of(array: StoredArray) -> int:
     return array.size * (STRING_AT_OPEN if array.dtype.kind == "O" else max(array.dtype.itemsize, 1))
 
 
-def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:
-    """One mapper of many: what they want in the same round is asked for together.
-
-    Inside a mapper, ``first, second = yield from together([one(), other()])`` takes as many rounds as the
-    longer of the two.
-    """
+def run_together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:
+    """Combine mappers into one that requests the arrays of a round together."""
+    # `first, second = yield from run_together([one(), other()])` takes as many rounds as the longer of the
+    # two.
     running = dict(enumerate(mappers))
     results: dict[int, T] = {}
     values: dict[int, Sequence[np.ndarray[Any, Any]] | None] = dict.fromkeys(running)
@@ -271,17 +207,17 @@ def together[T](mappers: Iterable[Mapper[T]]) -> Mapper[list[T]]:
             read = iter((yield [array for arrays in wanted.values() for array in arrays]))
             values = {number: [next(read) for _ in arrays] for number, arrays in wanted.items()}
         except ChunkError as error:
-            values = yield from _apart(wanted, running, results, error)
+            values = yield from _one_by_one(wanted, running, results, error)
     return [results[number] for number in sorted(results)]
 
 
-def _apart[T](
+def _one_by_one[T](
     wanted: Mapping[int, Sequence[StoredArray]],
     running: dict[int, Mapper[T]],
     results: dict[int, T],
     error: ChunkError,
 ) -> Mapper[dict[int, Sequence[np.ndarray[Any, Any]] | None]]:
-    """One mapper after the other, for something that one of them wants is damaged: that one is told."""
+    """Serve mappers one after the other, throwing into each the error of its own damaged chunks."""
     values: dict[int, Sequence[np.ndarray[Any, Any]] | None] = {}
     for number, arrays in wanted.items():
         own: ChunkError | None = error
@@ -292,12 +228,12 @@ def _apart[T](
             except ChunkError as its_own:
                 own = its_own
         if own is not None:
-            results[number] = yield from _told(running.pop(number), own)
+            results[number] = yield from _throw(running.pop(number), own)
     return values
 
 
-def _told[T](mapper: Mapper[T], error: ChunkError) -> Mapper[T]:
-    """Throw an error into a mapper, and serve whatever it wants instead, to its end."""
+def _throw[T](mapper: Mapper[T], error: ChunkError) -> Mapper[T]:
+    """Throw an error into a mapper, then serve what it requests instead, to its end."""
     try:
         wanted = mapper.throw(error)
         while True:
@@ -313,19 +249,19 @@ def _told[T](mapper: Mapper[T], error: ChunkError) -> Mapper[T]:
 
 
 def both[A, B](first: Mapper[A], second: Mapper[B]) -> Mapper[tuple[A, B]]:
-    """Two mappers of different results, `together`."""
+    """Combine two mappers of different results."""
     mappers: list[Mapper[Any]] = [first, second]
-    one, other = yield from together(mappers)
+    one, other = yield from run_together(mappers)
     return one, other
 
 
 def values_of(arrays: Sequence[StoredArray]) -> Mapper[Sequence[np.ndarray[Any, Any]]]:
-    """The simplest mapper: the values of some arrays, in one round."""
+    """Read arrays in one round."""
     return (yield arrays)
 
 
 def values_or_none(arrays: Sequence[StoredArray]) -> Mapper[list[np.ndarray[Any, Any] | None]]:
-    """The values of some arrays; None, with a warning, for one that is damaged."""
+    """Read arrays; None, with a warning, for a damaged one."""
     try:
         return list((yield from values_of(arrays)))
     except ChunkError:
@@ -334,7 +270,7 @@ def values_or_none(arrays: Sequence[StoredArray]) -> Mapper[list[np.ndarray[Any,
             try:
                 found += yield from values_of([array])
             except ChunkError as error:
-                warn_caller(f"{array.node.path!r} in {array.location} is left out. {error}")
+                warn_caller(f"{array.node.path!r} in {array.location} is skipped. {error}")
                 found.append(None)
         return found
 
@@ -342,7 +278,7 @@ def values_or_none(arrays: Sequence[StoredArray]) -> Mapper[list[np.ndarray[Any,
 def whole_values(
     arrays: Mapping[str, StoredArray],
 ) -> Mapper[tuple[dict[str, np.ndarray[Any, Any]], tuple[str, ...]]]:
-    """The values of some arrays by name, and the paths of those that are damaged and so left out."""
+    """Read arrays by name; return their values, and the paths of damaged ones, which are skipped."""
     values = yield from values_or_none(list(arrays.values()))
     pairs = list(zip(arrays.items(), values, strict=True))
     lost = tuple(array.node.path for (_, array), value in pairs if value is None)
@@ -350,5 +286,5 @@ def whole_values(
 
 
 def stored(hierarchy: Hierarchy, node: ArrayNode) -> StoredArray:
-    """The array of a node, told apart from another state of the same file by the metadata's ETag."""
+    """Return the stored array of a node of the hierarchy's file."""
     return StoredArray(hierarchy.file, node)

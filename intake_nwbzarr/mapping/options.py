@@ -1,4 +1,4 @@
-"""The options of `open_dataset` and `open_datatree` beside location and group."""
+"""The options of `open_dataset` and `open_datatree` other than location and group."""
 
 from __future__ import annotations
 
@@ -14,39 +14,18 @@ type ImageAxes = Literal["xy", "yx"]
 
 @dataclass(frozen=True)
 class MappingOptions:
-    """Choices of `open_dataset`, beside location and group.
+    """Options of `open_dataset` other than location and group; an invalid one raises OptionError."""
 
-    Parameters
-    ----------
-    mask_and_scale
-        True gives values in units: ``data * conversion * channel_conversion + offset``. False gives the
-        stored values with attributes ``conversion``, ``offset`` and ``target_unit``.
-    decode_times
-        True gives UTC ``datetime64[ns]``; None and False give seconds, as stored.
-    dtype
-        Of scaled values: ``float64`` (None), as pynwb computes them, or ``float32``.
-    names
-        ``short`` qualifies only names that occur twice, ``path`` gives every variable its whole path,
-        ``safe`` replaces characters that netCDF refuses.
-    share_time
-        Compare timestamps of equal length at open (reading them), so that equal ones share a dimension.
-    drop_variables
-        Names of variables, as they come out, that are left out.
-    image_axes
-        ``xy`` is the schema's order, (time, width, height); ``yx`` relabels files that hold rows first.
-
-    Raises
-    ------
-    OptionError
-        When a choice is none of these.
-    """
-
+    # True: data * conversion * channel_conversion + offset; False: stored values with attributes
     mask_and_scale: bool = True
-    decode_times: bool | None = None
-    dtype: Scaled | None = None
+    decode_times: bool | None = None  # True: UTC datetime64[ns]; None and False: seconds, as stored
+    dtype: Scaled | None = None  # of scaled values: None for float64, as in pynwb
+    # short: only names that occur twice are qualified; path: the whole path; safe: names valid in netCDF
     names: Names = "short"
+    # compare timestamps of equal length on opening (reads them), so that equal ones share a dimension
     share_time: bool = False
-    drop_variables: frozenset[str] = frozenset()
+    drop_variables: frozenset[str] = frozenset()  # final names of variables to omit
+    # xy: the schema's order, (time, width, height); yx: for files that store rows first
     image_axes: ImageAxes = "xy"
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Pixel positions: the x, y and z of the pixels of an imaging plane, as coordinates."""
+"""Pixel positions: the x, y and z of an imaging plane's pixels, as coordinates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from intake_nwbzarr.mapping.model import Dimension, Labels, Mapper, stored, valu
 
 _AXES = ("x", "y", "z")
 
-# Powers of ten of a metre, of the units that files have.
+# The units of files, as powers of ten of a metre.
 _METRES = {
     **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 0),
     **dict.fromkeys(("mm", "millimeter", "millimeters", "millimetres"), -3),
@@ -29,27 +29,15 @@ _METRES = {
 
 @dataclass(frozen=True)
 class Grid:
-    """The grid of an imaging plane.
+    """The grid of an imaging plane."""
 
-    Parameters
-    ----------
-    path
-        The plane.
-    spacing
-        Between pixels, (axis,).
-    origin
-        Of the first pixel, (axis,), in the same unit; zero where the file does not say.
-    unit
-        Of both.
-    """
-
-    path: str
-    spacing: NDArray[np.float64]
-    origin: NDArray[np.float64]
-    unit: str
+    path: str  # of the imaging plane
+    spacing: NDArray[np.float64]  # of pixels, (axis,)
+    origin: NDArray[np.float64]  # of the first pixel, (axis,); zero by default
+    unit: str  # of both
 
     def labels(self, dimensions: Iterable[Dimension]) -> Iterator[Labels]:
-        """The positions of pixels along each of an image's dimensions that is called x, y or z."""
+        """Yield the positions of pixels along the dimensions x, y and z of an image."""
         for dimension in dimensions:
             axis = _AXES.index(dimension.name) if dimension.name in _AXES else len(self.spacing)
             if axis < len(self.spacing):
@@ -59,20 +47,7 @@ class Grid:
 
 
 def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[Grid | None]:
-    """The grid of the imaging plane that an object links to; None where there is none.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    path
-        A series or a segmentation, with a link ``imaging_plane``.
-
-    Warns
-    -----
-    MappingWarning
-        When spacing and origin are in units of which one is not known here: pixels stay unlabelled.
-    """
+    """Read the grid of the imaging plane that a series or segmentation links to, or None."""
     arrays = _arrays(hierarchy, path)
     values = yield from values_of(list(arrays.values()))
     found = dict(zip(arrays, values, strict=True))
@@ -88,7 +63,7 @@ def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[Grid | None]:
         if theirs != unit and not {theirs, unit} <= _METRES.keys():
             warn_caller(
                 f"The imaging plane {plane!r} in {hierarchy.location} has its spacing in {unit!r} and its "
-                f"origin in {theirs!r}: pixels are shown without positions."
+                f"origin in {theirs!r}, of which one unit is unknown: pixels have no positions."
             )
             return None
         scale = 10.0 ** (_METRES[theirs] - _METRES[unit]) if theirs != unit else 1.0
@@ -102,7 +77,7 @@ def _arrays(hierarchy: Hierarchy, path: str) -> dict[str, StoredArray]:
     try:
         plane = hierarchy.resolve(f"{path}/imaging_plane")
     except UNREACHABLE:
-        return {}  # the link is shown as text all the same
+        return {}  # the link itself is an attribute
     nodes = {name: plane.hierarchy.get(f"{plane.path}/{name}") for name in ("grid_spacing", "origin_coords")}
     return {
         name: stored(plane.hierarchy, node) for name, node in nodes.items() if isinstance(node, ArrayNode)

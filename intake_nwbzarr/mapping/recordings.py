@@ -1,4 +1,4 @@
-"""Intracellular recordings: which samples of which series, from tables of recordings or sweep numbers."""
+"""Intracellular recordings: samples of series, from tables of recordings or from sweep numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Reference
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.mapping.attributes import as_strings, identity
 from intake_nwbzarr.mapping.derived import Elementwise
-from intake_nwbzarr.mapping.model import Mapper, Part, both, together, values_of
+from intake_nwbzarr.mapping.model import ArrayPart, Mapper, both, run_together, values_of
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (
@@ -33,8 +33,8 @@ ICEPHYS: Final = "general/intracellular_ephys"
 
 _RECORDINGS: Final = f"{ICEPHYS}/intracellular_recordings"
 
-# From the recordings upwards: each table, the column that refers to rows of the one below, and what one row
-# is called. NWB schema, section 'Intracellular electrophysiology'.
+# From the recordings upwards: each table, its column that refers to rows of the table below, and the name of
+# its rows. NWB schema, section 'Intracellular electrophysiology'.
 _ABOVE: Final = (
     ("simultaneous_recordings", "recordings", "simultaneous_recording"),
     ("sequential_recordings", "simultaneous_recordings", "sequential_recording"),
@@ -44,7 +44,7 @@ _ABOVE: Final = (
 
 _REFERENCE: Final = ("idx_start", "count", "timeseries")
 
-_WHERE_SERIES_ARE: Final = ("acquisition", "stimulus/presentation")
+_SERIES_GROUPS: Final = ("acquisition", "stimulus/presentation")
 
 _STIMULI: Final = ("CurrentClampStimulusSeries", "VoltageClampStimulusSeries")
 
@@ -60,13 +60,13 @@ class Extent:
 
 @dataclass(frozen=True)
 class Recordings:
-    """What was recorded: one entry for each recording in everything here."""
+    """The recordings of a session: each field has one entry per recording."""
 
     labels: NDArray[Any]
     attributes: Mapping[str, Any]  # of the labels
     responses: Sequence[Extent | None]
     stimuli: Sequence[Extent | None]
-    columns: Mapping[str, Part]  # what else is known of them, in memory
+    columns: Mapping[str, ArrayPart]  # of the tables, in memory
     path: str = ""  # of the table, where there is one
 
 
@@ -83,8 +83,10 @@ def map_recordings(hierarchy: Hierarchy) -> Mapper[Recordings]:
     if not len(numbered.labels):
         raise NodeNotFoundError(
             f"{hierarchy.location} has no sweeps: neither {_RECORDINGS}, nor a SweepTable, nor patch-clamp "
-            "series with a sweep_number in acquisition and stimulus/presentation. Its series can be opened "
-            "one by one, with group=."
+            "series with a sweep_number in acquisition and stimulus/presentation.",
+            location=hierarchy.location,
+            expected=_RECORDINGS,
+            next_step="Open its series with group=.",
         )
     return numbered
 
@@ -96,22 +98,22 @@ def _of_table(hierarchy: Hierarchy) -> Mapper[Recordings]:
     found = {name: _reference_column(tables, name) for name in ("response", "stimulus")}
     references = {name: column for name, column in found.items() if column is not None}
     mappers: list[Mapper[Any]] = [
-        together([_plain_columns(each, references) for each in tables]),
-        together([_level(hierarchy, *each) for each in _levels_above(hierarchy)]),
-        together([_extents(column, hierarchy) for column in references.values()]),
+        run_together([_plain_columns(each, references) for each in tables]),
+        run_together([_level(hierarchy, *each) for each in _levels_above(hierarchy)]),
+        run_together([_extents(column, hierarchy) for column in references.values()]),
         values_of([] if table.ids is None else [table.ids]),
     ]
-    columns, levels, read, ids = yield from together(mappers)
+    columns, levels, read, ids = yield from run_together(mappers)
     size = table.rows.size
     extents: dict[str, list[Extent | None]] = dict(zip(references, read, strict=True))
-    parts: dict[str, Part] = {part.name: part for of_table in columns for part in of_table}
+    parts: dict[str, ArrayPart] = {part.name: part for of_table in columns for part in of_table}
     rows = np.arange(size)
     for name, owners, of_level in levels:
         rows = owners[np.minimum(rows, len(owners) - 1)]
         taken = {*parts, name}
         for part in of_level:
             free = f"{name}_{part.name}" if part is not of_level[0] and part.name in taken else part.name
-            parts[free] = replace(part, array=_taken(np.asarray(part.array), rows))
+            parts[free] = replace(part, array=_take_or_missing(np.asarray(part.array), rows))
     return Recordings(
         as_strings(ids[0]) if ids else np.arange(size),
         {} if table.ids is None else identity(table.ids.node),
@@ -134,15 +136,15 @@ def _reference_column(tables: Sequence[Table], name: str) -> Column | None:
 def _extents(column: Column, hierarchy: Hierarchy) -> Mapper[list[Extent | None]]:
     array = stored_at(column.values)
     starts, counts, series = yield from values_of([array.field(name) for name in _REFERENCE])
-    # The schema has -1 for start and count where nothing was recorded.
+    # In the schema, a start and count of -1 mean that nothing was recorded.
     return [
         Extent(_reference(value, hierarchy), int(start), int(count)) if start >= 0 and count >= 0 else None
         for start, count, value in zip(starts, counts, series, strict=True)
     ]
 
 
-def _plain_columns(table: Table, hidden: Mapping[str, Column]) -> Mapper[list[Part]]:
-    """Read a table's columns of one value a row; `hidden` ones are left out."""
+def _plain_columns(table: Table, hidden: Mapping[str, Column]) -> Mapper[list[ArrayPart]]:
+    """Read a table's columns of one value per row, except `hidden` ones."""
     parts = [
         replace(part, column=part.name)
         for column in table.columns
@@ -161,7 +163,7 @@ def _plain_columns(table: Table, hidden: Mapping[str, Column]) -> Mapper[list[Pa
 
 
 def _value(array: Any, read: Mapping[int, NDArray[Any]]) -> NDArray[Any]:
-    """Return the values of an array from those that have been read, or read it."""
+    """Return the values of an array from those already read, or read it."""
     if id(array) in read:
         return read[id(array)]
     if isinstance(array, Elementwise) and all(id(source) in read for source in array.sources):
@@ -189,13 +191,13 @@ def _levels_above(hierarchy: Hierarchy) -> Iterator[tuple[Table, Column, str]]:
 
 def _level(
     hierarchy: Hierarchy, table: Table, below: Column, name: str
-) -> Mapper[tuple[str, NDArray[np.int64], list[Part]]]:
-    """Return what a row is called, the row that holds each row of the table below, and the columns."""
+) -> Mapper[tuple[str, NDArray[np.int64], list[ArrayPart]]]:
+    """Return the name of a table's rows, the row that holds each row of the table below, and its columns."""
     wanted = [stored_at(each) for each in (below.values, *below.indexes)]
     ids = [] if table.ids is None else [table.ids]
     values, columns = yield from both(values_of([*wanted, *ids]), _plain_columns(table, {}))
     labels = values[-1] if ids else np.arange(table.rows.size)
-    own = Part(name, (), labels, {"nwb_path": f"{table.path}/id"}, column="id")
+    own = ArrayPart(name, (), labels, {"nwb_path": f"{table.path}/id"}, column="id")
     ends = values[1] if below.indexes else np.arange(1, len(values[0]) + 1)
     where = f"the column {below.name!r} of the table {table.path!r} in {hierarchy.location}"
     parts = [replace(part, object=table.path) for part in (own, *columns)]
@@ -203,25 +205,25 @@ def _level(
 
 
 def _owners(rows: NDArray[Any], ends: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Return the row that holds each row of the table below, and after them -1, for those that none holds."""
+    """Return the row that holds each row of the table below, -1 for none, followed by -1."""
     rows, counts = rows.astype(np.int64), np.diff(ends.astype(np.int64), prepend=0).astype(np.int64)
     if np.any(counts < 0) or counts.sum() != len(rows) or np.any(rows < 0):
         raise ChunkError(
             f"{where[0].upper()}{where[1:]} does not divide its {len(rows)} values into rows: its index ends "
-            f"at {int(ends[-1]) if len(ends) else 0}, or it holds negative row numbers. The file is damaged; "
-            "open its series with group= instead."
+            f"at {int(ends[-1]) if len(ends) else 0}, or it holds negative row numbers.",
+            next_step="The file is damaged; open its series with group= instead.",
         )
     owners = np.full(int(rows.max(initial=-1)) + 2, -1, np.int64)
-    # In reverse, so that the first of several holders stays.
+    # In reverse order, so that of several rows the first is used.
     owners[rows[::-1]] = np.repeat(np.arange(len(counts)), counts)[::-1]
     repeated = len(rows) - len(np.unique(rows))
     if repeated:
-        warn_caller(f"In {where}, {repeated} rows occur again: sweeps show the first that each belongs to.")
+        warn_caller(f"In {where}, {repeated} rows occur repeatedly; the first row that holds them is used.")
     return owners
 
 
-def _taken(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Return ``values[rows]``, missing where a row is -1: empty text, else NaN."""
+def _take_or_missing(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return ``values[rows]``, missing where a row is -1: empty text, otherwise NaN."""
     missing = (rows < 0) | (rows >= len(values))
     if not missing.any():
         return values[rows]
@@ -276,21 +278,21 @@ def _of_sweep_numbers(hierarchy: Hierarchy) -> Recordings:
             without += 1
     if found and without:
         warn_caller(
-            f"{without} patch-clamp series in {hierarchy.location} have no sweep_number: they are left out "
-            "of the sweeps."
+            f"{without} patch-clamp series in {hierarchy.location} have no sweep_number, and are not among "
+            "the sweeps."
         )
     return _paired(found, hierarchy)
 
 
 def _patch_clamp_series(hierarchy: Hierarchy) -> Iterator[Target]:
-    for group in _WHERE_SERIES_ARE:
+    for group in _SERIES_GROUPS:
         for name in hierarchy.children(group) if group in hierarchy else ():
             try:
                 target = Target(hierarchy, f"{group}/{name}")
                 if is_a(hierarchy, target.node, "PatchClampSeries"):
                     yield target
             except UNREACHABLE as error:
-                warn_caller(f"{group}/{name} in {hierarchy.location} is left out of the sweeps: {error}")
+                warn_caller(f"{group}/{name} in {hierarchy.location} is not among the sweeps: {error}")
 
 
 def _numbered(target: Target, sweep_number: int, reference: Reference) -> _Numbered:
@@ -318,8 +320,8 @@ def _paired(series: Sequence[_Numbered], hierarchy: Hierarchy) -> Recordings:
         pairs.extend(zip_longest(responses, stimuli))
     if several:
         warn_caller(
-            f"{several} sweeps in {hierarchy.location} have several responses or stimuli of one electrode: "
-            "they are paired in the order of their names."
+            f"{several} sweeps in {hierarchy.location} have several responses or stimuli of one electrode, "
+            "which are paired in the order of their names."
         )
     known = [each for response, stimulus in pairs if (each := response or stimulus)]
     numbers = np.array([each.sweep_number for each in known], np.int64)
@@ -329,19 +331,20 @@ def _paired(series: Sequence[_Numbered], hierarchy: Hierarchy) -> Recordings:
         {"description": "number of the recording, by sweep number and electrode"},
         [None if response is None else Extent(response.reference) for response, _ in pairs],
         [None if stimulus is None else Extent(stimulus.reference) for _, stimulus in pairs],
-        {name: Part(name, (), each) for name, each in (("sweep_number", numbers), ("electrode", electrodes))},
+        {
+            name: ArrayPart(name, (), each)
+            for name, each in (("sweep_number", numbers), ("electrode", electrodes))
+        },
     )
 
 
 def target_of(hierarchy: Hierarchy, reference: Reference) -> Target | None:
-    """Return the series that a reference leads to; None, with a warning, where there is none."""
+    """Return the series that a reference refers to, or None with a warning."""
     try:
         target = hierarchy.reference(reference)
         _ = target.node
     except UNREACHABLE as error:
-        warn_caller(
-            f"The series {reference.path!r} in {hierarchy.location} is left out of the sweeps: {error}"
-        )
+        warn_caller(f"The series {reference.path!r} in {hierarchy.location} is not among the sweeps: {error}")
         return None
     return target
 

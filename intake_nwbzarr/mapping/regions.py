@@ -1,4 +1,4 @@
-"""DynamicTableRegion: the rows that a series or a column points to, as labels."""
+"""DynamicTableRegion: the rows of a table that a series or a column refers to, as labels of a dimension."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.mapping.attributes import as_strings, identity, translated
 from intake_nwbzarr.mapping.derived import Lookup, are_positions
-from intake_nwbzarr.mapping.model import Dimension, Labels, Mapper, Part, Region, whole_values
+from intake_nwbzarr.mapping.model import ArrayPart, Dimension, Labels, Mapper, Region, whole_values
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (
@@ -23,54 +23,31 @@ from intake_nwbzarr.mapping.table_layout import (
     Column,
     Table,
     array_node,
-    place,
+    object_key,
     reference_of,
     stored_at,
     table_layout,
 )
 from intake_nwbzarr.mapping.tables import column_parts
 
-# Names that a series' own variables have, or may.
+# Names of a series' own variables.
 _OF_SERIES = frozenset(
     {"data", "time", "timestamps", "starting_time", "rate", "control", "event", "sample", "id"}
 )
 
-# A second axis as short as a centroid's is no reason to leave a column out.
+# Columns whose second axis is at most this long, such as centroids, are joined too.
 _FEW = 4
 
 
 def map_region(
     hierarchy: Hierarchy, path: str, options: MappingOptions, *, name: str, owner: str
 ) -> Mapper[Region]:
-    """Map a DynamicTableRegion to a dimension, its labels and the coordinates joined to it.
-
-    The region and the ids of its table are read, in one round; the joined columns are lazy.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        The region, free of links.
-    options
-        How it is shown.
-    name
-        The dimension's, in the view of one object: ``channel``, ``roi``, ``electrode``.
-    owner
-        The path of the series that has the region.
-
-    Returns
-    -------
-    Region
-        A region of a whole table in order is that table's row dimension. Plain columns are joined, text and
-        numbers alike, short pairs as centroids too, not masks nor ragged columns; of electrodes also the
-        ``device``. A name that the series needs for itself is prefixed: ``electrode_time``, ``roi_data``.
-
-    Warns
-    -----
-    MappingWarning
-        When the table is not in the file or shorter than the region says: row numbers are the labels.
-    """
+    """Map a DynamicTableRegion to a dimension, its labels, and the columns of its table as coordinates."""
+    # `path` is the region, `name` the dimension's in the view of one object (channel, roi), `owner` the path
+    # of the series or table that holds it. The region and the ids of its table are read in one round; the
+    # joined columns are lazy. A region of a whole table in order is the table's row dimension. Columns of one
+    # value and short pairs are joined, masks and ragged columns are not; for electrodes also the `device`. A
+    # name that the series uses itself is prefixed: electrode_time, roi_data.
     region = Target(hierarchy, path)
     target = reference_of(region, "table")
     table = None if target is None or not isinstance(target.node, GroupNode) else _layout(target)
@@ -78,7 +55,9 @@ def map_region(
     values, lost = yield from whole_values(wanted)
     if "rows" not in values:
         size = array_node(region).size
-        alone = Dimension(("rows", *place(region)), name, f"{owner.rpartition('/')[2]}_{name}", size, owner)
+        alone = Dimension(
+            ("rows", *object_key(region)), name, f"{owner.rpartition('/')[2]}_{name}", size, owner
+        )
         return Region(alone, None, unmapped=lost)
     stored_rows = np.atleast_1d(values["rows"])
     if not are_positions(stored_rows):
@@ -93,24 +72,20 @@ def map_region(
         labels = Labels(
             dimension, as_strings(values["ids"])[rows], identity(table.ids.node), table.path, "id"
         )
-    return Region(dimension, labels, tuple(_joined(table, None if whole else rows, dimension, options)), lost)
+    return Region(
+        dimension, labels, tuple(_joined_parts(table, None if whole else rows, dimension, options)), lost
+    )
 
 
 def is_region(target: Target) -> bool:
-    """Whether a dataset is a DynamicTableRegion that can label an axis.
-
-    Warns
-    -----
-    MappingWarning
-        When it is one of more dimensions than one: its rows label nothing, and are shown as they are stored.
-    """
+    """Whether a dataset is a DynamicTableRegion that can label a dimension."""
     node = target.node
     if node.neurodata_type is None or not is_a(target.hierarchy, node, "DynamicTableRegion"):
         return False
     if isinstance(node, ArrayNode) and node.ndim > 1:
         warn_caller(
-            f"The region {target.path!r} in {target.hierarchy.location} has the shape {node.shape}, where "
-            "one dimension was expected: its rows are shown as they are stored."
+            f"The region {target.path!r} in {target.hierarchy.location} has the shape {node.shape} instead "
+            "of one dimension; it is mapped as stored and labels nothing."
         )
         return False
     return True
@@ -127,35 +102,34 @@ def _without_table(
     if table is None:
         found = "is not in the file"
     elif rows.min() < 0:
-        found = f"counts from 0, at the row {rows.min()}"
+        found = f"has no row {rows.min()}"
     else:
         found = f"has only {table.rows.size} rows"
     warn_caller(
-        f"The region {region.path!r} in {region.hierarchy.location} points at rows of a table that {found}: "
-        "its row numbers are shown, and no columns are joined."
+        f"The region {region.path!r} in {region.hierarchy.location} refers to rows of a table that {found}: "
+        "its row numbers are the labels, and no columns are joined."
     )
     series = owner.rpartition("/")[2]
     described = {"description": "row numbers of the missing table", "nwb_derived": "row"}
-    dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", rows.size, owner)
+    dimension = Dimension(("rows", *object_key(region)), name, f"{series}_{name}", rows.size, owner)
     return Region(dimension, Labels(dimension, rows, identity(region.node) | described))
 
 
 def _without_rows(region: Target, values: NDArray[Any], name: str, owner: str) -> Region:
-    """What labels nothing, for it holds NaN, fractions or texts, where rows of a table were expected."""
+    """Return a region whose values are not row numbers but NaN, fractions or text."""
     warn_caller(
         f"The region {region.path!r} in {region.hierarchy.location} holds {values.dtype} "
-        f"({', '.join(map(str, values[:3].tolist()))}, ...), where numbers of rows were expected: nothing is "
-        "joined by it."
+        f"({', '.join(map(str, values[:3].tolist()))}, ...) instead of row numbers; no columns are joined."
     )
     series = owner.rpartition("/")[2]
-    dimension = Dimension(("rows", *place(region)), name, f"{series}_{name}", values.size, owner)
-    # What pandas cannot index labels nothing.
+    dimension = Dimension(("rows", *object_key(region)), name, f"{series}_{name}", values.size, owner)
+    # Values that pandas cannot index are not labels.
     labels = None if values.dtype.kind in "VcmM" else Labels(dimension, values, identity(region.node))
     return Region(dimension, labels)
 
 
 def _dimension(table: Table, rows: NDArray[np.int64] | None, name: str, owner: str) -> Dimension:
-    """The dimension of some rows, of all in order where `rows` is None."""
+    """Return the dimension of some rows, or of the whole table in order if `rows` is None."""
     if rows is None:
         return replace(table.rows, name=name)
     digest = hashlib.sha256(rows.tobytes()).hexdigest()
@@ -163,9 +137,9 @@ def _dimension(table: Table, rows: NDArray[np.int64] | None, name: str, owner: s
     return Dimension(("region", table.rows.identity, digest), name, f"{series}_{name}", rows.size, owner)
 
 
-def _joined(
+def _joined_parts(
     table: Table, rows: NDArray[np.int64] | None, dimension: Dimension, options: MappingOptions
-) -> Iterator[Part]:
+) -> Iterator[ArrayPart]:
     prefix = "electrode_" if table.has_electrodes else f"{dimension.name}_"
     for part in (*_plain_parts(table, options), *_devices(table)):
         array = (
@@ -184,23 +158,24 @@ def _joined(
         )
 
 
-def _plain_parts(table: Table, options: MappingOptions) -> Iterator[Part]:
+def _plain_parts(table: Table, options: MappingOptions) -> Iterator[ArrayPart]:
     for column in table.columns:
-        if _is_cheap(table, column):
+        if _is_joinable(table, column):
             for part in column_parts(table, column, options):
                 if part.dimensions[0] == table.rows:
                     yield replace(part, column=part.name)
 
 
-def _is_cheap(table: Table, column: Column) -> bool:
+def _is_joinable(table: Table, column: Column) -> bool:
     node = array_node(column.values)
     plain = not column.indexes and node.dtype.names is None and node.shape[:1] == (table.rows.size,)
     small = node.ndim == 1 or (node.ndim == 2 and node.shape[1] <= _FEW)
     return plain and small and not is_a(column.values.hierarchy, node, "DynamicTableRegion")
 
 
-def _devices(table: Table) -> Iterator[Part]:
-    """The name of each electrode's device, found by its group's link: the groups' metadata are at hand."""
+def _devices(table: Table) -> Iterator[ArrayPart]:
+    """Yield the name of each electrode's device, found by the link of its group."""
+    # The metadata of groups are read already, so that this needs no request.
     columns = {column.name: column for column in table.columns}
     if not table.has_electrodes or "device" in columns or "group" not in columns:
         return
@@ -213,7 +188,7 @@ def _devices(table: Table) -> Iterator[Part]:
             "description": "name of the device of each electrode's group",
             "nwb_derived": "device",
         }
-        yield Part("device", (table.rows,), translated(stored_at(group), pairs), described)
+        yield ArrayPart("device", (table.rows,), translated(stored_at(group), pairs), described)
 
 
 def _device_of_groups(hierarchy: Hierarchy) -> Iterator[tuple[str, str]]:

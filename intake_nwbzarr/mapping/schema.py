@@ -1,4 +1,4 @@
-"""Neurodata types: the core schema, the schema that a file carries, and what inherits from what."""
+"""Neurodata types: the core schema, the schemas cached in a file, and the inheritance of types."""
 
 from __future__ import annotations
 
@@ -23,33 +23,18 @@ type DimensionNames = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class TypeDefinition:
-    """What a schema says about a type, as far as this package needs it.
+    """What a schema defines about a type, as far as this package needs it."""
 
-    Parameters
-    ----------
-    parent
-        The type it extends, None for the roots ``Container`` and ``Data``.
-    dimensions
-        For each dataset that it (re)defines with named dimensions: the names, one tuple for each number of
-        dimensions allowed, in the schema's order. A type that is itself a dataset, such as ``RGBImage``, has
-        its own dimensions under the empty name.
-    unnamed
-        The datasets that have dimensions, of which the schema gives no names.
-    """
-
-    parent: str | None
+    parent: str | None  # the type that it extends, None for the roots Container and Data
+    # The names of the dimensions of each dataset that it (re)defines: one tuple for each number of dimensions
+    # allowed, in the schema's order. A type that is itself a dataset, such as RGBImage, has its own under the
+    # empty name.
     dimensions: Mapping[str, DimensionNames] = field(default_factory=dict, hash=False)
-    unnamed: frozenset[str] = frozenset()
+    unnamed: frozenset[str] = frozenset()  # datasets that have dimensions without names in the schema
 
 
 def definitions(document: Mapping[str, Any]) -> Iterator[tuple[str, TypeDefinition]]:
-    """The types that a schema document defines, nested ones included.
-
-    Parameters
-    ----------
-    document
-        A file of the NWB schema language: lists of specifications under ``groups`` and ``datasets``.
-    """
+    """Yield the types that a document of the NWB schema language defines, nested ones included."""
     for kind in ("groups", "datasets"):
         for specification in document.get(kind) or ():
             yield from definitions(specification)
@@ -83,18 +68,16 @@ def _dimension_names(dims: Any) -> DimensionNames:
 
 
 def _is_dummy(name: object) -> bool:
-    """Whether a dimension's name says nothing.
-
-    hdmf's `DatasetSpec` writes ``dim_0``, ``dim_1``, ... into a schema that has a shape and no dims: one for
-    each axis, or for each of several alternative shapes.
-    """
+    """Whether a dimension's name has no meaning."""
+    # hdmf's DatasetSpec writes dim_0, dim_1, ... into a schema that has a shape and no dims: one for each
+    # axis, or for each of several alternative shapes.
     return re.fullmatch(r"(dim_?\d+|None|null|)", str(name)) is not None
 
 
 CORE_TYPES: Final = Path(__file__).with_name("core_types.json")
-"""The types of the NWB core schema and of hdmf-common, generated from what pynwb ships."""
+"""The types of the NWB core schema and of hdmf-common, generated from those in pynwb."""
 
-# The namespaces whose types that file holds.
+# The namespaces of those types.
 _KNOWN_NAMESPACES = frozenset({"core", "hdmf-common", "hdmf-experimental"})
 
 _CORE: Final = {
@@ -108,26 +91,17 @@ _CORE: Final = {
     for name, definition in json.loads(CORE_TYPES.read_bytes())["types"].items()
 }
 
-# Extensions' types by file. A Hierarchy is a mapping, so not hashable: the key is its id, while it lives.
+# Types of extensions by the id of their Hierarchy, while it exists; a Hierarchy is not hashable.
 _extensions: dict[int, Mapping[str, TypeDefinition]] = {}
 
 
 def ancestry(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[str, ...]:
-    """A type and all that it extends, nearest first.
+    """Return a type and all types that it extends, nearest first.
 
-    Parameters
-    ----------
-    neurodata_type
-        A type of the core schema, or of an extension.
-    hierarchy
-        The file that holds it: the schemas cached in it are read when the type is not a core one.
-
-    Examples
-    --------
     >>> ancestry("CurrentClampSeries")[:3]
     ('CurrentClampSeries', 'PatchClampSeries', 'TimeSeries')
     """
-    # Core types extend core types: what holds for one file holds for all.
+    # Core types only extend core types, so that their result does not depend on the file.
     return _of_core(neurodata_type) if neurodata_type in _CORE else _lineage(neurodata_type, hierarchy)
 
 
@@ -147,39 +121,28 @@ def _lineage(neurodata_type: str, hierarchy: Hierarchy | None) -> tuple[str, ...
 
 
 def is_a(hierarchy: Hierarchy, node: Node, ancestor: str) -> bool:
-    """Whether an object is of a type or of one that extends it.
-
-    An object of a type that neither the core schema nor the file's cached schemas know is judged by its
-    shape: a group with ``data`` and a time base is a TimeSeries, one with ``colnames`` a DynamicTable.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds the object.
-    node
-        The object.
-    ancestor
-        ``TimeSeries``, ``DynamicTable`` or any other type.
-    """
+    """Whether an object is of a type, or of one that extends it."""
+    # The type of an object that no schema defines is inferred: a group with data and a time base is a
+    # TimeSeries, one with colnames a DynamicTable.
     if node.neurodata_type is None:
         return False
     lineage = ancestry(node.neurodata_type, hierarchy)
     if ancestor in lineage:
         return True
     unknown = definition_of(lineage[-1], hierarchy) is None
-    return unknown and ancestor == _type_by_shape(hierarchy, node)
+    return unknown and ancestor == _inferred_type(hierarchy, node)
 
 
 def core_type(hierarchy: Hierarchy, node: Node) -> str | None:
-    """Return the core type that an extension's type extends; None of a core type, and where nothing tells."""
+    """Return the core type that an extension's type extends; None for core types, and where unknown."""
     if node.neurodata_type is None or node.neurodata_type in _CORE:
         return None
     lineage = ancestry(node.neurodata_type, hierarchy)
-    return next((name for name in lineage if name in _CORE), None) or _type_by_shape(hierarchy, node)
+    return next((name for name in lineage if name in _CORE), None) or _inferred_type(hierarchy, node)
 
 
 def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> TypeDefinition | None:
-    """What the core schema or the schemas cached in a file say about a type; None when neither knows it."""
+    """Return the definition of a type in the core schema or in those cached in a file, or None."""
     definition = _CORE.get(neurodata_type)
     if definition is None and hierarchy is not None:
         definition = _extension_types(hierarchy).get(neurodata_type)
@@ -189,24 +152,11 @@ def definition_of(neurodata_type: str, hierarchy: Hierarchy | None = None) -> Ty
 def dimension_names(
     neurodata_type: str, dataset: str, hierarchy: Hierarchy | None = None
 ) -> tuple[DimensionNames, ...]:
-    """The schema's names for the dimensions of a dataset: the type's own first, then its ancestors'.
+    """Return the schema's names for the dimensions of a dataset: those of the type, then of its ancestors.
 
-    Parameters
-    ----------
-    neurodata_type
-        What holds the dataset, or the dataset's own type.
-    dataset
-        Its name; empty for a type that is itself a dataset.
-    hierarchy
-        The file, for extensions.
+    One tuple for each type that names them, of one tuple of names for each number of dimensions; `dataset` is
+    empty for a type that is itself a dataset.
 
-    Returns
-    -------
-    tuple
-        For each type that names them: one tuple of names for each number of dimensions it allows.
-
-    Examples
-    --------
     >>> dimension_names("RGBImage", "")
     ((('x', 'y', 'r, g, b'),), (('x', 'y'), ('x', 'y', 'r, g, b'), ('x', 'y', 'r, g, b, a')))
     """
@@ -218,23 +168,13 @@ def dimension_names(
 
 
 def is_scalar(neurodata_type: str, name: str, node: ArrayNode, hierarchy: Hierarchy | None = None) -> bool:
-    """Whether a dataset is one value by the schema of what holds it, though it is stored with shape (1,).
-
-    Parameters
-    ----------
-    neurodata_type
-        What holds the dataset.
-    name, node
-        The dataset.
-    hierarchy
-        The file, for extensions.
-    """
+    """Whether a dataset of a type is a scalar in the schema, though it is stored with shape (1,)."""
     return (
         node.shape == (1,)
         and node.neurodata_type is None
         and definition_of(neurodata_type, hierarchy) is not None
         and not dimension_names(neurodata_type, name, hierarchy)
-        # A shape without names of its dimensions.
+        # Datasets with a shape but no names of dimensions are not scalars.
         and not any(
             name in definition.unnamed
             for each in ancestry(neurodata_type, hierarchy)
@@ -244,11 +184,11 @@ def is_scalar(neurodata_type: str, name: str, node: ArrayNode, hierarchy: Hierar
 
 
 def series_dimensions(neurodata_type: str, hierarchy: Hierarchy | None = None) -> tuple[DimensionNames, ...]:
-    """The schema's names for the dimensions of a series' ``data``; those of any series where it has none."""
+    """Return the schema's names for the dimensions of a series' ``data``, or else of any series."""
     return dimension_names(neurodata_type, "data", hierarchy) or (_CORE["TimeSeries"].dimensions["data"],)
 
 
-def _type_by_shape(hierarchy: Hierarchy, node: Node) -> str | None:
+def _inferred_type(hierarchy: Hierarchy, node: Node) -> str | None:
     if not isinstance(node, GroupNode):
         return None
     members = set(hierarchy.members(node.path))
@@ -258,7 +198,7 @@ def _type_by_shape(hierarchy: Hierarchy, node: Node) -> str | None:
 
 
 def _extension_types(hierarchy: Hierarchy) -> Mapping[str, TypeDefinition]:
-    """The types of the extensions whose schemas are cached in a file, read once, when first needed."""
+    """Return the types of the extensions whose schemas are cached in a file, read once on demand."""
     key = id(hierarchy)
     if key not in _extensions:
         _extensions[key] = _read_extension_types(hierarchy)
@@ -267,7 +207,7 @@ def _extension_types(hierarchy: Hierarchy) -> Mapping[str, TypeDefinition]:
 
 
 def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
-    # specifications/<namespace>/<version>/<file>: JSON text in a scalar.
+    # specifications/<namespace>/<version>/<file> are scalars of JSON text.
     hierarchy.load_specifications()
     folder = hierarchy.specifications
     paths = [
@@ -282,7 +222,7 @@ def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
         return _definitions_in(hierarchy, paths)
     except _DAMAGED:
         pass
-    # One of them is damaged: the others still say what their types are.
+    # Skip the damaged ones.
     found: dict[str, TypeDefinition] = {}
     for path in paths:
         try:
@@ -290,7 +230,7 @@ def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
         except _DAMAGED as error:
             warn_caller(
                 f"The schema {path!r} cached in {hierarchy.location} is damaged ({error}); objects of its "
-                "types are shown by what they hold."
+                "types are mapped by their contents."
             )
     return found
 

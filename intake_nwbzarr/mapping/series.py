@@ -1,4 +1,4 @@
-"""TimeSeries and its subtypes, mapped to variables along time."""
+"""Map a TimeSeries, of any subtype, to variables along time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from intake_nwbzarr.hierarchy.nodes import Node
 from intake_nwbzarr.mapping.attributes import array_parts, object_attributes, scalar_attributes, storable
 from intake_nwbzarr.mapping.images import external_files, indexed_images, order_of_images
 from intake_nwbzarr.mapping.model import (
+    ArrayPart,
     Dimension,
     IrregularTime,
     Labels,
+    MappedObject,
     Mapper,
-    Part,
-    Piece,
     Region,
     RegularTime,
     both,
-    together,
+    run_together,
     whole_values,
 )
 from intake_nwbzarr.mapping.options import MappingOptions
@@ -49,43 +49,27 @@ from intake_nwbzarr.mapping.series_parts import (
     time_base,
 )
 
-# The axis that a region's rows lie along, and what they are called where the data have no such axis.
+# The axis of a region's rows, and the dimension's name if the data have no such axis.
 _REGION_AXES = {"electrodes": "channel", "source_channels": "channel", "rois": "roi"}
 _REGION_ALONE = {"channel": "electrode"}
 
-# What schemas call the dimension of a series' samples.
+# Names of the dimension of samples in schemas.
 _NAMES_OF_TIME = frozenset(
     {"num_times", "num_timestamps", "num_frames", "time", "times", "timestamps", "frame", "frames"}
 )
 
-# The references of an IndexSeries' images, among the values that are read for it.
+# The references to the images of an IndexSeries, among its small values.
 _ORDER = "order_of_images"
 
-# Small values that are coordinates, variables or labels.
-_SHOWN_OTHERWISE = frozenset({"starting_time", "bands", "external_file", _ORDER})
+# Small values that become coordinates, variables or labels.
+_MAPPED_OTHERWISE = frozenset({"starting_time", "bands", "external_file", _ORDER})
 
-# Attributes of `data` that are shown under another name, or only while values are as stored.
+# Attributes of `data` that are renamed, or only apply to stored values.
 _OF_VALUES = frozenset({"unit", "conversion", "offset", "resolution"})
 
 
-def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map a TimeSeries, or anything that extends it.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        Where, free of links.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        ``data`` on the schema's axes, a regular or irregular time, the rows of its table joined, and whatever
-        else is stored with it: scalars and short lists as attributes, arrays as variables.
-    """
+def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map a TimeSeries or a subtype: data, time, joined table rows, and its other datasets."""
     members = series_members(hierarchy, path)
     axes = _axes(members, options)
     small = dict(members.small)
@@ -97,7 +81,7 @@ def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
     ((read, lost), regions), grid = yield from both(
         both(
             whole_values(small),
-            together([_map_region(members, axes, name, options) for name in members.regions]),
+            run_together([_map_region(members, axes, name, options) for name in members.regions]),
         ),
         map_grid(hierarchy, path),
     )
@@ -105,12 +89,14 @@ def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapp
         name: each.reshape(()) if each.shape == (1,) and name in members.scalars else each
         for name, each in read.items()
     }
-    piece = _Series(members, axes, read, tuple(regions), grid, options).piece()
-    return replace(piece, unmapped=lost + tuple(path for _, region in regions for path in region.unmapped))
+    neurodata = _Series(members, axes, read, tuple(regions), grid, options).mapped()
+    return replace(
+        neurodata, unmapped=lost + tuple(path for _, region in regions for path in region.unmapped)
+    )
 
 
 def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
-    """The names of the data's axes, by the schema and by the lengths of what belongs to them."""
+    """Return the names of the data's axes, by the schema and by the lengths of times and regions."""
     if members.data is None:
         return Axes(())
     shape = members.data.shape
@@ -125,15 +111,15 @@ def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
     fitted = _with_only_region(members, fit_lengths(axes, shape, lengths))
     if fitted.schema_order is not None:
         warn_caller(
-            f"The data of {members.where} have the shape {shape}; by the lengths of what belongs to them "
-            f"their axes are {fitted.names}, where the schema has {fitted.schema_order}. They are labelled "
-            "so, and not moved."
+            f"The data of {members.where} have the shape {shape}: by the lengths of their times and regions, "
+            f"their axes are {fitted.names} instead of {fitted.schema_order} as in the schema. They are "
+            "labelled so, and not transposed."
         )
     return fitted
 
 
 def _with_only_region(members: SeriesMembers, axes: Axes) -> Axes:
-    """Axes of which one that has no name of its own is called for the region that labels it."""
+    """Return the axes, of which one without a name is named after the region that labels it."""
     found = {_axis_of_region(members, axes, name): _region_axis(name) for name in members.regions}
     return replace(
         axes, names=tuple(found.get(name, name) if name.startswith("dim_") else name for name in axes.names)
@@ -141,11 +127,9 @@ def _with_only_region(members: SeriesMembers, axes: Axes) -> Axes:
 
 
 def _axis_of_region(members: SeriesMembers, axes: Axes, region: str) -> str:
-    """The axis that a region labels: what it is called for, else the one beside time that is as long.
-
-    Extensions call it as they like: the fibers of a FiberPhotometryResponseSeries are a
-    ``fiber_photometry_table_region``.
-    """
+    """Return the axis that a region labels: by its name, else the axis beside time of equal length."""
+    # Extensions use any name: the fibers of a FiberPhotometryResponseSeries are a
+    # fiber_photometry_table_region.
     called = _region_axis(region)
     if called not in axes.names and len(members.regions) == 1:
         beside = next((axis for axis, name in enumerate(axes.names) if name != _time_axis(axes)), None)
@@ -166,15 +150,15 @@ def _region_axis(name: str) -> str:
 def _map_region(
     members: SeriesMembers, axes: Axes, name: str, options: MappingOptions
 ) -> Mapper[tuple[str, Region]]:
-    """A region, along an axis of the data where its length allows, else on a dimension of its own."""
+    """Map a region on an axis of the data of its length, or else on a dimension of its own."""
     axis, rows = _axis_of_region(members, axes, name), members.region_length(name)
     fits = members.axis_length(axes, axis) == rows
     alone = _REGION_ALONE.get(axis, axis)
     if not fits and axis in axes.names:
         alone = "region" if alone in axes.names else alone
         warn_caller(
-            f"The {name!r} of {members.where} are {rows}, and no axis of its data, of shape {members.shape}, "
-            "has that length. They are shown on a dimension of their own."
+            f"{members.where} has {rows} {name!r}, but no axis of its data, of shape {members.shape}, has "
+            "that length: they have a dimension of their own."
         )
     target, called = members.regions[name], axis if fits else alone
     region = yield from map_region(target.hierarchy, target.path, options, name=called, owner=members.path)
@@ -192,8 +176,8 @@ class _Series:
     grid: Grid | None
     options: MappingOptions
 
-    def piece(self) -> Piece:
-        """Put the parts together."""
+    def mapped(self) -> MappedObject:
+        """Return the mapped series."""
         time = self._time()
         dimensions = self._dimensions(time)
         parts = [*self._data(time, dimensions), *time.parts, *self._control(time)]
@@ -207,8 +191,8 @@ class _Series:
         parts.extend(indexed_images(self.members, self.values.get(_ORDER), dimensions))
         parts.extend(feature_units(self.members, self.values, dimensions))
         parts.extend(band_columns(self.members, dimensions, self._own_dimension))
-        parts.extend(self._further(time))
-        return Piece(
+        parts.extend(self._other_arrays(time))
+        return MappedObject(
             self.members.path,
             self.members.neurodata_type,
             tuple(parts),
@@ -232,7 +216,7 @@ class _Series:
         )
 
     def _dimensions(self, time: TimeBase) -> tuple[Dimension, ...]:
-        """One dimension for each axis of the data."""
+        """Return a dimension for each axis of the data."""
         of_regions = {axis: region.dimension for axis, region in self.regions if axis}
         known = of_regions | ({} if time.dimension is None else {_time_axis(self.axes): time.dimension})
         return tuple(
@@ -244,7 +228,7 @@ class _Series:
         where = (str(self.members.hierarchy.location), self.members.path, name, size)
         return Dimension(("axis", *where), name, f"{self.members.name}_{name}", size, self.members.path)
 
-    def _data(self, time: TimeBase, dimensions: tuple[Dimension, ...]) -> list[Part]:
+    def _data(self, time: TimeBase, dimensions: tuple[Dimension, ...]) -> list[ArrayPart]:
         data = self.members.data
         if data is None:
             return []
@@ -261,12 +245,12 @@ class _Series:
         if self.axes.schema_order is not None:
             attributes["nwb_axis_order"] = ",".join(self.axes.schema_order)
         return [
-            Part("data", dimensions, values.array, attributes, "main"),
+            ArrayPart("data", dimensions, values.array, attributes, "main"),
             *self._factors(values, dimensions),
         ]
 
-    def _factors(self, values: Values, dimensions: tuple[Dimension, ...]) -> Iterator[Part]:
-        """Factors of the channels that are not in the values."""
+    def _factors(self, values: Values, dimensions: tuple[Dimension, ...]) -> Iterator[ArrayPart]:
+        """Yield the conversion factors of channels that are not applied to the values."""
         if values.factors is not None:
             along = (
                 self._own_dimensions("channel_conversion", values.factors)
@@ -276,9 +260,9 @@ class _Series:
             yield from array_parts(self._node, "channel_conversion", values.factors, along)
 
     def _settings(self) -> dict[str, Any]:
-        """Scalars and short lists that are stored as datasets: gain, bias_current, dimension."""
-        # A starting_time that is no number is in the way of no coordinate.
-        hidden = _SHOWN_OTHERWISE - ({"starting_time"} & self.members.small.keys())
+        """Return scalars and short lists that are stored as datasets: gain, bias_current, dimension."""
+        # A starting_time that is not a number is an attribute.
+        hidden = _MAPPED_OTHERWISE - ({"starting_time"} & self.members.small.keys())
         own = {name: value for name, value in self.values.items() if name not in hidden}
         described = {
             f"{name}_description": target.node.attributes.get("description")
@@ -286,7 +270,7 @@ class _Series:
         }
         return scalar_attributes(own, self.members.small) | storable(described)
 
-    def _control(self, time: TimeBase) -> list[Part]:
+    def _control(self, time: TimeBase) -> list[ArrayPart]:
         control = self.members.control
         if control is None:
             return []
@@ -298,15 +282,15 @@ class _Series:
         )
         return list(array_parts(self._node, "control", control, along))
 
-    def _further(self, time: TimeBase) -> list[Part]:
-        """Arrays that only an extension knows: along time where its schema, or else their length, says so."""
+    def _other_arrays(self, time: TimeBase) -> list[ArrayPart]:
+        """Return the arrays of an extension, along time if its schema, or else their length, says so."""
         return [
             part
             for name, array in self.members.arrays.items()
-            for part in array_parts(self._node, name, array, self._further_dimensions(name, array, time))
+            for part in array_parts(self._node, name, array, self._other_dimensions(name, array, time))
         ]
 
-    def _further_dimensions(self, name: str, array: StoredArray, time: TimeBase) -> tuple[Dimension, ...]:
+    def _other_dimensions(self, name: str, array: StoredArray, time: TimeBase) -> tuple[Dimension, ...]:
         own = self._own_dimensions(name, array)
         if time.dimension is None or not array.shape or array.shape[0] != time.dimension.size:
             return own
@@ -321,12 +305,12 @@ class _Series:
                 options = definition.dimensions[name]
                 firsts = {option[0] for option in options if len(option) == ndim} or {options[0][0]}
                 return not firsts.isdisjoint(times | _NAMES_OF_TIME)
-        # No schema names its dimensions: its length is all there is to go by.
+        # No schema names its dimensions, so its length decides.
         return True
 
     def _own_dimensions(self, name: str, array: StoredArray) -> tuple[Dimension, ...]:
         return tuple(self._own_dimension(f"{name}_dim_{axis}", size) for axis, size in enumerate(array.shape))
 
     def _attributes(self, time: TimeBase) -> dict[str, Any]:
-        """The object's own attributes, for its own Dataset; and for one that has no data to carry them."""
+        """Return the object's own attributes, for the Dataset of the object alone."""
         return object_attributes(self.members.hierarchy, self.members.path) | storable(time.attributes)

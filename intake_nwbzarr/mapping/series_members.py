@@ -1,4 +1,4 @@
-"""The members of a TimeSeries (datasets, links, attributes) and the axes of its data."""
+"""The members of a TimeSeries (datasets, links, attributes) and the names of its data's axes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from intake_nwbzarr.mapping.model import stored
 from intake_nwbzarr.mapping.regions import is_region
 from intake_nwbzarr.mapping.schema import DimensionNames, ancestry, is_scalar
 
-# The schema's names, which differ from type to type, in the words used here.
+# The names of dimensions for the schema's names, which differ between types.
 _WORDS = {
     "num_times": "time",
     "frame": "time",
@@ -38,51 +38,28 @@ _WORDS = {
     "num_DIM4": "dim_3",
 }
 
-# Rows and columns of a map (ImagingRetinotopy), where rows alone are those of a table.
+# Rows and columns of a map (ImagingRetinotopy); rows without columns are those of a table.
 _OF_MAPS = {"num_rows": "y", "num_cols": "x"}
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The names of a series' dimensions, one for each axis as it is stored.
+    """The names of an array's dimensions, one for each axis as stored."""
 
-    Parameters
-    ----------
-    names
-        ``("time", "channel")``.
-    labels
-        Labels that the schema itself gives: ``{"axis": ("x", "y")}``.
-    schema_order
-        The order the schema has, where the stored one differs.
-    """
-
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # ("time", "channel")
+    # labels that the schema defines: {"axis": ("x", "y")}
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
-    schema_order: tuple[str, ...] | None = None
+    schema_order: tuple[str, ...] | None = None  # the schema's order, if the stored one differs
 
 
 def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int], *, series: bool = True) -> Axes:
-    """The schema's names for the axes of an array.
+    """Return the schema's names for the axes of an array; further axes are ``dim_<k>``.
 
-    Parameters
-    ----------
-    alternatives
-        What the type itself allows, then what its ancestors do.
-    shape
-        The array's.
-    series
-        Whether it is the data of a series, whose first axis is time whatever the schema calls it.
-
-    Returns
-    -------
-    Axes
-        Of the nearest type that allows as many dimensions; where none does, further axes are ``dim_<k>``.
-
-    Examples
-    --------
     >>> schema_axes([(("num_times",), ("num_times", "x,y"))], (100, 2))
     Axes(names=('time', 'axis'), labels={'axis': ('x', 'y')}, schema_order=None)
     """
+    # `alternatives` are those of the type, then of its ancestors: the nearest with this number of dimensions
+    # is used. The first axis of a series' data is time, whatever its name in the schema.
     for options in alternatives:
         for option in options:
             if len(option) != len(shape):
@@ -97,7 +74,7 @@ def schema_axes(alternatives: Sequence[DimensionNames], shape: Sequence[int], *,
 
 
 def rows_first(axes: Axes) -> Axes:
-    """The axes of an image whose rows are stored first, which the schema has last."""
+    """Return the axes of an image that is stored with rows first, unlike in the schema."""
     other = {"x": "y", "y": "x"}
     return replace(axes, names=tuple(other.get(name, name) for name in axes.names))
 
@@ -108,7 +85,7 @@ def _fitting(
     names: list[str] = []
     labels: dict[str, tuple[str, ...]] = {}
     for axis, name in enumerate(option):
-        # "x,y" lists the axis's labels; so does the "x" that stands in the same place of a sibling option.
+        # "x,y" lists the labels of an axis; "x" in the same place of an alternative shape does so too.
         listed = any("," in other[axis] for other in options if len(other) == len(option))
         if not listed:
             is_time = series and axis == 0 and name != "num_events"
@@ -131,32 +108,18 @@ def _word(name: str) -> str:
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of which none occurs twice: an extension may call two axes the same."""
+    """Return the names, made unique: an extension may give two axes the same name."""
     return tuple(f"{name}_{axis}" if name in names[:axis] else name for axis, name in enumerate(names))
 
 
 def fit_lengths(axes: Axes, shape: Sequence[int], lengths: Mapping[str, int]) -> Axes:
-    """Exchange names where a known length fits another axis and not the one the schema says.
+    """Swap names of axes where a known length matches another axis than the schema's.
 
-    Parameters
-    ----------
-    axes
-        The schema's.
-    shape
-        The array's.
-    lengths
-        What is known from elsewhere: of ``time`` from timestamps, of ``channel`` or ``roi`` from a region.
-
-    Returns
-    -------
-    Axes
-        With `schema_order` where names were exchanged. A length that fits no axis changes nothing.
-
-    Examples
-    --------
     >>> fit_lengths(Axes(("time", "roi")), (219, 2000), {"roi": 219}).names
     ('roi', 'time')
     """
+    # `lengths` are known from elsewhere: of time from timestamps, of channel or roi from a region. A length
+    # that matches no axis changes nothing.
     names = list(axes.names)
     for name, length in lengths.items():
         if name not in names or shape[names.index(name)] == length:
@@ -172,43 +135,23 @@ def fit_lengths(axes: Axes, shape: Sequence[int], lengths: Mapping[str, int]) ->
     return Axes(tuple(names), axes.labels, axes.names)
 
 
-# Short lists that describe a series rather than sample it.
+# Short lists that describe a series.
 _DESCRIPTIONS = frozenset(
     {"control_description", "dimension", "external_file", "feature_units", "features", "field_of_view"}
 )
 
-# The parts of a series that may be shared with another, hence links; others need not be followed.
+# The datasets of a series that may be shared with another by a link; other links are not followed.
 _SHARED = frozenset(
     {"data", "timestamps", "control", "channel_conversion", "electrodes", "rois", "source_channels"}
 )
 
-# What gives a series its times.
-_EXPECTED = {"timestamps": "numbers along one dimension were", "starting_time": "one number was"}
+# The datasets with a series' times, and what they must be.
+_EXPECTED = {"timestamps": "numbers along one dimension", "starting_time": "one number"}
 
 
 @dataclass
 class SeriesMembers:
-    """The arrays and links of one series.
-
-    Parameters
-    ----------
-    hierarchy, path
-        The series.
-    data, timestamps, starting_time, control, channel_conversion
-        What TimeSeries and ElectricalSeries define.
-    regions
-        DynamicTableRegions by name: ``electrodes``, ``rois``.
-    bands
-        The columns of a DecompositionSeries' table of frequency bands.
-    small
-        Scalars and short lists, worth reading at open.
-    scalars
-        Names of those that are one value, though stored along a dimension.
-    arrays
-        Whatever else.
-    links
-        Links to other objects, as text.
-    """
+    """The datasets, regions and links of one series."""
 
     hierarchy: Hierarchy
     path: str
@@ -217,50 +160,52 @@ class SeriesMembers:
     starting_time: StoredArray | None = None
     control: StoredArray | None = None
     channel_conversion: StoredArray | None = None
-    regions: dict[str, Target] = field(default_factory=dict)
+    regions: dict[str, Target] = field(default_factory=dict)  # DynamicTableRegions by name: electrodes, rois
+    # the columns of a DecompositionSeries' table of frequency bands
     bands: dict[str, StoredArray] = field(default_factory=dict)
+    # scalars and short lists, which are read on opening
     small: dict[str, StoredArray] = field(default_factory=dict)
-    scalars: set[str] = field(default_factory=set)
-    arrays: dict[str, StoredArray] = field(default_factory=dict)
-    links: dict[str, str] = field(default_factory=dict)
+    scalars: set[str] = field(default_factory=set)  # names of scalars that are stored with shape (1,)
+    arrays: dict[str, StoredArray] = field(default_factory=dict)  # all other datasets
+    links: dict[str, str] = field(default_factory=dict)  # links to other objects, as text
 
     @property
     def name(self) -> str:
-        """The series' own name."""
+        """Return the series' own name."""
         return self.path.rpartition("/")[2]
 
     @property
     def neurodata_type(self) -> str:
-        """The series' type."""
+        """Return the series' type."""
         return self.hierarchy[self.path].neurodata_type or "TimeSeries"
 
     @property
     def lineage(self) -> tuple[str, ...]:
-        """The series' type and all that it extends."""
+        """Return the series' type and all types that it extends."""
         return ancestry(self.neurodata_type, self.hierarchy)
 
     @property
     def where(self) -> str:
-        """The series, for warnings."""
+        """Return the series' type, path and location, for warnings."""
         return f"{self.neurodata_type} {self.path!r} in {self.hierarchy.location}"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the data."""
+        """Return the shape of the data."""
         return () if self.data is None else self.data.shape
 
     def axis_length(self, axes: Axes, name: str) -> int | None:
-        """The length of the data's axis of that name, None where there is none."""
+        """Return the length of an axis of the data by name, or None."""
         return self.shape[axes.names.index(name)] if name in axes.names else None
 
     def region_length(self, name: str) -> int:
-        """How many rows a region has."""
+        """Return the number of rows of a region."""
         node = self.regions[name].node
         return node.size if isinstance(node, ArrayNode) else 0
 
     @property
     def rate(self) -> float | None:
-        """Samples a second, None where it is not stored or is no rate."""
+        """Return the samples per second, None if not stored or not a valid rate."""
         value: Any = scalar(
             None if self.starting_time is None else self.starting_time.node.attributes.get("rate")
         )
@@ -268,18 +213,7 @@ class SeriesMembers:
 
 
 def series_members(hierarchy: Hierarchy, path: str) -> SeriesMembers:
-    """Sort what is stored with a series.
-
-    Parameters
-    ----------
-    hierarchy, path
-        The series, free of links.
-
-    Warns
-    -----
-    MappingWarning
-        When a link to a part of the series leads nowhere; the series is shown without it.
-    """
+    """Sort the datasets and links of a series by how they are mapped."""
     found = SeriesMembers(hierarchy, path)
     for name, reference in hierarchy.links(path).items():
         if reference.source != "." and name not in _SHARED:
@@ -294,7 +228,7 @@ def series_members(hierarchy: Hierarchy, path: str) -> SeriesMembers:
             if name not in hierarchy.links(path):
                 raise  # the series' own array is damaged
             found.links[name] = linked(hierarchy.links(path)[name])
-            warn_caller(f"{found.where} is shown without its {name!r}: {error}")
+            warn_caller(f"{found.where} is mapped without its {name!r}: {error}")
             continue
         if isinstance(node, ArrayNode):
             _sort(found, name, target, stored(target.hierarchy, node))
@@ -321,8 +255,8 @@ def _sort(found: SeriesMembers, name: str, target: Target, array: StoredArray) -
         found.arrays[name] = array
     if name in _EXPECTED and getattr(found, name) is None:
         warn_caller(
-            f"{found.where} has {name} of {array.dtype} and shape {array.shape}, where {_EXPECTED[name]} "
-            "expected: what is stored is shown as it is, and the data without times."
+            f"{found.where} has {name} of {array.dtype} and shape {array.shape} instead of "
+            f"{_EXPECTED[name]}: they are mapped as stored, and the data have no times."
         )
 
 

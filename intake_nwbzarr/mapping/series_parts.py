@@ -1,4 +1,4 @@
-"""Parts of a TimeSeries: its times, values and channel labels."""
+"""The parts of a TimeSeries: its time base, scaled values, and labels of axes."""
 
 from __future__ import annotations
 
@@ -13,35 +13,23 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.mapping.attributes import array_attributes, identity, scalar, storable
-from intake_nwbzarr.mapping.model import Dimension, IrregularTime, Labels, Part, RegularTime
+from intake_nwbzarr.mapping.model import ArrayPart, Dimension, IrregularTime, Labels, RegularTime
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers
 from intake_nwbzarr.mapping.time_coordinates import warn_of_epoch
 
-# Short lists that are stored with a series, and the axis that each labels.
-_STORED = (("features", "feature"), ("bands", "band"))
+# Short lists that are stored with a series, and the dimension that each labels.
+_STORED_LABELS = (("features", "feature"), ("bands", "band"))
 
 
 def axis_labels(
     members: SeriesMembers, axes: Axes, values: Mapping[str, NDArray[Any]], dimensions: Sequence[Dimension]
 ) -> Iterator[Labels]:
-    """Labels that the schema gives (x, y), or that are stored as a short list (features, bands).
-
-    Parameters
-    ----------
-    members
-        The series.
-    axes
-        Of its data.
-    values
-        Its small values.
-    dimensions
-        Of its data.
-    """
+    """Yield labels that the schema defines (x, y), or that are stored as a short list (features, bands)."""
     node = members.hierarchy[members.path]
     by_schema = identity(node) | {"nwb_derived": "axis"}
     labels = {name: (np.asarray(each, object), by_schema) for name, each in axes.labels.items()}
-    for name, axis in _STORED:
+    for name, axis in _STORED_LABELS:
         if name in values:
             labels[axis] = (values[name], array_attributes(node, members.small[name]))
     for dimension in dimensions:
@@ -52,83 +40,46 @@ def axis_labels(
 
 def feature_units(
     members: SeriesMembers, values: Mapping[str, NDArray[Any]], dimensions: Sequence[Dimension]
-) -> Iterator[Part]:
-    """The unit of each feature of an AbstractFeatureSeries."""
+) -> Iterator[ArrayPart]:
+    """Yield the unit of each feature of an AbstractFeatureSeries."""
     units = values.get("feature_units")
     for dimension in dimensions:
         if dimension.name == "feature" and units is not None and units.shape == (dimension.size,):
             whose = array_attributes(members.hierarchy[members.path], members.small["feature_units"])
-            yield Part("feature_units", (dimension,), units, whose, "coordinate")
+            yield ArrayPart("feature_units", (dimension,), units, whose, "coordinate")
 
 
 def band_columns(
     members: SeriesMembers, dimensions: Sequence[Dimension], own_dimension: Callable[[str, int], Dimension]
-) -> Iterator[Part]:
-    """The columns of a table of frequency bands, such as band_limits, ``(band, bound)``.
-
-    Parameters
-    ----------
-    members
-        The series.
-    dimensions
-        Of its data.
-    own_dimension
-        Makes a further dimension of a name and a size.
-    """
+) -> Iterator[ArrayPart]:
+    """Yield the columns of a table of frequency bands, such as band_limits, ``(band, bound)``."""
     node = members.hierarchy[members.path]
     for dimension in dimensions:
         for column, array in members.bands.items():
             if dimension.name == "band" and array.shape[0] == dimension.size:
                 words = ("bound", *(f"{column}_dim_{axis}" for axis in range(2, array.ndim)))
-                further = (own_dimension(*pair) for pair in zip(words, array.shape[1:], strict=False))
-                yield Part(column, (dimension, *further), array, array_attributes(node, array), "coordinate")
+                other = (own_dimension(*pair) for pair in zip(words, array.shape[1:], strict=False))
+                yield ArrayPart(
+                    column, (dimension, *other), array, array_attributes(node, array), "coordinate"
+                )
 
 
-# The schema fixes their conversion, or their values are codes.
+# Series whose conversion is fixed by the schema, or whose values are codes.
 _NEVER_SCALED = frozenset({"IndexSeries", "AnnotationSeries", "IntervalSeries"})
 
 
 @dataclass(frozen=True)
 class Values:
-    """A series' data as they are shown.
-
-    Parameters
-    ----------
-    array
-        Lazy.
-    attributes
-        ``units`` and ``resolution``, or ``conversion``, ``offset`` and ``target_unit``.
-    factors
-        Of the channels, where they are not applied and so are shown beside the data.
-    channel
-        The axis that these lie along; None where they fit none.
-    """
+    """A series' data, scaled or as stored."""
 
     array: StoredArray | ScaledArray
-    attributes: dict[str, Any]
-    factors: StoredArray | None = None
-    channel: int | None = None
+    attributes: dict[str, Any]  # units and resolution; or conversion, offset and target_unit
+    factors: StoredArray | None = None  # conversion factors of the channels, if they are not applied
+    channel: int | None = None  # the axis of the factors; None if they match none
 
 
 def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options: MappingOptions) -> Values:
-    """The data of a series, as ``data * conversion * channel_conversion + offset`` or as stored.
-
-    Parameters
-    ----------
-    members
-        The series.
-    data
-        Its data.
-    axes
-        Their names.
-    options
-        The caller's choices.
-
-    Warns
-    -----
-    MappingWarning
-        When channel_conversion fits no channel axis of the data; they are shown without it, and it beside.
-    """
+    """Return the data of a series, as ``data * conversion * channel_conversion + offset`` or as stored."""
     own = data.node.attributes
     unit = scalar(own.get("unit"))
     conversion = number(own, "conversion", 1.0, members.where)
@@ -150,7 +101,7 @@ def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options
 
 
 def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axes) -> int | None:
-    """The axis that channel_conversion lies along: the channels', which is axis 1 in the schema."""
+    """Return the axis of channel_conversion: that of the channels, which is axis 1 in the schema."""
     if factors is None or members.data is None:
         return None
     axis = axes.names.index("channel") if "channel" in axes.names else 1
@@ -158,70 +109,38 @@ def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axe
     if fits and factors.dtype.kind in "iuf":
         return axis
     warn_caller(
-        f"The channel_conversion of {members.where} is of {factors.dtype} and has the shape {factors.shape}, "
-        f"where numbers along a channel axis of its data, of shape {members.shape}, were expected. The "
-        "values are shown without it, and it beside them."
+        f"The channel_conversion of {members.where}, of {factors.dtype} and shape {factors.shape}, matches "
+        f"no channel axis of its data, of shape {members.shape}: it is not applied, and mapped as a variable."
     )
     return None
 
 
 def number(attributes: Mapping[str, Any], name: str, default: float, where: str) -> float:
-    """A numeric attribute, NaN and infinity included; the default where it is missing.
-
-    Parameters
-    ----------
-    attributes
-        Of the dataset.
-    name
-        ``conversion``, ``offset`` or ``resolution``.
-    default
-        The schema's.
-    where
-        The series, for the warning.
-
-    Warns
-    -----
-    MappingWarning
-        When it is no number: values are then shown without it.
-    """
+    """Return a numeric attribute, also NaN and infinity, or the default if it is missing or not a number."""
     value = scalar(attributes.get(name))
     if value is None:
         return default
     if isinstance(value, int | float):
         return float(value)
-    warn_caller(f"{where} has the {name} {value!r}, which is no number: values are shown without it.")
+    warn_caller(f"{where} has the {name} {value!r}, which is not a number and not applied.")
     return default
-
-
-"""Where series have a time of their own, by the schema: "relative to the beginning of the stimulus"."""
 
 
 @dataclass(frozen=True)
 class TimeBase:
-    """How the samples of a series lie in time.
+    """The time of a series' samples."""
 
-    Parameters
-    ----------
-    dimension
-        That of the data's time axis, None where the data have no samples to place.
-    indexes
-        What gives it its timestamps.
-    parts
-        A scalar time.
-    attributes
-        What is known of time when there is no coordinate to carry it.
-    renamed
-        What the data's time axis is called when `dimension` is not it.
-    """
-
+    # that of the data's time axis; None if the data have no samples with a time
     dimension: Dimension | None = None
-    indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()
-    parts: tuple[Part, ...] = ()
+    indexes: tuple[RegularTime | IrregularTime | Labels, ...] = ()  # of its timestamps
+    parts: tuple[ArrayPart, ...] = ()  # a scalar time
+    # what is known of the time if there is no coordinate
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    # the name of the data's time axis if it is not `dimension`
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def axis_name(self, name: str) -> str:
-        """The name of an axis of the data that is not `dimension`."""
+        """Return the name of an axis of the data that is not `dimension`."""
         return self.renamed.get(name, name)
 
 
@@ -232,26 +151,9 @@ def time_base(
     length: int | None,
     frames: int | None = None,
 ) -> TimeBase:
-    """The time base of a series.
-
-    Parameters
-    ----------
-    members
-        The series.
-    starting_time
-        The value of the dataset of that name, if there is one.
-    name
-        Of the data's time axis: ``time`` or ``event``.
-    length
-        Of that axis, None where the data have none.
-    frames
-        How many frames an external movie has, where the file says it: its own data are empty.
-
-    Warns
-    -----
-    MappingWarning
-        When the timestamps are not as many as the samples, or look like seconds since 1970.
-    """
+    """Return the time base of a series, from its timestamps or its starting_time and rate."""
+    # `name` and `length` are those of the data's time axis; `frames` is the number of frames of an external
+    # movie, whose own data are empty.
     if members.timestamps is not None:
         return _irregular(members, name, length)
     if starting_time is not None:
@@ -264,11 +166,11 @@ def time_base(
 
 def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBase:
     timestamps = members.timestamps
-    assert timestamps is not None  # noqa: S101 - for the type checker; the caller looked.
+    assert timestamps is not None  # noqa: S101 - for the type checker; the caller checked this
     attributes = _attributes(members, timestamps.node.path)
     if timestamps.ndim == 0:
-        return TimeBase(parts=(Part(name, (), timestamps, attributes, "coordinate", is_time=True),))
-    # Linked timestamps lie where their owner has them: the dimension is the owner's.
+        return TimeBase(parts=(ArrayPart(name, (), timestamps, attributes, "coordinate", is_time=True),))
+    # Linked timestamps have the dimension of the series that owns them.
     owner = timestamps.node.path.rpartition("/")[0]
     where = ("timestamps", str(timestamps.location), timestamps.node.path)
     size = timestamps.size
@@ -279,14 +181,14 @@ def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBas
     if length is None or length == size:
         own = dimension(name)
         return TimeBase(own, (IrregularTime(own, timestamps, attributes, owner),))
-    # An external movie has an empty dataset for data, and a timestamp for each frame of its files.
+    # An external movie has empty data, and a timestamp for each frame of its files.
     if 0 in members.shape and "external_file" in members.small:
         return TimeBase(
             None, (IrregularTime(dimension(name), timestamps, attributes, owner),), renamed={name: "frame"}
         )
     warn_caller(
-        f"{members.where} has {size} timestamps for data of shape {members.shape}. The timestamps are shown "
-        "on a dimension of their own, and the data without them."
+        f"{members.where} has {size} timestamps for data of shape {members.shape}: the timestamps have a "
+        "dimension of their own, and the data have no times."
     )
     return TimeBase(None, (IrregularTime(dimension("timestamps"), timestamps, attributes, owner),))
 
@@ -298,7 +200,7 @@ def _regular(members: SeriesMembers, starting_time: float, name: str, length: in
     if rate is None or not isfinite(starting_time):
         return _without_rate(members, starting_time, name, length)
     warn_of_epoch(starting_time, members.where)
-    where = (str(members.hierarchy.location), _home(members))
+    where = (str(members.hierarchy.location), _sharing_group(members))
     dimension = Dimension(
         ("regular", *where, starting_time, rate, length),
         name,
@@ -312,7 +214,7 @@ def _regular(members: SeriesMembers, starting_time: float, name: str, length: in
 
 
 def _without_rate(members: SeriesMembers, starting_time: float, name: str, length: int) -> TimeBase:
-    """Of one sample, the time is known all the same; of more, what is stored is told."""
+    """Return the time base without a valid rate: the time of a single sample, otherwise attributes."""
     assert members.starting_time is not None  # noqa: S101 - the caller read it.
     stored_rate = members.starting_time.node.attributes.get("rate")
     known = {"starting_time": starting_time, "rate": stored_rate}
@@ -324,18 +226,18 @@ def _without_rate(members: SeriesMembers, starting_time: float, name: str, lengt
         return TimeBase(dimension, (labels,), attributes={"rate": stored_rate})
     if length:
         warn_caller(
-            f"{members.where} has the starting_time {starting_time!r} and the rate {stored_rate!r}, which "
-            f"give its {length} samples no times. Both are among its attributes."
+            f"{members.where} has the starting_time {starting_time!r} and the rate {stored_rate!r}, so that "
+            f"its {length} samples have no times. Both are attributes."
         )
     return TimeBase(attributes=known)
 
 
-def _home(members: SeriesMembers) -> str:
-    """Within what equal regular times are one: a processing module, where F and neuropil meet, or a group."""
+def _sharing_group(members: SeriesMembers) -> str:
+    """Return the group in which equal regular times are shared: a processing module, or the parent."""
     parts = members.path.split("/")
     return "/".join(parts[:2]) if parts[0] == "processing" else members.path.rpartition("/")[0]
 
 
 def _attributes(members: SeriesMembers, path: str) -> dict[str, Any]:
-    # "s", not "seconds": xarray reads the latter back from a written file as time differences.
+    # Not "seconds": xarray decodes that from a written file as time differences.
     return {"units": "s", "neurodata_type": members.neurodata_type, "nwb_path": path}

@@ -18,15 +18,15 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference
 from intake_nwbzarr.mapping.assembly import dataset_of_one
 from intake_nwbzarr.mapping.attributes import map_session
 from intake_nwbzarr.mapping.model import (
+    ArrayPart,
     Dimension,
     Labels,
+    MappedObject,
     Mapper,
-    Part,
-    Piece,
     RegularTime,
     both,
     free_name,
-    read_pieces,
+    run_mappers,
     values_of,
 )
 from intake_nwbzarr.mapping.options import MappingOptions
@@ -36,7 +36,7 @@ from intake_nwbzarr.mapping.series_parts import number
 
 _RECORDING: Final = "recording"
 
-# As attributes or in the descriptions of the schema, nwb.icephys.yaml; files do not all repeat them.
+# From the schema, nwb.icephys.yaml; not all files store them.
 _UNITS: Final[Mapping[str, str]] = {
     "bias_current": "amperes",
     "bridge_balance": "ohms",
@@ -58,25 +58,20 @@ _TIME: Final[Mapping[str, str]] = {
 
 
 def open_sweeps(hierarchy: Hierarchy) -> dict[str, xr.Dataset]:
-    """Return the Datasets of a session's sweeps by name, the root first; `NWBAccessor.sweeps` documents them.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When the session has no intracellular recordings: no table of them, no SweepTable, and no patch-clamp
-        series with a sweep number.
-    """
-    ((pieces, session),) = read_pieces([both(map_sweeps(hierarchy), map_session(hierarchy, whole=False))])
+    """Return the Datasets of a session's sweeps by name, the root first; see `NWBAccessor.sweeps`."""
+    ((mapped_objects, session),) = run_mappers(
+        [both(map_sweeps(hierarchy), map_session(hierarchy, whole=False))]
+    )
     attributes = {**session, **hierarchy.location.attributes()}
     datasets = {"/": xr.Dataset(attrs=attributes)}
-    for name, piece in pieces.items():
-        datasets[name] = dataset_of_one(piece, MappingOptions(), None, attributes, cache=True)
-        datasets[name].attrs = attributes | dict(piece.attributes)
+    for name, neurodata in mapped_objects.items():
+        datasets[name] = dataset_of_one(neurodata, MappingOptions(), None, attributes, cache=True)
+        datasets[name].attrs = attributes | dict(neurodata.attributes)
     return datasets
 
 
-def map_sweeps(hierarchy: Hierarchy) -> Mapper[dict[str, Piece]]:
-    """Map the sweeps of a session: one piece for all of one rate, length and units, by its name."""
+def map_sweeps(hierarchy: Hierarchy) -> Mapper[dict[str, MappedObject]]:
+    """Map the sweeps of a session: one object, by name, for all of one rate, length and units."""
     recordings = yield from map_recordings(hierarchy)
     sides = yield from _sides(hierarchy, [*recordings.responses, *recordings.stimuli])
     size = len(recordings.labels)
@@ -88,11 +83,11 @@ def map_sweeps(hierarchy: Hierarchy) -> Mapper[dict[str, Piece]]:
     if len(sweeps) < size:
         warn_caller(
             f"{size - len(sweeps)} of {size} recordings in {hierarchy.location} have neither a response nor "
-            "a stimulus: they are left out of the sweeps."
+            "a stimulus, and are not among the sweeps."
         )
     groups = _by_shape(sweeps)
     return {
-        name: _piece(recordings, shape, members)
+        name: _mapped_sweeps(recordings, shape, members)
         for name, (shape, members) in zip(_names(groups), groups, strict=True)
     }
 
@@ -108,7 +103,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Series:
-    """What a sweep needs to know of a series."""
+    """The arrays and attributes of a series that sweeps need."""
 
     members: SeriesMembers
     array: StoredArray | ScaledArray  # its data in units, (time,)
@@ -129,19 +124,19 @@ class _Side:
 
     @property
     def segment(self) -> Segment:
-        """Return its samples."""
+        """Return the samples."""
         return Segment(self.series.array, self.start, self.count)
 
     @property
     def timestamps(self) -> Segment | None:
-        """Return their times, where these are stored."""
+        """Return the times of the samples, if these are stored."""
         times = self.series.timestamps
         return None if times is None else Segment(times, self.start, self.count)
 
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One recording: its number among all, and what was recorded."""
+    """One recording: its number among all, its response and its stimulus."""
 
     number: int
     response: _Side | None
@@ -149,9 +144,9 @@ class _Sweep:
 
     @property
     def first(self) -> _Side:
-        """Return what places the recording in time: its response, or a stimulus alone."""
+        """Return the side that sets the recording's time: its response, or a stimulus alone."""
         side = self.response or self.stimulus
-        assert side is not None  # noqa: S101 - for the type checker; recordings without either are left out.
+        assert side is not None  # noqa: S101 - for the type checker; recordings without either are skipped
         return side
 
     @property
@@ -163,7 +158,7 @@ class _Sweep:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What sweeps of one Dataset have in common."""
+    """The rates and lengths that sweeps of one Dataset share."""
 
     rate: float | None  # samples a second, None: stored timestamps
     length: int  # samples in a sweep, those of a longer stimulus included
@@ -186,7 +181,7 @@ def _rate_text(rate: float | None) -> str:
 
 
 def _by_shape(sweeps: Sequence[_Sweep]) -> list[tuple[_Shape, list[_Sweep]]]:
-    """Group sweeps of one shape, and of units that do not contradict each other."""
+    """Group sweeps by shape, and by units where these differ."""
     shapes: dict[_Shape, list[_Sweep]] = {}
     for sweep in sweeps:
         shapes.setdefault(_shape(sweep), []).append(sweep)
@@ -216,7 +211,7 @@ def _agree(one: tuple[str | None, ...], other: tuple[str | None, ...]) -> bool:
 
 
 def _names(groups: Sequence[tuple[_Shape, list[_Sweep]]]) -> list[str]:
-    """Return the nodes' names: rate and length, and units where these alone tell two apart."""
+    """Return the nodes' names: rate and length, and units where nodes differ in these alone."""
     uses = Counter(shape.name for shape, _ in groups)
     names: list[str] = []
     for shape, sweeps in groups:
@@ -228,8 +223,8 @@ def _names(groups: Sequence[tuple[_Shape, list[_Sweep]]]) -> list[str]:
     return names
 
 
-def _piece(recordings: Recordings, shape: _Shape, sweeps: Sequence[_Sweep]) -> Piece:
-    """Return the parts of the sweeps of one shape."""
+def _mapped_sweeps(recordings: Recordings, shape: _Shape, sweeps: Sequence[_Sweep]) -> MappedObject:
+    """Return the sweeps of one shape as a mapped object."""
     numbers = np.array([sweep.number for sweep in sweeps], np.intp)
     # Rows of the table of recordings, though not all of them.
     along = _dimension(_RECORDING, len(sweeps), recordings.path or None)
@@ -253,39 +248,39 @@ def _piece(recordings: Recordings, shape: _Shape, sweeps: Sequence[_Sweep]) -> P
     times = tuple(sweep.first.timestamps for sweep in sweeps)
     if shape.rate is None and any(times):
         described = {"units": "s", "description": "when each sample was taken"}
-        parts.append(Part("timestamps", (along, time), SweepArray(times, shape.length), described))
+        parts.append(ArrayPart("timestamps", (along, time), SweepArray(times, shape.length), described))
     columns = {
         name: replace(part, dimensions=(along,), array=np.asarray(part.array)[numbers], role="coordinate")
         for name, part in recordings.columns.items()
     }
-    for name, (values, attributes) in _where_from(sweeps).items():
-        columns[free_name(name, columns)] = Part(name, (along,), values, attributes, "coordinate")
+    for name, (values, attributes) in _provenance(sweeps).items():
+        columns[free_name(name, columns)] = ArrayPart(name, (along,), values, attributes, "coordinate")
     parts += [replace(part, name=name) for name, part in columns.items()]
     of_shape = {"length": shape.length} | ({} if shape.rate is None else {"rate": shape.rate})
-    return Piece(recordings.path, "", tuple(parts), tuple(indexes), of_shape)
+    return MappedObject(recordings.path, "", tuple(parts), tuple(indexes), of_shape)
 
 
 def _dimension(name: str, size: int, table: str | None = None) -> Dimension:
     return Dimension(("sweeps", name), name, name, size, table, is_rows=table is not None)
 
 
-def _samples(name: str, sides: Sequence[_Side | None], dimensions: tuple[Dimension, Dimension]) -> Part:
+def _samples(name: str, sides: Sequence[_Side | None], dimensions: tuple[Dimension, Dimension]) -> ArrayPart:
     units = next((side.series.unit for side in sides if side and side.series.unit), None)
     segments = tuple(side.segment if side else None for side in sides)
     array = SweepArray(segments, dimensions[1].size)
-    return Part(name, dimensions, array, {} if units is None else {"units": units})
+    return ArrayPart(name, dimensions, array, {} if units is None else {"units": units})
 
 
-def _settings(whose: str, sides: Sequence[_Side | None], along: Dimension) -> Iterator[Part]:
-    """Return the amplifier's settings, which are stored with each series: lazily, for each is a request."""
+def _settings(whose: str, sides: Sequence[_Side | None], along: Dimension) -> Iterator[ArrayPart]:
+    """Yield the amplifier's settings, lazily because reading each series' setting takes a request."""
     stored = [side.series.settings if side is not None else {} for side in sides]
     for name in dict.fromkeys(name for settings in stored for name in settings):
         array = SettingArray(tuple(settings.get(name) for settings in stored))
-        yield Part(f"{whose}_{name}", (along,), array, {"units": _UNITS[name]} if name in _UNITS else {})
+        yield ArrayPart(f"{whose}_{name}", (along,), array, {"units": _UNITS[name]} if name in _UNITS else {})
 
 
-def _where_from(sweeps: Sequence[_Sweep]) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
-    """Return when each recording began, and which samples of which series it is."""
+def _provenance(sweeps: Sequence[_Sweep]) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
+    """Return the start of each recording, and the samples of the series that it consists of."""
     seconds = {"units": "s"}
     started = np.array([sweep.first.starting_time for sweep in sweeps], np.float64)
     found: dict[str, tuple[NDArray[Any], dict[str, Any]]] = {}
@@ -302,13 +297,13 @@ def _where_from(sweeps: Sequence[_Sweep]) -> dict[str, tuple[NDArray[Any], dict[
     began = np.array([sweep.stimulus.starting_time if sweep.stimulus else np.nan for sweep in sweeps])
     rates = np.array([sweep.first.series.rate or 0.0 for sweep in sweeps])
     if np.any(np.abs(began - started) * rates > 0.5):
-        # The tables pair samples, not times; where these differ, both are shown.
+        # The tables pair samples, not times.
         found["stimulus_starting_time"] = began, seconds
     return found
 
 
 def _sides(hierarchy: Hierarchy, extents: Sequence[Extent | None]) -> Mapper[list[_Side | None]]:
-    """Find the series that extents refer to, and read when they start; None for what cannot be a sweep."""
+    """Find the series that extents refer to, and read their starting times; None for those without sweeps."""
     wanted = dict.fromkeys(extent.reference for extent in extents if extent is not None)
     series = {
         reference: found for reference in wanted if (found := _series(hierarchy, reference)) is not None
@@ -332,7 +327,9 @@ def _series(hierarchy: Hierarchy, reference: Reference) -> _Series | None:
     data = members.data
     if data is None or data.ndim != 1 or data.dtype.kind not in "biuf":
         found = "no data" if data is None else f"data of shape {data.shape} and type {data.dtype}"
-        warn_caller(f"{members.where} has {found}, where a sweep is a series of numbers: it is left out.")
+        warn_caller(
+            f"{members.where} has {found} instead of one dimension of numbers, and is not among the sweeps."
+        )
         return None
     own = data.node.attributes
     conversion = number(own, "conversion", 1.0, members.where)
@@ -356,7 +353,7 @@ def _side(extent: Extent, series: _Series, starting_time: float) -> _Side:
     if extent.start + count > size:
         warn_caller(
             f"A recording refers to the samples {extent.start} to {extent.start + count} of "
-            f"{series.members.path!r}, which has {size}: what is beyond them is left out."
+            f"{series.members.path!r}, which has {size}; the others are dropped."
         )
         count = max(size - extent.start, 0)
     return _Side(series, extent.start, count, starting_time + (extent.start / rate if rate else 0.0))
@@ -364,12 +361,9 @@ def _side(extent: Extent, series: _Series, starting_time: float) -> _Side:
 
 @dataclass(frozen=True, eq=False)
 class SweepArray(Computed):
-    """Segments of many series, one a row: float64, ``(recording, time)``.
+    """Segments of many series, one per row: float64, ``(recording, time)``, NaN beyond a segment."""
 
-    A selection of rows reads the chunks of those series only, all in one gather. A row without a segment is
-    NaN, and so is what lies beyond the end of a shorter one.
-    """
-
+    # Reading a selection of rows fetches the chunks of those series only, in one gather.
     segments: tuple[Segment | None, ...]
     length: int  # samples in a row
 
@@ -390,7 +384,7 @@ class SweepArray(Computed):
 
     @property
     def chunks(self) -> tuple[int, int]:
-        """Return one recording, and as many samples as the first series stores together."""
+        """Return one recording, and the first series' number of samples per chunk."""
         widths = (segment.array.chunks[0] for segment in self.segments if segment is not None)
         return 1, max(min(next(widths, self.length), self.length), 1)
 

@@ -1,4 +1,4 @@
-"""The columns of a DynamicTable, and which index and elements belong to them."""
+"""The layout of a DynamicTable: its columns, and the indexes and elements that belong to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from intake_nwbzarr.mapping.schema import is_a
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
 
-# What one row is called, by the table's type where that says it, else by its name.
+# The dimension of a table's rows, by its type or else by its name.
 _ROW_OF_TYPE = {
     "Units": "unit",
     "ElectrodesTable": "electrode",
@@ -28,66 +28,39 @@ _ROW_OF_NAME = {"trials": "trial", "epochs": "epoch", "units": "unit", "electrod
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its name, its values, and what divides these into rows.
+    """One column: its values, and the indexes that divide them into rows."""
 
-    Parameters
-    ----------
-    name
-        As in ``colnames``.
-    values
-        The dataset of that name.
-    indexes
-        Its VectorIndexes, from the one with an entry for each row of the table inwards: none for a plain
-        column, one for a ragged, two for a doubly ragged.
-    """
-
-    name: str
+    name: str  # as in colnames
     values: Target
+    # VectorIndexes, outermost (one entry per row) first: none for a plain column, one if ragged, two if
+    # doubly ragged
     indexes: tuple[Target, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """What the metadata say about a table.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        The table.
-    columns
-        In the order of ``colnames``; columns of the type that it leaves out follow.
-    rows
-        The row dimension.
-    ids
-        The row identifiers, None in a table that has none.
-    prefix
-        What the names of its variables start with: empty, or the name of a category of an aligned table.
-    unmapped
-        Paths of its datasets that are left out, for they are damaged.
-    """
+    """The layout of a table, from metadata alone."""
 
     hierarchy: Hierarchy
     path: str
-    columns: tuple[Column, ...]
-    rows: Dimension
-    ids: StoredArray | None
-    prefix: str = ""
-    unmapped: tuple[str, ...] = ()
+    columns: tuple[Column, ...]  # in the order of colnames, then columns that are not listed
+    rows: Dimension  # the dimension of the rows
+    ids: StoredArray | None  # None if the table has none
+    prefix: str = ""  # of variables' names: empty, or for a category of an aligned table its name
+    unmapped: tuple[str, ...] = ()  # paths of damaged datasets, which are skipped
 
     def is_of(self, *ancestors: str) -> bool:
-        """Whether the table is of one of these types, or of one that extends it."""
+        """Whether the table is of one of these types, or of a subtype."""
         node = self.hierarchy[self.path]
         return any(is_a(self.hierarchy, node, ancestor) for ancestor in ancestors)
 
     @property
     def has_electrodes(self) -> bool:
-        """Whether the rows are electrodes; before NWB 2.8 only the table's place said so."""
+        """Whether the rows are electrodes; before NWB 2.8 only the table's path tells."""
         return self.path == ELECTRODES or self.is_of("ElectrodesTable")
 
     def dimension(self, name: str, size: int, identity: Hashable) -> Dimension:
-        """A dimension of the table's own, beside its rows; its name gives way to columns of that name."""
+        """Return a dimension of the table other than its rows."""
         return Dimension(
             identity=identity,
             name=f"{self.prefix}{name}",
@@ -96,38 +69,25 @@ class Table:
             owner=self.rows.owner,
         )
 
-    def derived(self, name: str) -> str:
-        """A name for what is made from a column, with an underscore more where a column has it already."""
+    def variable_name(self, name: str) -> str:
+        """Return the name of a variable made from a column, with underscores if a column has it."""
         while any(name == column.name for column in self.columns):
             name += "_"
         return f"{self.prefix}{name}"
 
 
 def table_layout(hierarchy: Hierarchy, path: str) -> Table:
-    """Lay out a DynamicTable.
-
-    Parameters
-    ----------
-    hierarchy
-        The file.
-    path
-        The table: a group that is a DynamicTable, or has ``colnames``.
-
-    Warns
-    -----
-    MappingWarning
-        When ``colnames`` names a column that is not in the file, or a dataset is damaged: it is left out.
-    """
+    """Return the layout of a DynamicTable, or of a group with ``colnames``."""
     unmapped: list[str] = []
     arrays = dict(_arrays(hierarchy, path, unmapped))
     columns = tuple(_columns(hierarchy, path, arrays, unmapped))
     ids = arrays.get("id")
     if ids is not None and (reason := no_ids(array_node(ids))):
-        _leave_out(ids, reason, unmapped)
+        _skip(ids, reason, unmapped)
         ids = None
     size = _row_count(ids, columns)
     rows = Dimension(
-        identity=("table", *place(Target(hierarchy, path))),
+        identity=("table", *object_key(Target(hierarchy, path))),
         name=_row_name(hierarchy, path, {column.name for column in columns}),
         flat_name=path.rpartition("/")[2],
         size=size,
@@ -139,13 +99,7 @@ def table_layout(hierarchy: Hierarchy, path: str) -> Table:
 
 
 def category_layouts(table: Table) -> Iterator[Table]:
-    """The tables that are an aligned table's categories, laid out on its rows.
-
-    Warns
-    -----
-    MappingWarning
-        When a category is not in the file, or has another number of rows.
-    """
+    """Yield the layouts of an aligned table's categories, on its rows."""
     members = _by_trimmed_name(table.hierarchy, table.path)
     for name in as_names(table.hierarchy[table.path].attributes.get("categories")):
         try:
@@ -153,7 +107,7 @@ def category_layouts(table: Table) -> Iterator[Table]:
         except UNREACHABLE:
             warn_caller(
                 f"The table {table.path!r} in {table.hierarchy.location} lists a category {name!r} that is "
-                "not in the file; it is left out."
+                "not in the file, and is skipped."
             )
             continue
         category = table_layout(target.hierarchy, target.path)
@@ -162,34 +116,38 @@ def category_layouts(table: Table) -> Iterator[Table]:
         else:
             warn_caller(
                 f"The category {name!r} of the table {table.path!r} in {table.hierarchy.location} has "
-                f"{category.rows.size} rows, the table {table.rows.size}: it is shown on rows of its own."
+                f"{category.rows.size} rows, the table {table.rows.size}: it has a dimension of its own."
             )
             rows = table.dimension(f"{name}_row", category.rows.size, category.rows.identity)
         yield replace(category, rows=rows, prefix=f"{name}_")
 
 
-def place(target: Target) -> tuple[str, str]:
-    """What identifies an object among those of several files."""
+def object_key(target: Target) -> tuple[str, str]:
+    """Return the location and path of an object, which identify it among several files."""
     return (str(target.hierarchy.location), target.path)
 
 
 def stored_at(target: Target) -> StoredArray:
-    """The array that a target is."""
+    """Return the stored array of a target."""
     return stored(target.hierarchy, array_node(target))
 
 
 def array_node(target: Target) -> ArrayNode:
-    """A target's node, which is known to be an array."""
+    """Return a target's node, which must be an array."""
     node = target.node
     if not isinstance(node, ArrayNode):
         raise NodeNotFoundError(
-            f"{target.path!r} in {target.hierarchy.location} is a group; an array was expected there."
+            f"{target.path!r} in {target.hierarchy.location} is a group; expected an array.",
+            location=target.hierarchy.location,
+            path=target.path,
+            found="group",
+            expected="array",
         )
     return node
 
 
 def reference_of(target: Target, attribute: str) -> Target | None:
-    """Where an object's attribute refers to, None where it does not or leads nowhere."""
+    """Return the target of an object's attribute that is a reference; None if it cannot be resolved."""
     value = target.node.attributes.get(attribute)
     if not isinstance(value, str | Mapping):
         return None
@@ -200,7 +158,7 @@ def reference_of(target: Target, attribute: str) -> Target | None:
 
 
 def as_names(value: object) -> tuple[str, ...]:
-    """An attribute that holds names: a list of them, or one alone; without what pads them to one length."""
+    """Return the names in an attribute, a list or a single one, without padding to equal length."""
     match value:
         case None:
             return ()
@@ -211,46 +169,43 @@ def as_names(value: object) -> tuple[str, ...]:
 
 
 def _by_trimmed_name(hierarchy: Hierarchy, path: str) -> dict[str, str]:
-    """What is in a group, by names without padding."""
+    """Return the members of a group by their names without padding."""
     return {trimmed(name): name for name in hierarchy.members(path)}
 
 
 def _arrays(hierarchy: Hierarchy, path: str, unmapped: list[str]) -> Iterator[tuple[str, Target]]:
-    """The arrays in a group by name, links to arrays included."""
+    """Yield the arrays in a group by name, also linked ones."""
     links = hierarchy.links(path)
     for name, member in _by_trimmed_name(hierarchy, path).items():
         try:
             target = hierarchy.resolve(f"{path}/{member}")
             node = target.node
             if isinstance(node, ArrayNode):
-                stored_at(target).dtype  # noqa: B018 - an error where it is not known
+                stored_at(target).dtype  # noqa: B018 - raises for an unknown dtype
                 yield name, target
         except UNREACHABLE as error:
-            # A link that leads nowhere, or not where allowed, is a missing column: `_columns` says so.
+            # A link that cannot be followed is a missing column, about which `_columns` warns.
             if member not in links:
-                _leave_out(Target(hierarchy, f"{path}/{member}"), str(error), unmapped)
+                _skip(Target(hierarchy, f"{path}/{member}"), str(error), unmapped)
 
 
-def _leave_out(target: Target, reason: str, unmapped: list[str]) -> None:
+def _skip(target: Target, reason: str, unmapped: list[str]) -> None:
     unmapped.append(target.path)
     warn_caller(f"{target.path!r} in {target.hierarchy.location} is left out. {reason}")
 
 
 def no_ids(node: ArrayNode) -> str:
-    """Why a dataset cannot hold the identifiers of rows; empty where it can."""
+    """Return why a dataset cannot hold the ids of rows; empty if it can."""
     if node.ndim == 1 and node.dtype.kind not in "VcmM":
         return ""
-    return f"It is of {node.dtype} and shape {node.shape}, where one id for each row was expected."
+    return f"It is of {node.dtype} and shape {node.shape}; expected one id for each row."
 
 
 def _no_index(node: ArrayNode) -> str:
-    """Why a dataset cannot divide others into rows; empty where it can."""
+    """Return why a dataset cannot divide others into rows; empty if it can."""
     if node.ndim == 1 and node.dtype.kind in "iu":
         return ""
-    return (
-        f"Its index {node.path!r} is of {node.dtype} and shape {node.shape}, where one whole number for each "
-        "row was expected."
-    )
+    return f"Its index {node.path!r} is of {node.dtype} and shape {node.shape}; expected one integer per row."
 
 
 def _columns(
@@ -264,10 +219,10 @@ def _columns(
             continue
         if name not in arrays:
             if f"{path}/{name}" in unmapped:
-                continue  # as has been said
+                continue  # after a warning
             warn_caller(
                 f"The table {path!r} in {hierarchy.location} lists a column {name!r} that is not in the "
-                "file, or is a link that cannot be followed; it is left out."
+                "file, or is a link that cannot be followed; it is skipped."
             )
             continue
         indexes: list[Target] = []
@@ -277,28 +232,29 @@ def _columns(
             indexes.insert(0, arrays[level])
         reasons = [_no_index(array_node(index)) for index in indexes]
         if indexes and array_node(arrays[name]).ndim == 0:
-            reasons.append("It is a single value, and yet has an index.")
+            reasons.append("It is a scalar with an index.")
         if reason := next(filter(None, reasons), ""):
-            _leave_out(arrays[name], reason, unmapped)
+            _skip(arrays[name], reason, unmapped)
             continue
         yield Column(name, arrays[name], tuple(indexes))
 
 
 def _indexes(arrays: dict[str, Target]) -> Iterator[tuple[str, str]]:
-    """What each VectorIndex divides: the dataset's name and the index's."""
+    """Yield the dataset that each VectorIndex divides, and the index, by name."""
     names: dict[str | None, str] = {target.path: name for name, target in arrays.items()}
     for name, target in arrays.items():
         if target.node.neurodata_type is None or not is_a(target.hierarchy, target.node, "VectorIndex"):
             continue
         divided = names.get(_path(reference_of(target, "target")))
-        # The schema expects the index to be named for what it divides: that serves where no reference does.
+        # By the schema the index is named after what it divides, which is used where the reference is
+        # missing.
         divided = divided or name.removesuffix("_index")
         if divided in arrays and divided != name:
             yield divided, name
 
 
 def _elements(arrays: dict[str, Target]) -> Iterator[str]:
-    """The datasets that hold the elements of EnumData columns, which are no columns themselves."""
+    """Yield the datasets with the elements of EnumData columns, which are not columns themselves."""
     names: dict[str | None, str] = {target.path: name for name, target in arrays.items()}
     for target in arrays.values():
         if target.node.neurodata_type is not None and is_a(target.hierarchy, target.node, "EnumData"):
@@ -320,7 +276,7 @@ def _row_count(ids: Target | None, columns: tuple[Column, ...]) -> int:
 
 
 def _row_name(hierarchy: Hierarchy, path: str, taken: Collection[str]) -> str:
-    """The name of the rows' dimension, which gives way to columns: real tables of trials have a ``trial``."""
+    """Return the name of the rows' dimension, which differs from all columns: trials may have a ``trial``."""
     singular = _singular(hierarchy, path)
     name = "row" if singular in taken else singular
     while name in taken:

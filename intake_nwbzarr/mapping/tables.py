@@ -1,4 +1,4 @@
-"""DynamicTable and its subtypes, mapped to variables along rows."""
+"""Map a DynamicTable, of any subtype, to variables along its rows."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from intake_nwbzarr.mapping.attributes import (
 )
 from intake_nwbzarr.mapping.derived import Elementwise, InMemory, Lookup, RaggedBounds
 from intake_nwbzarr.mapping.model import (
+    ArrayPart,
     Dimension,
     Labels,
+    MappedObject,
     Mapper,
-    Part,
-    Piece,
     both,
     stored,
     values_or_none,
@@ -48,7 +48,7 @@ from intake_nwbzarr.mapping.table_layout import (
     array_node,
     category_layouts,
     no_ids,
-    place,
+    object_key,
     reference_of,
     stored_at,
     table_layout,
@@ -57,7 +57,7 @@ from intake_nwbzarr.mapping.time_coordinates import instant_of
 
 SECONDS = "s"
 
-# The schema's names for the axes after the first.
+# The schema's names for the dimensions after the first.
 _AXES = {
     "waveform_mean": ("sample", "electrode"),
     "waveform_sd": ("sample", "electrode"),
@@ -67,7 +67,7 @@ _AXES = {
     "image_mask": ("x", "y", "z"),
 }
 
-# What one value of a ragged column is called, where there is a word; others are "<column>_value".
+# The dimension of a ragged column's values; that of other columns is "<column>_value".
 _VALUES = {
     "spike_times": "spike",
     "waveforms": "waveform",
@@ -77,8 +77,8 @@ _VALUES = {
     "voxel_mask": "voxel",
 }
 
-# Units that the schema fixes, for files that do not repeat them. Positions of electrodes are not among them:
-# the schema recommends microns, real files hold millimetres.
+# Units that the schema fixes, for files that do not store them. Positions of electrodes are omitted: the
+# schema recommends microns, real files hold millimetres.
 _UNITS_OF_UNITS = {
     "spike_times": SECONDS,
     "obs_intervals": SECONDS,
@@ -103,49 +103,28 @@ def column_parts(
     column: Column,
     options: MappingOptions,
     read_indexes: Mapping[tuple[str, str], NDArray[Any]] = MappingProxyType({}),
-) -> Iterator[Part]:
-    """A column's variables.
-
-    Parameters
-    ----------
-    table
-        The table's layout.
-    column
-        One of its columns.
-    options
-        The caller's choices.
-    read_indexes
-        VectorIndexes that have been read, by their place: where a row's values begin then takes no request.
-
-    Yields
-    ------
-    Part
-        For a ragged column ``<column>_start`` and ``<column>_count`` first: int64, along the rows. Then the
-        values, as ``<column>``; the fields of a compound as ``<column>_<field>``; a reference to samples of
-        a TimeSeries as ``<column>_sample_start``, ``<column>_sample_count`` and ``<column>_path``, whose
-        names differ from those of bounds because such a column may be ragged too.
-
-    Warns
-    -----
-    MappingWarning
-        When the column's length is not the table's; it is then shown on a dimension of its own.
-    """
+) -> Iterator[ArrayPart]:
+    """Yield a column's variables."""
+    # A ragged column: <column>_start and <column>_count along the rows, then the values as <column>. A
+    # compound: <column>_<field>. A reference to samples of a series: <column>_sample_start,
+    # <column>_sample_count and <column>_path, which differ from the names of bounds because such a column may
+    # be ragged too. A short index that was read already (`read_indexes`, by `object_key`) is kept in memory.
     dimension = table.rows
     for depth, (index, divided) in enumerate(pairwise((*column.indexes, column.values)), start=1):
         name = column.name + "_index" * (len(column.indexes) - depth)
-        dimension = _fitted(table, dimension, index, column.name)
-        known = read_indexes.get(place(index))
+        dimension = _first_dimension(table, dimension, index, column.name)
+        known = read_indexes.get(object_key(index))
         ends = stored_at(index) if known is None else InMemory(known)
         yield from _bounds(table, name, index, ends, divided, dimension)
-        values = _free(table, _VALUES.get(name, ""), f"{name}_value")
-        dimension = table.dimension(values, _length(divided), ("values", *place(divided)))
-    first = _fitted(table, dimension, column.values, column.name)
+        values = _free_dimension_name(table, _VALUES.get(name, ""), f"{name}_value")
+        dimension = table.dimension(values, _length(divided), ("values", *object_key(divided)))
+    first = _first_dimension(table, dimension, column.values, column.name)
     for part in _values(table, column, first, options):
-        yield _saying_whose(table, part) if column.indexes and part.dimensions[:1] == (first,) else part
+        yield _with_comment(table, part) if column.indexes and part.dimensions[:1] == (first,) else part
 
 
-def _saying_whose(table: Table, part: Part) -> Part:
-    """Values of a ragged column that say they are of all rows: selecting rows leaves them alone."""
+def _with_comment(table: Table, part: ArrayPart) -> ArrayPart:
+    """Add a comment to a ragged column's values: they are of all rows, whichever rows are selected."""
     # xarray's own to_dataframe() would repeat every value for every row.
     whole = f"ds.nwb.to_dataframe({table.path.rpartition('/')[2]!r}) has a cell for each"
     if table.is_of("Units") and part.name == "spike_times":
@@ -158,27 +137,27 @@ def _saying_whose(table: Table, part: Part) -> Part:
             "values of all rows, one row after the other, whichever rows are selected: "
             f"ds.nwb.ragged({part.name!r})[i] gives those of row i, {whole}"
         )
-    # CF conventions 2.6.2: what says more about the data. One that the file has is kept.
+    # CF conventions 2.6.2; a comment in the file takes precedence.
     return replace(part, attributes={"comment": comment, **part.attributes})
 
 
 def _bounds(
     table: Table, name: str, index: Target, ends: Readable, divided: Target, dimension: Dimension
-) -> Iterator[Part]:
+) -> Iterator[ArrayPart]:
     attributes = object_attributes(index.hierarchy, index.path)
     attributes.pop("target", None)
-    # What they bound, by path: names of variables depend on the view.
+    # By path, because names of variables depend on the view.
     attributes |= {"ragged_values": divided.path, "ragged_length": _length(divided)}
     for bound, meaning in _BOUNDS:
         array = RaggedBounds(ends, bound, _length(divided), index.path)
         described = attributes | {"ragged_bound": bound, "description": f"{meaning} {name!r}"}
-        yield Part(table.derived(f"{name}_{bound}"), (dimension,), array, described)
+        yield ArrayPart(table.variable_name(f"{name}_{bound}"), (dimension,), array, described)
 
 
-def _values(table: Table, column: Column, first: Dimension, options: MappingOptions) -> Iterator[Part]:
+def _values(table: Table, column: Column, first: Dimension, options: MappingOptions) -> Iterator[ArrayPart]:
     array, node = stored_at(column.values), array_node(column.values)
-    dimensions = (first, *_further_axes(table, column, options)) if node.ndim else ()
-    plain = Part(f"{table.prefix}{column.name}", dimensions, array, _attributes(table, column))
+    dimensions = (first, *_other_dimensions(table, column, options)) if node.ndim else ()
+    plain = ArrayPart(f"{table.prefix}{column.name}", dimensions, array, _attributes(table, column))
     if node.dtype.names is not None:
         yield from _fields(table, column, plain, array, options)
     elif node.is_reference:
@@ -186,12 +165,12 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
         if not any(other.name == f"{column.name}_name" for other in table.columns):
             named = dict(plain.attributes) | {"nwb_derived": "name"}
             yield replace(plain, name=f"{plain.name}_name", array=short_name(array), attributes=named)
-    elif _is(column, "DynamicTableRegion") and _are_numbers(table, column):
+    elif _is(column, "DynamicTableRegion") and _has_numbers(table, column):
         yield from _region(table, column, plain, array)
-    elif _is(column, "EnumData") and options.mask_and_scale and _are_numbers(table, column):
+    elif _is(column, "EnumData") and options.mask_and_scale and _has_numbers(table, column):
         yield replace(plain, array=_enumeration(table, column, array))
     elif plain.attributes.get("units") == SECONDS and node.dtype.kind in "iuf":
-        # The schema has float32 for intervals: after two hours, steps of half a millisecond.
+        # Intervals are float32 in the schema, which after two hours has steps of half a millisecond.
         widened = _widened(array) if node.dtype.kind == "f" and options.mask_and_scale else array
         yield replace(plain, array=widened, is_time=not _is(column, "DurationVectorData"))
     else:
@@ -200,8 +179,8 @@ def _values(table: Table, column: Column, first: Dimension, options: MappingOpti
 
 
 def _fields(
-    table: Table, column: Column, plain: Part, array: StoredArray, options: MappingOptions
-) -> Iterator[Part]:
+    table: Table, column: Column, plain: ArrayPart, array: StoredArray, options: MappingOptions
+) -> Iterator[ArrayPart]:
     node = array.node
     names = node.dtype.names or ()
     if set(names) == set(_REFERENCE_FIELDS) and all(
@@ -209,52 +188,53 @@ def _fields(
     ):
         start, count, path = (array.field(name) for name in _REFERENCE_FIELDS)
         text = valid_path(path, start, count) if options.mask_and_scale else path_text(path)
-        shown: Mapping[str, tuple[str, Readable]] = {
+        mapped: Mapping[str, tuple[str, Readable]] = {
             "idx_start": ("sample_start", start),
             "count": ("sample_count", count),
             "timeseries": ("path", text),
         }
     else:
         fields = {name: array.field(name) for name in names}
-        shown = {
+        mapped = {
             name: (name, path_text(field) if name in node.reference_fields else as_text(field))
             for name, field in fields.items()
         }
-    for name, (called, made) in shown.items():
+    for name, (suffix, made) in mapped.items():
         attributes = dict(plain.attributes) | {"nwb_field": name}
-        yield replace(plain, name=table.derived(f"{column.name}_{called}"), array=made, attributes=attributes)
+        variable = table.variable_name(f"{column.name}_{suffix}")
+        yield replace(plain, name=variable, array=made, attributes=attributes)
 
 
-def _region(table: Table, column: Column, plain: Part, array: StoredArray) -> Iterator[Part]:
+def _region(table: Table, column: Column, plain: ArrayPart, array: StoredArray) -> Iterator[ArrayPart]:
     yield plain
     target = reference_of(column.values, "table")
     ids = None if target is None else target.hierarchy.get(f"{target.path}/id")
     if target is None or not isinstance(ids, ArrayNode) or no_ids(ids):
         warn_caller(
-            f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} points at "
-            "rows of a table that is not in the file, or has no ids: row numbers are shown."
+            f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} refers to "
+            "rows of a table that is not in the file, or has no ids; it is mapped as row numbers."
         )
         return
     labels = Lookup(stored_at(Target(target.hierarchy, ids.path)), array, column.values.path)
     described = {"description": f"ids of the rows of {target.path!r}", "nwb_derived": "id"}
     attributes = dict(plain.attributes) | described
-    yield replace(plain, name=table.derived(f"{column.name}_id"), array=labels, attributes=attributes)
+    yield replace(plain, name=table.variable_name(f"{column.name}_id"), array=labels, attributes=attributes)
 
 
-def _are_numbers(table: Table, column: Column) -> bool:
-    """Whether a column that stands for rows or elements holds numbers of them."""
+def _has_numbers(table: Table, column: Column) -> bool:
+    """Whether a column of row numbers, or of numbers of elements, is numeric."""
     kind = array_node(column.values).dtype
     if kind.kind in "iuf":
         return True
     warn_caller(
-        f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} is of {kind}, "
-        "where numbers of rows were expected: what is stored is shown."
+        f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} is of {kind} "
+        "instead of row numbers; it is mapped as stored."
     )
     return False
 
 
 def enumerated_elements(column: Column) -> StoredArray | None:
-    """What the numbers of an EnumData column stand for; None for other columns, and where it is missing."""
+    """Return the elements that the numbers of an EnumData column refer to, or None."""
     elements = reference_of(column.values, "elements") if _is(column, "EnumData") else None
     if elements is None or not isinstance(elements.node, ArrayNode) or elements.node.ndim != 1:
         return None
@@ -266,14 +246,14 @@ def _enumeration(table: Table, column: Column, array: StoredArray) -> Readable:
     if elements is None:
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} "
-            "enumerates elements that are not in the file, or not a list: the stored numbers are shown."
+            "refers to elements that are not in the file, or not a list; it is mapped as the stored numbers."
         )
         return array
     return Lookup(as_text(elements), array, column.values.path)
 
 
-def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
-    """When each sample of a waveform was, relative to the spike."""
+def _waveform_time(column: Column, plain: ArrayPart) -> Iterator[ArrayPart]:
+    """Yield the time of each sample of a waveform relative to the spike."""
     rate = plain.attributes.get("sampling_rate")
     before = plain.attributes.get("time_before_peak_in_ms")
     if column.name not in _UNITS_OF_UNITS or len(plain.dimensions) < 2:
@@ -284,7 +264,7 @@ def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
     if sample.size > LONGEST_WAVEFORM:
         warn_caller(
             f"The column {column.name!r} of {plain.attributes['nwb_path']!r} declares waveforms of "
-            f"{sample.size:,} samples: they get no times."
+            f"{sample.size:,} samples, which have no times."
         )
         return
     time = np.arange(sample.size) / float(rate) - float(before) / 1000
@@ -295,7 +275,7 @@ def _waveform_time(column: Column, plain: Part) -> Iterator[Part]:
         "nwb_derived": "time",
     }
     name = sample.name.removesuffix("sample") + "waveform_time"
-    yield Part(name, (sample,), time, attributes, role="coordinate")
+    yield ArrayPart(name, (sample,), time, attributes, role="coordinate")
 
 
 def _attributes(table: Table, column: Column) -> dict[str, Any]:
@@ -322,25 +302,25 @@ def _schema_units(table: Table, column: Column) -> str | None:
     return fixed.get(column.name)
 
 
-def _further_axes(table: Table, column: Column, options: MappingOptions) -> Iterator[Dimension]:
+def _other_dimensions(table: Table, column: Column, options: MappingOptions) -> Iterator[Dimension]:
     names = _AXES.get(column.name, ())
     if column.name == "image_mask" and options.image_axes == "yx":
         names = ("y", "x", "z")
     for axis, size in enumerate(array_node(column.values).shape[1:], start=1):
         own = f"{column.name}_dim_{axis}"
         if axis > len(names):
-            yield table.dimension(own, size, ("axis", *place(column.values), axis))
+            yield table.dimension(own, size, ("axis", *object_key(column.values), axis))
             continue
         word = names[axis - 1]
-        name = _free(table, word, f"{column.name}_{word}")
+        name = _free_dimension_name(table, word, f"{column.name}_{word}")
         if name == word and len(_lengths(table, word)) > 1:
-            # Mean and single waveforms of different lengths have nothing in common.
+            # Mean and single waveforms of different lengths share no dimension.
             name = f"{column.name}_{word}"
-        yield table.dimension(name, size, ("axis", *place(Target(table.hierarchy, table.path)), name))
+        yield table.dimension(name, size, ("axis", *object_key(Target(table.hierarchy, table.path)), name))
 
 
 def _lengths(table: Table, word: str) -> set[int]:
-    """The lengths of a table's axes of one name."""
+    """Return the lengths of a table's dimensions of one name."""
     return {
         size
         for column in table.columns
@@ -349,22 +329,23 @@ def _lengths(table: Table, word: str) -> set[int]:
     }
 
 
-def _free(table: Table, name: str, otherwise: str) -> str:
-    """A dimension's name, unless a column or the rows have it: xarray makes such a variable a coordinate."""
+def _free_dimension_name(table: Table, name: str, otherwise: str) -> str:
+    """Return a dimension's name, or `otherwise` if a column or the rows have it."""
+    # xarray makes a variable named like its dimension a coordinate.
     taken = {"", table.rows.name, *(column.name for column in table.columns)}
     return otherwise if name in taken else name
 
 
-def _fitted(table: Table, dimension: Dimension, target: Target, name: str) -> Dimension:
-    """The dimension of an array's first axis: the one it should have, or its own where the length differs."""
+def _first_dimension(table: Table, dimension: Dimension, target: Target, name: str) -> Dimension:
+    """Return the dimension of an array's first axis: that of the rows, or its own if the length differs."""
     node = array_node(target)
     if node.ndim == 0 or node.shape[0] == dimension.size:
         return dimension
     warn_caller(
         f"The column {name!r} of the table {table.path!r} in {table.hierarchy.location} has "
-        f"{node.shape[0]} entries where {dimension.size} were expected: it gets a dimension of its own."
+        f"{node.shape[0]} entries instead of {dimension.size}: it has a dimension of its own."
     )
-    return table.dimension(f"{target.node.name}_dim_0", node.shape[0], ("axis", *place(target), 0))
+    return table.dimension(f"{target.node.name}_dim_0", node.shape[0], ("axis", *object_key(target), 0))
 
 
 def _widened(array: StoredArray) -> Readable:
@@ -382,39 +363,17 @@ def _is(column: Column, ancestor: str) -> bool:
     return node.neurodata_type is not None and is_a(column.values.hierarchy, node, ancestor)
 
 
-# Of a longer index, rows are looked up where it is stored: every pickled variable would carry it.
+# Longer indexes stay lazy: every pickle of a variable would include them.
 _SHORT_INDEX = 10_000
 
 _SESSION_START = "session_start_time"
 _REFERENCE_TIME = "timestamps_reference_time"
 
 
-def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[Piece]:
-    """Map a DynamicTable, or anything that extends it or looks like one.
-
-    The ids are read, and short indexes of ragged columns; everything else is lazy.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds it.
-    path
-        Where, free of links.
-    options
-        How it is shown.
-
-    Returns
-    -------
-    Piece
-        The columns in the order of ``colnames``, as `column_parts` makes them. The rows' dimension has the
-        table's name in the view of a session; their ids are its labels, and need not be their positions. The
-        columns of an aligned table's categories are ``<category>_<column>``, their ids ``<category>_id``.
-
-    Warns
-    -----
-    MappingWarning
-        When ids repeat, a column is missing, or lengths differ. All of these open.
-    """
+def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
+    """Map a DynamicTable, a subtype, or a group with ``colnames``."""
+    # The ids, which are labels and need not be positions, and short indexes are read; everything else is
+    # lazy. The columns of an aligned table's categories are <category>_<column>, their ids <category>_id.
     table = table_layout(hierarchy, path)
     clocks = _clocks(table)
     wanted = ({} if table.ids is None else {"id": table.ids}) | clocks
@@ -428,7 +387,7 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
         ),
         map_grid(hierarchy, path),
     )
-    read_indexes = {place: each for place, each in zip(indexes, ends, strict=True) if each is not None}
+    read_indexes = {key: each for key, each in zip(indexes, ends, strict=True) if each is not None}
     unmapped = [path for layout in layouts for path in layout.unmapped] + list(lost)
     labels = [] if table.ids is None or "id" not in read else [_labels(table, table.ids, read["id"])]
     parts = [part for layout in layouts for part in _parts(layout, options, read_indexes, unmapped)]
@@ -438,13 +397,13 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
         offset = _offset(table, [read[name] for name in clocks])
         parts = [_shifted(part, offset) for part in parts] if offset else parts
     if grid is not None:
-        # The masks of a segmentation have the pixels of the plane.
+        # The masks of a segmentation have the pixels of its imaging plane.
         dimensions = {dimension: None for part in parts for dimension in part.dimensions}
         labels.extend(grid.labels(dimensions))
-    # Several kinds of waveforms along the same samples say the same time.
+    # Several kinds of waveforms along the same samples have the same time.
     distinct = {(part.name, part.dimensions): replace(part, column=part.name) for part in parts}
     kind = hierarchy[path].neurodata_type or "DynamicTable"
-    return Piece(
+    return MappedObject(
         path,
         kind,
         tuple(distinct.values()),
@@ -457,19 +416,19 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
 def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
     if len(np.unique(ids)) < len(ids):
         warn_caller(
-            f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select with "
-            "isel, since sel finds several rows or none."
+            f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select them "
+            "with isel, because sel finds several rows or none."
         )
     return Labels(table.rows, as_strings(ids), identity(stored_ids.node), column="id")
 
 
 def _short_indexes(table: Table) -> Iterator[tuple[tuple[str, str], StoredArray]]:
-    """The VectorIndexes that are worth reading beside the ids, by their place."""
+    """Yield the VectorIndexes that are read together with the ids."""
     for column in table.columns:
         for index in column.indexes:
             array = stored_at(index)
             if array.ndim == 1 and array.size <= _SHORT_INDEX:
-                yield place(index), array
+                yield object_key(index), array
 
 
 def _parts(
@@ -477,21 +436,21 @@ def _parts(
     options: MappingOptions,
     read_indexes: Mapping[tuple[str, str], NDArray[Any]],
     unmapped: list[str],
-) -> Iterator[Part]:
-    """The variables of a table, or of a category of one; what a damaged column would be is left out."""
+) -> Iterator[ArrayPart]:
+    """Yield the variables of a table or of a category; damaged columns are skipped with a warning."""
     if table.prefix and table.ids is not None:
-        yield Part(f"{table.prefix}id", (table.rows,), table.ids, identity(table.ids.node))
+        yield ArrayPart(f"{table.prefix}id", (table.rows,), table.ids, identity(table.ids.node))
     for column in table.columns:
         try:
             yield from list(column_parts(table, column, options, read_indexes))
         except (MetadataError, NodeNotFoundError, LimitError) as error:
             path = column.values.path
             unmapped.append(path)
-            warn_caller(f"{path!r} in {column.values.hierarchy.location} is left out. {error}")
+            warn_caller(f"{path!r} in {column.values.hierarchy.location} is skipped. {error}")
 
 
 def _clocks(table: Table) -> dict[str, StoredArray]:
-    """The session's start and its zero of time, for a table whose times count from the start."""
+    """Return the session's start and reference time, for a table whose times count from the start."""
     nodes = {name: table.hierarchy.get(name) for name in (_SESSION_START, _REFERENCE_TIME)}
     arrays = {
         name: stored(table.hierarchy, node) for name, node in nodes.items() if isinstance(node, ArrayNode)
@@ -500,21 +459,20 @@ def _clocks(table: Table) -> dict[str, StoredArray]:
 
 
 def _offset(table: Table, clocks: Sequence[NDArray[Any]]) -> float:
-    """Seconds from the session's zero of time to its start."""
+    """Return the seconds from the session's reference time to its start."""
     try:
         start, zero = (instant_of(value.item(), str(table.hierarchy.location))[0] for value in clocks)
         return (start - zero).total_seconds()
     except ValueError:
         warn_caller(
             f"The times of the table {table.path!r} in {table.hierarchy.location} count from the session's "
-            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date: "
-            "they are not shifted."
+            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date: they are not shifted."
         )
         return 0.0
 
 
-def _shifted(part: Part, offset: float) -> Part:
-    """A column of timestamps, counted from the zero of time that all other times of a session count from."""
+def _shifted(part: ArrayPart, offset: float) -> ArrayPart:
+    """Shift a column of timestamps to the session's reference time, as all other times."""
     of_events = part.is_time and part.attributes.get("neurodata_type") == "TimestampVectorData"
     if not of_events or isinstance(part.array, np.ndarray):
         return part
@@ -523,22 +481,22 @@ def _shifted(part: Part, offset: float) -> Part:
 
 
 def _enumerations(table: Table) -> Iterator[tuple[str, StoredArray]]:
-    """What the numbers of each EnumData column mean, by the column's name."""
+    """Yield the elements of each EnumData column, by the variable's name."""
     for column in table.columns:
         elements = enumerated_elements(column)
         if elements is not None and elements.size <= LONGEST_ATTRIBUTE:
             yield f"{table.prefix}{column.name}", elements
 
 
-def _with_meanings(part: Part, elements: NDArray[Any] | None) -> Part:
-    """A column of an enumeration, with all that it could hold: rows need not use every element."""
+def _with_meanings(part: ArrayPart, elements: NDArray[Any] | None) -> ArrayPart:
+    """Add all elements of an enumeration to a column's attributes: rows need not use each."""
     if elements is None:
         return part
     return replace(part, attributes={**part.attributes, **storable({"meanings": elements})})
 
 
 def _table_attributes(table: Table, categories: Sequence[Table]) -> dict[str, Any]:
-    """The table's own attributes, where its links lead, and what its categories are."""
+    """Return the table's attributes and links, and the descriptions of its categories."""
     hierarchy, path = table.hierarchy, table.path
     columns = {column.name for column in table.columns}
     links: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Time coordinates: seconds since the session started, or dates."""
+"""Time coordinates and columns of times: seconds since the session's reference time, or datetimes."""
 
 from __future__ import annotations
 
@@ -17,106 +17,66 @@ from intake_nwbzarr.bounds import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from intake_nwbzarr.mapping.derived import Elementwise
-from intake_nwbzarr.mapping.model import IrregularTime, Part, RegularTime
+from intake_nwbzarr.mapping.model import ArrayPart, IrregularTime, RegularTime
 from intake_nwbzarr.transport.open import Opener
 
-# Seconds since 1970, of 1985: no recording lasts that long, so such timestamps count from another zero.
+# Seconds since 1970 of the year 1985: no recording is that long, so such timestamps have another zero.
 _EPOCH_LIKE = 5e8
 
 
 def warn_of_epoch(first: float, where: str) -> None:
-    """Warn of times that seem to count from 1970, as some converters write them."""
+    """Warn of times that seem to be seconds since 1970, as some converters write them."""
     if first >= _EPOCH_LIKE:
         warn_caller(
-            f"{where} starts at {first!r} s, which looks like seconds since 1970 rather than since the "
-            "session's reference time. It is shown as stored."
+            f"{where} starts at {first!r} s, which looks like seconds since 1970 instead of since the "
+            "session's reference time. The times are kept as stored."
         )
 
 
-# Of datetime64[ns], in seconds from 1970, within half a day.
+# The range of datetime64[ns] in seconds since 1970, except half a day.
 _EARLIEST, _LATEST = -9_223_300_000.0, 9_223_300_000.0
 
 
 @dataclass(frozen=True)
 class ReferenceTime:
-    """The instant that a session's timestamps count from.
+    """The zero of a session's timestamps."""
 
-    Parameters
-    ----------
-    instant
-        In UTC.
-    zone
-        The offset it was recorded with, ``-08:00``; empty where it was recorded without one, and so taken as
-        local time.
-    """
-
-    instant: datetime
-    zone: str
+    instant: datetime  # in UTC
+    zone: str  # the UTC offset it was recorded with, -08:00; empty if none, when it is taken as local time
 
 
 def reference_time(attributes: Mapping[str, Any], where: str) -> ReferenceTime:
-    """The zero of time that a session's metadata give.
-
-    Parameters
-    ----------
-    attributes
-        With ``timestamps_reference_time`` or, in its absence, ``session_start_time``, in ISO 8601.
-    where
-        The file, for errors.
-
-    Raises
-    ------
-    MetadataError
-        When there is neither, or it is no time.
-
-    Warns
-    -----
-    MappingWarning
-        When it has no time zone: see `instant_of`.
-    """
+    """Return the reference time in a session's metadata, timestamps_reference_time or session_start_time."""
     text = attributes.get("timestamps_reference_time") or attributes.get("session_start_time")
     try:
         instant, has_zone = instant_of(text, where)
     except ValueError as error:
         raise MetadataError(
-            f"{where} has the reference time {text!r}, where a time in ISO 8601 was expected. Open it "
-            "without decode_times=True to have times in seconds."
+            f"{where} has the reference time {text!r}, which is not a date in ISO 8601.",
+            found=text,
+            next_step="Open it without decode_times=True to have times in seconds.",
         ) from error
     return ReferenceTime(instant.astimezone(UTC), instant.strftime("%:z") if has_zone else "")
 
 
 def instant_of(text: object, where: str) -> tuple[datetime, bool]:
-    """The instant that a date in ISO 8601 means, and whether it says its time zone.
-
-    Without a zone it is local time on the machine that reads it, as pynwb takes it.
-
-    Raises
-    ------
-    ValueError
-        When it is no date.
-
-    Warns
-    -----
-    MappingWarning
-        When it has no zone.
-    """
+    """Return the instant of an ISO 8601 date, and whether it has a time zone."""
+    # Without a zone it is local time, as in pynwb. Raises ValueError for other text.
     instant = datetime.fromisoformat(text.decode() if isinstance(text, bytes) else str(text))
     if instant.tzinfo is not None:
         return instant, True
     local = instant.astimezone()
     warn_caller(
         f"{where} has the time {str(text)!r} without a time zone. It is taken as local time on this machine "
-        f"(UTC{local.strftime('%:z')}), as pynwb does; on a machine in another zone it is another instant. "
-        "The environment variable TZ sets the zone."
+        f"(UTC{local.strftime('%:z')}), as in pynwb; a machine in another zone reads another instant. The "
+        "environment variable TZ sets the zone."
     )
     return local, False
 
 
 def with_zone(attributes: Mapping[str, Any], reference: ReferenceTime | None) -> Mapping[str, Any]:
-    """A session's metadata, with the zone that its decoded times were counted in where the file has none.
-
-    Attributes and decoded times then agree wherever the Dataset is sent.
-    """
+    """Return a session's metadata with the time zone of its decoded times, if the file has none."""
+    # Attributes and decoded times then agree on any machine.
     if reference is None or reference.zone:
         return attributes
     names = ("timestamps_reference_time", "session_start_time")
@@ -131,32 +91,13 @@ def time_coordinates(
     reference: ReferenceTime | None,
     opener: Opener | None,
 ) -> xr.Coordinates:
-    """The coordinate, and its index, of a time.
-
-    Parameters
-    ----------
-    time
-        Regular or irregular.
-    dimension
-        Its dimension's name in the view.
-    name
-        Its own.
-    reference
-        Decode to ``datetime64[ns]`` from here; None: seconds, lazily.
-    opener
-        Of the hierarchy that is opened.
-
-    Warns
-    -----
-    MappingWarning
-        When there are too many times to decode: they stay in seconds.
-    """
+    """Return the coordinate and index of a time: lazy seconds, or datetimes from a reference time."""
     if reference is not None:
         if time.dimension.size <= MOST_DECODED_TIMES:
             return _decoded(time, dimension, name, reference, opener)
         warn_caller(
-            f"The {time.dimension.size} times of {name!r} are too many to decode at open, "
-            f"{MOST_DECODED_TIMES} being the most; they stay in seconds."
+            f"The {time.dimension.size} times of {name!r} are not decoded but stay in seconds; at most "
+            f"{MOST_DECODED_TIMES} are decoded on opening."
         )
     if isinstance(time, RegularTime):
         regular = RegularTimeIndex.from_rate(
@@ -179,14 +120,18 @@ def _decoded(
     if time.dimension.size > LARGEST_AT_OPEN // 8:
         raise LimitError(
             f"{time.attributes.get('nwb_path', name)!r} has {time.dimension.size:,} times, too many to "
-            "decode at once. Open it with decode_times=False."
+            "decode.",
+            path=time.attributes.get("nwb_path"),
+            found=time.dimension.size,
+            expected=LARGEST_AT_OPEN // 8,
+            next_step="Open the session with decode_times=False.",
         )
     if isinstance(time, RegularTime):
         seconds = time.starting_time + np.arange(time.dimension.size) / time.rate
     else:
         (read,) = read_at_open([time.timestamps], opener)
         seconds = np.asarray(read, np.float64)
-        # Regular times are looked at when they are mapped, stored ones only where they are read.
+        # Regular times are checked when they are mapped, stored ones when they are read.
         if seconds.size:
             warn_of_epoch(float(seconds[0]), repr(time.timestamps.node.path))
     attributes = {key: value for key, value in time.attributes.items() if key != "units"}
@@ -197,8 +142,8 @@ def _decoded(
     return xr.Coordinates(index.create_variables({name: variable}), {name: index})
 
 
-def decoded(part: Part, reference: ReferenceTime) -> Part:
-    """A part whose values are times, in UTC ``datetime64[ns]``: made when they are read."""
+def decoded(part: ArrayPart, reference: ReferenceTime) -> ArrayPart:
+    """Return a part whose values are times with UTC ``datetime64[ns]``, decoded on reading."""
     attributes = {key: value for key, value in part.attributes.items() if key != "units"}
     attributes |= {"time_zone": reference.zone} if reference.zone else {}
     if isinstance(part.array, np.ndarray):
@@ -212,23 +157,17 @@ def _datetimes_from(reference: ReferenceTime, seconds: NDArray[Any]) -> NDArray[
 
 
 def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray[np.datetime64]:
-    """Seconds after the reference as datetimes, to the nanosecond; NaN becomes NaT.
-
-    Warns
-    -----
-    MappingWarning
-        When times lie beyond what datetimes reach: they become NaT too.
-    """
+    """Return seconds after the reference time as datetimes, to the nanosecond; NaN becomes NaT."""
     epoch = (reference.instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     missing = ~np.isfinite(seconds)
-    beyond = ~missing & ~((seconds + epoch / 1e6 > _EARLIEST) & (seconds + epoch / 1e6 < _LATEST))
-    if beyond.any():
+    outside = ~missing & ~((seconds + epoch / 1e6 > _EARLIEST) & (seconds + epoch / 1e6 < _LATEST))
+    if outside.any():
         warn_caller(
-            f"{np.count_nonzero(beyond)} times lie beyond the years that datetime64[ns] reaches, 1678 to "
-            f"2261, the first at {float(seconds[beyond][0])!r} s: they are NaT. Open the session with "
-            "decode_times=False to see them."
+            f"{np.count_nonzero(outside)} times are outside of the years of datetime64[ns], 1678 to 2261, "
+            f"the first at {float(seconds[outside][0])!r} s, and become NaT. Open the session with "
+            "decode_times=False to have them in seconds."
         )
-        missing |= beyond
+        missing |= outside
     nanoseconds = np.rint(np.where(missing, 0.0, seconds) * 1e9).astype(np.int64)
     result = np.asarray(np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
     result[missing] = np.datetime64("NaT", "ns")

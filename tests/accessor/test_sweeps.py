@@ -332,7 +332,7 @@ def test_a_conversion_that_is_no_number_is_told_of(session: Path, tmp_path: Path
     path = Path(shutil.copytree(session, tmp_path / session.name))
     edit(path, "acquisition/response0/data", lambda node: node["attributes"].update(conversion="1e-3"))
     with pytest.warns(
-        MappingWarning, match=r"'acquisition/response0'.* has the conversion '1e-3'.* no number"
+        MappingWarning, match=r"'acquisition/response0'.* has the conversion '1e-3'.* not a number"
     ):
         shown = by_recording(sweeps(locate(path)))[100].response.values
     stored = by_recording(sweeps(locate(session)))[100].response.values

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pynwb import NWBFile
 
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import Part, Piece, read_pieces
+from intake_nwbzarr.mapping.model import ArrayPart, MappedObject, run_mappers
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.tables import map_table
 
@@ -52,13 +52,13 @@ def consolidate(path: Path) -> None:
         zarr.consolidate_metadata(str(path))
 
 
-def mapped(path: Path | Hierarchy, table: str, **options: Any) -> Piece:
+def mapped(path: Path | Hierarchy, table: str, **options: Any) -> MappedObject:
     """One table of a file, mapped."""
     hierarchy = path if isinstance(path, Hierarchy) else open_hierarchy(path)
-    return read_pieces([map_table(hierarchy, table, MappingOptions(**options))])[0]
+    return run_mappers([map_table(hierarchy, table, MappingOptions(**options))])[0]
 
 
-def by_name(parts: Iterable[Part]) -> dict[str, Part]:
+def by_name(parts: Iterable[ArrayPart]) -> dict[str, ArrayPart]:
     """Parts by name, of which none occurs twice."""
     parts = list(parts)
     found = {part.name: part for part in parts}
@@ -66,7 +66,7 @@ def by_name(parts: Iterable[Part]) -> dict[str, Part]:
     return found
 
 
-def values(part: Part) -> NDArray[Any]:
+def values(part: ArrayPart) -> NDArray[Any]:
     """A part's values."""
     read = part.array if isinstance(part.array, np.ndarray) else part.array.read()
     assert read.dtype == part.array.dtype
@@ -74,7 +74,7 @@ def values(part: Part) -> NDArray[Any]:
     return read
 
 
-def dimension_names(part: Part) -> tuple[str, ...]:
+def dimension_names(part: ArrayPart) -> tuple[str, ...]:
     """The names of a part's dimensions in the view of a single object."""
     return tuple(dimension.name for dimension in part.dimensions)
 

@@ -125,7 +125,7 @@ def test_an_object_that_links_to_a_file_that_is_gone_says_so(path: Path) -> None
         "processing/ecephys/EventDetection",
         lambda document: document["attributes"].update(_LINKS=links),
     )
-    with pytest.warns(MappingWarning, match="shown without its 'source_electricalseries'"):
+    with pytest.warns(MappingWarning, match="mapped without its 'source_electricalseries'"):
         dataset = opened(path, group="processing/ecephys/EventDetection")
     assert dataset.attrs["source_electricalseries"] == "../gone.nwb.zarr/acquisition/raw"
 

@@ -84,7 +84,7 @@ def test_a_column_whose_index_divides_nothing_is_left_out_of_its_table(
 ) -> None:
     column = name.removesuffix("_index")
     rewrite(path, f"units/{name}", index)
-    with pytest.warns(MappingWarning, match=rf"'units/{column}' in .* is left out.*'units/{name}'"):
+    with pytest.warns(MappingWarning, match=rf"'units/{column}' in .* is skipped.*'units/{name}'"):
         units = opened(path, "units")
     assert units.attrs["nwb_unmapped"] == [f"units/{column}"]
     assert not [each for each in units.variables if str(each).startswith(column)]
@@ -95,7 +95,7 @@ def test_a_column_whose_index_divides_nothing_is_left_out_of_its_table(
 @pytest.mark.parametrize("ids", [np.array([[0], [1], [2]]), np.array(0), np.array([1j, 2j, 3j])])
 def test_ids_that_name_no_rows_are_left_out(path: Path, ids: Any) -> None:
     rewrite(path, "units/id", ids)
-    with pytest.warns(MappingWarning, match="'units/id' in .* is left out.*one id for each row"):
+    with pytest.warns(MappingWarning, match="'units/id' in .* is skipped.*one id for each row"):
         units = opened(path, "units")
     assert units["quality"].dims == ("unit",)
     assert "unit" not in units.coords
@@ -114,7 +114,7 @@ def test_rows_of_a_table_without_ids_are_shown_as_numbers(path: Path) -> None:
 )
 def test_a_region_that_holds_no_rows_joins_nothing(path: Path, rows: Any) -> None:
     rewrite(path, "acquisition/raw/electrodes", rows)
-    with pytest.warns(MappingWarning, match="where numbers of rows were expected: nothing is joined"):
+    with pytest.warns(MappingWarning, match="instead of row numbers; no columns are joined"):
         raw = opened(path, "acquisition/raw")
     assert raw["data"].shape == (10, 4)
     assert "location" not in raw.coords
@@ -131,7 +131,7 @@ def test_a_column_of_rows_that_holds_nan_is_an_error_where_it_is_read(path: Path
 
 def test_the_groups_of_other_electrodes_give_no_devices(path: Path) -> None:
     edit(path, f"{ELECTRODES}/group", lambda document: document.update(shape=[3]))
-    with pytest.warns(MappingWarning, match="'group' of the table .* has 3 entries where 4 were expected"):
+    with pytest.warns(MappingWarning, match="'group' of the table .* has 3 entries instead of 4"):
         session = opened(path)
     assert "electrodes_device" not in session.coords
     assert session["electrodes_location"].values.tolist() == ["CA1"] * 4
@@ -149,7 +149,7 @@ def test_a_device_that_is_not_there_is_no_label(path: Path, source: str) -> None
 @pytest.mark.parametrize("value", [np.array(["1.0"], TEXT), np.array(1j), np.array([1.0, 2.0])])
 def test_a_starting_time_that_is_no_number_gives_no_times(path: Path, value: Any) -> None:
     rewrite(path, "acquisition/wheel/starting_time", value)
-    with pytest.warns(MappingWarning, match="starting_time of .* where one number was expected"):
+    with pytest.warns(MappingWarning, match="starting_time of .* instead of one number"):
         wheel = opened(path, "acquisition/wheel")
     assert wheel["data"].shape == (8,)
     assert "time" not in wheel.coords
@@ -198,7 +198,7 @@ def test_an_object_shows_its_whole_datasets_where_one_is_damaged(path: Path) -> 
     for chunk in (path / "acquisition/raw/electrodes/c").rglob("*"):
         if chunk.is_file():
             chunk.write_bytes(b"no such codec")
-    with pytest.warns(MappingWarning, match="'acquisition/raw/electrodes' in .* is left out"):
+    with pytest.warns(MappingWarning, match="'acquisition/raw/electrodes' in .* is skipped"):
         raw = opened(path, "acquisition/raw")
     assert raw.attrs["nwb_unmapped"] == ["acquisition/raw/electrodes"]
     np.testing.assert_allclose(raw["data"].values, np.arange(40).reshape(10, 4) * 1e-6)

@@ -35,8 +35,9 @@ def test_more_chunks_than_opening_may_read_are_refused(tmp_path: Path) -> None:
         "acquisition/t/id": _array((10**9,), (1,), "int8", **IDS),
     }
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
-    with pytest.raises(LimitError, match=r"1,000,000,000 chunks.* 'acquisition/t/id' declares"):
+    with pytest.raises(LimitError, match="1,000,000,000 chunks") as caught:
         xr.open_dataset(store, engine="nwbzarr")
+    assert (caught.value.location, caught.value.path) == (f"file://{store}", "acquisition/t/id")
 
 
 def test_what_many_arrays_take_together_is_bounded(tmp_path: Path) -> None:
@@ -45,8 +46,9 @@ def test_what_many_arrays_take_together_is_bounded(tmp_path: Path) -> None:
         nodes[f"acquisition/t{number}"] = group(**TABLE, colnames=[])
         nodes[f"acquisition/t{number}/id"] = _array((5 * 10**7,), (5 * 10**7,), "int64", **IDS)
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
-    with pytest.raises(LimitError, match="2,400,000,000 bytes in 6 chunks"):
+    with pytest.raises(LimitError) as caught:
         xr.open_dataset(store, engine="nwbzarr")
+    assert caught.value.found == (2_400_000_000, 6)
 
 
 def test_what_opening_may_read_can_be_set(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_waveforms_of_an_absurd_length_get_no_times(tmp_path: Path) -> None:
     }
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
     _write_ids(store / "units/id", "int64")
-    with pytest.warns(MappingWarning, match="waveforms of 1,000,000,000,000 samples: they get no times"):
+    with pytest.warns(MappingWarning, match="waveforms of 1,000,000,000,000 samples, which have no times"):
         opened = xr.open_dataset(store, engine="nwbzarr", group="units")
     assert opened["waveform_mean"].shape == (2, 10**12)
     assert "waveform_time" not in opened.coords
@@ -95,7 +97,7 @@ def test_a_damaged_array_costs_its_object_alone(tmp_path: Path) -> None:
     }
     store = write_store(tmp_path / "a.nwb.zarr", nodes)
     _write_ids(store / "acquisition/t/id", "int16")
-    with pytest.warns(MappingWarning, match="'acquisition/bad' in .* is left out. The metadata of"):
+    with pytest.warns(MappingWarning, match="'acquisition/bad' in .* is skipped. The metadata of"):
         opened = xr.open_dataset(store, engine="nwbzarr")
     assert "t_v" in opened
     assert opened.attrs["nwb_unmapped"] == ["acquisition/bad"]

@@ -15,7 +15,7 @@ from pynwb.ophys import ImageSegmentation, OpticalChannel, PlaneSegmentation, Ro
 
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import Region, read_pieces
+from intake_nwbzarr.mapping.model import Region, run_mappers
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.transport.request_log import track_requests
@@ -41,7 +41,7 @@ CorpusDir = Callable[[str, str], Path]
 def region(file: Path | Hierarchy, series: str, name: str = "channel", dataset: str = "electrodes") -> Region:
     hierarchy = file if isinstance(file, Hierarchy) else open_hierarchy(file)
     mapper = map_region(hierarchy, f"{series}/{dataset}", MappingOptions(), name=name, owner=series)
-    return read_pieces([mapper])[0]
+    return run_mappers([mapper])[0]
 
 
 def test_a_region_of_the_whole_table_is_its_row_dimension(corpus_dir: CorpusDir) -> None:
@@ -220,7 +220,7 @@ def test_a_region_of_two_dimensions_costs_its_labels_and_nothing_else(
 ) -> None:
     path = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "square.nwb.zarr"))
     rewrite(path, f"{WHOLE}/electrodes", np.arange(8).reshape(2, 4))
-    with pytest.warns(MappingWarning, match=r"has the shape \(2, 4\), where one dimension was expected"):
+    with pytest.warns(MappingWarning, match=r"has the shape \(2, 4\) instead of one dimension"):
         dataset = xr.open_dataset(path, engine="nwbzarr")
     assert dataset["ElectricalSeriesAP"].shape == (3000, 8)
     assert dataset["ElectricalSeriesAP_electrodes"].values.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
@@ -230,7 +230,7 @@ def test_a_region_of_two_dimensions_costs_its_labels_and_nothing_else(
     ("rows", "told"),
     [
         ([0.0, 1.0, np.nan, 3.0, 4.0, 5.0, 6.0, 7.0], r"holds float64 \(0.0, 1.0, nan, ...\)"),
-        ([0, 1, 2, 3, 4, 5, 6, -1], "counts from 0, at the row -1"),
+        ([0, 1, 2, 3, 4, 5, 6, -1], "has no row -1"),
         ([0, 1, 2, 3, 4, 5, 6, 8], "has only 8 rows"),
     ],
 )

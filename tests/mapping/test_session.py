@@ -143,7 +143,7 @@ def test_damaged_metadata_cost_their_object_and_not_the_session(tmp_path: Path) 
     root = json.loads((path / "zarr.json").read_text())
     root["consolidated_metadata"]["metadata"][f"{damaged}/data"]["data_type"] = "quaternion"
     (path / "zarr.json").write_text(json.dumps(root))
-    with pytest.warns(MappingWarning, match="led0' in .* is left out"):
+    with pytest.warns(MappingWarning, match="led0' in .* is skipped"):
         dataset = opened(path)
     assert dataset.attrs["nwb_unmapped"] == [damaged]
     assert "led1" in dataset
@@ -183,13 +183,13 @@ def test_a_damaged_chunk_is_left_out_of_its_object(corpus_dir: Any, tmp_path: Pa
             dataset["sync_time"].load()
         return
     for open_it in (xr.open_dataset, xr.open_datatree):
-        with pytest.warns(MappingWarning, match=f"'{damaged}' in .* is left out"):
+        with pytest.warns(MappingWarning, match=f"'{damaged}' in .* is skipped"):
             view = open_it(path, engine="nwbzarr")
     assert damaged == "session_description" or view.attrs["nwb_unmapped"] == ["units/id"]
     assert "session_description" not in view.attrs or damaged != "session_description"
     assert view["acquisition/ElectricalSeriesAP/data"].shape == (3000, 8)
     if damaged == "units/id":
-        with pytest.warns(MappingWarning, match="'units/id' in .* is left out"):
+        with pytest.warns(MappingWarning, match="'units/id' in .* is skipped"):
             units = opened(path, group="units")
         assert units.attrs["nwb_unmapped"] == ["units/id"]
         # Without ids, rows are found by position.
@@ -207,9 +207,9 @@ def test_a_damaged_chunk_of_one_series_among_many_is_told_once(tmp_path: Path) -
         )
     path = write(tmp_path, nwbfile)
     (path / "acquisition/s3/starting_time/c").write_bytes(b"no such codec")
-    with pytest.warns(MappingWarning, match="'acquisition/s3/starting_time' in .* is left out") as told:
+    with pytest.warns(MappingWarning, match="'acquisition/s3/starting_time' in .* is skipped") as told:
         dataset = opened(path)
-    assert len([each for each in told if "left out" in str(each.message)]) == 1
+    assert len([each for each in told if "is skipped" in str(each.message)]) == 1
     assert list(dataset.data_vars) == ["s1", "s2", "s3", "s4", "s5"]
     assert "s3_time" not in dataset.coords
     assert [float(dataset[f"s{number}_time"][0]) for number in (1, 2, 4, 5)] == [1.0, 2.0, 4.0, 5.0]

@@ -11,7 +11,7 @@ from hdmf.common import DynamicTable, EnumData, VectorData, VectorIndex
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
-from intake_nwbzarr.mapping.model import Part
+from intake_nwbzarr.mapping.model import ArrayPart
 from tests.mapping.small_files import (
     START,
     by_name,
@@ -105,7 +105,7 @@ def test_a_column_of_another_length_gets_a_dimension_of_its_own(tmp_path: Path) 
         nwbfile.add_unit(spike_times=[0.5], quality="good")
     path = write(tmp_path, nwbfile)
     rewrite(path, "units/quality", np.arange(2))
-    with pytest.warns(MappingWarning, match="'quality' of the table 'units' .* has 2 entries where 3"):
+    with pytest.warns(MappingWarning, match="'quality' of the table 'units' .* has 2 entries instead of 3"):
         parts = by_name(mapped(path, "units").parts)
     assert dimension_names(parts["quality"]) == ("quality_dim_0",)
     assert values(parts["quality"]).tolist() == [0, 1]
@@ -197,7 +197,7 @@ def test_a_region_without_its_table_is_row_numbers(tmp_path: Path, corpus_dir: C
     shutil.copytree(corpus_dir("ecephys", "0.14.0"), path)
     shutil.rmtree(path / "general/extracellular_ephys/electrodes")
     consolidate(path)
-    with pytest.warns(MappingWarning, match="'electrodes' of the table 'units' .* row numbers are shown"):
+    with pytest.warns(MappingWarning, match="'electrodes' of the table 'units' .* mapped as row numbers"):
         names = [part.name for part in mapped(path, "units").parts]
     assert "electrodes" in names
     assert "electrodes_id" not in names
@@ -210,7 +210,7 @@ def test_ragged_references_to_samples_have_both_kinds_of_bounds(tmp_path: Path) 
         nwbfile.add_acquisition(each)
     nwbfile.add_trial(start_time=0.0, stop_time=1.0, timeseries=series)
     nwbfile.add_trial(start_time=2.0, stop_time=3.0, timeseries=series[:1])
-    parts: dict[str, Part] = by_name(mapped(write(tmp_path, nwbfile), "intervals/trials").parts)
+    parts: dict[str, ArrayPart] = by_name(mapped(write(tmp_path, nwbfile), "intervals/trials").parts)
     assert values(parts["timeseries_start"]).tolist() == [0, 2]
     assert values(parts["timeseries_count"]).tolist() == [2, 1]
     assert values(parts["timeseries_path"]).tolist() == ["acquisition/a", "acquisition/b", "acquisition/a"]

@@ -19,7 +19,7 @@ from pynwb.icephys import CurrentClampSeries
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
-from intake_nwbzarr.mapping.model import Piece
+from intake_nwbzarr.mapping.model import MappedObject
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.conftest import KINDS, RELEASES
 from tests.mapping.small_files import (
@@ -91,7 +91,7 @@ def object_path(thing: Any) -> str:
     return str(thing.id.data.path).removesuffix("/id")
 
 
-def assert_holds(piece: Piece, table: DynamicTable) -> int:
+def assert_holds(piece: MappedObject, table: DynamicTable) -> int:
     parts = by_name(piece.parts)
     np.testing.assert_array_equal(piece.indexes[0].values, table.id[:])
     names = list(parts)
@@ -144,7 +144,7 @@ def test_tables_of_every_release_equal_those_of_the_newest(
             )
 
 
-def shapes(piece: Piece) -> Iterator[tuple[Any, ...]]:
+def shapes(piece: MappedObject) -> Iterator[tuple[Any, ...]]:
     for part in piece.parts:
         yield part.name, dimension_names(part), tuple(dimension.flat_name for dimension in part.dimensions)
 

@@ -207,7 +207,7 @@ def test_amplifier_settings_are_attributes(session: Path) -> None:
 
 
 def test_rois_that_come_first_are_labelled_so_and_not_moved(session: Path) -> None:
-    with pytest.warns(MappingWarning, match="labelled so, and not moved") as caught:
+    with pytest.warns(MappingWarning, match="labelled so, and not transposed") as caught:
         dataset = xr.open_dataset(session, engine="nwbzarr", group="acquisition/rois_first")
     assert caught[0].filename == __file__
     assert dataset["data"].attrs["nwb_axis_order"] == "time,roi"
@@ -260,7 +260,7 @@ def test_a_starting_time_without_rate_is_an_attribute(session: Path, tmp_path: P
     path = tmp_path / "rateless.nwb.zarr"
     shutil.copytree(session, path)
     edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].pop("rate"))
-    with pytest.warns(MappingWarning, match="the rate None, which give its 5 samples no times"):
+    with pytest.warns(MappingWarning, match="the rate None, so that its 5 samples have no times"):
         dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
     assert "time" not in dataset.coords
     assert dataset["data"].attrs["starting_time"] == 0.5
@@ -270,7 +270,7 @@ def test_a_starting_time_without_rate_is_an_attribute(session: Path, tmp_path: P
 def test_a_rate_that_is_none_is_told(session: Path, tmp_path: Path, rate: Any) -> None:
     path = Path(shutil.copytree(session, tmp_path / "rate.nwb.zarr"))
     edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].update(rate=rate))
-    with pytest.warns(MappingWarning, match="which give its 5 samples no times"):
+    with pytest.warns(MappingWarning, match="so that its 5 samples have no times"):
         dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
     np.testing.assert_equal(dataset["data"].attrs["rate"], rate)
 
@@ -294,7 +294,7 @@ def test_a_conversion_of_nan_makes_nan_and_one_that_is_no_number_is_told(tmp_pat
     assert np.isnan(dataset.nwb.nwbfile.acquisition["x"].conversion)
     assert np.isnan(opened(path, "x", mask_and_scale=False)["data"].attrs["conversion"])
     edit(path, "acquisition/x/data", lambda document: document["attributes"].update(conversion="1e-6"))
-    with pytest.warns(MappingWarning, match="conversion '1e-6', which is no number"):
+    with pytest.warns(MappingWarning, match="conversion '1e-6', which is not a number"):
         xr.open_dataset(path, engine="nwbzarr", group="acquisition/x")
 
 
