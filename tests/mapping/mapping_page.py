@@ -176,7 +176,7 @@ def _first(entry: Entry, example: Example) -> Iterator[str]:
     if not entry.is_part:
         lines = [*_attributes(example.data_attributes(), example.attributes()), *_flat(entry, example)]
         if not (rows or lines):
-            lines.append("It has nothing here but what every Dataset has.")
+            lines.append("It only has the attributes of every Dataset.")
         yield from ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
