@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import intake
+import numpy as np
 import pytest
+import xarray as xr
 
 import intake_nwbzarr
 from intake_nwbzarr import errors, open_hierarchy
+from intake_nwbzarr.accessor.sessions import check_same_session
+from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.mapping.time_coordinates import reference_time
 from tests.hierarchy.stores import array, group, write_store
 
 GOLDEN = Path(__file__).parent / "data" / "messages.txt"
@@ -172,3 +177,118 @@ def test_message_open_nothing_stored(expected: str, here: Path) -> None:
 def test_message_open_zarr_that_is_not_nwb(expected: str, here: Path) -> None:
     write_store(here / "a.zarr", {"": group(), "x": array()})
     assert message_of(lambda: open_hierarchy("a.zarr")) == expected
+
+
+@pytest.fixture
+def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
+    return corpus_dir("ecephys", "0.14.0")
+
+
+def message_in(path: Path, call: Callable[[], object]) -> str:
+    """Return `message_of` with LOCATION in place of a session's location."""
+    return message_of(call).replace(f"file://{path}", "LOCATION")
+
+
+def test_message_accessor_attributes_missing(expected: str) -> None:
+    assert message_of(lambda: xr.Dataset().nwb.location) == expected
+
+
+def test_message_accessor_several_objects(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr")
+    assert message_of(lambda: dataset.nwb.object) == expected
+
+
+def test_message_group_is_an_array(expected: str, ecephys: Path) -> None:
+    group = "acquisition/sync/data"
+    assert message_in(ecephys, lambda: xr.open_dataset(ecephys, engine="nwbzarr", group=group)) == expected
+
+
+def test_message_group_matches_nothing(expected: str, ecephys: Path) -> None:
+    group = "acquisition/x*"
+    assert message_in(ecephys, lambda: xr.open_dataset(ecephys, engine="nwbzarr", group=group)) == expected
+
+
+def test_message_group_of_a_wrong_type(expected: str, ecephys: Path) -> None:
+    assert message_of(lambda: xr.open_dataset(ecephys, engine="nwbzarr", group=7)) == expected
+
+
+def test_message_index_all_timestamps(expected: str) -> None:
+    index = RegularTimeIndex.from_rate(0.0, 30_000.0, 108_000_000)
+    assert message_of(index.to_pandas_index) == expected
+
+
+def test_message_index_not_numeric(expected: str) -> None:
+    assert message_of(lambda: IrregularTimeIndex.from_array(["a", "b"])) == expected
+
+
+def test_message_index_timestamps_do_not_ascend(expected: str) -> None:
+    coords = IrregularTimeIndex.from_array(StoredTimes([1.0, 3.0, 2.0]), source="'lick'").coordinates()
+    assert message_of(lambda: xr.Dataset(coords=coords).sel(time=1.0)) == expected
+
+
+def test_message_index_timestamps_hold_nan(expected: str) -> None:
+    coords = IrregularTimeIndex.from_array(StoredTimes([1.0, np.nan, 2.0]), source="'lick'").coordinates()
+    assert message_of(lambda: xr.Dataset(coords=coords).sel(time=1.0)) == expected
+
+
+def test_message_plot_color(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr")
+    assert message_of(lambda: dataset.nwb.plot.raster(color="ultraviolet")) == expected
+
+
+def test_message_plot_raster_of_several_units(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr")
+    assert message_of(lambda: dataset.nwb.plot.raster(events=[1.0], window=(0, 1))) == expected
+
+
+def test_message_plot_unit_unknown(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr")
+    assert message_of(lambda: dataset.nwb.plot.raster(99)) == expected
+
+
+def test_message_pynapple_timestamps_do_not_ascend(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr").isel(sync_time=[3, 1, 2])
+    assert message_of(lambda: dataset.nwb.to_pynapple("sync")) == expected
+
+
+def test_message_select_no_sample_at_a_time(expected: str, ecephys: Path) -> None:
+    sync = xr.open_dataset(ecephys, engine="nwbzarr", group="acquisition/sync")
+    assert message_of(lambda: sync.sel(time=-1.0)) == expected
+
+
+def test_message_select_position_out_of_bounds(expected: str, ecephys: Path) -> None:
+    sync = xr.open_dataset(ecephys, engine="nwbzarr", group="acquisition/sync", cache=False)
+    assert message_of(lambda: sync.xindexes["time"].isel({"time": np.array([10**6])})) == expected
+
+
+def test_message_select_slice_with_a_method(expected: str, ecephys: Path) -> None:
+    sync = xr.open_dataset(ecephys, engine="nwbzarr", group="acquisition/sync")
+    assert message_of(lambda: sync.sel(time=slice(0, 1), method="nearest")) == expected
+
+
+def test_message_session_mismatch(expected: str) -> None:
+    one, other = (
+        xr.Dataset(attrs={"identifier": name, "nwb_location": f"s3://lab/{name}.nwb.zarr"})
+        for name in ("monday", "tuesday")
+    )
+    assert message_of(lambda: check_same_session(one, other, "events")) == expected
+
+
+def test_message_sweeps_none(expected: str, ecephys: Path) -> None:
+    dataset = xr.open_dataset(ecephys, engine="nwbzarr")
+    assert message_in(ecephys, dataset.nwb.sweeps) == expected
+
+
+def test_message_time_reference_not_a_date(expected: str) -> None:
+    assert message_of(lambda: reference_time({"session_start_time": "yesterday"}, "The session")) == expected
+
+
+class StoredTimes:
+    """Timestamps that an index takes for stored ones."""
+
+    def __init__(self, times: list[float]) -> None:
+        self.times = np.array(times)
+        self.shape, self.dtype, self.chunks = self.times.shape, self.times.dtype, (len(times),)
+
+    def read(self, key: tuple[Any, ...], /) -> np.ndarray[Any, Any]:
+        return self.times[key]

@@ -191,8 +191,8 @@ def check_same_session(own: xr.Dataset | Mapping[Any, Any], other: object, what:
         case _:
             without = f"call {what}.attrs.clear() before"
     raise SessionMismatchError(
-        f"{what} is from the session {passed}, but this Dataset is from the session {known}; times of "
-        "different sessions cannot be compared.",
+        f"The argument {what} is from the session {passed}, but this Dataset is from the session {known}; "
+        "times of different sessions cannot be compared.",
         location=known.location,
         found=str(passed),
         expected=str(known),

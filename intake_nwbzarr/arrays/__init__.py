@@ -1,4 +1,4 @@
-"""Lazy arrays: the chunks a selection touches, fetched in one gather, decoded on threads, scaled."""
+"""Lazy arrays: fetch the chunks of a selection concurrently, decode them on threads, and scale the values."""
 
 from intake_nwbzarr.arrays.blocks import preferred_chunks
 from intake_nwbzarr.arrays.computed import Computed, ScaledArray, read_source, scaled

@@ -13,62 +13,44 @@ from numpy.typing import NDArray
 from intake_nwbzarr.errors import BoundsError
 
 type Key = int | np.integer[Any] | slice | NDArray[Any] | Sequence[int] | EllipsisType
-"""What one axis may be indexed with."""
+"""A key for one axis."""
 
 type Index = slice | NDArray[np.intp]
-"""A key made concrete: bounds checked, nothing negative but a slice's step."""
+"""A key with bounds checked, and nothing negative except a slice's step."""
 
 type Axes = tuple[range | NDArray[np.intp], ...]
 """The positions of an outer selection along every axis."""
 
 
 class ChunkProjection(NamedTuple):
-    """The part of one axis's selection that lies within one cell of the grid."""
+    """The part of one axis's selection that is within one chunk of the grid."""
 
-    cell: int
-    inside: Index
-    """Where in the cell."""
-    outside: Index
-    """Where in the result."""
+    cell: int  # the number of the chunk along the axis
+    inside: Index  # the index within the chunk
+    outside: Index  # the index in the result
 
 
 class Selection(NamedTuple):
     """A checked outer selection from an array."""
 
-    axes: Axes
-    """The positions wanted along every axis."""
-    kept: tuple[bool, ...]
-    """False for the axes indexed with a number, which the result does not have."""
+    axes: Axes  # the selected positions along every axis
+    kept: tuple[bool, ...]  # False for axes indexed with an integer, which the result does not have
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The result's shape while every axis is still there."""
+        """Return the result's shape before axes are dropped."""
         return tuple(len(positions) for positions in self.axes)
 
     @property
     def final_shape(self) -> tuple[int, ...]:
-        """The result's shape."""
+        """Return the result's shape."""
         return tuple(len(positions) for positions, kept in zip(self.axes, self.kept, strict=True) if kept)
 
 
 def select(key: Key | tuple[Key, ...], shape: tuple[int, ...]) -> Selection:
-    """Check an outer (orthogonal) key against a shape.
-
-    Parameters
-    ----------
-    key
-        One entry an axis, fewer meaning that the rest is wanted whole: an integer (the axis is dropped), a
-        slice with any step, a one-dimensional array of integers in any order, negative and repeated ones
-        included, or of booleans. An ellipsis stands for as many whole axes as fit.
-    shape
-        The array's.
-
-    Raises
-    ------
-    BoundsError
-        When a position, a boolean array's length or the number of axes does not fit the shape.
-    """
-    entries = _expanded(key if isinstance(key, tuple) else (key,), shape)
+    """Check an outer (orthogonal) key against a shape, and return the selection."""
+    # One entry per axis: an integer, a slice, or a 1-d array of integers or booleans; missing axes are whole.
+    entries = _expand_key(key if isinstance(key, tuple) else (key,), shape)
     axes = [
         _positions(entry, axis, length)
         for axis, (entry, length) in enumerate(zip(entries, shape, strict=True))
@@ -76,13 +58,15 @@ def select(key: Key | tuple[Key, ...], shape: tuple[int, ...]) -> Selection:
     return Selection(tuple(axes), tuple(np.ndim(entry) > 0 or isinstance(entry, slice) for entry in entries))
 
 
-def _expanded(key: tuple[Key, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
+def _expand_key(key: tuple[Key, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
     whole = [position for position, entry in enumerate(key) if entry is Ellipsis]
-    given = len(key) - len(whole)
-    if given > len(shape) or len(whole) > 1:
-        raise BoundsError(f"A key of {len(key)} entries does not fit an array of shape {shape}.")
+    present = len(key) - len(whole)
+    if present > len(shape) or len(whole) > 1:
+        raise BoundsError(
+            f"A key of {len(key)} entries does not fit an array of shape {shape}.", found=key, expected=shape
+        )
     at = whole[0] if whole else len(key)
-    return (*key[:at], *(slice(None),) * (len(shape) - given), *key[at + 1 :])
+    return (*key[:at], *(slice(None),) * (len(shape) - present), *key[at + 1 :])
 
 
 def _positions(entry: Any, axis: int, length: int) -> range | NDArray[np.intp]:
@@ -96,13 +80,17 @@ def _positions(entry: Any, axis: int, length: int) -> range | NDArray[np.intp]:
     if array.dtype.kind not in "iu" or array.ndim > 1:
         raise BoundsError(
             f"Axis {axis} of length {length} cannot be indexed with an array of {array.dtype} and shape "
-            f"{array.shape}; use integers, or {length} booleans."
+            f"{array.shape}.",
+            found=(array.dtype, array.shape),
+            next_step=f"Use integers, or {length} booleans.",
         )
     smallest, largest = int(array.min()), int(array.max())
     if smallest < -length or largest >= length:
         raise BoundsError(
-            f"Position {largest if largest >= length else smallest} is out of bounds for axis {axis}, whose "
-            f"length is {length}."
+            f"Position {largest if largest >= length else smallest} is out of bounds for axis {axis} of "
+            f"length {length}.",
+            found=largest if largest >= length else smallest,
+            expected=range(-length, length),
         )
     if array.ndim == 0:
         return range(smallest % length, smallest % length + 1)
@@ -128,7 +116,7 @@ def as_key(positions: range | NDArray[np.integer[Any]]) -> Index:
 
 
 def most_cells(positions: range | NDArray[np.intp], width: int) -> int:
-    """How many cells of `width` one axis's selection touches at most, without looking at each."""
+    """Return the largest possible number of chunks of `width` that one axis's selection touches."""
     if not len(positions):
         return 0
     ends = (
@@ -138,7 +126,7 @@ def most_cells(positions: range | NDArray[np.intp], width: int) -> int:
 
 
 def chunk_projections(positions: range | NDArray[np.intp], width: int) -> Iterator[ChunkProjection]:
-    """Divide one axis's selection by the cells of `width` that it touches, each cell once.
+    """Divide one axis's selection into the chunks of `width` that it touches, each chunk once.
 
     >>> list(chunk_projections(range(3, 10, 2), 5))
     [ChunkProjection(cell=0, inside=slice(3, 4, 2), outside=slice(0, 1, None)), \
@@ -180,7 +168,7 @@ def _projections_of_array(positions: NDArray[np.intp], width: int) -> Iterator[C
 
 
 def outer(index: tuple[Index, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """An index that NumPy applies axis by axis, to read from or write to an array of `shape`."""
+    """Return an index that NumPy applies axis by axis, to read from or write to an array of `shape`."""
     if sum(isinstance(entry, np.ndarray) for entry in index) < 2:
         return index
     open_mesh = [

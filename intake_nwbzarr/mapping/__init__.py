@@ -1,1 +1,1 @@
-"""Neurodata objects as xarray: what each NWB type becomes."""
+"""Map neurodata objects of each NWB type to xarray variables, dimensions and labels."""

@@ -102,7 +102,7 @@ def _matches(everything: Objects, pattern: str, hierarchy: Hierarchy) -> Objects
             f"No object in {hierarchy.location} matches {pattern!r}.",
             location=hierarchy.location,
             path=pattern,
-            next_step="* matches characters within a name, ** any number of names.",
+            next_step="In a pattern, * matches characters within a name, ** any number of names.",
         )
     return found
 

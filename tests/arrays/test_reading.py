@@ -168,8 +168,9 @@ def test_unknown_grids_and_key_encodings_are_metadata_errors(tmp_path):
 
 def test_a_position_outside_is_an_index_error(tmp_path):
     stored = write(tmp_path, np.arange(10))
-    with pytest.raises(BoundsError, match="length is 10"):
+    with pytest.raises(BoundsError, match="axis 0 of length 10") as caught:
         stored.read(10)
+    assert (caught.value.found, caught.value.expected) == (10, range(-10, 10))
 
 
 def test_a_stored_array_pickles_small_and_equal(tmp_path):
