@@ -86,7 +86,7 @@ def _parts_of_shards(array: Readable, elements: int) -> tuple[int, ...]:
     widths = list(array.chunks)
     if isinstance(array, StoredArray | ScaledArray):
         # Chunks of no length are left to reading to complain about.
-        for axis, part in enumerate(max(length, 1) for length in array.node.parts):
+        for axis, part in enumerate(max(length, 1) for length in array.node.inner_chunks):
             # What an array that is shorter than its shards has of them.
             held = min(widths[axis], ceil(array.shape[axis] / part) * part) // part
             needed = min(held, ceil(prod(map(min, widths, array.shape)) / elements))

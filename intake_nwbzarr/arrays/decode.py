@@ -21,8 +21,8 @@ from zarr.storage import MemoryStore, StorePath
 
 from intake_nwbzarr.bounds import LARGEST_OBJECT
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError
-from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, Room, undo_bytes
-from intake_nwbzarr.hierarchy.nodes import named
+from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, OutputBuffer, undo_bytes
+from intake_nwbzarr.hierarchy.nodes import parse_named_configuration
 from intake_nwbzarr.hierarchy.zarr2.objects import CODEC_NAME as LEGACY_OBJECTS
 from intake_nwbzarr.hierarchy.zarr2.objects import (
     VARIABLE_LENGTH,
@@ -123,7 +123,9 @@ def codec_chain(
 ) -> CodecChain:
     """Return the codec chain of Zarr 3 array metadata, for chunks of `shape` and `dtype`."""
     try:
-        stages = tuple(_stages([named(entry) for entry in document["codecs"]], shape, dtype))
+        stages = tuple(
+            _stages([parse_named_configuration(entry) for entry in document["codecs"]], shape, dtype)
+        )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise MetadataError(
             f"The array {path!r} has invalid codecs: {error}.",
@@ -252,10 +254,10 @@ def _decode(
 ) -> NDArray[Any]:
     if _is_legacy(codecs):
         return _legacy(codecs, data, where)
-    room = out.reshape(-1).view(np.uint8) if out is not None and codecs.is_direct else None
+    out_bytes = out.reshape(-1).view(np.uint8) if out is not None and codecs.is_direct else None
     content: Any = data
     for stage in reversed(codecs.stages):
-        content = _undo(stage, content, where, room)
+        content = _undo(stage, content, where, out_bytes)
     chunk = (
         np.asarray(content)
         if codecs.for_zarr is None
@@ -275,11 +277,11 @@ def _legacy(codecs: CodecChain, data: bytes | memoryview, where: ChunkName) -> N
     return items.reshape(codecs.shape)
 
 
-def _undo(stage: Stage, content: Any, where: ChunkName, room: Room) -> Any:
+def _undo(stage: Stage, content: Any, where: ChunkName, out_bytes: OutputBuffer) -> Any:
     name, configuration = stage.name, stage.configuration
     if name in COMPRESSORS or name in CHECKSUMS:
         codec = {"name": name, "configuration": configuration}
-        return undo_bytes(codec, content, stage.nbytes, where=str(where), out=room)
+        return undo_bytes(codec, content, stage.nbytes, where=str(where), out=out_bytes)
     match name:
         case "bytes":
             return _from_bytes(stage, content, where)
@@ -402,7 +404,7 @@ def _through_zarr(
     codecs: CodecChain, metadata: Mapping[str, Any], data: Any, where: ChunkName
 ) -> NDArray[Any]:
     """Decode with zarr the codecs not known here, as an array of one chunk in memory."""
-    for name, _ in map(named, metadata["codecs"]):
+    for name, _ in map(parse_named_configuration, metadata["codecs"]):
         try:
             get_codec_class(name)
         except UnknownCodecError as error:
@@ -430,7 +432,7 @@ def bounded_sharding(
     codec: Any, metadata: Mapping[str, Any], path: str, location: str = "memory"
 ) -> dict[str, Any]:
     """Return the codec ``sharding_indexed`` with chunks decoded by this package; other codecs unchanged."""
-    name, configuration = named(codec)
+    name, configuration = parse_named_configuration(codec)
     if name != "sharding_indexed":
         return spelled_out(codec)
     inner = bounded_decoding(configuration["codecs"], metadata, path, location)
@@ -441,7 +443,7 @@ def bounded_sharding(
 def bounded_decoding(codecs: Any, metadata: Mapping[str, Any], path: str, location: str) -> dict[str, Any]:
     """Return the codec document with which zarr decodes a chunk through this package."""
     described = {name: metadata.get(name) for name in ("data_type", "fill_value")}
-    name = TEXTS if named(metadata["data_type"])[0] == "string" else CHUNK
+    name = TEXTS if parse_named_configuration(metadata["data_type"])[0] == "string" else CHUNK
     return {
         "name": name,
         "configuration": {"array": path, "location": location, **described, "codecs": codecs},
@@ -450,5 +452,5 @@ def bounded_decoding(codecs: Any, metadata: Mapping[str, Any], path: str, locati
 
 def spelled_out(entry: Any) -> dict[str, Any]:
     """Return a codec or encoding as a mapping, which zarr requires where Zarr 3 allows a name alone."""
-    name, configuration = named(entry)
+    name, configuration = parse_named_configuration(entry)
     return {"name": name, "configuration": dict(configuration)} if configuration else {"name": name}

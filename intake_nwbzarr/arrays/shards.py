@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays.decode import ChunkName, CodecChain, codec_chain, decode
 from intake_nwbzarr.errors import ChunkError, MetadataError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS
-from intake_nwbzarr.hierarchy.nodes import named
+from intake_nwbzarr.hierarchy.nodes import parse_named_configuration
 
 GAP: Final = 64 * 2**10
 """Unneeded bytes between two chunks up to which one request fetches both."""
@@ -67,14 +67,14 @@ def parse_sharding(
             path=path,
             found=inner,
         )
-    if any(named(codec)[0] == "sharding_indexed" for codec in configuration["codecs"]):
+    if any(parse_named_configuration(codec)[0] == "sharding_indexed" for codec in configuration["codecs"]):
         raise MetadataError(
             f"The array {path!r} has shards inside shards, which are not supported.",
             path=path,
             next_step="Rewrite the array with one level of shards.",
         )
     codecs = configuration.get("index_codecs", ())
-    names = [named(entry)[0] for entry in codecs]
+    names = [parse_named_configuration(entry)[0] for entry in codecs]
     if not {"bytes", "transpose", *CHECKSUMS}.issuperset(names):
         raise MetadataError(
             f"The array {path!r} has a shard index with the codecs {', '.join(names)}; supported are bytes, "

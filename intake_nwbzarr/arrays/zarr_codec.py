@@ -32,7 +32,7 @@ from intake_nwbzarr.arrays.decode import (
 from intake_nwbzarr.arrays.gather import INLINE
 from intake_nwbzarr.arrays.layout import fill_value
 from intake_nwbzarr.arrays.shards import parse_sharding
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, named, numpy_dtype
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, numpy_dtype, parse_named_configuration
 from intake_nwbzarr.zarr_internals import ArraySpec
 
 
@@ -107,9 +107,9 @@ def zarr_document(node: ArrayNode, location: str) -> dict[str, Any]:
     fill_value(metadata.get("fill_value"), node.dtype, node.path)
     names = metadata.get("dimension_names")
     codecs = metadata["codecs"]
-    if len(codecs) == 1 and named(codecs[0])[0] == "sharding_indexed":
+    if len(codecs) == 1 and parse_named_configuration(codecs[0])[0] == "sharding_indexed":
         decoding = bounded_sharding(codecs[0], metadata, node.path, location)
-        parse_sharding(named(codecs[0])[1], node.chunks, 1, node.path)
+        parse_sharding(parse_named_configuration(codecs[0])[1], node.chunks, 1, node.path)
     else:
         decoding = bounded_decoding(codecs, metadata, node.path, location)
     return {

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.bounds import LARGEST_LZMA_DICTIONARY, MOST_STREAMS
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
-from intake_nwbzarr.hierarchy.nodes import named
+from intake_nwbzarr.hierarchy.nodes import parse_named_configuration
 
-type Room = NDArray[np.uint8] | None
+type OutputBuffer = NDArray[np.uint8] | None
 """A contiguous output buffer, or None to allocate one."""
 
 CHECKSUMS: Final = {
@@ -41,10 +41,10 @@ _LATER_STREAM: Final = 2**12
 
 
 def decompress(
-    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
+    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: OutputBuffer = None
 ) -> memoryview:
     """Return the decompressed bytes of a chunk, at most `limit`, in `out` where compressor and size allow."""
-    name, configuration = named(codec)
+    name, configuration = parse_named_configuration(codec)
     decoder = _DECODERS.get(name)
     if decoder is None:
         raise MetadataError(
@@ -65,10 +65,10 @@ def decompress(
 
 
 def undo_bytes(
-    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: Room = None
+    codec: Mapping[str, Any] | str, data: Buffer, limit: int, *, where: str, out: OutputBuffer = None
 ) -> memoryview:
     """Return decompressed bytes, or those of a checksum codec after verification; see `decompress`."""
-    name, configuration = named(codec)
+    name, configuration = parse_named_configuration(codec)
     if name not in CHECKSUMS:
         return decompress(codec, data, limit, where=where, out=out)
     try:
@@ -94,12 +94,12 @@ def _too_large(found: int | str, limit: int, where: str) -> LimitError:
 _COMPARE: Final = "Compare it with the original file."
 
 
-def _output_buffer(size: int, out: Room) -> NDArray[np.uint8]:
+def _output_buffer(size: int, out: OutputBuffer) -> NDArray[np.uint8]:
     return out if out is not None and len(out) == size else np.empty(size, np.uint8)
 
 
 def _blosc(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: OutputBuffer
 ) -> memoryview:
     # Blosc 1 header: version, version of the inner format, flags, type size, then three 32-bit sizes.
     decoded, _, encoded = struct.unpack_from("<III", data, 4)
@@ -119,7 +119,7 @@ def _blosc(
 
 
 def _lz4(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: OutputBuffer
 ) -> memoryview:
     # numcodecs writes the decoded size, in 32 bits, before the LZ4 block.
     (decoded,) = struct.unpack_from("<I", data)
@@ -132,7 +132,7 @@ def _lz4(
 
 
 def _zstd(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, out: OutputBuffer
 ) -> memoryview:
     decoded = zstd_size(data)
     if decoded is None:
@@ -246,25 +246,25 @@ def _without_padding(data: memoryview, position: int) -> int:
 
 
 def _gzip(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: OutputBuffer
 ) -> memoryview:
     return _stream(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), data, limit, where)
 
 
 def _zlib(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: OutputBuffer
 ) -> memoryview:
     return _stream(zlib.decompressobj, data, limit, where, several=False)
 
 
 def _bz2(
-    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: Room
+    data: memoryview, limit: int, _configuration: Mapping[str, Any], where: str, _out: OutputBuffer
 ) -> memoryview:
     return _stream(bz2.BZ2Decompressor, data, limit, where)
 
 
 def _lzma(
-    data: memoryview, limit: int, configuration: Mapping[str, Any], where: str, _out: Room
+    data: memoryview, limit: int, configuration: Mapping[str, Any], where: str, _out: OutputBuffer
 ) -> memoryview:
     container, filters = configuration.get("format", lzma.FORMAT_XZ), configuration.get("filters")
     if container != lzma.FORMAT_RAW:
@@ -280,7 +280,7 @@ def _lzma(
     return _stream(lambda: lzma.LZMADecompressor(container, None, filters), data, limit, where, several=False)
 
 
-type _Decoder = Callable[[memoryview, int, Mapping[str, Any], str, Room], memoryview]
+type _Decoder = Callable[[memoryview, int, Mapping[str, Any], str, OutputBuffer], memoryview]
 
 _DECODERS: Final[Mapping[str, _Decoder]] = {
     "blosc": _blosc,

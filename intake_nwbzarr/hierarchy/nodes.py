@@ -69,7 +69,7 @@ class ArrayNode:
         return tuple(int(length) for length in self.metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
     @property
-    def parts(self) -> tuple[int, ...]:
+    def inner_chunks(self) -> tuple[int, ...]:
         """The shape of the smallest readable part: a chunk, also of a shard that contains whole chunks."""
         match self.metadata.get("codecs"):
             case [{"name": "sharding_indexed", "configuration": {"chunk_shape": [*inner]}}] if len(
@@ -125,8 +125,8 @@ def _neurodata_type(attributes: Mapping[str, Any]) -> str | None:
 
 def numpy_dtype(data_type: Any, path: str = "") -> np.dtype[Any]:
     """Return the NumPy dtype of a Zarr 3 data type; `path` is that of the array, for errors."""
-    named: Mapping[str, Any] = {"name": data_type} if isinstance(data_type, str) else data_type
-    name, configuration = named["name"], named.get("configuration", {})
+    document: Mapping[str, Any] = {"name": data_type} if isinstance(data_type, str) else data_type
+    name, configuration = document["name"], document.get("configuration", {})
     match name:
         case "string" | "variable_length_bytes":
             return np.dtype(object)
@@ -166,7 +166,7 @@ FIRST_COLUMN: Final = "nwbzarr.first_column"
 type Codec = tuple[str, Mapping[str, Any]]
 
 
-def named(entry: Any) -> Codec:
+def parse_named_configuration(entry: Any) -> Codec:
     """Return the name and configuration of a codec, chunk grid or other named configuration of Zarr 3."""
     document = {"name": entry} if isinstance(entry, str) else entry
     if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):

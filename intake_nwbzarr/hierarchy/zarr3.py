@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from intake_nwbzarr.bounds import DEEPEST_PATH, LARGEST_ELEMENT, LARGEST_LENGTH, MOST_DIMENSIONS
 from intake_nwbzarr.errors import MetadataError
-from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, Codec, named, numpy_dtype
+from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, Codec, numpy_dtype, parse_named_configuration
 
 
 def check_group(document: Mapping[str, Any], *, where: str) -> None:
@@ -84,7 +84,7 @@ def _shape(document: Mapping[str, Any]) -> list[int]:
 
 def _check_shape(document: Mapping[str, Any]) -> None:
     shape = _shape(document)
-    name, configuration = named(document.get("chunk_grid"))
+    name, configuration = parse_named_configuration(document.get("chunk_grid"))
     if name != "regular":
         raise ValueError(f"the chunk grid is {name!r:.80}; only 'regular' can be read")
     chunks = _lengths(configuration.get("chunk_shape"), 1 if 0 not in shape else 0, "shape of a chunk")
@@ -115,11 +115,11 @@ def _check_codecs(document: Mapping[str, Any]) -> None:
 def _codecs(entries: Any, what: str) -> list[Codec]:
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"the {what} are {entries!r:.80}, not a list of at least one")
-    return [named(entry) for entry in entries]
+    return [parse_named_configuration(entry) for entry in entries]
 
 
 def _check_keys(document: Mapping[str, Any]) -> None:
-    name, configuration = named(document.get("chunk_key_encoding", "default"))
+    name, configuration = parse_named_configuration(document.get("chunk_key_encoding", "default"))
     if name not in {"default", "v2", FIRST_COLUMN}:
         raise ValueError(f"the chunk key encoding is {name!r:.80}; supported are 'default' and 'v2'")
     if configuration.get("separator", "/") not in ("/", "."):

@@ -26,7 +26,7 @@ from intake_nwbzarr.arrays.shards import Sharding, parse_index
 from intake_nwbzarr.arrays.zarr_codec import NamedBuffer, zarr_document
 from intake_nwbzarr.errors import ClosedError, MetadataError, NWBZarrError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, named
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, parse_named_configuration
 from intake_nwbzarr.transport.answers import Bytes
 from intake_nwbzarr.transport.open import fetch_many
 
@@ -193,7 +193,10 @@ class HierarchyStore(Store):
     def _check_index(self, key: str, byte_range: ByteRequest | None, data: Bytes) -> None:
         """Raise a `ChunkError` for a shard with a damaged index, for which zarr raises various errors."""
         node = self.hierarchy.get(self._array_of(key))
-        if not isinstance(node, ArrayNode) or named(node.metadata["codecs"][0])[0] != "sharding_indexed":
+        if (
+            not isinstance(node, ArrayNode)
+            or parse_named_configuration(node.metadata["codecs"][0])[0] != "sharding_indexed"
+        ):
             return
         sharding = layout(node).sharding
         if sharding is None or not (byte_range is None or _is_index(byte_range, sharding)):
