@@ -107,11 +107,9 @@ def is_of(attributes: Mapping[Any, Any], ancestor: str) -> bool:
 
 
 def attributes_of(dataset: xr.Dataset, path: str) -> dict[str, Any]:
-    """The attributes of an object that no one variable carries, such as a table; empty where there are none.
-
-    Those of the object that a Dataset is of are the Dataset's own. In a flat one their names begin with the
-    object's path, with dots for slashes.
-    """
+    """Return the attributes of an object that no one variable carries, such as a table."""
+    # Those of the object that a Dataset is of are its own; in a flat Dataset they begin with the object's
+    # path, with dots for slashes.
     if dataset.attrs.get("nwb_path") == path:
         return {str(name): value for name, value in dataset.attrs.items()}
     prefix = f"{path.replace('/', '.')}."
@@ -131,26 +129,7 @@ _MOST_NAMES = 20
 def find_object(
     dataset: xr.Dataset, name: str | None, kinds: Iterable[ShownObject], what: str
 ) -> ShownObject:
-    """Find the object that a caller means.
-
-    Parameters
-    ----------
-    dataset
-        Where it is looked for.
-    name
-        What the Dataset calls it, or its path in the file; None for the only one there is.
-    kinds
-        The objects that would do.
-    what
-        What they are, for errors: ``tables``.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When there is none, or none of that name; the closest are named.
-    OptionError
-        When `name` is None or ambiguous, and several would do; or is no text.
-    """
+    """Return the one of `kinds` that a caller means by a name or path; None means the only one."""
     candidates = list(kinds)
     if not isinstance(name, str | None):
         raise OptionError(
@@ -188,7 +167,7 @@ def find_object(
 
 
 def _named(candidates: Sequence[ShownObject], name: str) -> list[ShownObject]:
-    """The best of the ways in which a name may be meant: as shown, as a path, as the object's own."""
+    """Return those that a name fits best: as shown, as a path, as the object's own."""
     ways: tuple[list[set[str | None]], ...] = (
         [{each.name, each.main, each.path} for each in candidates],
         [{f"/{each.path}", each.rows} for each in candidates],
@@ -264,20 +243,7 @@ def _chain(dataset: xr.Dataset, path: str, pairs: Mapping[str, Pair]) -> Iterato
 
 
 def one_label(value: object, keyword: str, meaning: str) -> Any:
-    """One label; of an array without dimensions, what it holds.
-
-    Parameters
-    ----------
-    value
-        What a caller gives.
-    keyword, meaning
-        What it was given as, and what that means, for errors: ``unit``, ``the id of a unit``.
-
-    Raises
-    ------
-    OptionError
-        When it is no label: a list, a truth value, nothing.
-    """
+    """Return one label, also from an array without dimensions; raise `OptionError` for anything else."""
     found = several_labels(value, keyword, meaning) if np.ndim(_plain(value)) == 0 else []
     if len(found) != 1:
         raise _no_label(value, keyword, meaning)
@@ -285,18 +251,8 @@ def one_label(value: object, keyword: str, meaning: str) -> Any:
 
 
 def several_labels(value: object, keyword: str, meaning: str) -> list[Any]:
-    """Labels from one of them, or from a list or an array along one dimension.
-
-    Parameters
-    ----------
-    value, keyword, meaning
-        As of `one_label`.
-
-    Raises
-    ------
-    OptionError
-        When it is none of these. A mask is not: its truth values would pass for the labels 0 and 1.
-    """
+    """Return the labels in a list or an array along one dimension; of one label, that."""
+    # A mask is refused: its truth values would pass for the labels 0 and 1.
     array = _plain(value)
     labels: list[Any] = np.atleast_1d(array).tolist()
     if array.ndim > 1 or not all(_is_label(label) for label in labels):

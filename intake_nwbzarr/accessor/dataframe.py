@@ -44,7 +44,7 @@ def _has_rows(dataset: xr.Dataset, shown: ShownObject) -> bool:
 
 
 def _events_dataframe(dataset: xr.Dataset, events: ShownObject) -> pd.DataFrame:
-    """Events that have times and perhaps values beside them, but no data of their own: a row for each."""
+    """Return events that have no data of their own, with a row for each: times, values beside them."""
     import pandas as pd
 
     time = event_time(dataset, events)
@@ -58,30 +58,7 @@ def _events_dataframe(dataset: xr.Dataset, events: ShownObject) -> pd.DataFrame:
 
 
 def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:
-    """Give a table as a DataFrame.
-
-    Parameters
-    ----------
-    dataset
-        Flat, or of the table alone; rows may have been selected.
-    table
-        One of its tables.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row for each of the table's, by ``id``.
-
-    Raises
-    ------
-    SelectionError
-        When one row was selected as a scalar, or the values of a ragged column were selected from.
-
-    Warns
-    -----
-    MappingWarning
-        When a column lies along other dimensions than the rows; it is left out.
-    """
+    """Return a table as a DataFrame: one row for each of the table's, by ``id``."""
     import pandas as pd
 
     if table.rows is None:
@@ -99,7 +76,7 @@ def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:
 
 
 def _warn_of_others(dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn]) -> None:
-    """Name what is no column of the rows: columns of another length, values without bounds."""
+    """Warn of what is no column of the rows: columns of another length, values without bounds."""
     known = {column.variable for column in columns}
     others = [
         name
@@ -116,7 +93,7 @@ def _warn_of_others(dataset: xr.Dataset, table: ShownObject, columns: list[Shown
 
 
 def _regions_as_ids(dataset: xr.Dataset, columns: list[ShownColumn]) -> list[ShownColumn]:
-    """Of a region, the ids of the rows it points at, where they are known, in place of their numbers."""
+    """Replace the row numbers of a region by the ids of its rows, where they are known."""
     ids = {
         column.column: column
         for column in columns
@@ -137,14 +114,14 @@ def _is_region(dataset: xr.Dataset, column: ShownColumn) -> bool:
 
 
 def _ids(dataset: xr.Dataset, table: ShownObject) -> np.ndarray[Any, Any]:
-    """The ids of the rows; their positions where the table has none."""
+    """Return the ids of the rows; their positions where the table has none."""
     if table.rows in dataset.coords:
         return np.asarray(dataset.coords[table.rows].values)
     return np.arange(dataset.sizes[table.rows])
 
 
 def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
-    """A column's values, one for each row: an array of several goes into one cell."""
+    """Return a column's values, one for each row: an array of several goes into one cell."""
     import pandas as pd
 
     if column.bounds:
@@ -162,7 +139,7 @@ def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
 
 
 def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
-    """A series as a DataFrame: a row for each sample, a column for each channel."""
+    """Return a series as a DataFrame: a row for each sample, a column for each channel."""
     import pandas as pd
 
     variable = dataset.variables[str(series.main)]
@@ -187,7 +164,7 @@ def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
 
 
 def _labels(dataset: xr.Dataset, dim: str) -> pd.Index:
-    """A dimension's labels: times, ids; positions where it has none."""
+    """Return a dimension's labels: times, ids; positions where it has none."""
     import pandas as pd
 
     name = _time_name(dataset, dim) or dim
@@ -196,7 +173,7 @@ def _labels(dataset: xr.Dataset, dim: str) -> pd.Index:
 
 
 def _time_name(dataset: xr.Dataset, dim: str) -> str | None:
-    """The time coordinate along a dimension, which for events has another name than that."""
+    """Return the time coordinate along a dimension, which for events has another name than that."""
     indexes: Mapping[Any, Any] = dataset.xindexes
     for name in indexes:
         variable = dataset.coords.variables[name]

@@ -22,11 +22,8 @@ ROW_TIMES: Final = ("start_time", "timestamp")
 
 
 def as_dataset(given: Any, rows: str = EVENT) -> Any:
-    """Give nodes of trees, DataFrames and pynapple's objects as Datasets; anything else as it is.
-
-    Rows lie along `rows`, labelled by their index. pynapple's times are seconds in the session, as
-    `NWBAccessor.to_pynapple` makes them: ``timestamp``, or an IntervalSet's ``start_time`` and ``stop_time``.
-    """
+    """Return nodes of trees, DataFrames and pynapple's objects as Datasets; anything else as it is."""
+    # pynapple's times are seconds in the session, as `NWBAccessor.to_pynapple` makes them.
     if isinstance(given, xr.DataTree):
         return given.to_dataset(inherit=False)
     frame = given if isinstance(given, pd.DataFrame) else _of_pynapple(given)
@@ -34,7 +31,7 @@ def as_dataset(given: Any, rows: str = EVENT) -> Any:
 
 
 def _of_frame(frame: pd.DataFrame, rows: str) -> xr.Dataset:
-    """A DataFrame as a Dataset: its columns of one value a row, and its index, which may be their times."""
+    """Return a DataFrame's columns of one value a row, and its index, which may be their times."""
     columns = {}
     for name in frame.columns.unique():
         column = frame[name]
@@ -55,14 +52,14 @@ def _is_ragged(column: pd.Series[Any]) -> bool:
 
 
 def _values(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
-    """A column as NumPy has it: datetimes without a zone, which is UTC."""
+    """Return a column as NumPy has it: datetimes without a zone, which is UTC."""
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         column = column.dt.tz_convert("UTC").dt.tz_localize(None)
     return np.asarray(column)
 
 
 def _of_pynapple(given: Any) -> pd.DataFrame | None:
-    """An object of pynapple's as a DataFrame; None for anything else."""
+    """Return an object of pynapple's as a DataFrame; None for anything else."""
     # Without importing it: nobody has an object of a package that is not imported.
     pynapple = sys.modules.get("pynapple")
     if pynapple is None:
@@ -81,31 +78,7 @@ def _of_pynapple(given: Any) -> pd.DataFrame | None:
 
 
 def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | None]:
-    """A table of a Dataset, one of its columns of times, or an irregular series, by name.
-
-    Parameters
-    ----------
-    dataset
-        Where it is looked for.
-    name
-        A table's or series' name or path, or the name of a column of times: its variable's, or its own.
-    what
-        What is looked for, for errors: ``tables of events``.
-
-    Returns
-    -------
-    dataset
-        The part of the Dataset that is the table or series.
-    column
-        The variable that was named, None for a whole object.
-
-    Raises
-    ------
-    OptionError
-        When several tables have such a column; as `find_object`.
-    NodeNotFoundError
-        As `find_object`.
-    """
+    """Find a table or irregular series of a Dataset by name, or a table by one of its columns of times."""
     shown = shown_objects(dataset)
     tables = [each for each in shown if each.kind == "table" and each.rows is not None]
     found = [
@@ -125,12 +98,12 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
 
 
 def event_time_of(dataset: xr.Dataset, series: ShownObject) -> SessionTime | None:
-    """The time of an irregular series, whose samples are events; None for any other."""
+    """Return the time of an irregular series, whose samples are events; None for any other."""
     dims = {dim for name in series.variables for dim in dataset.variables[name].dims}
     times = [time for time in session_times(dataset) if time.dim in dims]
     return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
 
 
 def part_of(dataset: xr.Dataset, shown: ShownObject) -> xr.Dataset:
-    """One object of a Dataset, with the coordinates that belong to it."""
+    """Return one object of a Dataset, with the coordinates that belong to it."""
     return dataset[list(shown.variables)]

@@ -29,6 +29,9 @@ _READ_WHOLE = 2**20
 # Bytes of values that are read at once, unless one row has more.
 _BATCH = 64 * 2**20
 
+# Values between two rows that are read along, where they are few beside those of the rows.
+_BRIDGED = 2**14
+
 type Pair = Mapping[Literal["start", "count"], str]
 """The names of a column's ``_start``, which a compact Dataset does without, and ``_count``."""
 
@@ -139,8 +142,17 @@ def read_rows(
     values: xr.Variable, starts: NDArray[np.int64], counts: NDArray[np.int64]
 ) -> list[NDArray[Any]]:
     """Read the values of rows, given where each starts and how many it has, in one gather."""
+    held = counts > 0
+    order = np.argsort(starts[held], kind="stable")
+    begins, ends = starts[held][order], np.maximum.accumulate((starts + counts)[held][order])
+    first, last = (int(begins[0]), int(ends[-1])) if len(begins) else (0, 0)
+    near = (begins[1:] - ends[:-1]).max(initial=0) <= _BRIDGED and last - first <= 1.5 * counts.sum()
+    if near:
+        # A slice is read several times faster than as many positions.
+        read = values.isel({values.dims[0]: slice(first, last)}).values
+        return [read[start : start + count] for start, count in zip(starts - first, counts, strict=True)]
     read = values.isel({values.dims[0]: run_positions(starts, counts)}).values
-    return np.split(read, np.cumsum(counts)[:-1]) if len(counts) else []
+    return np.split(read, np.cumsum(counts)[:-1])
 
 
 def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:

@@ -28,45 +28,22 @@ from intake_nwbzarr.mapping.time_coordinates import reference_time
 
 @dataclass(frozen=True)
 class SessionTime:
-    """A time coordinate that counts from the session's zero of time.
+    """A time coordinate that counts from the session's zero of time."""
 
-    Parameters
-    ----------
-    name
-        Of the coordinate.
-    dim
-        Its dimension, which for events has another name.
-    index
-        Lazy as opened; of pandas after single samples were selected, or where times are datetimes.
-    """
-
-    name: str
-    dim: str
+    name: str  # of the coordinate
+    dim: str  # which for events has another name
+    # Lazy as opened; of pandas after single samples were selected, or where times are datetimes.
     index: LazyTimeIndex | PandasIndex
 
 
 def session_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
-    """Find the times of series among the indexed coordinates, reading nothing.
-
-    The times of stimulus templates are not among them: by the schema these count from the beginning of the
-    stimulus.
-
-    Parameters
-    ----------
-    data
-        As opened, or selected from that.
-    """
+    """Return the times of series among the indexed coordinates, without those of stimulus templates."""
+    # By the schema, those of stimulus templates count from the beginning of the stimulus.
     return [time for time in indexed_times(data) if not is_template(_path(data, time.name))]
 
 
 def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
-    """Find the times of series, those of stimulus templates included.
-
-    Parameters
-    ----------
-    data
-        As opened, or selected from that.
-    """
+    """Return the times of series among the indexed coordinates, reading nothing."""
     found = []
     said = roles(data.coords.variables)
     for name, index in data.xindexes.items():
@@ -78,7 +55,7 @@ def indexed_times(data: xr.Dataset | xr.DataArray) -> list[SessionTime]:
 
 
 def event_time(dataset: xr.Dataset, events: ShownObject) -> SessionTime | None:
-    """The time that an object itself has; None where another's, or none, is along its dimensions."""
+    """Return the time that an object itself has; None where another's, or none, is along its dimensions."""
     return next((time for time in indexed_times(dataset) if time.name in events.variables), None)
 
 
@@ -94,17 +71,17 @@ def _path(data: xr.Dataset | xr.DataArray, name: str) -> str:
 
 
 def is_template(path: str) -> bool:
-    """Whether an object is a stimulus template, whose time is not the session's."""
+    """Return whether an object is a stimulus template, whose time counts from the stimulus' start."""
     return path.startswith(TEMPLATES)
 
 
 def is_decoded(index: Index) -> bool:
-    """Whether an index holds datetimes, as `decode_times=True` gives, rather than seconds."""
+    """Return whether an index holds datetimes, as `decode_times=True` gives, rather than seconds."""
     return isinstance(index, PandasIndex) and index.index.dtype.kind == "M"
 
 
 def is_irregular(data: xr.Dataset | xr.DataArray, time: SessionTime) -> bool:
-    """Whether a time is of samples that have timestamps each, as events have, and no rate."""
+    """Return whether a time is of samples that have timestamps each, as events have, and no rate."""
     stored = _path(data, time.name)
     regular = isinstance(time.index, LazyTimeIndex) and time.index.rate is not None
     return not regular and not stored.endswith("/starting_time")
@@ -115,27 +92,7 @@ type Time = float | datetime | np.datetime64 | xr.DataArray | np.ndarray[Any, An
 
 
 def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) -> NDArray[np.float64]:
-    """Times as seconds from the session's zero of time: float64, NaN where they are missing.
-
-    Datetimes are counted as whole nanoseconds, so that a time that was stored to the nanosecond comes back
-    bit for bit, as long as it is within 104 days of the zero.
-
-    Parameters
-    ----------
-    times
-        Numbers of seconds; or datetimes, in UTC where they name no zone. Of any shape.
-    attributes
-        The Dataset's, whose ``timestamps_reference_time`` datetimes are counted from.
-    what
-        What they are called in errors.
-
-    Raises
-    ------
-    SelectionError
-        When they are not times, or datetimes that nanoseconds cannot count (before 1678, after 2262).
-    MetadataError
-        When they are datetimes and the attributes do not say what to count from.
-    """
+    """Return times as seconds from the session's zero of time: float64, NaN where they are missing."""
     if times.dtype.kind in "iuf":
         return times.astype(np.float64)
     if not _are_datetimes(times):
@@ -150,40 +107,19 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
         instants = pd.DatetimeIndex(pd.to_datetime(times.ravel(), utc=True)).as_unit("ns")
         elapsed = (instants - zero).to_numpy()
     except (TypeError, ValueError, OverflowError) as error:
-        # A TypeError of NumPy's datetimes that have no unit.
+        # Before 1678 and after 2262; a TypeError of NumPy's datetimes that have no unit.
         raise SelectionError(
             f"{what} holds datetimes without a unit, or too far from {zero} to be counted in nanoseconds: "
             f"{error}."
         ) from error
-    # Not as float64 seconds since 1970, which would keep no more than tenths of microseconds.
+    # As whole nanoseconds: a time that was stored to the nanosecond comes back bit for bit within 104 days of
+    # the zero. Seconds since 1970, as float64, would keep no more than tenths of microseconds.
     seconds: NDArray[np.float64] = (elapsed / np.timedelta64(1, "s")).reshape(times.shape)
     return seconds
 
 
 def one_time(value: object, keyword: str, attributes: Mapping[Any, Any], *, finite: bool = True) -> float:
-    """One time that a caller gives, in seconds.
-
-    Parameters
-    ----------
-    value
-        A number of seconds or a datetime; also as an array or a DataArray without dimensions, as
-        ``trials.start_time[3]`` is.
-    keyword
-        What it was given as.
-    attributes
-        As of `in_seconds`.
-    finite
-        Whether it must be; otherwise infinity is an open end.
-
-    Raises
-    ------
-    OptionError
-        When it is no time.
-    SelectionError, MetadataError
-        As `in_seconds`.
-    SessionMismatchError
-        When it is a DataArray of another session.
-    """
+    """Return a time that a caller passes, in seconds; raise `OptionError` where it is not one."""
     check_same_session(attributes, value, keyword)
     scalar = np.asarray(value) if _is_datetime(value) else None
     seconds = number(value) if scalar is None else float(in_seconds(scalar, attributes, keyword))
@@ -196,20 +132,7 @@ def one_time(value: object, keyword: str, attributes: Mapping[Any, Any], *, fini
 
 
 def stretch(start: object, stop: object, attributes: Mapping[Any, Any]) -> tuple[float, float]:
-    """The two ends of a stretch of time that a caller may leave open, in seconds.
-
-    Parameters
-    ----------
-    start, stop
-        As of `one_time`; None for an open end, which is infinite.
-    attributes
-        As of `in_seconds`.
-
-    Raises
-    ------
-    OptionError
-        When one is no time, or the first is after the second.
-    """
+    """Return the two ends of a time range in seconds; an end that is None is infinite."""
     low = -np.inf if start is None else one_time(start, "start", attributes, finite=False)
     high = np.inf if stop is None else one_time(stop, "stop", attributes, finite=False)
     if low > high:
@@ -218,7 +141,7 @@ def stretch(start: object, stop: object, attributes: Mapping[Any, Any]) -> tuple
 
 
 def number(value: object) -> float | None:
-    """A real number, also one in an array without dimensions; None for anything else, such as a timedelta.
+    """Return a real number, also from an array without dimensions; None for all else, as a timedelta.
 
     Examples
     --------
@@ -237,7 +160,7 @@ def number(value: object) -> float | None:
 
 
 def datetimes_refused(what: str, why: str) -> OptionError:
-    """The error for what cannot be done where times are decoded, to be raised."""
+    """Return the error for what cannot be done where times are decoded."""
     return OptionError(f"{what} are datetimes, and {why}: open the session without decode_times=True.")
 
 
@@ -255,7 +178,7 @@ def _is_datetime(value: object) -> bool:
 
 
 def as_given(value: object) -> str:
-    """What a caller gave, as errors show it: of an array, what it is."""
+    """Return what a caller passed as errors show it: of an array, its type and shape."""
     if isinstance(value, np.ndarray | xr.DataArray | xr.Variable) and value.ndim:
         return f"<{type(value).__name__} of {value.dtype} and shape {value.shape}>"
     return repr(value.item() if isinstance(value, np.ndarray | xr.DataArray) else value)
@@ -268,20 +191,7 @@ _ZERO = ("timestamps_reference_time", "session_start_time")
 
 
 def seconds_variable(variable: xr.Variable, attributes: Mapping[Any, Any], what: str) -> xr.Variable:
-    """A variable of times in seconds: itself, unless it holds datetimes.
-
-    Parameters
-    ----------
-    variable
-        Of numbers, or of datetimes as `decode_times=True` gives them.
-    attributes, what
-        As of `in_seconds`.
-
-    Returns
-    -------
-    xarray.Variable
-        Of dask where `variable` is; else lazy where it is made.
-    """
+    """Return a variable of times in seconds: itself, or a lazy or dask one made of its datetimes."""
     if variable.dtype.kind != "M":
         return variable
     in_seconds(np.empty(0, variable.dtype), attributes, what)  # Better now than once they are read.
@@ -318,31 +228,17 @@ class _Seconds(Computed):
 
 @dataclass(frozen=True)
 class TimeAxis:
-    """The time along a dimension.
-
-    Parameters
-    ----------
-    dimension
-        Of the Dataset.
-    view
-        Its timestamps, ascending.
-    backwards
-        Whether the Dataset has them in the opposite order.
-    rate
-        Samples per second of a regular axis, None of an irregular.
-    """
+    """The time along a dimension."""
 
     dimension: Hashable
-    view: TimestampView
-    backwards: bool
-    rate: float | None
+    view: TimestampView  # its timestamps, ascending
+    backwards: bool  # whether the Dataset has them in the opposite order
+    rate: float | None  # samples per second, None of an irregular axis
 
 
 def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
-    """The session's time along each dimension that data variables lie along and that has one.
-
-    Times that pandas indexes, such as averaged or decoded ones, are regular where they are evenly spaced.
-    """
+    """Yield the session's time along each dimension that data variables lie along and that has one."""
+    # Times that pandas indexes, such as averaged or decoded ones, are regular where they are evenly spaced.
     along = {dimension for variable in dataset.data_vars.values() for dimension in variable.dims}
     for time in session_times(dataset):
         if time.dim not in along:
@@ -356,19 +252,13 @@ def time_axes(dataset: xr.Dataset) -> Iterator[TimeAxis]:
 
 
 def rate_of(regular: TimestampView) -> float:
-    """The samples per second of a regular view."""
+    """Return the samples per second of a regular view."""
     assert isinstance(regular.timestamps, RegularTimestamps)  # noqa: S101 - for the type checker.
     return regular.timestamps.rate / abs(regular.samples.step)
 
 
 def seconds_index(dataset: xr.Dataset, time: SessionTime) -> LazyTimeIndex:
-    """The index of a time in seconds: its own, or one of what pandas has of it, in memory.
-
-    Raises
-    ------
-    SelectionError, MetadataError
-        As `in_seconds`.
-    """
+    """Return the index of a time in seconds: its own, or one of what pandas has of it, in memory."""
     if isinstance(time.index, LazyTimeIndex):
         return time.index
     seconds = in_seconds(time.index.index.to_numpy(), dataset.attrs, f"the coordinate {time.name!r}")
@@ -377,13 +267,7 @@ def seconds_index(dataset: xr.Dataset, time: SessionTime) -> LazyTimeIndex:
 
 
 def with_seconds(dataset: xr.Dataset, time: SessionTime) -> xr.Dataset:
-    """The same Dataset, in which one time is indexed in seconds.
-
-    Raises
-    ------
-    SelectionError, MetadataError
-        As `in_seconds`.
-    """
+    """Return the same Dataset, in which one time is indexed in seconds."""
     if isinstance(time.index, LazyTimeIndex):
         return dataset
     return dataset.drop_vars(time.name).assign_coords(seconds_index(dataset, time).coordinates())

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
-from intake_nwbzarr.accessor.ragged import RaggedColumn, run_positions
+from intake_nwbzarr.accessor.ragged import RaggedColumn, read_rows, run_positions
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, peri_event_session, waveforms
 from tests.mapping.small_files import empty_session, write
@@ -216,3 +216,28 @@ def test_values_of_all_rows_say_so_and_name_the_call_that_gives_one_row(
     assert one.nwb.ragged("tags")[0].tolist() == TAGS[2]
     assert "ds.nwb.to_dataframe('units') has a cell for each" in ragged[f"{prefix}tags"]
     assert one.nwb.to_dataframe("units").tags.tolist()[0].tolist() == TAGS[2]
+
+
+@given(rows=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=8))
+def test_rows_in_any_order_have_their_values(rows: list[tuple[int, int]]) -> None:
+    starts, counts = np.array(rows, int).reshape(-1, 2).T
+    values = xr.Variable(("value", "axis"), np.arange(120).reshape(60, 2))
+    found = read_rows(values, starts, counts)
+    assert len(found) == len(rows)
+    for each, (start, count) in zip(found, rows, strict=True):
+        np.testing.assert_array_equal(each, values.values[start : start + count])
+
+
+def test_rows_are_read_in_the_order_of_storage(units: xr.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("intake_nwbzarr.accessor.ragged._BATCH", 8 * 100)  # a few rows at once
+    chosen = [4, 0, 2, 1, 3]
+    column = units.isel(unit=chosen).nwb.ragged("spike_times")
+    read = list(column.read_each())
+    starts, _ = column.bounds()
+    assert sorted(position for position, _ in read) == [0, 1, 2, 3, 4]
+    assert [starts[position] for position, _ in read] == sorted(starts)
+    for position, values in read:
+        np.testing.assert_array_equal(values, TRAINS[chosen[position]])
+    for row, of_unit in zip(units.isel(unit=chosen).nwb.ragged("waveforms").read(), chosen, strict=True):
+        for inner, expected in zip(row, waveforms()[of_unit], strict=True):
+            np.testing.assert_array_equal(inner, expected)
