@@ -18,7 +18,7 @@ from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.computed import WIDTH, widths
 from intake_nwbzarr.arrays.selection import Axes, as_key
 from intake_nwbzarr.errors import OptionError
-from intake_nwbzarr.indexes.timestamps import TimestampView
+from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory
 
 type Floats = NDArray[np.float64]
 type Positions = NDArray[np.int64]
@@ -138,15 +138,24 @@ class TimedSamples:
         second, weight = first.copy(), np.zeros(wanted.shape)
         if not len(view) or not wanted.size:
             return first, second, weight
-        inside = np.arange(wanted.size)
-        if view.timestamps.ascending:  # where they are not, looking for any time says so
-            before, through = view.bounds(wanted)
-            inside = np.flatnonzero((through > 0) & (before < len(view)) & ~np.isnan(wanted))
+        inside = self._inside(wanted)
         found, following, share = self._between(wanted[inside])
         if self.backwards:
             found, following = (np.where(side < 0, -1, len(view) - 1 - side) for side in (found, following))
         first[inside], second[inside], weight[inside] = found, following, share
         return first, second, weight
+
+    def _inside(self, wanted: Floats) -> Positions:
+        """Return which times are from the first to the last sample."""
+        view = self.series
+        if not view.timestamps.ascending:  # looking for any time says so
+            return np.arange(wanted.size)
+        if view.timestamps.computed or is_in_memory(view):
+            first, last = view.at([0, -1])
+            return np.flatnonzero((wanted >= first) & (wanted <= last))
+        # Searching keeps the blocks that it reads, in which the samples are looked up next.
+        before, through = view.bounds(wanted)
+        return np.flatnonzero((through > 0) & (before < len(view)) & ~np.isnan(wanted))
 
     def _between(self, wanted: Floats) -> tuple[Positions, Positions, Floats]:
         """Look up times from the first to the last sample: one sample, or that before and that after."""
