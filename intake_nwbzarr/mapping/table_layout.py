@@ -191,7 +191,7 @@ def _arrays(hierarchy: Hierarchy, path: str, unmapped: list[str]) -> Iterator[tu
 
 def _skip(target: Target, reason: str, unmapped: list[str]) -> None:
     unmapped.append(target.path)
-    warn_caller(f"{target.path!r} in {target.hierarchy.location} is left out. {reason}")
+    warn_caller(f"{target.path!r} in {target.hierarchy.location} is skipped. {reason}")
 
 
 def no_ids(node: ArrayNode) -> str:
