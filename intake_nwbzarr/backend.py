@@ -101,7 +101,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         NodeNotFoundError
             When there is no such group.
         OptionError
-            When a keyword has a value that means nothing.
+            When a keyword has a value that is not valid.
         SnapshotError, StaleSnapshotError, NotInSnapshotError
             When the snapshot is damaged, older than the session, or of other sessions.
         NWBZarrError

@@ -92,6 +92,14 @@ class NWBZarrError(Exception):
         self.path, self.found, self.expected = path, found, expected
         self.next_step, self.transient = next_step, transient
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Whatever a caller passed may not be picklable; errors come back from workers all the same.
+        fields = dict(self.__dict__)
+        for name in ("found", "expected"):
+            if not isinstance(fields.get(name), str | int | float | None):
+                fields[name] = repr(fields[name])
+        return type(self), self.args, fields
+
     def __str__(self) -> str:
         # str() of a KeyError is the repr of its message.
         parts = (*self.args, self.next_step)

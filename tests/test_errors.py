@@ -35,6 +35,12 @@ def test_the_fields_of_an_error_survive_pickling(kind: type[errors.NWBZarrError]
     assert str(error) == "No name. Pass a name."
 
 
+def test_an_error_survives_pickling_whatever_was_passed() -> None:
+    error = pickle.loads(pickle.dumps(errors.OptionError("No name.", found=lambda: None, expected={"a": 1})))
+    assert "lambda" in error.found
+    assert error.expected == "{'a': 1}"
+
+
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
     for kind in ERRORS:

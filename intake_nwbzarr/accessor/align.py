@@ -155,7 +155,7 @@ def series_lags(
     if gap is not None:
         gap = checked_positive(gap, "gap", "the longest time between samples that is bridged, in seconds")
         if axis.rate is not None:
-            raise OptionError(f"gap={gap!r} means nothing for a regular series: it has no gaps.")
+            raise OptionError(f"gap={gap!r} is not valid for a regular series: it has no gaps.")
     # Twice as far apart as they are asked for, irregular samples have one missing between them.
     bridged = gap or (2 / wanted if axis.rate is None else np.inf)
     return SeriesLags(axis, wanted, sample_steps(window, wanted), method or "nearest", bridged)

@@ -132,9 +132,7 @@ def find_object(
     """Return the one of `kinds` that a caller means by a name or path; None means the only one."""
     candidates = list(kinds)
     if not isinstance(name, str | None):
-        raise OptionError(
-            f"name={name!r} means nothing here; it is the name or the path of one of the {what}."
-        )
+        raise OptionError(f"name={name!r} is not valid; pass the name or the path of one of the {what}.")
     where = dataset.attrs.get("nwb_location", "this Dataset")
     known = [each.name for each in candidates]
     if not candidates:
@@ -273,4 +271,4 @@ def _is_label(label: object) -> bool:
 
 
 def _no_label(value: object, keyword: str, meaning: str) -> OptionError:
-    return OptionError(f"{keyword}={value!r} means nothing here; it is {meaning}.")
+    return OptionError(f"{keyword}={value!r} is not valid; pass {meaning}.")

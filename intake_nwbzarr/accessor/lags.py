@@ -38,7 +38,7 @@ def checked_positive(value: Any, keyword: str, meaning: str) -> float:
     """Return a keyword's positive finite number."""
     found = number(value)
     if found is None or not (isfinite(found) and found > 0):
-        raise OptionError(f"{keyword}={value!r} means nothing here; it is {meaning}, more than zero.")
+        raise OptionError(f"{keyword}={value!r} is not valid; pass {meaning}, more than zero.")
     return found
 
 

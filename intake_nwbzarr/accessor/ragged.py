@@ -158,7 +158,7 @@ def read_rows(
 def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
     """The rows of a ragged column; see `intake_nwbzarr.accessor.NWBAccessor.ragged`."""
     if not isinstance(name, str):
-        raise OptionError(f"name={name!r} means nothing here; it is the name of a ragged column.")
+        raise OptionError(f"name={name!r} is not valid; pass the name of a ragged column.")
     pairs = bound_pairs(dataset.variables)
     found = _values_name(dataset, name, pairs)
     values = dataset.variables[found]

@@ -149,7 +149,7 @@ def _resampled(
 ) -> xr.Variable:
     if method in {"linear", "mean"} and variable.dtype.kind not in "iufc":
         raise OptionError(
-            f"method={method!r} means nothing for {name!r}, which holds {variable.dtype}: select the numeric "
+            f"method={method!r} is not valid for {name!r}, which holds {variable.dtype}: select the numeric "
             "series first, or use 'nearest' or 'ffill'."
         )
     view, source = _lazy(time).view, variable

@@ -115,9 +115,9 @@ def test_the_flat_view_counts_too_and_dask_chunks_it(session: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width=0 means nothing here"),
-        ({"width": "1"}, "width='1' means nothing here"),
-        ({"width": np.nan}, "width=nan means nothing here"),
+        ({"width": 0}, "width=0 is not valid"),
+        ({"width": "1"}, "width='1' is not valid"),
+        ({"width": np.nan}, "width=nan is not valid"),
         ({"width": 1, "stop": -1}, "stop=-1 is before the start, 0.0 s"),
         ({"width": 1, "start": np.inf}, "start=inf is not a time; it is a finite number of seconds"),
     ],

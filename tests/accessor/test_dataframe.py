@@ -224,7 +224,7 @@ def test_what_is_not_there_names_the_closest(dataset: xr.Dataset) -> None:
         dataset.nwb.to_dataframe("trails")
     with pytest.raises(OptionError, match=r"Several tables and series would do.*'units'"):
         dataset.nwb.to_dataframe()
-    with pytest.raises(OptionError, match="name=3 means nothing here"):
+    with pytest.raises(OptionError, match="name=3 is not valid"):
         dataset.nwb.to_dataframe(3)
     with pytest.raises(NodeNotFoundError, match="There are no tables and series in this view"):
         dataset.drop_vars(list(dataset.variables)).nwb.to_dataframe()

@@ -108,7 +108,7 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
         ({"start": "a"}, OptionError, "start='a' is not a time"),
         ({"start": 3, "stop": 2}, OptionError, "start=3 is after stop=2"),
         ({"units": [[1], [2, 3]]}, OptionError, "units=.* is the id of a unit, or a list of ids"),
-        ({"units": True}, OptionError, "units=True means nothing here"),
+        ({"units": True}, OptionError, "units=True is not valid"),
         ({"events": [1.0], "window": (0, 1)}, OptionError, "one unit, not of 6"),
         ({"units": 1, "events": "nothing", "window": (0, 1)}, NodeNotFoundError, "'nothing'"),
         ({"units": 1, "events": "start_time", "window": (0, 1)}, OptionError, "one of .*trials_start_time"),
@@ -407,7 +407,7 @@ def test_channels_may_be_an_array_of_labels_or_one(ecephys: xr.Dataset) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"name": "ImageMasks", "roi": [0, 1]}, r"roi=\[0, 1\] means nothing here; it is the id of one ROI"),
+        ({"name": "ImageMasks", "roi": [0, 1]}, r"roi=\[0, 1\] is not valid; pass the id of one ROI"),
         ({"name": "ImageMasks", "plane": 0.5}, "plane must be a position along z, not 0.5"),
         ({"name": "TwoPhotonSeries", "time": np.nan}, "time=nan is not a time"),
         ({"name": "TwoPhotonSeries", "time": "a"}, "time='a' is not a time"),

@@ -262,7 +262,7 @@ def test_what_means_nothing_is_refused(path: Path, dataset: xr.Dataset) -> None:
     voltage = dataset[["voltage"]]
     with pytest.raises(OptionError, match=r"method must be one of 'nearest'.*not 'cubic'"):
         voltage.nwb.resample_like(dataset["lick"], "cubic")
-    with pytest.raises(OptionError, match="'linear' means nothing for 'notes'"):
+    with pytest.raises(OptionError, match="'linear' is not valid for 'notes'"):
         dataset[["notes"]].nwb.resample_like(dataset["lick"], "linear")
     with pytest.raises(OptionError, match=r"tolerance=-1 is not a time"):
         voltage.nwb.resample_like(dataset["lick"], "nearest", tolerance=-1)
