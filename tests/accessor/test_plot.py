@@ -107,7 +107,7 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
         ({"start": np.nan}, OptionError, "start=nan is not a time"),
         ({"start": "a"}, OptionError, "start='a' is not a time"),
         ({"start": 3, "stop": 2}, OptionError, "start=3 is after stop=2"),
-        ({"units": [[1], [2, 3]]}, OptionError, "units=.* is the id of a unit, or a list of ids"),
+        ({"units": [[1], [2, 3]]}, OptionError, "units=.* pass the id of a unit, or a list of ids"),
         ({"units": True}, OptionError, "units=True is not valid"),
         ({"events": [1.0], "window": (0, 1)}, OptionError, "one unit, not of 6"),
         ({"units": 1, "events": "nothing", "window": (0, 1)}, NodeNotFoundError, "'nothing'"),
