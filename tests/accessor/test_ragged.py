@@ -194,7 +194,7 @@ def test_a_name_that_is_no_text_is_refused(units: xr.Dataset, name: Any) -> None
 
 @pytest.mark.parametrize("unit", [[6, 191], np.array([6]), None, True, {6}])
 def test_what_is_no_id_of_one_unit_is_refused(units: xr.Dataset, unit: Any) -> None:
-    with pytest.raises(OptionError, match=r"unit=.* is the id of one unit"):
+    with pytest.raises(OptionError, match=r"unit=.* pass the id of one unit"):
         units.nwb.spike_times(unit)
     np.testing.assert_array_equal(units.nwb.spike_times(units.unit[0]), TRAINS[0])
 
