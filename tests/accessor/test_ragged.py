@@ -188,7 +188,7 @@ def test_runs_are_their_positions_one_after_the_other(rows: list[tuple[int, int]
 
 @pytest.mark.parametrize("name", [None, 3, ["spike_times"]])
 def test_a_name_that_is_no_text_is_refused(units: xr.Dataset, name: Any) -> None:
-    with pytest.raises(OptionError, match=r"name=.* is the name of a ragged column"):
+    with pytest.raises(OptionError, match=r"name=.* pass the name of a ragged column"):
         units.nwb.ragged(name)
 
 
