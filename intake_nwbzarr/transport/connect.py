@@ -33,22 +33,22 @@ KEPT: Final = 30.0
 """Seconds that a connection is kept without use."""
 
 FIRST: Final = 8
-"""Connections that are made at once before any has succeeded."""
+"""Connections to one server that are opened at once before any has succeeded."""
 
 FEWEST: Final = 2
-"""What losses leave of that."""
+"""Connections that are opened at once however many were lost."""
 
 PATIENCE: Final = 0.2
-"""Seconds at least after which a handshake is taken to be lost, and begun anew."""
+"""Seconds without a handshake after which a connection counts as lost and is opened again, at least."""
 
 REPEATED_BY_TCP: Final = 0.9
-"""Seconds after which that is left to TCP."""
+"""Seconds after which TCP itself repeats a handshake."""
 
 REFUSALS: Final = 3
-"""How often a connection is refused by a server that has accepted others before that is an error."""
+"""Refusals of one connection that are retried, where the server has accepted others."""
 
 RECOVERED: Final = 30.0
-"""Seconds without a loss after which a server is trusted again."""
+"""Seconds without a loss after which connections double again."""
 
 _ADDRESSES_REMEMBERED: Final = 60.0
 _SECOND_ADDRESS_AFTER: Final = 0.25  # RFC 8305
@@ -58,7 +58,7 @@ _PROXIES: Final = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 
 
 class NotRepeatedError(Exception):
-    """What aiohttp would send a request again for, uncounted."""
+    """An error after which aiohttp would repeat the request, without counting it."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class NotRepeatedError(Exception):
 
 
 class Sending:
-    """One sending of a request; as a middleware, it keeps aiohttp from sending it again."""
+    """One attempt to send a request: an aiohttp middleware that prevents aiohttp's own repeats."""
 
     def __init__(self, connector: Connector, counted: tuple[str, str]) -> None:
         self.is_reused = False  # whether a kept connection was taken
@@ -79,7 +79,7 @@ class Sending:
     async def __call__(
         self, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send, and hide the errors after which aiohttp sends again: also a PUT, and on new connections."""
+        """Send a request once; aiohttp repeats GET and PUT alike, also after errors of new connections."""
         self._connector.sendings[request] = self
         try:
             response = await send(request)
@@ -94,18 +94,18 @@ class Sending:
         return response
 
     def connected(self) -> None:
-        """Count the request, which is sent now."""
+        """Count the request, which is about to be sent."""
         self.is_sent = True
         record(*self._counted, requests=1)
 
     def leave(self) -> None:
-        """Count the connection in the ramp no more."""
+        """Stop counting the connection in the ramp."""
         if self.is_held and self.ramp is not None:
             self.is_held = False
             self.ramp.leave()
 
     def end(self) -> None:
-        """Let others take the connection, or make one."""
+        """Let the next request that waits take a kept connection or open one."""
         if self.is_held:
             self.leave()
         elif self.ramp is not None:
@@ -113,11 +113,11 @@ class Sending:
 
 
 class _NoTurnError(Exception):
-    """As many connections to the server are being made as its ramp allows."""
+    """As many connections to the server are being opened as its ramp allows."""
 
 
 class Connector(aiohttp.TCPConnector):
-    """Makes connections by the ramp of their server, and takes kept ones on which nothing is left."""
+    """Opens connections by the ramp of their server, and reuses those without surplus bytes."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -138,7 +138,7 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 (aiohttp's)
     ) -> Connection:
-        """Return a kept connection, or a new one when it is its turn."""
+        """Return a kept connection, or a new one once the ramp allows it."""
         sending = self.sendings[req]
         ramp = sending.ramp = self._ramps.setdefault(req.connection_key, Ramp())
         while True:
@@ -148,8 +148,8 @@ class Connector(aiohttp.TCPConnector):
             except _NoTurnError:
                 await ramp.turn()
                 continue
-            # aiohttp 3.14 keeps a connection on which more arrived than was asked for, and would take that
-            # for the next answer.
+            # aiohttp 3.14 reuses connections on which surplus bytes have arrived, and would take those for
+            # the next answer.
             if connection.protocol is not None and not connection.protocol.should_close:
                 sending.connected()
                 return connection
@@ -162,7 +162,7 @@ class Connector(aiohttp.TCPConnector):
         traces: list[Trace],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109, ARG002 (aiohttp's, which holds it to the whole)
     ) -> ResponseHandler:
-        """Make a connection; what a full backlog loses is begun anew."""
+        """Open a connection; one that a full backlog loses is opened again."""
         sending = self.sendings[req]
         ramp = sending.ramp
         if ramp is None or not ramp.enter():
@@ -201,7 +201,7 @@ class Connector(aiohttp.TCPConnector):
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed; in a forked child it is, where its connections are the parent's."""
+        """Whether it is closed: always in a forked child, whose connections are the parent's."""
         return super().closed or self._process != os.getpid()
 
     # Modules are gone when the interpreter ends: what it needs is an argument.
@@ -211,12 +211,12 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Ramp:
-    """How many connections to one server are made at once, so that one with a small backlog loses none.
+    """Limits how many connections to one server are opened at once, for servers with a small backlog.
 
-    A server that is slow to accept connections drops what its backlog has no room for, and TCP repeats a lost
-    handshake after a second only. So the connections that are being made begin with a few and double as they
-    succeed. Where one is lost, they are halved, and each counts until it has been used once: until then
-    nothing says that the server has accepted it.
+    A server that is slow to accept connections drops those that its backlog has no room for, and TCP repeats
+    a lost handshake only after a second. So a few connections are opened at first, and twice as many as they
+    succeed. When one is lost, their number is halved, and each counts until the server has responded on it:
+    until then nothing shows that it was accepted.
     """
 
     def __init__(self) -> None:
@@ -229,14 +229,14 @@ class Ramp:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def enter(self) -> bool:
-        """Whether one more connection may be made now; whoever is let in calls `leave`."""
+        """Return whether one more connection may be opened now; `leave` must follow."""
         if self._held >= int(self._window):
             return False
         self._held += 1
         return True
 
     async def turn(self) -> None:
-        """Wait until it is worth asking again: for a connection that is free, or to make one."""
+        """Wait until a connection may be free, or another one may be opened."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         try:
@@ -247,12 +247,12 @@ class Ramp:
             raise
 
     def leave(self) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self._held -= 1
         self.wake()
 
     def wake(self) -> None:
-        """Have the next one ask again."""
+        """Wake the first that waits."""
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -260,7 +260,7 @@ class Ramp:
                 return
 
     def connected(self, since: float) -> None:
-        """Note a handshake that succeeded."""
+        """Record a connection that was opened."""
         now = asyncio.get_running_loop().time()
         self.has_connected = True
         self._round_trip = now - since
@@ -270,23 +270,23 @@ class Ramp:
             self._grow()
 
     def used(self) -> None:
-        """Note that a connection was answered on."""
+        """Record a response, which shows that the server has accepted the connection."""
         if self.is_careful:
             self._grow()
 
     def lost(self, since: float) -> None:
-        """Note a handshake that was lost, or refused; many that began together are one loss."""
+        """Record a connection that was lost or refused; those that began together count as one."""
         if since > self._reduced:
             self._reduced = asyncio.get_running_loop().time()
             self._window = self._threshold = max(min(self._window, self._held) / 2, FEWEST)
 
     @property
     def is_careful(self) -> bool:
-        """Whether a connection counts until it has been used once."""
+        """Whether a connection counts until the server has responded on it."""
         return self._threshold < inf
 
     def patience(self, losses: int) -> float | None:
-        """Seconds to wait for a handshake after so many that were lost; None for as long as TCP does."""
+        """Return the seconds to wait for a connection after so many losses; None leaves that to TCP."""
         seconds: float = max(PATIENCE, 8 * self._round_trip) * 2**losses
         return seconds if seconds < REPEATED_BY_TCP else None
 
@@ -298,7 +298,7 @@ class Ramp:
 # Addresses.
 
 type Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]
-"""As `socket.getaddrinfo` gives it."""
+"""An address as `socket.getaddrinfo` returns it."""
 
 _lookups: dict[str, tuple[float, asyncio.Task[list[Address]]]] = {}
 
@@ -326,17 +326,11 @@ class _Resolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Release nothing."""
 
 
 async def addresses(host: str) -> list[Address]:
-    """Return the addresses of a host, remembered for a minute; on the package's event loop.
-
-    Raises
-    ------
-    OSError
-        When the name does not resolve.
-    """
+    """Return the addresses of a host, remembered for a minute; on the package's event loop."""
     since, lookup = _lookups.get(host, (0.0, None))
     is_old = monotonic() - since > _ADDRESSES_REMEMBERED
     if lookup is None or is_old or (lookup.done() and _failed(lookup)):
@@ -363,17 +357,11 @@ def _failed(lookup: asyncio.Task[list[Address]]) -> bool:
 
 
 class ProxyAddressError(Exception):
-    """The environment names a proxy by what is not its address."""
+    """A proxy variable of the environment is not an address."""
 
 
 def authority_of(url: URL) -> str:
-    """Return the host of a URL as its Host header names it, with its port unless that is the usual one.
-
-    Raises
-    ------
-    ValueError
-        When that is no host on the web.
-    """
+    """Return the Host header of a URL: its host, and its port unless that is the default one."""
     host, port = ascii_name(url.raw_host or "").rstrip("."), url.port
     if url.scheme not in _PORTS or not host or not port:
         raise ValueError("no web address")
@@ -382,13 +370,7 @@ def authority_of(url: URL) -> str:
 
 
 def ascii_name(host: str) -> str:
-    """Return a host's name as it is asked for, by the rules of IDNA 2008.
-
-    Raises
-    ------
-    ValueError
-        When these allow no such name.
-    """
+    """Return a host name in ASCII, by IDNA 2008."""
     return host if host.isascii() else URL.build(scheme="http", host=host).raw_host or ""
 
 
@@ -423,13 +405,7 @@ def proxy_for(url: str) -> tuple[URL | None, dict[str, str]]:
 
 
 def check_certificates(verify: bool | str, location: object) -> None:
-    """Refuse a path that holds no certificates.
-
-    Raises
-    ------
-    LocationError
-        Which names the location.
-    """
+    """Check that the option `verify` names certificates."""
     problem = ""
     try:
         tls_context(verify)
@@ -443,7 +419,7 @@ def check_certificates(verify: bool | str, location: object) -> None:
 
 
 def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Return the context of TLS connections; kept ones serve requests with the same context."""
+    """Return the TLS context for an option `verify`, the same each time: connections are kept by it."""
     if verify is not True:
         return _context(verify, None, None)
     return _context(True, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))

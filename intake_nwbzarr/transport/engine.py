@@ -87,14 +87,14 @@ class Answer:
 
 
 type Admit = Callable[[Request, Head], int | Failure]
-"""Return how many bytes of a body to receive at most, or why it is not worth receiving."""
+"""Return how many bytes of a body to receive at most, or a failure."""
 
 
 class Engine(Protocol):
-    """Sends a request once, or once more on a new connection, and receives its answer."""
+    """Sends requests: once, or again where a kept connection turns out to be closed."""
 
     async def ask(self, request: Request, timeouts: Timeouts, admit: Admit) -> Answer | Failure:
-        """Return the answer to a request, or why there is none."""
+        """Return the answer to a request, or a failure."""
         ...
 
     async def close(self) -> None:
@@ -115,7 +115,7 @@ def engine() -> Engine:
 
 
 class AiohttpEngine:
-    """One aiohttp session: no cookies, no redirects, no decompression, no environment but ours."""
+    """One aiohttp session, without cookies, redirects, decompression and settings of the environment."""
 
     def __init__(self) -> None:
         self._connector = Connector()
@@ -130,7 +130,7 @@ class AiohttpEngine:
         )
 
     async def ask(self, request: Request, timeouts: Timeouts, admit: Admit) -> Answer | Failure:
-        """Return the answer to a request, or why there is none."""
+        """Return the answer to a request, or a failure."""
         try:
             prepared = _prepare(request)
         except ProxyAddressError:
@@ -152,7 +152,7 @@ class AiohttpEngine:
             record(*request.counted, retries=1)
 
     async def close(self) -> None:
-        """Close all connections; what a server does not take of a request within a second is given up."""
+        """Close all connections; uploads that do not end within a second are aborted."""
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await self._session.close()
@@ -218,7 +218,7 @@ async def _receive(
 async def _receive_body(
     response: aiohttp.ClientResponse, length: int | None, most: int, counted: tuple[str, str]
 ) -> Bytes:
-    """Receive a body, or so many bytes of it, with one copy into the memory that it is decoded from."""
+    """Receive at most so many bytes of a body, copied once into the memory that they are decoded from."""
     content = response.content
     wanted = most if length is None else min(length, most)
     received = 0
@@ -252,7 +252,7 @@ async def _receive_body(
 
 @contextmanager
 def _noticing_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """End a body that stops being HTTP: aiohttp 3.14 closes its connection and tells no reader."""
+    """End a body that stops being HTTP: aiohttp 3.14 closes the connection without an error."""
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle
 
@@ -270,7 +270,7 @@ def _noticing_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
 
 
 def _text(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return headers as text that can be encoded, whatever bytes were sent."""
+    """Return headers without surrogates, which stand for bytes that are not UTF-8."""
     if all(value.isascii() for value in headers.values()):
         return headers
     clean = ((name, value.encode(errors="surrogateescape")) for name, value in headers.items())
@@ -284,7 +284,7 @@ def _text(headers: Mapping[str, str]) -> Mapping[str, str]:
 async def _upload_in_time(
     sending: Sending, uploaded: aiohttp.UploadTracker | None, size: int, stall: float
 ) -> AsyncIterator[None]:
-    """Raise TimeoutError when a server takes nothing of a body for so long; aiohttp waits for ever."""
+    """Raise TimeoutError when a server reads nothing of a body for so long; aiohttp has no such timeout."""
     if uploaded is None:
         yield
         return
@@ -310,7 +310,7 @@ async def _upload_in_time(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A request in aiohttp's terms."""
+    """The arguments of aiohttp for a request."""
 
     host: str
     url: URL
@@ -321,13 +321,7 @@ class _Prepared:
 
 
 def _prepare(request: Request) -> _Prepared:
-    """Return what is sent: the URL as it stands, and all headers.
-
-    Raises
-    ------
-    ValueError, OSError
-        When HTTP cannot send that, or certificates cannot be read.
-    """
+    """Return a request in aiohttp's terms: the URL unchanged, and all headers."""
     url = URL(request.url, encoded=True)
     authority, target = authority_of(url), url.raw_path_qs
     headers = CIMultiDict({"Host": authority, **_HEADERS})
@@ -354,7 +348,7 @@ def _prepare(request: Request) -> _Prepared:
 
 
 def _is_disconnected(error: Exception) -> bool:
-    """Whether a connection was closed before any of the answer had arrived."""
+    """Return whether a connection was closed before any of the answer had arrived."""
     if isinstance(error, aiohttp.ServerDisconnectedError):
         # Otherwise its message is the beginning of an answer.
         return isinstance(error.message, str)
@@ -378,7 +372,7 @@ def _not_http(cause: str = "the answer is not HTTP/1.1") -> Failure:
 
 
 def _failure(error: Exception, prepared: _Prepared, timeouts: Timeouts, sending: Sending) -> Failure:
-    """Return what an exception means; its message, which may hold the URL and headers, goes no further."""
+    """Return the failure that an exception means, without its message: that may hold the URL and headers."""
     host = prepared.host
     if prepared.proxy is not None and not sending.is_sent:
         match error:

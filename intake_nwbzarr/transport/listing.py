@@ -1,4 +1,4 @@
-"""Listing a bucket over the S3 protocol: pages, and folders side by side where there are many."""
+"""Listing of S3 buckets: pages, and the folders of large listings in parallel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from intake_nwbzarr.transport.answers import Failure, Folder, Listed
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
 MOST_FOLDERS = 64
 MOST_PAGES: Final = 20_000
-"""Pages, of 1,000 keys as a rule, that are read of one listing."""
+"""Pages of one listing that are read at most; a page usually has 1,000 keys."""
 
 MOST_KEYS: Final = 4 * 10**6
-"""Keys and folders that are taken from one listing."""
+"""Keys and folders of one listing that are read at most."""
 
 MOST_EMPTY: Final = 100
-"""Pages without anything new, in a row, after which a server is taken to go on so for ever."""
+"""Consecutive pages without anything new after which a listing counts as endless."""
 
 # bucket.s3.amazonaws.com, bucket.s3.eu-west-1.amazonaws.com, s3.eu-west-1…, s3-eu-west-1…, s3.dualstack.…
 _S3_HOST = re.compile(r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?")
@@ -32,7 +32,7 @@ _SIZE = re.compile(r"\d{1,15}")
 
 @dataclass(frozen=True)
 class Page:
-    """One answer to ListObjectsV2: objects, common prefixes, and where to go on."""
+    """One page of ListObjectsV2: objects, common prefixes, and the continuation token."""
 
     objects: tuple[Listed, ...]
     folders: tuple[str, ...]
@@ -44,13 +44,7 @@ type Ask = Callable[[Mapping[str, str]], Awaitable[Page]]
 
 
 async def list_pages(ask: Ask, root: str, prefix: str, where: str) -> list[Listed]:
-    """Every object of `prefix`, with keys relative to `root`.
-
-    Raises
-    ------
-    ResponseError, LimitError
-        When a server lists what was not asked for, or does not come to an end.
-    """
+    """Return every object under `prefix`, with keys relative to `root`."""
     folder = "/".join(part for part in (root, prefix) if part)
     found = await _list_folder(_Listing(ask, where), f"{folder}/" if folder else "", 0)
     start = f"{root}/" if root else ""
@@ -63,13 +57,7 @@ async def list_pages(ask: Ask, root: str, prefix: str, where: str) -> list[Liste
 
 
 async def list_level(ask: Ask, root: str, folder: str, where: str) -> Folder:
-    """What is directly in `folder`; of a Zarr 2 array's only the first page, which names its documents.
-
-    Raises
-    ------
-    ResponseError, LimitError
-        As `list_pages`.
-    """
+    """Return what is directly in `folder`; of a Zarr 2 array, only the first page, which has its metadata."""
     path = "/".join(part for part in (root, folder) if part)
     query = {"prefix": f"{path}/" if path else "", "delimiter": "/"}
     start = len(query["prefix"])
@@ -87,7 +75,7 @@ async def list_level(ask: Ask, root: str, folder: str, where: str) -> Folder:
 
 @dataclass
 class _Listing:
-    """The pages of one listing, which must come to an end."""
+    """Reads the pages of one listing, within the limits."""
 
     ask: Ask
     where: str
@@ -97,7 +85,7 @@ class _Listing:
     tokens: set[int] = field(default_factory=set)
 
     async def page(self, query: Mapping[str, str], after: Page | None = None) -> Page:
-        """The first page of a query, or the one after another."""
+        """Return the first page of a query, or the page after another one."""
         asked = query if after is None else {**query, "continuation-token": after.token or ""}
         found = await self.ask(asked)
         prefix = query["prefix"]
@@ -123,7 +111,7 @@ class _Listing:
 
 
 def page_query(query: Mapping[str, str]) -> str:
-    """The query string of one page, encoded and sorted as signatures want it."""
+    """Return the query string of one page, encoded and sorted as signatures require."""
     full = {"list-type": "2", "encoding-type": "url", **query}
     return "&".join(f"{quote(name, safe='-_.~')}={quote(full[name], safe='-_.~')}" for name in sorted(full))
 
@@ -147,11 +135,11 @@ def parse_page(document: bytes) -> Page | Failure:
 
 
 class _NoListingError(Exception):
-    """A document of another kind, or one that was made to do harm."""
+    """The document is not a listing."""
 
 
 class _PageReader:
-    """Takes what it knows from a ListBucketResult, and refuses other documents at their first element."""
+    """Reads a ListBucketResult, and rejects other documents at their first element."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -162,7 +150,7 @@ class _PageReader:
         self._folders: list[str] = []
 
     def refuse(self, *_declared: object) -> None:
-        """Refuse the document."""
+        """Reject the document."""
         raise _NoListingError
 
     def begin(self, tag: str, _attributes: Mapping[str, str]) -> None:
@@ -174,7 +162,7 @@ class _PageReader:
         self.texts.clear()
 
     def end(self, _tag: str) -> None:
-        """Take an element that is complete."""
+        """End an element."""
         text = "".join(self.texts)
         self.texts.clear()
         match self._path[1:]:
@@ -190,7 +178,7 @@ class _PageReader:
         self._path.pop()
 
     def page(self) -> Page | Failure:
-        """The page that was read."""
+        """Return the page that was read."""
         decode = unquote if self._fields.get("EncodingType") == "url" else str
         sizes = [entry.get("Size") or "0" for entry in self._objects]
         if not all(map(_SIZE.fullmatch, sizes)):
@@ -209,7 +197,7 @@ class _PageReader:
 
 
 def public_bucket(url: str) -> tuple[str, str] | None:
-    """Where a plain https URL of S3 is listed, as (bucket's address, key); None for other servers."""
+    """Return the bucket address and the key of a plain https URL of S3; None for other servers."""
     parts = urlsplit(url)
     match = _S3_HOST.fullmatch(parts.hostname or "")
     if match is None:

@@ -29,7 +29,7 @@ _REGION = re.compile(r"[a-z0-9-]{1,40}")
 
 
 class S3Transport(HttpTransport):
-    """A prefix of an S3 bucket, on Amazon or any server that speaks its protocol."""
+    """A prefix of an S3 bucket, on Amazon or any server with the same protocol."""
 
     writable = True
 
@@ -50,7 +50,7 @@ class S3Transport(HttpTransport):
         self._extra = {"x-amz-request-payer": "requester"} if location.option("requester_pays") else {}
 
     async def identity(self) -> Identity:
-        """Told apart by the pair of keys that requests are signed with."""
+        """Return the keys that requests are signed with."""
         keys = await self._signer.current() if self._signer is not None else None
         secret = None if keys is None else repr((keys.access_key, keys.secret_key))
         return Identity(self._endpoint or "", secret)
@@ -102,7 +102,7 @@ class S3Transport(HttpTransport):
         limit: int = LARGEST_PAGE,
         body: bytes | None = None,
     ) -> Answer | Failure:
-        """Sign and exchange; once more for the bucket's own region, and once with refreshed credentials."""
+        """Send a signed request, again for the bucket's own region and with refreshed credentials."""
         refreshed = followed = False
         while True:
             region = self._region
@@ -129,7 +129,7 @@ class S3Transport(HttpTransport):
         return self._signed or "x-amz-bucket-region" in answer.headers
 
     def _follow_region(self, answer: Answer, used: str) -> bool:
-        """Whether it is worth asking again: the bucket named its region, or another request has learnt it."""
+        """Return whether to ask again: the bucket named its region, or another request has learnt it."""
         if self._region != used:
             return True
         region = answer.headers.get("x-amz-bucket-region", "")
@@ -178,38 +178,10 @@ def sign(
     now: datetime,
     service: str = "s3",
 ) -> dict[str, str]:
-    """Headers with the signature that botocore's ``S3SigV4Auth`` makes, in a small part of its time.
+    """Return the headers with the signature of botocore's ``S3SigV4Auth``, at a small part of its cost.
 
-    The path, the query and the host are signed as they are sent, and so is every header.
-
-    Parameters
-    ----------
-    method
-        ``GET``, ``PUT``, in capitals.
-    url
-        Encoded.
-    headers
-        All but ``Host`` and what the signature adds.
-    body
-        Its digest is signed.
-    keys
-        The credentials.
-    region
-        The bucket's.
-    now
-        In UTC; servers refuse signatures that are 15 minutes old.
-    service
-        Of AWS: some kinds of access points have one of their own.
-
-    Returns
-    -------
-    dict
-        The headers, with ``X-Amz-Date``, ``X-Amz-Content-SHA256``, ``Authorization``, and
-        ``X-Amz-Security-Token`` where the credentials are temporary.
-
-    References
-    ----------
-    Amazon S3 API Reference, "Signature Calculations for the Authorization Header".
+    The path, the query and the host are signed as they are sent, and so is every header: Amazon S3 API
+    Reference, "Signature Calculations for the Authorization Header".
     """
     address = URL(url, encoded=True)
     # strftime is slow.
@@ -245,7 +217,7 @@ def sign(
 
 
 def _canonical_query(query: str) -> str:
-    """Every name with an equals sign, in order."""
+    """Return a query with an equals sign after every name, sorted."""
     pairs = sorted(pair.partition("=") for pair in query.split("&")) if query else []
     return "&".join(f"{name}={value}" for name, _, value in pairs)
 
@@ -254,7 +226,7 @@ def _canonical_query(query: str) -> str:
 # takes milliseconds where other threads decode.
 @lru_cache(maxsize=32)
 def _signer(secret: str, day: str, region: str, service: str) -> hmac.HMAC:
-    """The HMAC with the signing key of a day."""
+    """Return the HMAC with the signing key of a day."""
     key = f"AWS4{secret}".encode()
     for part in (day, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")

@@ -1,4 +1,4 @@
-"""HTTP: objects of a web server, each answer checked, and the redirects that may be followed."""
+"""HTTP: objects of a web server, with checks of every answer and rules for redirects."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class HttpTransport(Transport):
             check_certificates(verify, self.location)
 
     async def identity(self) -> Identity:
-        """Told apart by the headers and the query that a caller gave."""
+        """Return the headers and the query that requests are sent with."""
         secret = repr((sorted(self._headers.items()), self._query))
         return Identity(secret=secret if self._signed else None)
 
@@ -121,7 +121,7 @@ class HttpTransport(Transport):
         return await list_level(ask, root, folder, str(self.location))
 
     def _listing(self, prefix: str) -> tuple[Ask, str]:
-        """What asks for a page of a listing, and the bucket's key that this location is."""
+        """Return the function that requests a page of a listing, and the bucket key of this location."""
         bucket = None if self._signed else public_bucket(self.location.url)
         if bucket is None:
             raise ListingError(
@@ -163,14 +163,14 @@ class HttpTransport(Transport):
         return None
 
     async def _finds_by_redirect(self) -> bool:
-        """Whether the server redirects for what it does have, too."""
+        """Return whether the server also redirects requests for objects that exist."""
         for document in ("zarr.json", ".zmetadata", ".zgroup"):
             if not self._found_by_redirect:
                 await self._find(document, None)
         return self._found_by_redirect
 
     async def _ask(self, request: Request) -> Answer | Failure:
-        """Exchange, following the redirects that may be followed."""
+        """Send a request, and follow the redirects that may be followed."""
         for number in range(MOST_REDIRECTS + 1):
             answer = await exchange(request, self.timeouts)
             if isinstance(answer, Failure):
@@ -184,7 +184,7 @@ class HttpTransport(Transport):
         return Failure(TransportError, f"more than {MOST_REDIRECTS} redirects in a row")
 
     def _is_final(self, answer: Answer) -> bool:  # noqa: ARG002
-        """Whether a redirect is an answer to look at and not one to follow."""
+        """Return whether a redirect is not to be followed, but explained."""
         return False
 
     async def _redirected(self, url: str, answer: Answer) -> str | Failure:
@@ -225,7 +225,7 @@ class HttpTransport(Transport):
         return target
 
     def _refusal(self, answer: Answer) -> Failure:
-        """What a status means that is not what was hoped for."""
+        """Return the failure that an error status means."""
         status, code = answer.status, error_code(answer)
         said = f"the server answered {status}" + (f" ({code})" if code else "")
         if status == 404 and code == "NoSuchBucket":
@@ -265,7 +265,7 @@ class HttpTransport(Transport):
 
 
 def _is_web_page(answer: Answer) -> bool:
-    """Whether an answer both says that it is HTML and begins so: no chunk does that."""
+    """Return whether an answer is an HTML page by its type and by its first bytes."""
     begins = (
         bytes(answer.body[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
     )
@@ -273,7 +273,7 @@ def _is_web_page(answer: Answer) -> bool:
 
 
 def error_code(answer: Answer) -> str:
-    """The code in S3's error document; its message is not read, as it may quote credentials."""
+    """Return the code in S3's error document; its message, which may quote credentials, is not read."""
     match = re.search(rb"<Code>([A-Za-z0-9.]{1,80})</Code>", answer.body) if answer.status >= 300 else None
     return match[1].decode() if match else ""
 
@@ -339,7 +339,7 @@ def _admit(request: Request, head: Head) -> int | Failure:
 
 
 def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
-    """The length and the whole object's size, from a Content-Range that fits the request."""
+    """Return the length of a range and the object's size, from a Content-Range that matches the request."""
     match = _CONTENT_RANGE.fullmatch(header.strip())
     if match is None:
         return Failure(
@@ -400,7 +400,7 @@ def _reach(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that packets to an IPv6 address end up at."""
+    """Return the IPv4 address that is embedded in an IPv6 address."""
     if address.sixtofour is not None:
         return address.sixtofour
     if any(address in network for network in _EMBEDDING):
