@@ -188,7 +188,7 @@ def _check_size(hierarchy: Hierarchy) -> None:
     """Refuse more than opening may read: of regions, pynwb looks at every row."""
     regions = [
         node
-        for node in hierarchy.understood()
+        for node in hierarchy.valid_nodes()
         if isinstance(node, ArrayNode) and (node.neurodata_type == "DynamicTableRegion" or node.ndim == 0)
     ]
     taken, allowed = sum(node.size * node.dtype.itemsize for node in regions), limits().bytes_at_open
@@ -211,7 +211,7 @@ def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
     Cached schemas are not among them: those that are needed have been read.
     """
     schemas = f"{hierarchy.specifications}/"
-    for node in hierarchy.understood():
+    for node in hierarchy.valid_nodes():
         if not isinstance(node, ArrayNode) or node.path.startswith(schemas) or node.size > _SMALL:
             continue
         of_session = node.path.rpartition("/")[0] in _OF_SESSION
@@ -242,7 +242,9 @@ def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
     """
     types = get_type_map()
     used = {
-        str(node.attributes["namespace"]) for node in hierarchy.understood() if "namespace" in node.attributes
+        str(node.attributes["namespace"])
+        for node in hierarchy.valid_nodes()
+        if "namespace" in node.attributes
     }
     missing = used - set(types.namespace_catalog.namespaces)
     if missing and hierarchy.load_specifications():

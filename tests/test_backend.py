@@ -142,7 +142,7 @@ def test_the_root_as_a_group_is_the_whole_session(ecephys: Path) -> None:
 
 
 def test_an_unknown_group_names_the_closest(ecephys: Path) -> None:
-    with pytest.raises(NodeNotFoundError, match="closest are 'processing/ecephys/LFP'"):
+    with pytest.raises(NodeNotFoundError, match="Did you mean 'processing/ecephys/LFP'"):
         opened(ecephys, group="acquisition/LFP")
 
 

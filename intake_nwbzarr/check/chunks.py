@@ -159,7 +159,7 @@ class _Grid:
 def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _Grid]:
     """The grids of all arrays that can be understood."""
     grids = {}
-    for node in hierarchy.understood():
+    for node in hierarchy.valid_nodes():
         if isinstance(node, ArrayNode) and (not path or f"{node.path}/".startswith(f"{path}/")):
             with suppress(MetadataError, LimitError):
                 grids[node.path] = _Grid(layout(node), chunk_grid(node))

@@ -81,7 +81,7 @@ class RawFile:
     def paths(self) -> Mapping[str, str]:
         """Return each object's path by its ``object_id``; the path of the link to it in another file."""
         found: dict[str, str] = {}
-        nodes = list(self.hierarchy.understood())
+        nodes = list(self.hierarchy.valid_nodes())
         for node in nodes:
             _add_path(found, node, node.path)
         for node in nodes:
@@ -93,7 +93,7 @@ class RawFile:
     def _add_linked(self, found: dict[str, str], path: str) -> None:
         with suppress(*UNREACHABLE):
             target = self.hierarchy.resolve(path)
-            for node in target.hierarchy.understood():
+            for node in target.hierarchy.valid_nodes():
                 if node.path == target.path or node.path.startswith(f"{target.path}/"):
                     _add_path(found, node, path + node.path.removeprefix(target.path))
 
@@ -345,7 +345,7 @@ def _without_field(known: set[tuple[str, str | None]], raw: RawFile) -> Iterator
     """Yield stored arrays, attributes and links that pynwb has no field for."""
     schemas = raw.hierarchy.specifications
     inside = {
-        node.path for node in raw.hierarchy.understood() if not f"{node.path}/".startswith(f"{schemas}/")
+        node.path for node in raw.hierarchy.valid_nodes() if not f"{node.path}/".startswith(f"{schemas}/")
     }
     read = {raw.path(container) for container in raw.nwbfile.objects.values()}
     for path in sorted(inside | {path for path in read if path is not None}):

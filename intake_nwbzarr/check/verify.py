@@ -232,7 +232,7 @@ def _compare_objects(raw: RawFile, shown: _Shown) -> Iterator[Finding]:
             yield from _compare_identity(path, raw, shown.nodes[path])
         elif not _is_part(container):
             yield Unshown(path, "", raw.neurodata_type(path), "the whole object")
-    for node in raw.hierarchy.understood():
+    for node in raw.hierarchy.valid_nodes():
         if isinstance(node, GroupNode) and node.neurodata_type and node.path not in read:
             unread = (node.path, "", node.neurodata_type, "an object that pynwb does not read")
             yield Difference(*unread, "shown") if node.path in shown.nodes else Unshown(*unread)

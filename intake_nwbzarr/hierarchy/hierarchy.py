@@ -1,4 +1,4 @@
-"""The hierarchy of a session: its groups, arrays, links and object references, in one form."""
+"""The hierarchy of an NWB file: its groups, arrays, links and object references."""
 
 from __future__ import annotations
 
@@ -60,62 +60,35 @@ UNREACHABLE: Final = (
     MetadataError,
     LimitError,
 )
-"""Why a link or reference may lead nowhere: another file may be missing, refused, out of reach or damaged."""
+"""Errors of a link or reference that cannot be followed: its file may be missing, denied or damaged."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a link or an object reference says.
+    """The stored target of a link or an object reference."""
 
-    Parameters
-    ----------
-    source
-        The file it leads to, relative to the file that holds it; ``"."`` is that file itself.
-    path
-        The object's path inside that file.
-    """
-
+    # The target's file, relative to the file that contains the reference, which is ".".
     source: str
+    # The path inside the target's file.
     path: str
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a path, link or reference ends: an object of this or of another file.
-
-    Parameters
-    ----------
-    hierarchy
-        The file that holds the object.
-    path
-        The object's own path there, free of links.
-    """
+    """An object that a path, link or reference resolves to, in this or another file."""
 
     hierarchy: Hierarchy
+    # The path of the stored object, without links.
     path: str
 
     @property
     def node(self) -> Node:
-        """The object's node."""
+        """The node of the object."""
         return self.hierarchy[self.path]
 
 
 def parse_reference(value: str | Mapping[str, Any] | Reference, *, where: str) -> Reference:
-    """An object reference in any of the forms hdmf-zarr 0.14 stores.
-
-    Parameters
-    ----------
-    value
-        A path, a JSON object as text, or a mapping with ``source`` and ``path``, bare or under
-        ``_REFERENCE``.
-    where
-        What holds it, for the error.
-
-    Raises
-    ------
-    LinkError
-        When it is none of these.
-    """
+    """Parse an object reference: a path, JSON text, or a mapping with ``source`` and ``path``."""
     if isinstance(value, Reference):
         return value
     if isinstance(value, str):
@@ -124,42 +97,27 @@ def parse_reference(value: str | Mapping[str, Any] | Reference, *, where: str) -
         try:
             value = msgspec.json.decode(value, type=dict[str, Any])
         except msgspec.DecodeError as error:
-            raise LinkError(f"{where} is not an object reference: {value!r}.") from error
+            raise LinkError(f"{where} is not an object reference: {value!r}.", found=value) from error
     inner = value.get("_REFERENCE", value)
     if not isinstance(inner, Mapping) or not isinstance(inner.get("path"), str):
-        raise LinkError(f"{where} is not an object reference: {value!r}.")
+        raise LinkError(f"{where} is not an object reference: {value!r}.", found=value)
     return Reference(str(inner.get("source") or "."), inner["path"])
 
 
 def group_links(node: Node, *, where: str) -> dict[str, Reference]:
-    """The links a group holds, by name.
-
-    Raises
-    ------
-    LinkError
-        When ``_LINKS`` is not a list of named references.
-    """
+    """Return the links in a group by name."""
     links: dict[str, Reference] = {}
     for entry in node.attributes.get("_LINKS") or ():
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-            raise LinkError(f"{where} holds a link without a name: {entry!r}.")
+            raise LinkError(f"{where} has a link without a name: {entry!r}.", path=node.path, found=entry)
         links[entry["name"]] = parse_reference(entry, where=f"The link {entry['name']!r} of {where}")
     return links
 
 
 def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target:
-    """Follow a path, and every link it passes through, to the object it ends at.
-
-    The storage is asked for what the consolidated metadata do not list where a link leads, and at the path
-    itself if `look_up`: many are only tried.
-
-    Raises
-    ------
-    NodeNotFoundError
-        When a part of the path is neither a stored object nor a link.
-    LinkError
-        When a link leads nowhere, in a circle (more than 32 hops), or where it may not.
-    """
+    """Resolve a path and the links in it to a stored object."""
+    # Objects that the consolidated metadata do not list are requested where a link leads to them, and with
+    # `look_up` at the path itself, which callers often only try.
     current, here = hierarchy, ""
     pending = _parts(path, where=str(hierarchy.location))
     hops = 0
@@ -172,21 +130,27 @@ def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target
         node = current.get(here)
         link = current.links(here).get(name) if isinstance(node, GroupNode) else None
         if link is None:
-            # The consolidated metadata may be stale: what the rest of the path names is asked for.
+            # The consolidated metadata may be stale, so the object at the rest of the path is requested.
             if (look_up or hops) and current.look_up("/".join([child, *pending])):
                 here = child
                 continue
             if hops:
                 raise LinkError(
-                    f"A link on the way to {path!r} in {hierarchy.location} leads to {child!r} in "
-                    f"{current.location}, where there is no such object. The file is incomplete."
+                    f"A link in the path {path!r} in {hierarchy.location} leads to {child!r} in "
+                    f"{current.location}, which does not exist. The file is incomplete.",
+                    location=hierarchy.location,
+                    path=path,
+                    found=child,
                 )
             raise hierarchy.not_found(path)
         hops += 1
         if hops > MOST_LINK_HOPS:
             raise LinkError(
-                f"The path {path!r} in {hierarchy.location} passes through more than {MOST_LINK_HOPS} links; "
-                "they may form a circle."
+                f"The path {path!r} in {hierarchy.location} passes through more than {MOST_LINK_HOPS} links, "
+                "which may form a circle.",
+                location=hierarchy.location,
+                path=path,
+                expected=MOST_LINK_HOPS,
             )
         current = current.follow(link.source)
         pending = _parts(link.path, where=f"A link in {current.location}") + pending
@@ -200,7 +164,7 @@ def _parts(path: str, *, where: str) -> list[str]:
 
 
 MOST_BYTES: Final = 256 * 2**20
-"""Bytes of metadata documents that a process remembers; what was not opened for longest is forgotten."""
+"""Bytes of metadata documents that a process caches; the least recently used are evicted."""
 
 _NAMES: Final[Mapping[Literal[2, 3], str]] = {3: "zarr.json", 2: ".zmetadata"}
 
@@ -209,20 +173,17 @@ memory: Memory[Documents] = Memory(MOST_BYTES)
 
 
 async def load_remembered(transport: Transport) -> Documents:
-    """A store's metadata documents, from this process' memory if they are unchanged.
-
-    Over HTTP and S3, with consolidated metadata that have an ETag: one conditional GET instead of two
-    requests and their bytes; with ``storage_options={"revalidate": False}`` no request, and no look at
-    whether the session has changed. Otherwise as `intake_nwbzarr.hierarchy.documents.load_documents`.
-    """
+    """Return the metadata documents of a store, from the memory of this process if they are unchanged."""
+    # Over HTTP and S3, consolidated metadata with an ETag take one conditional GET, or with the option
+    # revalidate=False no request at all.
     if not transport.conditional or transport.location.option("consolidated") is False:
         return await load_documents(transport)
     key = transport.location.uncached.cache_key
-    asks = transport.location.option("revalidate") is not False
+    revalidate = transport.location.option("revalidate") is not False
     known = memory.get(key)
-    if known is None and not asks:
-        known = await _from_copies(transport)
-    documents = known if known is not None and not asks else await _asked(transport, known)
+    if known is None and not revalidate:
+        known = await _from_chunk_cache(transport)
+    documents = known if known is not None and not revalidate else await _revalidated(transport, known)
     if documents.consolidated and documents.etag and not documents.etag.startswith("W/"):
         memory.put(key, documents, _size(documents))
     else:
@@ -230,22 +191,22 @@ async def load_remembered(transport: Transport) -> Documents:
     return documents
 
 
-async def _asked(transport: Transport, known: Documents | None) -> Documents:
+async def _revalidated(transport: Transport, known: Documents | None) -> Documents:
     if known is None or known.etag is None:
         return await load_documents(transport)
     found = await transport.get_unless(_NAMES[known.zarr_format], known.etag, limit=LARGEST_DOCUMENT)
     if isinstance(found, Unchanged):
         return known
-    # Gone, or not consolidated any more: then everything is asked for.
+    # Removed, or no longer consolidated: then all documents are requested.
     documents = None if found is None else parse_documents(transport.location, known.zarr_format, found)
     return documents or await load_documents(transport)
 
 
-async def _from_copies(transport: Transport) -> Documents | None:
-    """What a chunk cache keeps of the metadata, however old."""
+async def _from_chunk_cache(transport: Transport) -> Documents | None:
+    """Return the documents in the chunk cache, of any age."""
     for zarr_format, name in _NAMES.items():
         kept = await transport.kept(name)
-        # A stray document of the other format may have been kept as well.
+        # A stray document of the other format may have been cached, too.
         with suppress(MetadataError):
             documents = kept and parse_documents(transport.location, zarr_format, kept)
             if documents and documents.is_nwb:
@@ -258,7 +219,7 @@ def _size(documents: Documents) -> int:
 
 
 MOST_COMPARED: Final = 2000
-"""How many names the closest to a missing one are looked for among."""
+"""How many names are compared with a missing one to find the closest."""
 
 
 @takes_storage_options
@@ -268,37 +229,37 @@ def open_hierarchy(
     *,
     consolidated: bool | None = None,
 ) -> Hierarchy:
-    """Read the metadata of an NWB Zarr file: every group and array, whichever release wrote it.
+    """Read the metadata of an NWB Zarr file of any hdmf-zarr release: all groups and arrays.
 
-    With consolidated metadata this takes one round of two concurrent requests, and over HTTP and S3 one
-    conditional request when it is done again in the same process. Without, the store is listed
-    and every metadata document fetched, and an `UnconsolidatedWarning` says so.
+    Consolidated metadata take two concurrent requests, and over HTTP and S3 one conditional request when the
+    file is opened again in the same process. Without consolidated metadata, the store is listed and every
+    metadata document is fetched, with an `UnconsolidatedWarning`.
 
     Parameters
     ----------
     location
-        A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
+        A path, a URL (``https``, ``s3``, or any that fsspec supports), or an open Zarr store.
     storage_options
-        Credentials and the like, in the vocabulary of s3fs and fsspec.
+        Credentials and other options, named as in s3fs and fsspec.
     consolidated
-        Whether consolidated metadata are used: None, where there are any; True, they are required; False, the
-        session is listed, and every document read as it is stored now.
+        Whether consolidated metadata are used: None, if they exist; True, they are required; False, the store
+        is listed instead.
 
     Returns
     -------
     Hierarchy
-        Nodes in the Zarr 3 form that hdmf-zarr 0.14 writes; Zarr 2 metadata is translated.
+        Nodes in the Zarr 3 form that hdmf-zarr 0.14 writes; Zarr 2 metadata are translated.
 
     Raises
     ------
     LocationNotFoundError, NotZarrError, HDF5FileError, NotNWBError
-        When there is no NWB Zarr file at the location.
+        When the location is not an NWB Zarr file.
     AccessError, CredentialsError
-        When access is refused.
+        When access is denied.
     TransportError, HostNotFoundError
-        When the wire fails for good.
+        When requests fail after retries.
     MetadataError, LimitError
-        When the metadata is damaged or beyond the limits.
+        When the metadata are damaged or exceed the limits.
 
     Examples
     --------
@@ -310,24 +271,14 @@ def open_hierarchy(
 
 
 def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
-    """Open the hierarchy of a location as `open_hierarchy` does, with the transports that an opener gives."""
+    """Open the hierarchy of a location with transports from an opener."""
     begin_session(where)
     transport = (opener or open_transport)(where)
     documents = run(load_remembered(transport))
     hierarchy = Hierarchy(where, transport, documents, opener)
     root = hierarchy[""]
     if not _is_session(root):
-        raise NotNWBError(
-            f"{where} is a Zarr {documents.zarr_format} store, but not an NWB file: "
-            + (
-                'it holds what xarray shows of one, as to_zarr() writes it. Open it with engine="zarr", of '
-                "xr.open_dataset or xr.open_datatree, or give the location of the session itself."
-                if "nwb_version" in root.attributes
-                else f"its root has the neurodata_type {root.neurodata_type!r} where 'NWBFile' was expected. "
-                "Give the root of an NWB file, not a group in it; open other Zarr stores with xarray's "
-                'engine="zarr".'
-            )
-        )
+        raise _not_nwb(where, documents, root)
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
             f"{where} has no consolidated metadata: reading the metadata took {documents.requests} requests "
@@ -337,33 +288,52 @@ def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
     return hierarchy
 
 
+def _not_nwb(location: Location, documents: Documents, root: Node) -> NotNWBError:
+    is_saved_dataset = "nwb_version" in root.attributes
+    reason = (
+        "it was written by to_zarr() of xarray."
+        if is_saved_dataset
+        else f"its root has the neurodata_type {root.neurodata_type!r}, not 'NWBFile'."
+    )
+    return NotNWBError(
+        f"{location} is a Zarr {documents.zarr_format} store, but not an NWB file: {reason}",
+        location=location,
+        found=root.neurodata_type,
+        expected="NWBFile",
+        next_step='Open it with engine="zarr" of xr.open_dataset or xr.open_datatree, or pass the session.'
+        if is_saved_dataset
+        else "Pass the root of an NWB file, not a group in it, or open other Zarr stores with "
+        'engine="zarr" of xarray.',
+    )
+
+
 def _is_session(root: GroupNode | ArrayNode) -> bool:
-    """Whether a store's root is that of an NWB file, and not of a Dataset that xarray has saved."""
+    """Return whether a root is that of an NWB file, and not of a Dataset that xarray saved."""
     attributes = root.attributes
     if root.neurodata_type == "NWBFile":
         return True
-    # Extensions derive types of their own from NWBFile. hdmf writes a type and its namespace with every
-    # object; what a Dataset is given for attributes has no namespace.
+    # Extensions may derive types from NWBFile. hdmf writes a type and a namespace for every object, but the
+    # attributes of a Dataset have no namespace.
     return root.neurodata_type is not None and {"nwb_version", "namespace"} <= attributes.keys()
 
 
 class Hierarchy(Mapping[str, Node]):
-    """Every group and array of an NWB Zarr file, by path, decoded when asked for.
+    """A mapping from the paths of an NWB Zarr file to its groups and arrays, decoded on demand.
 
-    A mapping from paths without a leading slash (the root is ``""``) to `GroupNode` and `ArrayNode`. Paths
-    are those of stored objects; `resolve` also follows links.
+    Paths of stored objects, without a leading slash (the root is ``""``), map to `GroupNode` and `ArrayNode`.
+    `resolve` also follows links.
 
     Parameters
     ----------
     location
-        Where the file is.
+        The location of the file.
     transport
-        How its objects are fetched.
+        The transport that fetches its objects.
     documents
         Its metadata documents.
     opener
-        Gives the transports of files that it links to, and what its arrays are read through while a session
-        is opened; None: each location's own.
+        Opens the transports of linked files, and of arrays while a session is opened; by default
+        `open_transport`.
     """
 
     def __init__(
@@ -385,7 +355,7 @@ class Hierarchy(Mapping[str, Node]):
         missing = missing_groups(documents.nodes)
         if missing:
             self._add(run(find_groups(self.transport, documents.zarr_format, missing)))
-            self._warn_of_stale(f"The group {missing[0]!r} is not listed, but what is in it is,")
+            self._warn_of_stale(f"The group {missing[0]!r} is not listed, but its members are,")
 
     def __getstate__(self) -> dict[str, Any]:
         # A transport stays in its process; another one opens the location's own.
@@ -397,22 +367,22 @@ class Hierarchy(Mapping[str, Node]):
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
-        """The Zarr format the file is stored in."""
+        """The Zarr format of the file, 2 or 3."""
         return self._documents.zarr_format
 
     @property
     def consolidated(self) -> bool:
-        """Whether the metadata came from one consolidated document."""
+        """Whether the metadata were read from a consolidated document."""
         return self._documents.consolidated
 
     @property
     def etag(self) -> str | None:
-        """The consolidated document's ETag, None where the store has none."""
+        """The ETag of the consolidated document, None if there is none."""
         return self._documents.etag
 
     @property
     def specifications(self) -> str:
-        """The path of the group that schemas are cached in; see `load_specifications`."""
+        """The path of the group with cached schemas; see `load_specifications`."""
         return str(self[""].attributes.get(".specloc") or "specifications").strip("/")
 
     def __repr__(self) -> str:
@@ -431,7 +401,7 @@ class Hierarchy(Mapping[str, Node]):
         return node
 
     def get(self, path: str, default: Any = None) -> Any:
-        """The node at a path, or a default."""
+        """Return the node at a path, or a default."""
         if not isinstance(path, str):
             return default
         if path not in self._nodes and path in self._documents.nodes:
@@ -447,14 +417,14 @@ class Hierarchy(Mapping[str, Node]):
     def __len__(self) -> int:
         return len(self._documents.nodes)
 
-    def understood(self) -> Iterator[Node]:
-        """Every node, in the order of their paths, but for those whose metadata are damaged."""
+    def valid_nodes(self) -> Iterator[Node]:
+        """Yield the nodes in the order of their paths, without those with damaged metadata."""
         for path in self:
             with suppress(MetadataError):
                 yield self[path]
 
     def children(self, path: str) -> tuple[str, ...]:
-        """The names of the groups and arrays stored in a group, sorted; links are not among them."""
+        """Return the sorted names of the groups and arrays stored in a group, without links."""
         if self._children is None:
             collected: dict[str, list[str]] = {}
             for child in sorted(self._documents.nodes):
@@ -465,47 +435,41 @@ class Hierarchy(Mapping[str, Node]):
         return self._children.get(self._checked(path), ())
 
     def links(self, path: str) -> dict[str, Reference]:
-        """The links a group holds, by name."""
+        """Return the links in a group by name."""
         return group_links(self[path], where=f"{path!r} in {self.location}")
 
     def members(self, path: str) -> tuple[str, ...]:
-        """The names of everything in a group: stored children first, then links."""
+        """Return the names of everything in a group: stored children first, then links."""
         children = self.children(path)
         return children + tuple(name for name in self.links(path) if name not in children)
 
     def resolve(self, path: str, *, look_up: bool = False) -> Target:
-        """Follow a path and the links it passes through.
+        """Resolve a path and the links in it.
 
         Parameters
         ----------
         path
-            From the root.
+            The path from the root.
         look_up
-            Whether the storage is asked for an object that the consolidated metadata do not list; where a
-            link leads it always is.
+            Whether an object that the consolidated metadata do not list is requested; targets of links always
+            are.
 
         Raises
         ------
         NodeNotFoundError
-            When there is nothing of that name; the closest are named.
+            When there is no such object.
         LinkError
-            When a link leads nowhere, in a circle, or where it may not.
+            When a link has no target, is circular, or must not be followed.
         """
         return resolve(self, self._checked(path), look_up=look_up)
 
     def reference(self, value: str | Mapping[str, Any] | Reference) -> Target:
-        """The object that a stored reference (a path, JSON text, or a mapping) leads to."""
+        """Resolve a stored reference: a path, JSON text, or a mapping."""
         reference = parse_reference(value, where=f"A reference in {self.location}")
         return resolve(self.follow(reference.source), reference.path, look_up=True)
 
     def follow(self, source: str) -> Hierarchy:
-        """The hierarchy of the file that a link's source names; this one for ``"."``.
-
-        Raises
-        ------
-        LinkError
-            When the file may not be followed to, or cannot be opened.
-        """
+        """Return the hierarchy of the file that a link's source names, this one for ``"."``."""
         if source == "." or self._was_this_file(source):
             return self
         if source not in self._others:
@@ -513,21 +477,13 @@ class Hierarchy(Mapping[str, Node]):
         return self._others[source]
 
     def _was_this_file(self, source: str) -> bool:
-        """Whether an absolute path is where this file was written, before it was moved or uploaded."""
+        """Return whether an absolute path is that of this file before it was moved."""
         writer = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
         return writer.is_absolute() and writer.name == str(self.location).rpartition("/")[2]
 
     def load_specifications(self) -> bool:
-        """Make sure that the schemas cached in the file are among its nodes.
-
-        hdmf-zarr before 0.14 cached them after it had consolidated the metadata, so that of those files they
-        have to be listed.
-
-        Returns
-        -------
-        bool
-            Whether the file holds any, and they could be listed.
-        """
+        """Add the schemas cached in the file to its nodes; return whether there are any."""
+        # hdmf-zarr before 0.14 cached them after consolidating the metadata, so they must be listed.
         folder = self.specifications
         if folder not in self:
             try:
@@ -541,16 +497,9 @@ class Hierarchy(Mapping[str, Node]):
         return folder in self
 
     def look_up(self, path: str) -> bool:
-        """Ask the storage for an object that the consolidated metadata do not list, which may be stale.
-
-        One request, of Zarr 2 a round of two; a path is asked for once. An object that is found becomes one
-        of the hierarchy, with what is in it, and a `StaleMetadataWarning` says so.
-
-        Raises
-        ------
-        ListingError
-            When it is a group, whose contents have to be listed, and that cannot be done.
-        """
+        """Request an object that is not in the consolidated metadata; return whether it exists."""
+        # Each path is requested once. An object that exists is added with its members, with a
+        # StaleMetadataWarning.
         if path in self or path in self._looked_up or not self._may_be_hidden(path):
             return path in self
         self._looked_up[path] = False
@@ -559,27 +508,27 @@ class Hierarchy(Mapping[str, Node]):
             return False
         self._looked_up[path] = True
         self._add(found)
-        self._warn_of_stale(f"{path!r} is stored and not listed")
+        self._warn_of_stale(f"{path!r} is stored, but not listed")
         return True
 
     def _add(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> None:
-        """Add nodes that are not of the state that the consolidated document's ETag names."""
+        """Add nodes that are not in the consolidated document, and drop its ETag."""
         self._documents = replace(self._documents.with_nodes(nodes), etag=None)
         self.file = StoredFile(self.location)
         self._children = None
 
     def _warn_of_stale(self, what: str) -> None:
         warn_caller(
-            f"{what} by the consolidated metadata of {self.location}: they are stale, and may hide more. "
-            f"consolidated=False opens everything that is stored. {how_to_consolidate(self.transport)}",
+            f"{what} by the consolidated metadata of {self.location}, which are stale and may lack more. "
+            f"consolidated=False opens all stored objects. {how_to_consolidate(self.transport)}",
             StaleMetadataWarning,
         )
 
     def _may_be_hidden(self, path: str) -> bool:
-        """Whether a request may find an object: once for each of so many paths, and not below an array."""
+        """Return whether to request an unlisted object: a limited number of valid paths, not below arrays."""
         if not self.consolidated or not path or len(self._looked_up) >= MOST_LOOKED_UP:
             return False
-        # No storage has a longer name, nor one with half of a character.
+        # No storage has longer keys, or keys that cannot be encoded.
         if len(path) > LONGEST_KEY or not is_encodable(path):
             return False
         try:
@@ -595,31 +544,33 @@ class Hierarchy(Mapping[str, Node]):
         if isinstance(path, str):
             return path
         raise NodeNotFoundError(
-            f"Objects in {self.location} have paths that are text, not {describe_value(path)}."
+            f"Paths of objects in {self.location} are strings, not {describe_value(path)}.",
+            location=self.location,
+            found=describe_value(path),
+            expected="a string",
         )
 
     def not_found(self, path: str) -> NodeNotFoundError:
-        """The error for a path that is not there, naming the closest that are."""
+        """Return the error for a path that does not exist, with the closest existing ones."""
         parent, _, name = path.rpartition("/")
         close = [known for known in self._documents.nodes if known and known.rpartition("/")[2] == name]
         if not close:
-            # Comparing texts is slow, and damaged files name many things that are not there.
-            beside = [f"{parent}/{child}".lstrip("/") for child in self.children(parent)]
-            names = islice(beside or self._documents.nodes, MOST_COMPARED)
+            # Comparing strings is slow, and damaged files refer to many missing objects.
+            siblings = [f"{parent}/{child}".lstrip("/") for child in self.children(parent)]
+            names = islice(siblings or self._documents.nodes, MOST_COMPARED)
             close = difflib.get_close_matches(path, names, n=3)
-        hint = f"; the closest are {', '.join(map(repr, close[:3]))}" if close else ""
-        asked = self._looked_up.get(path) is False
-        agree = " What is stored and its consolidated metadata agree in that." if asked else ""
-        return NodeNotFoundError(f"No object {path!r:.400} in {self.location}{hint}.{agree}")
+        requested = self._looked_up.get(path) is False
+        extent = ", neither stored nor in its consolidated metadata" if requested else ""
+        return NodeNotFoundError(
+            f"No object {path!r:.400} in {self.location}{extent}.",
+            location=self.location,
+            path=path,
+            expected=close[:3],
+            next_step=f"Did you mean {' or '.join(map(repr, close[:3]))}?" if close else None,
+        )
 
-    def salvage(self, path: str) -> dict[str, Any] | None:
-        """The shape and the attributes of an array whose metadata are damaged, as far as they can be told.
-
-        Returns
-        -------
-        dict or None
-            With ``shape`` and ``attributes``; None where it is a group, or nobody knows what.
-        """
+    def recover_array(self, path: str) -> dict[str, Any] | None:
+        """Return ``shape`` and ``attributes`` of an array with damaged metadata, None if not an array."""
         documents: dict[str, dict[str, Any]] = {}
         for name, raw in self._documents.nodes[path].items():
             with suppress(MetadataError):
@@ -633,16 +584,23 @@ class Hierarchy(Mapping[str, Node]):
                 found["attributes"] = translate_group(path, documents.get(".zattrs", {})).attributes
         if found.get("node_type") != "array":
             return None
-        kept: dict[str, Any] = {"shape": [1], "attributes": {}}
+        recovered: dict[str, Any] = {"shape": [1], "attributes": {}}
         with suppress(MetadataError):
             check_group({"attributes": found.get("attributes")}, where=path)
-            kept["attributes"] = found.get("attributes") or {}
+            recovered["attributes"] = found.get("attributes") or {}
         with suppress(MetadataError):
             check_shape(found.get("shape"), where=path)
-            kept["shape"] = found["shape"]
-        return kept
+            recovered["shape"] = found["shape"]
+        return recovered
 
     def _decode(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
+        try:
+            return self._checked_node(path, raw)
+        except MetadataError as error:
+            error.location, error.path = str(self.location), path
+            raise
+
+    def _checked_node(self, path: str, raw: Mapping[str, msgspec.Raw]) -> Node:
         documents = {name: self._documents.decode(path, name, value) for name, value in raw.items()}
         where = f"{path!r} in {self.location}"
         if self.zarr_format == 3:
@@ -656,12 +614,15 @@ class Hierarchy(Mapping[str, Node]):
                     return GroupNode(path, document.get("attributes") or {})
                 case other:
                     raise MetadataError(
-                        f"The metadata of {where} describe a {other!r:.80}; 'group' or 'array' was expected."
+                        f"The metadata of {where} describe a {other!r:.80}, not a group or array.",
+                        found=other,
+                        expected=("group", "array"),
                     )
         if ".zgroup" not in documents and ".zarray" not in documents:
             raise MetadataError(
-                f"{where} has attributes but neither .zgroup nor .zarray: the file is incomplete, or its "
-                "consolidated metadata are damaged."
+                f"{where} has attributes, but neither .zgroup nor .zarray: the file is incomplete, or its "
+                "consolidated metadata are damaged.",
+                expected=(".zgroup", ".zarray"),
             )
         attributes = documents.get(".zattrs", {})
         if ".zarray" in documents:

@@ -238,11 +238,11 @@ class HierarchyStore(Store):
                     del document["attributes"]["object_id"]  # pynwb finds objects by it, and creates another
                 documents[path] = document
             except NWBZarrError as error:
-                salvaged = self.hierarchy.salvage(path)
-                if salvaged is None:
+                recovered = self.hierarchy.recover_array(path)
+                if recovered is None:
                     warn_caller(f"{path!r} in {location} is skipped. {error}")
                 else:
-                    documents[path] = _placeholder(salvaged)
+                    documents[path] = _placeholder(recovered)
                     self._unreadable[path] = error
         return documents
 

@@ -62,7 +62,7 @@ def test_a_name_that_holds_a_star_is_a_name(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_path_in_a_list_names_the_closest(ecephys: Path) -> None:
-    with pytest.raises(NodeNotFoundError, match="the closest are 'acquisition/sync'"):
+    with pytest.raises(NodeNotFoundError, match="Did you mean 'acquisition/sync'"):
         opened(ecephys, ["units", "acquisition/synk"])
 
 
