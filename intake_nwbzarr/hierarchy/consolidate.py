@@ -17,7 +17,7 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from intake_nwbzarr.arguments import check_bool, takes_storage_options
-from intake_nwbzarr.errors import ObjectChangedError
+from intake_nwbzarr.errors import MetadataError, ObjectChangedError, UnsafePathError
 from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location, locate
@@ -132,7 +132,7 @@ def consolidate(
 
 async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
     """Return the planned changes, the new document, and the ETag of the document it replaces."""
-    before = await load_documents(transport)
+    before = await _documents_now(transport)
     stored = await list_documents(transport, before.zarr_format) if before.consolidated else before
     name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
     current = await transport.get(name)
@@ -153,6 +153,19 @@ async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]
     )
     data = _zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
     return plan, data, current.etag if current else None
+
+
+async def _documents_now(transport: Transport) -> Documents:
+    """Return the documents of a store, listed where its ``.zmetadata`` are damaged and will be replaced."""
+    try:
+        return await load_documents(transport)
+    except UnsafePathError:
+        raise
+    except MetadataError:
+        # A damaged zarr.json is not only a copy of other documents, so that nothing can replace it.
+        if await transport.get(".zgroup") is None:
+            raise
+        return await list_documents(transport, 2)
 
 
 def _is_same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> bool:

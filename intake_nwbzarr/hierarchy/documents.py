@@ -365,6 +365,12 @@ def _decode[T](data: Bytes | msgspec.Raw, form: type[T], name: str, location: Lo
             f"The metadata document {name!r} of {location} is damaged or not valid: {error}.",
             location=location,
             path=name,
+            next_step=(
+                "It may be written only in part. Its owner can write it again with `nwbzarr consolidate`; "
+                "consolidated=False opens the session by listing it."
+                if name == ".zmetadata"
+                else "It may be written only in part: compare it with the original file."
+            ),
         ) from error
 
 

@@ -12,7 +12,7 @@ import pytest
 import zarr
 
 from intake_nwbzarr import consolidate, open_hierarchy, open_nwb, track_requests
-from intake_nwbzarr.errors import LocationError, ObjectChangedError, UnconsolidatedWarning
+from intake_nwbzarr.errors import LocationError, MetadataError, ObjectChangedError, UnconsolidatedWarning
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
@@ -45,6 +45,31 @@ def _without_consolidated(store: Path) -> None:
     document = json.loads((store / "zarr.json").read_text())
     del document["consolidated_metadata"]
     (store / "zarr.json").write_text(json.dumps(document))
+
+
+def test_zmetadata_that_are_written_only_in_part_are_an_error_that_leads_to_their_repair(
+    copy_of: Corpus,
+) -> None:
+    store = copy_of("ecephys", "0.8.0")
+    consolidate(store)
+    nodes = dict(open_hierarchy(store))
+    document = store / ".zmetadata"
+    document.write_bytes(document.read_bytes()[:-100])
+    with pytest.raises(MetadataError) as caught:
+        open_hierarchy(store)
+    assert caught.value.path == ".zmetadata"
+    assert "nwbzarr consolidate" in str(caught.value.next_step)
+    assert consolidate(store).written
+    assert dict(open_hierarchy(store)) == nodes
+
+
+def test_a_damaged_root_of_zarr_3_is_not_replaced(copy_of: Corpus) -> None:
+    store = copy_of("ecephys", "0.14.0")
+    (store / "zarr.json").write_bytes((store / "zarr.json").read_bytes()[:-100])
+    before = _contents(store)
+    with pytest.raises(MetadataError):
+        consolidate(store)
+    assert _contents(store) == before
 
 
 @pytest.mark.parametrize("kind", ["ecephys", "ophys"])
@@ -136,6 +161,7 @@ def test_a_bucket_is_consolidated_like_a_folder(corpus_dir: Corpus, s3_server: S
     assert log.requests == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("release", ["0.8.0", "0.14.0"])
 def test_a_document_that_somebody_else_replaced_is_not_overwritten(
     release: str, copy_of: Corpus, s3_server: S3Server
