@@ -201,8 +201,9 @@ def label(
         found.pop(table.rows, None)
     if not found:
         raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: there is no series, event or spike with a "
-            "time here, so nothing can be labelled with the epoch it lies in."
+            f"{dataset.attrs.get('nwb_location', 'This Dataset')} has no series, events or spikes with "
+            "times, so no samples can be labelled with epochs.",
+            next_step="ds.nwb.describe() lists the objects of a Dataset.",
         )
     attributes = {
         "description": f"{word!r} of the epoch in which each one lies; missing outside of all epochs"

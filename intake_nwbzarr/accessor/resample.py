@@ -28,7 +28,7 @@ from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, take_slice
 
 type ResampleMethod = Literal["nearest", "ffill", "linear", "mean"]
-"""How `resample_like` makes a value at a time at which there is no sample."""
+"""The methods of `resample_like`: how a value at a time without a sample is computed."""
 
 type Times = xr.Dataset | xr.DataTree | xr.DataArray | pd.DataFrame | ArrayLike
 """A series, also as a node, as a DataFrame or of pynapple, or times."""

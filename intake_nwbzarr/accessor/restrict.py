@@ -73,8 +73,10 @@ def restrict(
         restricted = restricted_rows(restricted, table, columns, windows)
     if not chosen and not times and restricted is dataset:
         raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: there is no series, interval, event or "
-            f"spike with a time among {[each.name for each in shown]}, so nothing can be restricted to one."
+            f"{dataset.attrs.get('nwb_location', 'This Dataset')} has no series, intervals, events or spikes "
+            "with times, so it cannot be restricted.",
+            found=[each.name for each in shown],
+            next_step="ds.nwb.describe() lists the objects of a Dataset.",
         )
     for time in times:
         restricted = _restricted_series(restricted, time, windows, alone=len(times) == 1)

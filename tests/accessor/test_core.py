@@ -205,6 +205,7 @@ def test_a_raw_object_that_was_closed_is_opened_again(corpus_dir: Callable[[str,
     assert len(dataset.nwb.nwbfile.acquisition["sync"].data[:2]) == 2
 
 
+@pytest.mark.slow
 def test_a_dataset_from_a_file_leads_back_only_where_its_session_was_opened(
     dataset: xr.Dataset, tmp_path: Path, path: Path
 ) -> None:

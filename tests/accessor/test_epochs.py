@@ -340,5 +340,5 @@ def test_what_cannot_be_labelled_says_why(dataset: xr.Dataset) -> None:
         NodeNotFoundError, match="no column 'stim' of one value each; their columns are 'start_time'"
     ):
         dataset.nwb.label(xr.Dataset({"start_time": ("row", [1.0]), "stop_time": ("row", [2.0])}), "stim")
-    with pytest.raises(SelectionError, match="no series, event or spike with a time"):
+    with pytest.raises(SelectionError, match="has no series, events or spikes with times"):
         dataset[["units_quality"]].nwb.label(EPOCHS)

@@ -134,6 +134,8 @@ def test_means_of_long_recordings_are_read_in_pieces(monkeypatch: pytest.MonkeyP
 def test_align_takes_the_same_samples_at_the_same_times(
     times: list[float], event: float, method: str, backwards: bool
 ) -> None:
+    # Evenly spaced times are a regular series, which has no gaps.
+    assume(len(times) < 3 or len(set(np.diff(times))) > 1)
     dataset = series(times).isel(time=slice(None, None, -1 if backwards else 1))
     aligned = dataset.nwb.align([event], (-1, 1), rate=16, method=method, gap=1000.0)
     found = dataset.nwb.resample_like(event + aligned.lag.values, method)

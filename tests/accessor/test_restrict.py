@@ -194,7 +194,7 @@ def test_what_is_no_window_is_refused(dataset: xr.Dataset, start: float, stop: f
 
 def test_a_dataset_without_times_is_refused(path: Path) -> None:
     electrodes = xr.open_dataset(path, engine="nwbzarr", group="general/extracellular_ephys/electrodes")
-    with pytest.raises(SelectionError, match="no series, interval, event or spike with a time"):
+    with pytest.raises(SelectionError, match="has no series, intervals, events or spikes with times"):
         electrodes.nwb.restrict(0, 1)
 
 
