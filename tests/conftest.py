@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 
 from intake_nwbzarr.hierarchy import hierarchy as remembered
-from intake_nwbzarr.kept import memory as remembering
 from intake_nwbzarr.transport import base as presence
+from intake_nwbzarr.transport import memory as remembering
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -21,6 +21,13 @@ hypothesis.settings.load_profile("without deadlines")
 CORPUS = Path(__file__).parent / "data" / "corpus"
 KINDS = ("ecephys", "icephys", "ophys")
 RELEASES = ("0.2.0", "0.3.0", "0.6.0", "0.8.0", "0.11.0", "0.13.0", "0.14.0")
+# One of each way of storing by default (listed, Zarr 2, Zarr 3), the others with `-m slow`.
+QUICK = {("ecephys", "0.3.0"), *((kind, release) for kind in KINDS for release in ("0.8.0", "0.14.0"))}
+SESSIONS = [
+    pytest.param(kind, release, marks=[] if (kind, release) in QUICK else [pytest.mark.slow])
+    for kind in KINDS
+    for release in RELEASES
+]
 
 
 @pytest.fixture(scope="session")

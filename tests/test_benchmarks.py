@@ -411,6 +411,7 @@ def test_a_server_with_a_backlog_of_five_is_measured(tmp_path: Path) -> None:
     assert [(one.path, one.status, one.size) for one in seen] == [("/one", 200, 5)]
 
 
+@pytest.mark.slow
 def test_parts_of_shards_are_measured_beside_what_they_need(sessions: Path, tmp_path: Path) -> None:
     root = tmp_path / "sessions" / f"v{VERSION}"
     root.mkdir(parents=True)

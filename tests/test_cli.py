@@ -61,6 +61,7 @@ def test_the_command_is_installed() -> None:
     assert (result.returncode, result.stdout) == (0, f"intake-nwbzarr {intake_nwbzarr.__version__}\n")
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_the_command() -> None:
     command = [sys.executable, "-m", "intake_nwbzarr", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -316,9 +317,8 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize(
-    "command", ["info", *(pytest.param(name, marks=pytest.mark.slow) for name in list(COMMANDS)[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
 def test_what_nobody_reads_decides_no_exit_status(
     command: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_worker_has_credentials_of_its_own(
     assert in_another_process(location).strip() == "value"
 
 
+@pytest.mark.slow
 def test_secrets_are_shipped_when_asked(s3_server: S3Server, private: str) -> None:
     location = locate(private, s3_server.signed_options | {"ship_credentials": True})
     assert s3_server.secret.encode() in pickle.dumps(location)

@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     NWBZarrError,
     UnconsolidatedWarning,
 )
-from tests.conftest import CORPUS, KINDS, RELEASES
+from tests.conftest import CORPUS, SESSIONS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -30,13 +30,6 @@ Corpus = Callable[[str, str], Path]
 ABOUT_THE_LOCATION = ("nwb_location", "nwb_storage_options")
 # Their files are not consolidated, and a plain web server cannot be listed.
 NEED_LISTING = ("0.2.0", "0.3.0")
-# One release of each way of storing by default, the others with `-m slow`.
-QUICK = ("0.3.0", "0.8.0", "0.14.0")
-SESSIONS = [
-    pytest.param(kind, release, marks=[] if release in QUICK else [pytest.mark.slow])
-    for kind in KINDS
-    for release in RELEASES
-]
 
 
 @pytest.fixture
@@ -170,7 +163,7 @@ def test_a_bucket_that_may_not_be_listed_is_read_all_the_same(
         assert open_nwb(url, options).identifier == "corpus-icephys"
     error = _refusal(f"s3://{s3_server.unlisted_bucket}/missing.nwb.zarr", s3_server.anonymous_options)
     assert isinstance(error, AccessError)
-    assert "denies listing" in str(error)
+    assert "deny listing" in str(error.next_step)
 
 
 def test_a_chunk_that_such_a_bucket_does_not_have_is_an_error_for_it_may_be_hidden(
@@ -182,5 +175,5 @@ def test_a_chunk_that_such_a_bucket_does_not_have_is_an_error_for_it_may_be_hidd
     url = s3_server.upload(s3_server.unlisted_bucket, "zeros.nwb.zarr", folder)
     options = s3_server.anonymous_options
     assert len(open_hierarchy(url, options)) == len(open_hierarchy(folder))
-    with pytest.raises(AccessError, match=r"response0/starting_time.*denies listing"):
+    with pytest.raises(AccessError, match=r"response0/starting_time.*deny listing"):
         xr.open_dataset(url, engine="nwbzarr", storage_options=options, group="acquisition/response0")

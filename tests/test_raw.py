@@ -28,7 +28,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
-from tests.conftest import KINDS, RELEASES
+from tests.conftest import SESSIONS
 from tests.mapping.small_files import edit
 from tests.servers.http_server import StaticServer
 
@@ -67,8 +67,7 @@ def _set_aside_what_was_written_differently(found: NWBFile, expected: NWBFile) -
                     columns[column.name].fields["description"] = column.description
 
 
-@pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "release"), SESSIONS)
 def test_every_release_gives_what_the_current_one_gives(
     kind: str, release: str, corpus_dir: Corpus, assert_equal: Callable[[NWBFile, NWBFile], None]
 ) -> None:

@@ -174,6 +174,7 @@ def test_what_was_loaded_is_named_for_its_values(url: str) -> None:
     assert tokenize(loaded) != tokenize(changed)
 
 
+@pytest.mark.slow
 def test_variables_of_others_keep_the_tokens_that_they_have_without_this_package(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", FOREIGN, str(tmp_path / "a.nc")]
     subprocess.run(command, check=True)

@@ -159,6 +159,7 @@ print(dataset.chunk(time=100)["data"].data.name)
 """
 
 
+@pytest.mark.slow
 def test_a_dask_name_is_the_same_in_another_process(tmp_path):
     write(tmp_path, VALUES, chunks=(20, 4), attributes={"unit": "V", "conversion": 0.5})
     other = subprocess.run(
