@@ -98,8 +98,14 @@ class Failure:
     # Whether trying again later may help; None: if the failure is worth several attempts.
     transient: bool | None = None
 
-    def raised(self, sentence: str) -> NWBZarrError:
-        """Return the error to raise, with a message."""
-        error = self.error(sentence)
-        error.transient = self.attempts != 1 if self.transient is None else self.transient
-        return error
+    def raised(self, message: str, location: object, path: str | None) -> NWBZarrError:
+        """Return the error to raise."""
+        transient = self.attempts != 1 if self.transient is None else self.transient
+        return self.error(
+            message,
+            location=location,
+            path=path or None,
+            found=self.cause,
+            next_step=self.advice or ("Check the connection, and try again." if transient else None),
+            transient=transient,
+        )

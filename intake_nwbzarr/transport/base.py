@@ -86,13 +86,18 @@ async def _look(transport: Transport, key: str) -> None:
     if is_changed:
         raise ObjectChangedError(
             f"{transport.location} was replaced, or its metadata were, since it was opened; its chunk "
-            f"{key!r} is not there. Open it again."
+            f"{key!r} does not exist.",
+            location=transport.location,
+            path=key,
+            next_step="Open it again.",
         )
     if denied is not None:
         raise denied
     raise TransportError(
-        f"Cannot read {transport.location}/{key}: {transport.location} is not there any more, or not "
-        "mounted. Bring it back, or open it where it is now."
+        f"Cannot read {transport.location}/{key}: {transport.location} no longer exists, or is not mounted.",
+        location=transport.location,
+        path=key,
+        next_step="Restore it, or open it where it is now.",
     )
 
 
@@ -366,7 +371,7 @@ class Transport(ABC):
             record(self.counted, method, retries=1)
         note_used(self.location, session)
         self._refused = issubclass(outcome.error, AccessError)
-        raise outcome.raised(_sentence(self.location, method, key, outcome, number))
+        raise outcome.raised(_message(self.location, method, key, outcome, number), self.location, key)
 
     async def _in_time[T](
         self, attempt: Callable[[], Awaitable[T | Failure]], deadline: float, session: float
@@ -386,8 +391,8 @@ class Transport(ABC):
     @property
     def _spent(self) -> str:
         return (
-            f"The {self.timeouts.session:g} s that the session was given, timeouts={{'session': ...}}, are "
-            "over. Open it again, or give it more."
+            f"The {self.timeouts.session:g} s that the session was given, timeouts={{'session': ...}}, have "
+            "passed. Open it again, or allow more."
         )
 
     def _pause(self, number: int, wanted: float | None) -> float:
@@ -468,12 +473,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _sentence(location: Location, method: str, key: str, failure: Failure, number: int) -> str:
+def _message(location: Location, method: str, key: str, failure: Failure, number: int) -> str:
     verb = {"get": "read", "list": "list", "put": "write"}[method]
     place = f"{location}/{key}" if key else str(location)
-    times = "" if number == 1 else f", {number} times"
-    advice = f" {failure.advice}" if failure.advice else ""
-    return f"Cannot {verb} {place}: {failure.cause}{times}.{advice}"
+    attempts = "" if number == 1 else f", after {number} attempts"
+    return f"Cannot {verb} {place}: {failure.cause}{attempts}."
 
 
 class OverTransport(Transport):

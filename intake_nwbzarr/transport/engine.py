@@ -414,7 +414,7 @@ def _failure(error: Exception, prepared: _Prepared, timeouts: Timeouts, sending:
         case _ if _is_disconnected(error):
             return Failure(TransportError, "the connection was closed", attempts=None)
         case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
-            return Failure(TransportError, "the answer was cut short", attempts=None)
+            return Failure(TransportError, "the response was truncated", attempts=None)
         case OSError():
             cause = f"the connection was closed ({_os_error(error)})"
             return Failure(TransportError, cause, attempts=None)

@@ -236,7 +236,7 @@ class HttpTransport(Transport):
             return Failure(
                 CredentialsError,
                 said,
-                advice="Check the credentials: they are unknown there, or not for this place.",
+                advice="Check the credentials: they are unknown there, or not valid for this bucket.",
             )
         if status == 403:
             return Failure(AccessError, said, advice=self._forbidden())
@@ -257,10 +257,10 @@ class HttpTransport(Transport):
         return Failure(ResponseError, said)
 
     def _forbidden(self) -> str:
-        remedy = "" if self._signed else " It was asked anonymously: credentials may be needed."
+        remedy = "" if self._signed else " The request was anonymous; credentials may be needed."
         return (
-            "A bucket that denies listing answers so for objects that do not exist as well: check the "
-            f"spelling, and whether you may read there.{remedy}"
+            "Buckets that deny listing also return 403 for objects that do not exist. Check the URL and your "
+            f"permissions.{remedy}"
         )
 
 

@@ -174,7 +174,7 @@ def test_a_new_connection_that_breaks_is_an_error() -> None:
     [
         ("PUT", "at the next request", "the connection was closed"),
         ("PUT", "with a reset", "the connection was closed"),
-        ("GET", "in the middle of the next answer", "the answer was cut short"),
+        ("GET", "in the middle of the next answer", "the response was truncated"),
     ],
 )
 def test_what_may_have_been_done_is_not_repeated(method: str, end: str, cause: str) -> None:
@@ -265,7 +265,7 @@ def test_a_connection_that_breaks_while_its_answer_waits_for_others_is_an_error(
                 assert not task.done()
             failure = await task
             assert isinstance(failure, Failure)
-            assert failure.cause == "the answer was cut short"
+            assert failure.cause == "the response was truncated"
 
     run(scenario())
 

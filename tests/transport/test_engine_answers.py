@@ -24,7 +24,7 @@ from tests.transport.connected import CHUNKED, OK, answering, ask, body_of, size
 
 FORGED = sized(b"forged")
 LARGE = bytes(range(256)) * 2**17
-CUT_SHORT, NOT_HTTP = "the answer was cut short", "the answer is not HTTP/1.1"
+CUT_SHORT, NOT_HTTP = "the response was truncated", "the answer is not HTTP/1.1"
 
 # By name: the answer, its status and body, and whether another may follow on the same connection.
 ANSWERS: dict[str, tuple[bytes, int, bytes, bool]] = {

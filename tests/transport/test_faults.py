@@ -82,7 +82,7 @@ def test_a_lasting_fault_is_one_error_that_names_cause_and_attempts(
     server: StaticServer | S3Server, kind: Any, details: dict[str, Any]
 ) -> None:
     server.fault(kind, "chunk", times=math.inf, **details)
-    with track_requests() as log, pytest.raises(TransportError, match=r"(, 4 times|closed)") as caught:
+    with track_requests() as log, pytest.raises(TransportError, match=r"(after 4 attempts|closed)") as caught:
         run(source(server).get("chunk"))
     assert "/chunk: " in str(caught.value)
     assert log.requests == server.count("chunk") >= 4
@@ -98,7 +98,7 @@ def test_a_range_that_was_not_asked_for_is_repeated_then_refused(
     assert fetched is not None
     assert fetched.data == DATA[10:20]
     server.fault(kind, "chunk", times=math.inf)
-    with pytest.raises(ResponseError, match="10-19 was asked for, 4 times"):
+    with pytest.raises(ResponseError, match="10-19 was asked for, after 4 attempts"):
         run(source(server).get("chunk", start=10, stop=20))
 
 
@@ -259,7 +259,9 @@ def test_a_closed_port_is_an_error_after_three_attempts() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     location = locate(f"http://127.0.0.1:{port}/", {"timeouts": {"backoff": 0.01}})
-    with pytest.raises(TransportError, match=r"no connection to 127.0.0.1 \(ECONNREFUSED\), 3 times"):
+    with pytest.raises(
+        TransportError, match=r"no connection to 127.0.0.1 \(ECONNREFUSED\), after 3 attempts"
+    ):
         run(open_transport(location).get("zarr.json"))
 
 

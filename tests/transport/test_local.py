@@ -167,7 +167,7 @@ def test_chunks_of_a_folder_that_was_moved_away_are_no_fill_values(root: Path, t
     moved = root.rename(root.parent / "moved")
     assert run(transport.get("zarr.json")) is None
     for _ in range(2):
-        with pytest.raises(TransportError, match="not there any more, or not mounted"):
+        with pytest.raises(TransportError, match="no longer exists, or is not mounted"):
             run(transport.get("processing/lick rate/data/c/0"))
         # As the folder that a disk was mounted on.
         root.mkdir(exist_ok=True)

@@ -159,7 +159,7 @@ def test_no_error_shows_headers_or_queries() -> None:
 
     error: BaseException | None = run(scenario())
     assert isinstance(error, TransportError)
-    assert "the answer was cut short, 2 times" in str(error)
+    assert "the response was truncated, after 2 attempts" in str(error)
     while error is not None:
         assert "canary" not in repr(error)
         error = error.__cause__ or error.__context__

@@ -108,7 +108,7 @@ def test_a_missing_object_where_listing_is_denied_is_an_error_that_says_so(
 ) -> None:
     source = transport(urls["unlisted-bucket"], **s3_server.anonymous_options)
     assert run(source.get("zarr.json")) is not None
-    with pytest.raises(AccessError, match="denies listing answers so for objects that do not exist"):
+    with pytest.raises(AccessError, match="deny listing also return 403 for objects that do not exist"):
         run(source.get("nothing"))
 
 
