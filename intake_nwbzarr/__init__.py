@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from intake_nwbzarr.check.verify import verify
+    from intake_nwbzarr.copies.download import download
+    from intake_nwbzarr.copies.recording import snapshot
     from intake_nwbzarr.hierarchy.consolidate import consolidate
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
-    from intake_nwbzarr.kept.download import download
-    from intake_nwbzarr.kept.recording import snapshot
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.transport.request_log import track_requests
@@ -51,11 +51,11 @@ __version__ = version("intake-nwbzarr")
 
 _HOMES = {
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
-    "download": "intake_nwbzarr.kept.download",
+    "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
     "set_limits": "intake_nwbzarr.limits",
-    "snapshot": "intake_nwbzarr.kept.recording",
+    "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",
     "verify": "intake_nwbzarr.check.verify",
 }

@@ -16,9 +16,9 @@ from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.copies.from_snapshot import SnapshotOpener, Verify
+    from intake_nwbzarr.copies.snapshot import Snapshots
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.kept.from_snapshot import SnapshotOpener, Verify
-    from intake_nwbzarr.kept.snapshot import Snapshots
     from intake_nwbzarr.mapping.find import Group
 
 # What xarray passes to every engine, for conventions that NWB does not use.
@@ -197,7 +197,7 @@ def _open(
     """Open the hierarchy of a session, from a snapshot if one is given."""
     location = locate(place, storage_options).read_consolidated(consolidated)
     if snapshot is not None:
-        from intake_nwbzarr.kept.from_snapshot import open_from_snapshot
+        from intake_nwbzarr.copies.from_snapshot import open_from_snapshot
 
         return open_from_snapshot(snapshot, location, verify)
     if not isinstance(verify, str) or verify != "metadata":
@@ -205,7 +205,7 @@ def _open(
             f"verify={describe_value(verify)} says how a snapshot is used, and none is given: snapshot=None."
         )
     from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
-    from intake_nwbzarr.kept.memory import keeping_in_memory
+    from intake_nwbzarr.transport.memory import keeping_in_memory
 
     return load_hierarchy(location, keeping_in_memory()), None
 

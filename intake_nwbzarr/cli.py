@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from intake_nwbzarr import __version__
-from intake_nwbzarr.kept.download import Progress
+from intake_nwbzarr.copies.download import Progress
 from intake_nwbzarr.transport.request_log import readable_size
 
 
@@ -232,9 +232,9 @@ def snapshot(
     requester_pays: RequesterPays = False,
 ) -> None:
     """Save the metadata needed to open sessions to one small file, so that they open without any requests."""
+    from intake_nwbzarr.copies.recording import record_session, snapshot_path
+    from intake_nwbzarr.copies.snapshot import write_snapshots
     from intake_nwbzarr.errors import NWBZarrError
-    from intake_nwbzarr.kept.recording import record_session, snapshot_path
-    from intake_nwbzarr.kept.snapshot import write_snapshots
     from intake_nwbzarr.location.location import locate
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)

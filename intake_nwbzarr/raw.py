@@ -19,10 +19,10 @@ from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.arrays.layout import layout
+from intake_nwbzarr.arrays.zarr_store import HierarchyStore
 from intake_nwbzarr.errors import LimitError, LinkError, MetadataError, NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.hierarchy.zarr_store import HierarchyStore
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.location import Location
 

@@ -17,7 +17,7 @@ PARTS = (
     "backend",
     "accessor.accessor",
     "hierarchy.hierarchy",
-    "hierarchy.zarr_store",
+    "arrays.zarr_store",
     "arrays",
     "indexes",
     "mapping.views",

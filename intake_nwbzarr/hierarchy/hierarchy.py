@@ -43,12 +43,12 @@ from intake_nwbzarr.hierarchy.documents import (
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
 from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group, check_shape
-from intake_nwbzarr.kept.memory import Memory
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.transport.answers import Unchanged
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.memory import Memory
 from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
 
 UNREACHABLE: Final = (

@@ -127,7 +127,7 @@ def _new(location: Location) -> Transport:
 def _cached(transport: Transport) -> Transport:
     if transport.location.option("chunk_cache") is None:
         return transport
-    from intake_nwbzarr.kept.disk import cached
+    from intake_nwbzarr.transport.disk import cached
 
     return cached(transport)
 

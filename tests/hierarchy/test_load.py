@@ -16,6 +16,7 @@ import pytest
 import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
+from intake_nwbzarr.arrays.zarr_store import HierarchyStore
 from intake_nwbzarr.errors import (
     HDF5FileError,
     LimitError,
@@ -28,7 +29,6 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.hierarchy.zarr_store import HierarchyStore
 from tests.conftest import KINDS, RELEASES
 from tests.hierarchy.stores import group, write_store
 

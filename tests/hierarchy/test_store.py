@@ -15,8 +15,8 @@ import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.arrays.zarr_store import HierarchyStore
 from intake_nwbzarr.errors import ChunkError, ClosedError, LimitError, MetadataError, NWBZarrError
-from intake_nwbzarr.hierarchy.zarr_store import HierarchyStore
 from tests.hierarchy.stores import array, write_store
 
 Corpus = Callable[[str, str], Path]

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from intake_nwbzarr.kept.download import Download, download
-from intake_nwbzarr.kept.inventory import NAME
+from intake_nwbzarr.copies.download import Download, download
+from intake_nwbzarr.copies.inventory import NAME
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

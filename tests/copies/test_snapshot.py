@@ -25,6 +25,15 @@ from hypothesis import strategies as st
 
 import intake_nwbzarr
 from intake_nwbzarr import snapshot, track_requests
+from intake_nwbzarr.copies.recording import record_session
+from intake_nwbzarr.copies.snapshot import (
+    KeptFolder,
+    KeptObject,
+    KeptSession,
+    Snapshots,
+    open_snapshots,
+    write_snapshots,
+)
 from intake_nwbzarr.errors import (
     LimitError,
     NWBZarrError,
@@ -34,17 +43,8 @@ from intake_nwbzarr.errors import (
     TransportError,
     UnsafePathError,
 )
-from intake_nwbzarr.kept.recording import record_session
-from intake_nwbzarr.kept.snapshot import (
-    KeptFolder,
-    KeptObject,
-    KeptSession,
-    Snapshots,
-    open_snapshots,
-    write_snapshots,
-)
 from intake_nwbzarr.location.location import locate
-from tests.kept.conftest import ConditionalServer
+from tests.copies.conftest import ConditionalServer
 
 Corpus = Callable[[str, str], Path]
 DOCUMENTATION = Path(intake_nwbzarr.__file__).parents[1] / "docs" / "snapshots.md"
@@ -286,7 +286,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     assert saved.stat().st_size < 2**20
     with pytest.raises(LimitError, match=r"declares .* for its member"):
         _open("https://example.org/a", snapshot=saved, verify=False)
-    monkeypatch.setattr("intake_nwbzarr.kept.snapshot.LARGEST_SNAPSHOT_INDEX", 100)
+    monkeypatch.setattr("intake_nwbzarr.copies.snapshot.LARGEST_SNAPSHOT_INDEX", 100)
     saved.touch()
     with pytest.raises(LimitError, match=r"'index\.json'"):
         Snapshots(saved, (0, 0, 0))
@@ -295,7 +295,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
 def test_a_session_too_large_to_be_read_again_is_not_written(
     recorded: KeptSession, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("intake_nwbzarr.kept.snapshot.LARGEST_SNAPSHOT_SESSION", 10_000)
+    monkeypatch.setattr("intake_nwbzarr.copies.snapshot.LARGEST_SNAPSHOT_SESSION", 10_000)
     with pytest.raises(LimitError, match="holds at most"):
         write_snapshots(saved, [recorded])
     assert not saved.exists()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Final
 
-from intake_nwbzarr.kept.keeping import CachedRange, CacheEntry, KeepingTransport
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Part
 from intake_nwbzarr.transport.base import Transport, is_document
+from intake_nwbzarr.transport.keeping import CachedRange, CacheEntry, KeepingTransport
 from intake_nwbzarr.transport.open import Opener, open_transport
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import CacheWarning
-from intake_nwbzarr.kept.disk import CacheStore
-from intake_nwbzarr.kept.keeping import CacheEntry
 from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.disk import CacheStore
+from intake_nwbzarr.transport.keeping import CacheEntry
 from intake_nwbzarr.transport.open import open_transport
-from tests.kept.cached import DATA, cache_files, cached_transport, get_object, little_room, store_object
 from tests.servers.http_server import StaticServer
+from tests.transport.cached import DATA, cache_files, cached_transport, get_object, little_room, store_object
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "longer", "swapped"])
@@ -51,7 +51,7 @@ def test_a_damaged_copy_is_as_good_as_none(damage: str, web: StaticServer, folde
 
 
 def test_a_cache_that_an_earlier_release_has_filled_is_read(folder: Path) -> None:
-    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "kept" / "chunk-cache.zip", folder)
+    shutil.unpack_archive(Path(__file__).parents[1] / "data" / "written_by_0_1" / "chunk-cache.zip", folder)
     folder.chmod(0o700)
     location = locate("https://example.org/a.nwb.zarr", {"chunk_cache": folder})
     transport = open_transport(location).at('"state"')
@@ -75,8 +75,8 @@ def test_a_link_in_the_place_of_a_copy_is_not_followed(web: StaticServer, folder
 _WRITER = """
 import sys
 from pathlib import Path
-from intake_nwbzarr.kept.keeping import CacheEntry
-from intake_nwbzarr.kept.disk import CacheStore
+from intake_nwbzarr.transport.keeping import CacheEntry
+from intake_nwbzarr.transport.disk import CacheStore
 
 store = CacheStore(Path(sys.argv[1]), int(sys.argv[2]))
 number = 0

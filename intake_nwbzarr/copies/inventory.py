@@ -276,16 +276,22 @@ class Workspace:
             self.discard_replaced() if self.folder.exists() else self.replaced.rename(self.folder)
         for folder in (self.folder, self.partial):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-                raise DownloadError(f"{folder} is no folder, or a link to one; give another.")
+                raise DownloadError(
+                    f"{folder} is not a folder, or is a link to one.", next_step="Pass another path."
+                )
             record = read_record(folder)
             if record is None and folder.is_dir() and any(path.name != NAME for path in folder.iterdir()):
                 raise DownloadError(
-                    f"{folder} holds things that are no download of {location}; nothing there is touched. "
-                    "Give a folder that does not exist yet."
+                    f"{folder} already exists and is not an earlier download of {location}.",
+                    location=location,
+                    next_step="Nothing in it was changed. Pass a folder that does not exist yet.",
                 )
             if record is not None and record.location != location:
                 raise DownloadError(
-                    f"{folder} is a download of {record.location}, not of {location}; give another folder."
+                    f"{folder} is a download of {record.location}, not of {location}.",
+                    location=location,
+                    found=record.location,
+                    next_step="Pass another folder.",
                 )
         for parent, folders, names in os.walk(self.partial):
             link = next((name for name in (*folders, *names) if Path(parent, name).is_symlink()), None)
@@ -312,7 +318,10 @@ class Workspace:
             self.replaced.rmdir()
             return
         if read_record(self.replaced) is None:
-            raise DownloadError(f"{self.replaced} is in the way, and is no download; move it elsewhere.")
+            raise DownloadError(
+                f"{self.replaced} already exists and is not an earlier download.",
+                next_step="Move it elsewhere.",
+            )
         for path in self.replaced.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -12,8 +12,8 @@ import pytest
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import NWBZarrError, TransportError
 from intake_nwbzarr.transport.open import fetch_many
-from tests.kept.cached import DATA, cache_files, cached_transport, get_object, store_object
 from tests.servers.http_server import StaticServer
+from tests.transport.cached import DATA, cache_files, cached_transport, get_object, store_object
 
 
 def test_an_object_is_fetched_once_for_a_state_of_the_session(web: StaticServer, folder: Path) -> None:

@@ -16,10 +16,7 @@ import msgspec
 
 from intake_nwbzarr.arguments import describe_value, local_path, takes_storage_options
 from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
-from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
-from intake_nwbzarr.hierarchy.documents import Documents
-from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-from intake_nwbzarr.kept.inventory import (
+from intake_nwbzarr.copies.inventory import (
     ROOTS,
     Entry,
     Inventory,
@@ -30,6 +27,9 @@ from intake_nwbzarr.kept.inventory import (
     read_record,
     take_inventory,
 )
+from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
+from intake_nwbzarr.hierarchy.documents import Documents
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport

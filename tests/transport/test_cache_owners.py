@@ -13,12 +13,12 @@ import pytest
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import AccessError, CacheError, CredentialsError, TransportError
-from intake_nwbzarr.kept.disk import CacheStore
 from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.disk import CacheStore
 from intake_nwbzarr.transport.open import fetch_many, open_transport
-from tests.kept.cached import DATA, QUICK, STATE, cache_files, cached_transport, get_object, store_object
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.transport.cached import DATA, QUICK, STATE, cache_files, cached_transport, get_object, store_object
 
 type Corpus = Callable[[str, str], Path]
 

@@ -13,6 +13,8 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr import snapshot, track_requests
+from intake_nwbzarr.copies.recording import record_session
+from intake_nwbzarr.copies.snapshot import open_snapshots, write_snapshots
 from intake_nwbzarr.errors import (
     LocationError,
     LocationNotFoundError,
@@ -22,11 +24,9 @@ from intake_nwbzarr.errors import (
     StaleSnapshotError,
     UnconsolidatedWarning,
 )
-from intake_nwbzarr.kept.recording import record_session
-from intake_nwbzarr.kept.snapshot import open_snapshots, write_snapshots
 from intake_nwbzarr.location.location import locate
 from tests.conftest import CORPUS, KINDS
-from tests.kept.conftest import ConditionalServer
+from tests.copies.conftest import ConditionalServer
 from tests.servers.s3_server import S3Server
 
 Corpus = Callable[[str, str], Path]
@@ -105,7 +105,7 @@ def test_on_s3_signed_it_is_one_conditional_request(
 def test_a_snapshot_of_an_earlier_release_is_opened_and_compared(
     corpus_dir: Corpus, s3_server: S3Server
 ) -> None:
-    made_by_0_1 = Path(__file__).parents[1] / "data" / "kept" / "icephys.snapshot.zip"
+    made_by_0_1 = Path(__file__).parents[1] / "data" / "written_by_0_1" / "icephys.snapshot.zip"
     folder = corpus_dir("icephys", "0.14.0")
     url = s3_server.upload(s3_server.public_bucket, "icephys.nwb.zarr", folder)
     options = s3_server.anonymous_options

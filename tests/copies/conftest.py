@@ -1,4 +1,4 @@
-"""Fixtures: a store to download, a session that has snapshots, and a server with a chunk cache."""
+"""Fixtures: a store to download, and a server of a session that has snapshots."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import zarr
 from aiohttp.web import Request
 
-from tests.kept.cached import DATA, store_object
-from tests.kept.downloads import Bucket
+from tests.copies.downloads import Bucket
 from tests.servers.http_server import StaticServer
 from tests.servers.loopback import Response
 from tests.servers.s3_server import S3Server
@@ -87,16 +86,3 @@ def session(server: ConditionalServer, corpus_dir: Callable[[str, str], Path]) -
 def saved(tmp_path: Path) -> Path:
     """Where snapshots are written to."""
     return tmp_path / "saved.snapshot.zip"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def web(http_server: StaticServer) -> StaticServer:
-    """A server with one object, `a/0`, and a metadata document."""
-    store_object(http_server, "a/0", DATA)
-    store_object(http_server, "zarr.json", b"{}")
-    return http_server

@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr import track_requests
+from intake_nwbzarr.copies import download as objects
+from intake_nwbzarr.copies.download import Progress, download
+from intake_nwbzarr.copies.inventory import NAME
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -24,11 +27,8 @@ from intake_nwbzarr.errors import (
     ObjectChangedError,
     TransportError,
 )
-from intake_nwbzarr.kept import download as objects
-from intake_nwbzarr.kept.download import Progress, download
-from intake_nwbzarr.kept.inventory import NAME
-from tests.kept.cached import little_room
-from tests.kept.downloads import CHUNK, Bucket, contents
+from tests.copies.downloads import CHUNK, Bucket, contents
+from tests.transport.cached import little_room
 
 type Corpus = Callable[[str, str], Path]
 

@@ -12,6 +12,8 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr import open_nwb, track_requests
+from intake_nwbzarr.copies.download import Progress, download
+from intake_nwbzarr.copies.inventory import NAME
 from intake_nwbzarr.errors import (
     DownloadError,
     LimitError,
@@ -19,9 +21,7 @@ from intake_nwbzarr.errors import (
     NotZarrError,
     UnsafePathError,
 )
-from intake_nwbzarr.kept.download import Progress, download
-from intake_nwbzarr.kept.inventory import NAME
-from tests.kept.downloads import CHUNK, Bucket, contents, serve
+from tests.copies.downloads import CHUNK, Bucket, contents, serve
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

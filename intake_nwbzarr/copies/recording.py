@@ -12,6 +12,19 @@ from urllib.parse import unquote
 
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
 from intake_nwbzarr.bounds import LARGEST_DOCUMENT
+from intake_nwbzarr.copies.from_snapshot import SnapshotTransport
+from intake_nwbzarr.copies.snapshot import (
+    CONSOLIDATED,
+    DOCUMENTS,
+    KeptFile,
+    KeptFolder,
+    KeptObject,
+    KeptSession,
+    Snapshots,
+    listing_digest,
+    replaced,
+    write_snapshots,
+)
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -24,19 +37,6 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.documents import load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
-from intake_nwbzarr.kept.from_snapshot import SnapshotTransport
-from intake_nwbzarr.kept.snapshot import (
-    CONSOLIDATED,
-    DOCUMENTS,
-    KeptFile,
-    KeptFolder,
-    KeptObject,
-    KeptSession,
-    Snapshots,
-    listing_digest,
-    replaced,
-    write_snapshots,
-)
 from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.transport.answers import Fetched, Folder, Part
 from intake_nwbzarr.transport.loop import run

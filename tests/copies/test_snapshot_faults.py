@@ -13,17 +13,17 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import TimeSeries
 
 from intake_nwbzarr import snapshot, track_requests
+from intake_nwbzarr.copies.recording import record_session
+from intake_nwbzarr.copies.snapshot import KeptFile, KeptObject, open_snapshots, write_snapshots
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
     StaleSnapshotError,
     TransportError,
 )
-from intake_nwbzarr.kept.recording import record_session
-from intake_nwbzarr.kept.snapshot import KeptFile, KeptObject, open_snapshots, write_snapshots
 from intake_nwbzarr.location.location import locate
+from tests.copies.conftest import ConditionalServer
 from tests.hierarchy.stores import NWB_ROOT, array, group, write_store
-from tests.kept.conftest import ConditionalServer
 from tests.mapping.small_files import empty_session, write
 from tests.servers.s3_server import S3Server
 
@@ -77,7 +77,7 @@ def test_what_does_not_pass_is_one_error_that_counts_the_attempts(
 ) -> None:
     options = s3_server.signed_options | QUICK_TO_GIVE_UP
     s3_server.fault(kind, "zarr.json", times=math.inf, **details)
-    with pytest.raises(TransportError, match=r"faults\.nwb\.zarr/zarr\.json.*3 times"):
+    with pytest.raises(TransportError, match=r"faults\.nwb\.zarr/zarr\.json.*after 3 attempts"):
         _open(url, storage_options=options, snapshot=made)
 
 

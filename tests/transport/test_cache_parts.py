@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import ObjectChangedError
-from intake_nwbzarr.kept.keeping import CachedRange, split_range
+from intake_nwbzarr.transport.keeping import CachedRange, split_range
 from intake_nwbzarr.transport.loop import run
-from tests.kept.cached import DATA, cached_transport, get_object, store_object
 from tests.servers.http_server import StaticServer
+from tests.transport.cached import DATA, cached_transport, get_object, store_object
 
 
 def test_overlapping_parts_are_put_together_and_only_gaps_are_fetched(

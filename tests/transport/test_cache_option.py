@@ -11,12 +11,12 @@ import pytest
 import zarr
 
 from intake_nwbzarr.errors import LocationError
-from intake_nwbzarr.kept.disk import open_store
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.options import default_folder
+from intake_nwbzarr.transport.disk import open_store
 from intake_nwbzarr.transport.open import open_transport
-from tests.kept.cached import DATA, cache_files, get_object
 from tests.servers.http_server import StaticServer
+from tests.transport.cached import DATA, cache_files, get_object
 
 
 @pytest.mark.parametrize(

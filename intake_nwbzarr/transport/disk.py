@@ -20,10 +20,10 @@ from typing import BinaryIO, Final
 from filelock import FileLock
 
 from intake_nwbzarr.errors import CacheError, CacheWarning, warn_caller
-from intake_nwbzarr.kept.keeping import CachedRange, CacheEntry, KeepingTransport, Trust
 from intake_nwbzarr.location.options import DEFAULT_SIZE, default_folder, expand_home
 from intake_nwbzarr.transport.answers import Bytes, Identity, Part
 from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.keeping import CachedRange, CacheEntry, KeepingTransport, Trust
 
 _MAGIC = b"nwbzarr chunk 1\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -216,7 +216,7 @@ def _check_owner(folder: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise _refuse(folder, "is a symbolic link, which somebody else may have put there; name its target")
     if not stat.S_ISDIR(status.st_mode):
-        raise _refuse(folder, "is no folder")
+        raise _refuse(folder, "is not a folder")
     if _HAS_OWNERS and status.st_uid != os.geteuid():
         raise _refuse(folder, "belongs to somebody else")
 

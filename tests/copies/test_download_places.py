@@ -15,11 +15,11 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intake_nwbzarr.copies.download import download
+from intake_nwbzarr.copies.inventory import NAME, Journal, chunk_keys
 from intake_nwbzarr.errors import AccessError, DownloadError, DownloadWarning
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.kept.download import download
-from intake_nwbzarr.kept.inventory import NAME, Journal, chunk_keys
-from tests.kept.downloads import CHUNK, QUICK, Bucket, contents, serve
+from tests.copies.downloads import CHUNK, QUICK, Bucket, contents, serve
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -29,7 +29,7 @@ type Corpus = Callable[[str, str], Path]
 def test_a_folder_with_other_things_is_refused_and_untouched(bucket: Bucket, target: Path) -> None:
     target.mkdir(parents=True)
     (target / "thesis.txt").write_text("years")
-    with pytest.raises(DownloadError, match="no download of"):
+    with pytest.raises(DownloadError, match="not an earlier download of"):
         bucket.download(target)
     assert contents(target) == {"thesis.txt": b"years"}
     (target / "thesis.txt").unlink()
@@ -47,7 +47,7 @@ def test_a_download_of_something_else_is_refused(bucket: Bucket, source: Path, t
 def test_a_file_or_a_link_in_its_place_is_refused(source: Path, target: Path, tmp_path: Path) -> None:
     target.parent.mkdir()
     target.write_text("a file")
-    with pytest.raises(DownloadError, match="no folder"):
+    with pytest.raises(DownloadError, match="not a folder"):
         download(source, target)
     target.unlink()
     (tmp_path / "elsewhere").mkdir()
@@ -182,7 +182,7 @@ def test_a_bucket_that_denies_listing_gives_all_that_its_metadata_name_or_an_err
     s3_server.upload(s3_server.unlisted_bucket, "download/a.nwb.zarr", source)
     s3_server.reset()
     url = f"s3://{s3_server.unlisted_bucket}/download/a.nwb.zarr"
-    with pytest.raises(AccessError, match=r"acquisition/zeros/c/\d.*denies listing"):
+    with pytest.raises(AccessError, match=r"acquisition/zeros/c/\d.*deny listing"):
         download(url, target, s3_server.anonymous_options | QUICK)
     # With every chunk stored there is none that could be hidden.
     array = zarr.open(source)["acquisition/zeros"]

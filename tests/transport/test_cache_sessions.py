@@ -19,14 +19,14 @@ import zarr
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.errors import NWBZarrError
-from intake_nwbzarr.kept.disk import parse_range_name, range_name
-from intake_nwbzarr.kept.keeping import CachedRange, etag_digest
 from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.transport.disk import parse_range_name, range_name
+from intake_nwbzarr.transport.keeping import CachedRange, etag_digest
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import StoredFile, open_transport
-from tests.kept.cached import DATA, STATE, cached_transport, get_object, store_object
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.transport.cached import DATA, STATE, cached_transport, get_object, store_object
 
 type Corpus = Callable[[str, str], Path]
 
@@ -56,6 +56,7 @@ def test_streaming_a_session_twice_costs_one_conditional_request(
     assert log.bytes_cached > 0
 
 
+@pytest.mark.slow
 def test_another_process_reads_a_pickled_variable_from_the_cache_without_a_request(
     http_server: StaticServer, corpus_dir: Corpus, folder: Path, tmp_path: Path
 ) -> None:

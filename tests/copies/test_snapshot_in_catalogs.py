@@ -15,7 +15,7 @@ import yaml
 from intake_nwbzarr import snapshot, track_requests
 from intake_nwbzarr.catalog.reader import NWBZarr, NWBZarrReader
 from intake_nwbzarr.errors import OptionError, StaleSnapshotError
-from tests.kept.conftest import ConditionalServer
+from tests.copies.conftest import ConditionalServer
 
 SERIES = "ElectricalSeriesAP"
 

@@ -10,6 +10,15 @@ from functools import partial
 from typing import Final, Literal, get_args
 
 from intake_nwbzarr.arguments import check_choice
+from intake_nwbzarr.copies.snapshot import (
+    CONSOLIDATED,
+    KeptFile,
+    KeptObject,
+    KeptSession,
+    Snapshots,
+    listing_digest,
+    open_snapshots,
+)
 from intake_nwbzarr.errors import (
     LimitError,
     ObjectChangedError,
@@ -21,15 +30,6 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hierarchy.documents import load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-from intake_nwbzarr.kept.snapshot import (
-    CONSOLIDATED,
-    KeptFile,
-    KeptObject,
-    KeptSession,
-    Snapshots,
-    listing_digest,
-    open_snapshots,
-)
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport

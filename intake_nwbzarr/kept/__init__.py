@@ -1,1 +1,0 @@
-"""Copies of stored objects: in memory, on disk, in a snapshot, or of a whole session."""
