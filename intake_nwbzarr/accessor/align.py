@@ -10,13 +10,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import find_object, shown_objects
+from intake_nwbzarr.accessor.contents import part_named, shown_objects
 from intake_nwbzarr.accessor.counts import Countable, EventBins, count_variable, countable
 from intake_nwbzarr.accessor.events import Events, EventTimes, event_times, events_named
-from intake_nwbzarr.accessor.inputs import part_of
-from intake_nwbzarr.accessor.lags import NEAR, bin_edges, checked_positive, checked_window, sample_steps
-from intake_nwbzarr.accessor.spikes import has_spikes
-from intake_nwbzarr.accessor.taken import (
+from intake_nwbzarr.accessor.interpolation import (
     METHODS,
     AlignMethod,
     Samples,
@@ -25,6 +22,8 @@ from intake_nwbzarr.accessor.taken import (
     incomplete,
     on_grid,
 )
+from intake_nwbzarr.accessor.lags import NEAR, bin_edges, checked_positive, checked_window, sample_steps
+from intake_nwbzarr.accessor.spikes import has_spikes
 from intake_nwbzarr.accessor.times import TimeAxis, time_axes
 from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.errors import OptionError, SelectionError
@@ -71,9 +70,7 @@ def align(
         found = event_times(events, on, dataset.attrs)
         return _align_counts(counted, found, bin_edges(window, width), width, on_missing, dataset.coords)
     _unused(by, "by", "is of what is counted: give the width of a bin with bin=")
-    if name is not None:
-        timed = [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
-        dataset = part_of(dataset, find_object(dataset, name, timed, "series and tables"))
+    dataset = part_named(dataset, name)
     axis = _time_axis(dataset)
     found = event_times(events, on, dataset.attrs)
     return _align_series(dataset, series_lags(axis, window, rate, method, gap), found, on_missing)

@@ -7,10 +7,11 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Number
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.ragged import SAMPLE_DIMENSION, Pair, bound_pairs
 from intake_nwbzarr.accessor.roles import roles
@@ -18,6 +19,12 @@ from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 from intake_nwbzarr.mapping.schema import ancestry
 
 type Kind = Literal["series", "table", "other"]
+
+INTERVAL: Final = ("start_time", "stop_time")
+"""The columns of a table of intervals."""
+
+ROW_TIMES: Final = ("start_time", "timestamp")
+"""The columns that say when a row of a table was."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,26 @@ def _named(candidates: Sequence[ShownObject], name: str) -> list[ShownObject]:
     return []
 
 
+def part_of(dataset: xr.Dataset, shown: ShownObject) -> xr.Dataset:
+    """Return one object of a Dataset, with the coordinates that belong to it."""
+    return dataset[list(shown.variables)]
+
+
+def part_named(dataset: xr.Dataset, name: str | None) -> xr.Dataset:
+    """Return one series or table of a Dataset, by its name or path; the whole Dataset for None."""
+    if name is None:
+        return dataset
+    timed = [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
+    return part_of(dataset, find_object(dataset, name, timed, "series and tables"))
+
+
+def row_ids(dataset: xr.Dataset, table: ShownObject) -> NDArray[Any]:
+    """Return the ids of a table's rows, or their positions where the Dataset has no ids."""
+    if table.rows in dataset.coords:
+        return np.asarray(dataset.coords[table.rows].values)
+    return np.arange(dataset.sizes[table.rows])
+
+
 @dataclass(frozen=True)
 class ShownColumn:
     """One variable of a table that holds values of a column."""
@@ -201,6 +228,18 @@ def shown_columns(dataset: xr.Dataset, table: ShownObject) -> list[ShownColumn]:
     pairs = bound_pairs({name: dataset.variables[name] for name in table.variables})
     found = (_column(dataset, table, name, pairs) for name in table.variables if name != table.rows)
     return [column for column in found if column is not None]
+
+
+def plain_columns(dataset: xr.Dataset, table: ShownObject) -> dict[str, str]:
+    """Return the variables of a table's columns that are not ragged, by label."""
+    return {each.label: each.variable for each in shown_columns(dataset, table) if not each.bounds}
+
+
+def row_time(dataset: xr.Dataset, table: ShownObject) -> str | None:
+    """Return the variable that says when each row of a table was, None where there is none."""
+    plain = plain_columns(dataset, table)
+    name = next((plain[wanted] for wanted in ROW_TIMES if wanted in plain), None)
+    return name if name is not None and dataset.variables[name].ndim == 1 else None
 
 
 def _column(

@@ -14,13 +14,19 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
-from intake_nwbzarr.accessor.inputs import ROW_TIMES, event_time_of, part_of
+from intake_nwbzarr.accessor.contents import (
+    ShownObject,
+    find_object,
+    part_of,
+    plain_columns,
+    row_time,
+    shown_columns,
+    shown_objects,
+)
 from intake_nwbzarr.accessor.lags import checked_positive, whole_bins
-from intake_nwbzarr.accessor.runs import Runs, grouped, sliced
+from intake_nwbzarr.accessor.slices import Runs, grouped, sliced
 from intake_nwbzarr.accessor.spikes import (
-    EVENT_TIMES,
-    SPIKE_TIMES,
+    RAGGED_TIMES,
     Spikes,
     ascending,
     ends_of_rows,
@@ -30,7 +36,14 @@ from intake_nwbzarr.accessor.spikes import (
     unit_columns,
     unit_table,
 )
-from intake_nwbzarr.accessor.times import SessionTime, Time, as_given, one_time, seconds_variable
+from intake_nwbzarr.accessor.times import (
+    SessionTime,
+    Time,
+    as_given,
+    event_time_of,
+    one_time,
+    seconds_variable,
+)
 from intake_nwbzarr.arrays import Computed, lazy_variable
 from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.selection import Axes
@@ -160,7 +173,7 @@ def _ragged_times(dataset: xr.Dataset, shown: ShownObject) -> str | None:
     """Find a table's ragged column of times: the spikes of units, or the events of kinds."""
     if shown.kind != "table":
         return None
-    return next((each for each in (SPIKE_TIMES, EVENT_TIMES) if ragged_of(dataset, shown, each)), None)
+    return next((each for each in RAGGED_TIMES if ragged_of(dataset, shown, each)), None)
 
 
 def _of_units(dataset: xr.Dataset, by: str | None) -> Countable:
@@ -183,10 +196,7 @@ def _of_units(dataset: xr.Dataset, by: str | None) -> Countable:
 def _times(dataset: xr.Dataset, shown: ShownObject) -> str | SessionTime | None:
     """Find when the events of an object were: a table's column, the timestamps of an irregular series."""
     if shown.kind == "table":
-        columns = shown_columns(dataset, shown)
-        plain = {each.label: each.variable for each in columns if not each.bounds}
-        found = (plain[wanted] for wanted in ROW_TIMES if wanted in plain)
-        return next((name for name in found if dataset.variables[name].ndim == 1), None)
+        return row_time(dataset, shown)
     return event_time_of(dataset, shown)
 
 
@@ -234,8 +244,7 @@ def _of_events(
 def _kinds(dataset: xr.Dataset, shown: ShownObject, by: str, along: Hashable) -> tuple[str, NDArray[Any]]:
     """Return what kind each event is of, by a column or a series' own values, and the name of that."""
     if shown.kind == "table":
-        columns = shown_columns(dataset, shown)
-        labels = {each.label: each.variable for each in columns if not each.bounds}
+        labels = plain_columns(dataset, shown)
     else:
         labels = {name: name for name in shown.variables if name not in dataset.xindexes}
     known = {label: name for label, name in labels.items() if dataset.variables[name].dims == (along,)}

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.accessor.contents import (
+    INTERVAL,
     ShownColumn,
     ShownObject,
     find_object,
     is_of,
+    plain_columns,
+    row_ids,
     shown_columns,
     shown_objects,
 )
@@ -72,7 +75,7 @@ def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:
         for column in _regions_as_ids(dataset, columns)
         if column.label != "id"
     }
-    return pd.DataFrame(series, index=pd.Index(_ids(dataset, table), name="id"))
+    return pd.DataFrame(series, index=pd.Index(row_ids(dataset, table), name="id"))
 
 
 def _warn_of_others(dataset: xr.Dataset, table: ShownObject, columns: list[ShownColumn]) -> None:
@@ -111,13 +114,6 @@ def _regions_as_ids(dataset: xr.Dataset, columns: list[ShownColumn]) -> list[Sho
 
 def _is_region(dataset: xr.Dataset, column: ShownColumn) -> bool:
     return is_of(dataset.variables[column.variable].attrs, "DynamicTableRegion")
-
-
-def _ids(dataset: xr.Dataset, table: ShownObject) -> np.ndarray[Any, Any]:
-    """Return the ids of the rows; their positions where the table has none."""
-    if table.rows in dataset.coords:
-        return np.asarray(dataset.coords[table.rows].values)
-    return np.arange(dataset.sizes[table.rows])
 
 
 def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
@@ -183,12 +179,6 @@ def _time_name(dataset: xr.Dataset, dim: str) -> str | None:
     return None
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_ENDS = ("start_time", "stop_time")
-
-
 def intervals(dataset: xr.Dataset, name: str | None = None) -> pd.DataFrame:
     """Give intervals as a DataFrame; see `NWBAccessor.intervals`."""
     shown = [each for each in shown_objects(dataset) if _has_intervals(dataset, each)]
@@ -198,8 +188,8 @@ def intervals(dataset: xr.Dataset, name: str | None = None) -> pd.DataFrame:
     frame = table_dataframe(dataset, found)
     ragged = {column.label for column in shown_columns(dataset, found) if column.bounds}
     ragged |= {column.column for column in shown_columns(dataset, found) if column.bounds}
-    plain = [label for label in frame.columns if label not in {*ragged, *_ENDS}]
-    return frame[[*_ENDS, *plain]]
+    plain = [label for label in frame.columns if label not in {*ragged, *INTERVAL}]
+    return frame[[*INTERVAL, *plain]]
 
 
 def _has_intervals(dataset: xr.Dataset, shown: ShownObject) -> bool:
@@ -207,7 +197,7 @@ def _has_intervals(dataset: xr.Dataset, shown: ShownObject) -> bool:
         return shown.is_a("IntervalSeries") and shown.main is not None
     if shown.kind != "table" or shown.rows is None:
         return False
-    return set(_ENDS) <= {column.label for column in shown_columns(dataset, shown) if not column.bounds}
+    return set(INTERVAL) <= plain_columns(dataset, shown).keys()
 
 
 def _of_series(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:

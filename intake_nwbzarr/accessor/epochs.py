@@ -11,11 +11,12 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents import find_object, shown_columns, shown_objects
-from intake_nwbzarr.accessor.events import columns_named, stored_name
-from intake_nwbzarr.accessor.inputs import ROW_TIMES, as_dataset, named, part_of
+from intake_nwbzarr.accessor.contents import INTERVAL, part_named, row_time, shown_columns, shown_objects
+from intake_nwbzarr.accessor.events import as_dataset, columns_named, named, stored_name
+from intake_nwbzarr.accessor.interpolation import missing_value, with_missing
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.accessor.taken import missing_value, with_missing
+from intake_nwbzarr.accessor.slices import united
+from intake_nwbzarr.accessor.spikes import RAGGED_TIMES
 from intake_nwbzarr.accessor.times import as_given, in_seconds, one_time, seconds_variable, session_times
 from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
 from intake_nwbzarr.arrays.selection import Axes
@@ -27,11 +28,6 @@ type Epochs = xr.Dataset | xr.DataTree | pd.DataFrame | str | ArrayLike
 
 EPOCH: Final = "epoch"
 """What the rows of epochs without a table are called."""
-
-_ENDS = ("start_time", "stop_time")
-
-RAGGED_TIMES: Final = ("spike_times", "event_times")
-"""The ragged columns of times: those of units, and of kinds of events."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +70,7 @@ def epoch_table(epochs: Epochs, dataset: xr.Dataset) -> EpochTable:
 
 
 def _of_table(table: xr.Dataset, attributes: Mapping[Any, Any]) -> EpochTable:
-    start, stop = (_column(table, wanted) for wanted in _ENDS)
+    start, stop = (_column(table, wanted) for wanted in INTERVAL)
     if table.variables[start].ndim != 1 or table.variables[start].dims != table.variables[stop].dims:
         dims = table.variables[start].dims, table.variables[stop].dims
         raise OptionError(
@@ -140,7 +136,8 @@ class Windows:
     @classmethod
     def union(cls, starts: NDArray[np.float64], stops: NDArray[np.float64]) -> Self:
         """Unite the times that are in any of several intervals, which are in any order and may overlap."""
-        return cls(*merged(np.column_stack([starts, stops])).T)
+        known = ~(np.isnan(starts) | np.isnan(stops))
+        return cls(*united(starts[known], stops[known]))
 
     def holds(self, times: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which times lie within; NaN does not."""
@@ -173,19 +170,6 @@ def window_of(start: object, stop: object, attributes: Mapping[Any, Any]) -> Win
     return Windows(np.array([first]), np.array([last]))
 
 
-def merged(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sort intervals, (interval, 2), and unite those that touch, without those that hold NaN."""
-    intervals = intervals.reshape(-1, 2)
-    intervals = intervals[~np.isnan(intervals).any(axis=1)]
-    intervals = intervals[np.argsort(intervals[:, 0], kind="stable")]
-    if not len(intervals):
-        return intervals
-    reach = np.maximum.accumulate(intervals[:, 1])
-    first = np.flatnonzero(np.concatenate([[True], intervals[1:, 0] > reach[:-1]]))
-    last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
-    return np.column_stack([intervals[first, 0], reach[last]])
-
-
 def label(
     dataset: xr.Dataset, epochs: Epochs, column: str | None = None, *, name: str | None = None
 ) -> xr.Dataset:
@@ -193,9 +177,7 @@ def label(
     table = epoch_table(epochs, dataset)
     _check_apart(table)
     values, word = _label_values(table, column)
-    if name is not None:
-        timed = [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
-        dataset = part_of(dataset, find_object(dataset, name, timed, "series and tables"))
+    dataset = part_named(dataset, name)
     found = dict(_times(dataset))
     if isinstance(epochs, str):
         found.pop(table.rows, None)
@@ -250,12 +232,10 @@ def _times(dataset: xr.Dataset) -> Iterator[tuple[Hashable, xr.Variable]]:
     for time in session_times(dataset):
         yield time.dim, dataset.variables[time.name]
     for table in (each for each in shown_objects(dataset) if each.kind == "table"):
-        columns = shown_columns(dataset, table)
-        plain = {column.label: column.variable for column in columns if not column.bounds}
-        own = next((plain[wanted] for wanted in ROW_TIMES if wanted in plain), None)
-        if own is not None and dataset.variables[own].ndim == 1:
+        own = row_time(dataset, table)
+        if own is not None:
             yield dataset.variables[own].dims[0], dataset.variables[own]
-        for column in columns:
+        for column in shown_columns(dataset, table):
             values = dataset.variables[column.variable]
             if column.bounds and column.label in RAGGED_TIMES and values.ndim == 1:
                 yield values.dims[0], values

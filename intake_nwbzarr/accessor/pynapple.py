@@ -11,7 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import ShownObject, find_object, shown_columns, shown_objects
+from intake_nwbzarr.accessor.contents import (
+    INTERVAL,
+    ShownObject,
+    find_object,
+    plain_columns,
+    row_ids,
+    shown_columns,
+    shown_objects,
+)
+from intake_nwbzarr.accessor.slices import united
 from intake_nwbzarr.accessor.spikes import SPIKE_TIMES, ragged_of, rows_of, spikes_of
 from intake_nwbzarr.accessor.times import SessionTime, event_time, in_seconds, seconds_variable, session_times
 from intake_nwbzarr.errors import BoundsError, MissingPackageError, SelectionError, warn_caller
@@ -57,12 +66,7 @@ def joined(bounds: NDArray[np.float64]) -> Any:
     """Return an IntervalSet of (interval, 2) bounds in seconds, without overlaps and empty intervals."""
     interval_set = import_module("pynapple").IntervalSet
     bounds = bounds[np.isfinite(bounds).all(axis=1) & (bounds[:, 1] > bounds[:, 0])]
-    bounds = bounds[np.argsort(bounds[:, 0], kind="stable")]
-    # A joined interval begins where one starts after all earlier ones have ended.
-    begins = np.flatnonzero(np.r_[True, bounds[1:, 0] > np.maximum.accumulate(bounds[:, 1])[:-1]])
-    if not len(bounds):
-        return interval_set(bounds)
-    return interval_set(bounds[begins, 0], np.maximum.reduceat(bounds[:, 1], begins))
+    return interval_set(*united(*bounds.T))
 
 
 class LazyValues:
@@ -248,8 +252,8 @@ def _converter(dataset: xr.Dataset, found: ShownObject) -> Callable[[xr.Dataset,
         return _events if found.main is None and event_time(dataset, found) is not None else None
     if spikes_of(dataset, found) is not None:
         return _units
-    names = {each.label for each in shown_columns(dataset, found) if not each.bounds}
-    if {"start_time", "stop_time"} <= names:
+    names = plain_columns(dataset, found).keys()
+    if set(INTERVAL) <= names:
         return _intervals
     return _events if "timestamp" in names else None
 
@@ -324,19 +328,12 @@ def _metadata(columns: Mapping[str, NDArray[Any]], taken: set[Any]) -> dict[str,
     return found
 
 
-def _ids(dataset: xr.Dataset, table: ShownObject) -> NDArray[Any]:
-    rows = table.rows
-    if rows is not None and rows in dataset.coords:
-        return dataset[rows].to_numpy()
-    return np.arange(dataset.sizes[rows])
-
-
 def _units(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
     column = spikes_of(dataset, found)
     assert column is not None  # noqa: S101 - for the type checker; `_converter` checked this
-    ids = _ids(dataset, found)
+    ids = row_ids(dataset, found)
     if len(np.unique(ids)) < len(ids) or ids.dtype.kind not in "iu":
         raise SelectionError(
             f"The ids of {found.path!r} are not integers, or some repeat, and pynapple uses them as keys.",
@@ -367,10 +364,9 @@ def _units(dataset: xr.Dataset, found: ShownObject) -> Any:
 def _intervals(dataset: xr.Dataset, found: ShownObject) -> Any:
     pynapple = _pynapple()
 
-    columns = {"id": _ids(dataset, found), **_plain_columns(dataset, found, {"id"})}
+    columns = {"id": row_ids(dataset, found), **_plain_columns(dataset, found, {"id"})}
     start, stop = (
-        in_seconds(columns.pop(name), dataset.attrs, f"{name!r} of {found.path!r}")
-        for name in ("start_time", "stop_time")
+        in_seconds(columns.pop(name), dataset.attrs, f"{name!r} of {found.path!r}") for name in INTERVAL
     )
     valid = np.isfinite(start) & np.isfinite(stop) & (stop > start)
     if not valid.all():

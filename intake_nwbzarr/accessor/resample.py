@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.accessor.events import event_times
+from intake_nwbzarr.accessor.interpolation import TakenArray, TimedSamples, values_of, with_missing
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.accessor.taken import TakenArray, TimedSamples, values_of, with_missing
 from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times
 from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.arrays import Computed, lazy_variable

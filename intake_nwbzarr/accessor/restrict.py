@@ -13,19 +13,21 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import (
+    INTERVAL,
+    ROW_TIMES,
     ShownColumn,
     ShownObject,
-    find_object,
     is_of,
+    part_named,
     shown_columns,
     shown_objects,
 )
-from intake_nwbzarr.accessor.epochs import RAGGED_TIMES, Epochs, Windows, epoch_table, window_of
-from intake_nwbzarr.accessor.inputs import ROW_TIMES, part_of
+from intake_nwbzarr.accessor.epochs import Epochs, Windows, epoch_table, window_of
 from intake_nwbzarr.accessor.ragged import Pair, RaggedColumn, divided_by, ragged
-from intake_nwbzarr.accessor.runs import Runs, keep_runs, keep_samples
+from intake_nwbzarr.accessor.slices import Runs, keep_runs, keep_samples
 from intake_nwbzarr.accessor.spikes import (
     OBS_INTERVALS,
+    RAGGED_TIMES,
     SPIKE_TIMES,
     ends_of_rows,
     has_spikes,
@@ -47,8 +49,6 @@ from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory
 
-_INTERVAL = ("start_time", "stop_time")
-
 _TIME_COLUMNS = frozenset({*ROW_TIMES, "stop_time"})
 
 
@@ -57,8 +57,7 @@ def restrict(
 ) -> xr.Dataset:
     """Keep what a session holds between two times, or within epochs; see `NWBAccessor.restrict`."""
     windows = _windows(dataset, start, stop)
-    if name is not None:
-        dataset = part_of(dataset, find_object(dataset, name, _timed(dataset), "series and tables"))
+    dataset = part_named(dataset, name)
     shown = shown_objects(dataset)
     times = session_times(dataset)
     _check_series(dataset, shown, times)
@@ -95,10 +94,6 @@ def _windows(dataset: xr.Dataset, start: Time | Epochs, stop: Time | None) -> Wi
         )
     epochs = epoch_table(start, dataset)
     return Windows.union(epochs.starts, epochs.stops)
-
-
-def _timed(dataset: xr.Dataset) -> list[ShownObject]:
-    return [each for each in shown_objects(dataset) if each.kind in {"series", "table"}]
 
 
 def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[SessionTime]) -> None:
@@ -176,12 +171,12 @@ def _rows(
 ) -> NDArray[np.bool_] | None:
     """Return which rows of a table of intervals or events to keep; None where rows have no time."""
     plain = {column.label: column.variable for column in columns if not column.bounds}
-    interval = [plain[name] for name in _INTERVAL if name in plain]
+    interval = [plain[name] for name in INTERVAL if name in plain]
     if len(interval) == 2:
         starts, stops = (_column(dataset, table, name) for name in interval)
         return windows.overlaps(starts, stops)
     if table.is_a("TimeIntervals") or table.path.startswith("intervals/"):
-        missing = next(name for name in _INTERVAL if name not in plain)
+        missing = next(name for name in INTERVAL if name not in plain)
         raise SelectionError(
             f"The column {missing!r} of {table.path!r} is not in this Dataset, so its rows cannot be "
             "restricted: keep both start_time and stop_time."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import xarray as xr
@@ -18,14 +18,16 @@ from intake_nwbzarr.accessor.contents import (
     shown_columns,
     shown_objects,
 )
-from intake_nwbzarr.accessor.epochs import merged
 from intake_nwbzarr.accessor.ragged import Bounds, RaggedColumn, bound_pairs, ragged, read_rows
+from intake_nwbzarr.accessor.slices import united
 from intake_nwbzarr.accessor.times import in_seconds, seconds_variable
 from intake_nwbzarr.errors import NodeNotFoundError, SelectionError
 
-SPIKE_TIMES = "spike_times"
-EVENT_TIMES = "event_times"
-OBS_INTERVALS = "obs_intervals"
+SPIKE_TIMES: Final = "spike_times"
+OBS_INTERVALS: Final = "obs_intervals"
+
+RAGGED_TIMES: Final = (SPIKE_TIMES, "event_times")
+"""The ragged columns of times: those of units, and of kinds of events."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +109,7 @@ def has_spikes(dataset: xr.Dataset) -> bool:
 def _divided_times(dataset: xr.Dataset) -> list[str]:
     """Return which of the columns of times that are divided into rows there are."""
     divided = {path.rpartition("/")[2] for path in bound_pairs(dataset.variables)}
-    return [name for name in (SPIKE_TIMES, EVENT_TIMES) if name in divided]
+    return [name for name in RAGGED_TIMES if name in divided]
 
 
 def unit_table(dataset: xr.Dataset) -> UnitTable:
@@ -145,7 +147,13 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
             f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}; leave it out to "
             "count all time as observed."
         )
-    return [merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
+    return [_merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
+
+
+def _merged(intervals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the union of intervals, (interval, 2), without those that hold NaN."""
+    intervals = intervals.reshape(-1, 2)
+    return np.column_stack(united(*intervals[~np.isnan(intervals).any(axis=1)].T))
 
 
 def unit_columns(dataset: xr.Dataset, units: UnitTable) -> xr.Dataset:

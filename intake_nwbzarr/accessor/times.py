@@ -59,6 +59,13 @@ def event_time(dataset: xr.Dataset, events: ShownObject) -> SessionTime | None:
     return next((time for time in indexed_times(dataset) if time.name in events.variables), None)
 
 
+def event_time_of(dataset: xr.Dataset, series: ShownObject) -> SessionTime | None:
+    """Return the time of an irregular series, whose samples are events; None for any other."""
+    dims = {dim for name in series.variables for dim in dataset.variables[name].dims}
+    times = [time for time in session_times(dataset) if time.dim in dims]
+    return times[0] if len(times) == 1 and is_irregular(dataset, times[0]) else None
+
+
 def _is_time(name: str, index: PandasIndex, said: Mapping[Any, Any]) -> bool:
     if "nwb_path" in said:
         return bool(said.get("nwb_role") == "time")

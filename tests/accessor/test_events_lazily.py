@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
-from intake_nwbzarr.accessor.runs import Runs
+from intake_nwbzarr.accessor.slices import Runs
 from intake_nwbzarr.arrays import lazy_variable
 from intake_nwbzarr.indexes import RegularTimeIndex
 from tests.accessor.peri_event_session import (

@@ -16,6 +16,7 @@ from intake_nwbzarr.accessor.contents import (
     ShownObject,
     find_object,
     one_label,
+    row_ids,
     shown_columns,
     shown_objects,
 )
@@ -232,7 +233,7 @@ def _masks(dataset: xr.Dataset, image: _Image, plane: int, roi: int | None) -> t
     rows = image.shown.rows
     assert rows is not None  # noqa: S101 - for the type checker; masks are in tables.
     assert image.column is not None  # noqa: S101
-    ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
+    ids = row_ids(dataset, image.shown)
     chosen = np.arange(len(ids)) if roi is None else np.flatnonzero(ids == roi)
     if not len(ids):
         raise SelectionError(f"{image.shown.name!r} has no ROIs in this Dataset.", path=image.shown.path)

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import ShownObject, several_labels
+from intake_nwbzarr.accessor.contents import ShownObject, row_ids, several_labels
 from intake_nwbzarr.accessor.events import Events, event_times, events_named
 from intake_nwbzarr.accessor.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import (
@@ -100,8 +100,7 @@ def _rows(
     dataset: xr.Dataset, table: ShownObject, units: int | Sequence[int] | None
 ) -> tuple[list[int], NDArray[np.generic]]:
     """Return the positions and ids of the selected units, in the order in which they were passed."""
-    rows = table.rows
-    ids = dataset[rows].to_numpy() if rows in dataset.coords else np.arange(dataset.sizes[rows])
+    ids = row_ids(dataset, table)
     if units is None:
         return list(range(len(ids))), ids
     wanted = several_labels(units, "units", "the id of a unit, or a list of ids")

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.runs import Runs, grouped, sliced
+from intake_nwbzarr.accessor.slices import Runs, grouped, sliced
 from intake_nwbzarr.arrays import Computed, lazy_variable
 from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.computed import WIDTH, widths

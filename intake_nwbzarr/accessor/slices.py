@@ -33,14 +33,8 @@ class Runs:
         >>> Runs.of(np.array([5, 0, 9, 3]), np.array([7, 4, 9, 5]))
         Runs(starts=array([0]), lengths=array([7]))
         """
-        starts, stops = starts[starts < stops], stops[starts < stops]
-        if not len(starts):
-            return cls(np.empty(0, np.int64), np.empty(0, np.int64))
-        order = np.argsort(starts, kind="stable")
-        starts, reach = starts[order], np.maximum.accumulate(stops[order])
-        first = np.flatnonzero(np.concatenate([[True], starts[1:] > reach[:-1]]))
-        last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
-        return cls(starts[first], reach[last] - starts[first])
+        starts, stops = united(starts[starts < stops], stops[starts < stops])
+        return cls(starts, stops - starts)
 
     @property
     def size(self) -> int:
@@ -82,6 +76,21 @@ class Runs:
     def _offsets(self) -> NDArray[np.int64]:
         """Return where each run begins among all positions."""
         return np.cumsum(self.lengths) - self.lengths
+
+
+def united[T: np.generic](starts: NDArray[T], stops: NDArray[T]) -> tuple[NDArray[T], NDArray[T]]:
+    """Return the union of intervals in any order, none of them NaN, as intervals that ascend and are apart.
+
+    >>> united(np.array([5.0, 0.0, 3.0]), np.array([7.0, 4.0, 5.0]))
+    (array([0.]), array([7.]))
+    """
+    if not len(starts):
+        return starts, stops
+    order = np.argsort(starts, kind="stable")
+    starts, reach = starts[order], np.maximum.accumulate(stops[order])
+    first = np.flatnonzero(np.concatenate([[True], starts[1:] > reach[:-1]]))
+    last = np.concatenate([first[1:] - 1, [len(reach) - 1]])
+    return starts[first], reach[last]
 
 
 def sliced(data: Any, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> tuple[Any, Runs] | None:
