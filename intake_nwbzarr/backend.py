@@ -13,7 +13,7 @@ import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr.arguments import check_bool, check_choice, check_keywords, describe_value
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Scaled
+from intake_nwbzarr.mapping.model import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
     from intake_nwbzarr.copies.from_snapshot import SnapshotOpener, Verify

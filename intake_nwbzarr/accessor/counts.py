@@ -45,7 +45,7 @@ from intake_nwbzarr.accessor.times import (
     seconds_variable,
 )
 from intake_nwbzarr.arrays import Computed, lazy_variable
-from intake_nwbzarr.arrays.blocks import target
+from intake_nwbzarr.arrays.lazy import target
 from intake_nwbzarr.arrays.selection import Axes
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
 from intake_nwbzarr.indexes import RegularTimeIndex

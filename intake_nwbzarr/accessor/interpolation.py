@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.slices import Runs, grouped, sliced
 from intake_nwbzarr.arrays import Computed, lazy_variable
-from intake_nwbzarr.arrays.blocks import target
 from intake_nwbzarr.arrays.computed import WIDTH, widths
+from intake_nwbzarr.arrays.lazy import target
 from intake_nwbzarr.arrays.selection import Axes, as_key
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.indexes.timestamps import TimestampView, is_in_memory

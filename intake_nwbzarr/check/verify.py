@@ -17,7 +17,16 @@ from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.check.chunks import count_chunks
-from intake_nwbzarr.check.compare import same, unlike
+from intake_nwbzarr.check.compare import (
+    Difference,
+    Equal,
+    Finding,
+    Unshown,
+    Verification,
+    same,
+    shortened,
+    unlike,
+)
 from intake_nwbzarr.check.expected import Expected, expected_values
 from intake_nwbzarr.check.raw_fields import (
     RawField,
@@ -27,7 +36,6 @@ from intake_nwbzarr.check.raw_fields import (
     join,
     raw_fields,
 )
-from intake_nwbzarr.check.result import Difference, Equal, Finding, Unshown, Verification, shortened
 from intake_nwbzarr.errors import ChunkError, MappingWarning, MetadataError, NWBZarrWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode

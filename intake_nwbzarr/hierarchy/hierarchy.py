@@ -40,9 +40,8 @@ from intake_nwbzarr.hierarchy.documents import (
     missing_groups,
     parse_documents,
 )
-from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node
+from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_array, check_group, check_shape
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
-from intake_nwbzarr.hierarchy.zarr3 import check_array, check_group, check_shape
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.transport.answers import Unchanged

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
+from intake_nwbzarr.arrays.computed import Elementwise
 from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE
 from intake_nwbzarr.errors import LinkError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
-from intake_nwbzarr.mapping.derived import Elementwise
 from intake_nwbzarr.mapping.model import ArrayPart, Dimension, Mapper, free_name, stored, values_or_none
 from intake_nwbzarr.mapping.schema import core_type, definition_of, is_scalar
 

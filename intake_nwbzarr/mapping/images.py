@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.arrays.computed import Elementwise, Lookup
 from intake_nwbzarr.errors import ChunkError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.attributes import array_parts, as_strings, identity, object_attributes, paths_of
-from intake_nwbzarr.mapping.derived import Elementwise, Lookup
 from intake_nwbzarr.mapping.model import (
     ArrayPart,
     Dimension,
@@ -23,11 +23,11 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
+    MappingOptions,
     RegularTime,
     stored,
     values_of,
 )
-from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import dimension_names
 from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers, rows_first, schema_axes
 from intake_nwbzarr.mapping.series_parts import TimeBase

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
+from intake_nwbzarr.arrays.computed import Elementwise, InMemory, Lookup, RaggedBounds
 from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE, LONGEST_WAVEFORM
 from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Target
@@ -27,19 +28,18 @@ from intake_nwbzarr.mapping.attributes import (
     storable,
     valid_path,
 )
-from intake_nwbzarr.mapping.derived import Elementwise, InMemory, Lookup, RaggedBounds
 from intake_nwbzarr.mapping.model import (
     ArrayPart,
     Dimension,
     Labels,
     MappedObject,
     Mapper,
+    MappingOptions,
     both,
     stored,
     values_or_none,
     whole_values,
 )
-from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import map_grid
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.arrays import read_at_open
+from intake_nwbzarr.arrays.computed import Elementwise
 from intake_nwbzarr.bounds import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from intake_nwbzarr.mapping.derived import Elementwise
 from intake_nwbzarr.mapping.model import ArrayPart, IrregularTime, RegularTime
 from intake_nwbzarr.transport.open import Opener
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from intake_nwbzarr.check import compare
-from intake_nwbzarr.check.compare import blocks, same, unlike
-from intake_nwbzarr.check.result import shortened
+from intake_nwbzarr.check.compare import blocks, same, shortened, unlike
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=7)
 TYPES = st.sampled_from(["int16", "uint8", "float32", "float64", "bool"])

@@ -17,7 +17,7 @@ from hdmf.common import DynamicTable, VectorData
 from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
-from intake_nwbzarr.check.result import Difference, Unshown, Verification
+from intake_nwbzarr.check.compare import Difference, Unshown, Verification
 from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from pynwb import NWBFile
 
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import ArrayPart, MappedObject, run_mappers
-from intake_nwbzarr.mapping.options import MappingOptions
+from intake_nwbzarr.mapping.model import ArrayPart, MappedObject, MappingOptions, run_mappers
 from intake_nwbzarr.mapping.tables import map_table
 
 START = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)

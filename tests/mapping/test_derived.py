@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from intake_nwbzarr.arrays.computed import Elementwise, Lookup, RaggedBounds
 from intake_nwbzarr.arrays.selection import Key, outer, select
 from intake_nwbzarr.errors import ChunkError
 from intake_nwbzarr.mapping.attributes import as_text, path_text, short_name, translated, valid_path
-from intake_nwbzarr.mapping.derived import Elementwise, Lookup, RaggedBounds
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,7 @@ from pynwb.ophys import ImageSegmentation, OpticalChannel, PlaneSegmentation, Ro
 
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import Region, run_mappers
-from intake_nwbzarr.mapping.options import MappingOptions
+from intake_nwbzarr.mapping.model import MappingOptions, Region, run_mappers
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.mapping.small_files import (

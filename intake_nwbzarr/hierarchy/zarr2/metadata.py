@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
+
+from zarr.registry import register_chunk_key_encoding
 
 from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hierarchy.decompress import COMPRESSORS
@@ -19,6 +21,7 @@ from intake_nwbzarr.hierarchy.zarr2.types import (
     stored_type,
     structured,
 )
+from intake_nwbzarr.zarr_internals import ChunkKeyEncoding
 
 OBJECT_CODECS: Final = frozenset({"pickle", "json2", "vlen-utf8", "vlen-bytes"})
 """Supported Zarr 2 filters that store Python objects."""
@@ -318,3 +321,19 @@ def _links(value: Any, where: str, path: str) -> list[dict[str, str]]:
 def _normalized_source(source: Any) -> str:
     """Return a reference's source, with ``"."`` for its own file."""
     return "." if source in (None, "", ".", "./") else str(source)
+
+
+@dataclass(frozen=True)
+class FirstColumnKeys(ChunkKeyEncoding):
+    """The chunk key encoding ``nwbzarr.first_column``: chunk *i* has the key ``i.0``."""
+
+    name: ClassVar[str] = FIRST_COLUMN
+    # The dimension_separator of the .zarray, "." or "/".
+    separator: str = "."
+
+    def encode_chunk_key(self, chunk_coords: tuple[int, ...]) -> str:
+        """Return the key of a chunk."""
+        return self.separator.join(map(str, (*chunk_coords, 0)))
+
+
+register_chunk_key_encoding(FIRST_COLUMN, FirstColumnKeys)
