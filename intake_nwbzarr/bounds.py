@@ -1,7 +1,7 @@
 """Bounds on what is read from others: sizes, counts and depths above which something is refused, and paths.
 
-A session may be damaged or made to do harm. Whatever is received, decompressed, decoded or remembered on its
-account has a bound here, far above what real sessions need. What a user may tune stands in `limits.py`.
+A session or a server may be damaged or malicious. Whatever is received, decompressed or decoded has a bound
+here, far above what real sessions need. What a user may tune is in `limits.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,37 @@ from intake_nwbzarr.errors import UnsafePathError
 
 MIB: Final = 2**20
 
-# Stored objects and answers
+# Stored objects and responses
 LARGEST_OBJECT: Final = 2 * 2**30
 """Bytes of one stored object, unless a caller allows others."""
 
 LONGEST_KEY: Final = 1024
 """Characters of a key: what S3 allows; hardly any other storage allows more."""
+
+LONGEST_HEADER: Final = 16 * 2**10
+"""Bytes of one response header; aiohttp accepts 128 of them."""
+
+LARGEST_ERROR: Final = 64 * 2**10
+"""Bytes of an error response that are read, for the error code in it."""
+
+MOST_REDIRECTS: Final = 3
+"""Redirects of one request; a server may redirect without end."""
+
+# Listings
+LARGEST_PAGE: Final = 32 * MIB
+"""Bytes of one page of a listing; 1,000 keys of the longest kind take 3 MB."""
+
+DEEPEST_PAGE: Final = 8
+"""XML elements of a page inside one another; S3 has at most four: ListBucketResult/Contents/Owner/ID."""
+
+MOST_PAGES: Final = 20_000
+"""Pages of one listing; a page usually has 1,000 keys."""
+
+MOST_KEYS: Final = 4 * 10**6
+"""Keys and folders of one listing."""
+
+MOST_EMPTY: Final = 100
+"""Consecutive pages without anything new, after which a listing counts as endless."""
 
 # Zip archives
 LARGEST_DIRECTORY: Final = 256 * MIB
@@ -35,6 +60,9 @@ LARGEST_SNAPSHOT_INDEX: Final = 64 * MIB
 
 LARGEST_SNAPSHOT_SESSION: Final = 512 * MIB
 """Bytes of one session in a snapshot file, decompressed."""
+
+LARGEST_SNAPSHOT_OBJECT: Final = 64 * MIB
+"""Bytes of an array's object in a snapshot; larger ones are read from the session each time."""
 
 MOST_OBJECTS: Final = 2 * 10**6
 """Stored objects of a session that is downloaded."""
@@ -55,6 +83,9 @@ MOST_LINK_HOPS: Final = 32
 MOST_LOOKED_UP: Final = 100
 """Paths that consolidated metadata do not list, requested all the same: links may lead nowhere."""
 
+MOST_COMPARED: Final = 2000
+"""Names of a file that are compared with a missing one, for a suggestion."""
+
 # Array metadata
 LARGEST_LENGTH: Final = 2**63 - 1
 """The longest axis, and the most elements, that NumPy and xarray can count."""
@@ -74,6 +105,12 @@ MOST_STREAMS: Final = 2**16
 
 LARGEST_OBJECT_CHUNK: Final = 2**30
 """Bytes of a chunk of Python objects, stored, decompressed or encoded anew: no metadata declare its size."""
+
+LEAST_TEXT: Final = 16 * MIB
+"""Bytes that a chunk of strings or Python objects may always have when decompressed."""
+
+TEXT_PER_VALUE: Final = 64 * 2**10
+"""Further bytes for each of its values; longer texts are stored one in a chunk, within LEAST_TEXT."""
 
 MOST_OPCODES: Final = 50_000_000
 """Opcodes of one pickle."""
@@ -101,22 +138,10 @@ MOST_DECODED_TIMES: Final = 10_000_000
 """Times of one series that are decoded to dates, which are held in memory: 80 MB."""
 
 
-def safe_path(path: str, *, where: str) -> str:
-    """A path from the data, split and checked; without its leading and trailing slash.
-
-    Parameters
-    ----------
-    path
-        As found in a document, a listing or a reference. One leading slash means the file's root.
-    where
-        What holds it, for the error.
-
-    Raises
-    ------
-    UnsafePathError
-        For empty, ``.`` and ``..`` parts, backslashes, NUL, percent-encoded dots or slashes, and depths
-        beyond 64: such a name could lead out of the file on some store.
-    """
+def safe_path(path: str, location: object) -> str:
+    """Return a path inside the file at a location, checked, without its leading and trailing slash."""
+    # Empty, `.` and `..` parts, backslashes, NUL, and percent-encoded ones could lead out of the file on some
+    # store. One leading slash means the file's root.
     stripped = path.removeprefix("/").removesuffix("/")
     if stripped == "":
         return ""
@@ -128,8 +153,17 @@ def safe_path(path: str, *, where: str) -> str:
         or any(code in lowered for code in ("%2e", "%2f", "%5c", "%00"))
     ):
         raise UnsafePathError(
-            f"{where} names {path!r}, which could lead out of the file; the file is damaged or hostile."
+            f"{path!r:.400} is not a valid path in {location}: it could lead out of the file.",
+            location=location,
+            path=path,
+            next_step="Unless you passed it, the file is damaged or malicious.",
         )
     if len(parts) > DEEPEST_PATH:
-        raise UnsafePathError(f"{where} names a path of {len(parts)} parts; {DEEPEST_PATH} are allowed.")
+        raise UnsafePathError(
+            f"{path!r:.400} in {location} is a path of {len(parts)} parts; {DEEPEST_PATH} are allowed.",
+            location=location,
+            path=path,
+            found=len(parts),
+            expected=DEEPEST_PATH,
+        )
     return stripped

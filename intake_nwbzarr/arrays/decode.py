@@ -33,9 +33,6 @@ from intake_nwbzarr.hierarchy.zarr2.objects import (
 from intake_nwbzarr.hierarchy.zarr2.types import ARRAY_FILTERS
 from intake_nwbzarr.zarr_internals import bytes_spec
 
-CHUNK_LIMIT: Final = LARGEST_OBJECT
-"""The most bytes that a chunk may have, stored or decoded."""
-
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 FILTERS: Final = frozenset(f"numcodecs.{name}" for name in ARRAY_FILTERS) | {"transpose"}
@@ -134,12 +131,12 @@ def codec_chain(
             next_step="The array's metadata are damaged; compare them with the original file.",
         ) from error
     result = CodecChain(shape, dtype, stages, None, path, field)
-    if result.nbytes > CHUNK_LIMIT and not _is_legacy(result):
+    if result.nbytes > LARGEST_OBJECT and not _is_legacy(result):
         raise LimitError(
-            f"The array {path!r} has chunks of {result.nbytes} bytes; at most {CHUNK_LIMIT} are allowed.",
+            f"The array {path!r} has chunks of {result.nbytes} bytes; at most {LARGEST_OBJECT} are allowed.",
             path=path,
             found=result.nbytes,
-            expected=CHUNK_LIMIT,
+            expected=LARGEST_OBJECT,
             next_step="Rewrite the array in smaller chunks, unless its metadata are damaged.",
         )
     known = _first_known(result)
@@ -158,7 +155,7 @@ def _stages(
     stages: list[Stage] = []
     nbytes = prod(shape) * dtype.itemsize
     for name, configuration in codecs:
-        nbytes = min(nbytes, CHUNK_LIMIT)
+        nbytes = min(nbytes, LARGEST_OBJECT)
         stages.append(Stage(name, configuration, shape, dtype, nbytes))
         if name == "transpose":
             if sorted(configuration["order"]) != list(range(len(shape))):

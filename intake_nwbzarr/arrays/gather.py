@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.arrays.decode import CHUNK_LIMIT, ChunkName, decode
+from intake_nwbzarr.arrays.decode import ChunkName, decode
 from intake_nwbzarr.arrays.layout import Layout
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
-from intake_nwbzarr.bounds import MOST_CHUNKS
+from intake_nwbzarr.bounds import LARGEST_OBJECT, MOST_CHUNKS
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
@@ -161,7 +161,7 @@ async def _work(queue: Iterator[_StoredObject], slots: int) -> None:
     for stored in queue:
         sharding = stored.layout.sharding
         if sharding is None:
-            fetched = await stored.transport.get(stored.key, limit=CHUNK_LIMIT)
+            fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
             await _decode_chunks(stored, {0: None if fetched is None else fetched.data})
         else:
             await _read_shard(stored, sharding, slots)
@@ -172,7 +172,7 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
     whole = sharding.is_whole(len(wanted), stored.layout.chunks_in(stored.coordinates))
     size = sharding.index_bytes
     if whole:
-        fetched = await stored.transport.get(stored.key, limit=CHUNK_LIMIT)
+        fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
     elif sharding.at_end:
         fetched = await stored.transport.get(stored.key, suffix=size)
     else:
@@ -214,7 +214,7 @@ async def _read_range(
 
 def _slice_chunks(byte_range: ByteRange, data: memoryview, stored: _StoredObject) -> dict[int, memoryview]:
     for start, stop in byte_range.chunks.values():
-        if stop > byte_range.start + len(data) or stop - start > CHUNK_LIMIT:
+        if stop > byte_range.start + len(data) or stop - start > LARGEST_OBJECT:
             raise ChunkError(
                 f"{stored.where} is a shard of {byte_range.start + len(data)} bytes, but its index refers "
                 f"to the bytes {start} to {stop}.",

@@ -11,7 +11,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
-from intake_nwbzarr.bounds import LARGEST_DOCUMENT
+from intake_nwbzarr.bounds import LARGEST_DOCUMENT, LARGEST_SNAPSHOT_OBJECT
 from intake_nwbzarr.copies.from_snapshot import SnapshotTransport
 from intake_nwbzarr.copies.snapshot import (
     CONSOLIDATED,
@@ -41,9 +41,6 @@ from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.transport.answers import Fetched, Folder, Part
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import Opener
-
-LARGEST_KEPT: Final = 64 * 2**20
-"""Bytes of an object other than a document that is kept; a larger one is read from where it is, each time."""
 
 ENDING: Final = ".snapshot.zip"
 
@@ -190,7 +187,9 @@ class RecordingTransport(SnapshotTransport):
     async def _keep(self, key: str) -> None:
         is_document = key.rpartition("/")[2] in DOCUMENTS
         try:
-            found = await self.own.get(key, limit=LARGEST_DOCUMENT if is_document else LARGEST_KEPT)
+            found = await self.own.get(
+                key, limit=LARGEST_DOCUMENT if is_document else LARGEST_SNAPSHOT_OBJECT
+            )
         except LimitError:
             return
         except AccessError as error:

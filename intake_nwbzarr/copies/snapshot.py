@@ -257,7 +257,7 @@ class Snapshots(Mapping[str, Entry]):
             raise LimitError(
                 f"{self.path} declares {readable_size(size)} for its member {name!r:.80}, packed into "
                 f"{readable_size(packed)}; {readable_size(limit)}, packed up to {LARGEST_RATIO} times, are "
-                f"allowed. It is damaged or hostile. {_ANEW}"
+                f"allowed. It is damaged or malicious. {_ANEW}"
             )
 
         def read() -> bytes:

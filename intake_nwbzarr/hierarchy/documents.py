@@ -332,7 +332,7 @@ def _is_array(document: msgspec.Raw, prefix: str, location: Location) -> bool:
 
 
 def _node_path(path: str, location: Location) -> str:
-    return safe_path(path, where=f"The metadata of {location}")
+    return safe_path(path, location)
 
 
 def _check_node_count(nodes: Any, location: Location) -> None:

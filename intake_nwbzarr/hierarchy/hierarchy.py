@@ -15,7 +15,14 @@ import msgspec
 from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import describe_value, takes_storage_options
-from intake_nwbzarr.bounds import LARGEST_DOCUMENT, LONGEST_KEY, MOST_LINK_HOPS, MOST_LOOKED_UP, safe_path
+from intake_nwbzarr.bounds import (
+    LARGEST_DOCUMENT,
+    LONGEST_KEY,
+    MOST_COMPARED,
+    MOST_LINK_HOPS,
+    MOST_LOOKED_UP,
+    safe_path,
+)
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -118,7 +125,7 @@ def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target
     # Objects that the consolidated metadata do not list are requested where a link leads to them, and with
     # `look_up` at the path itself, which callers often only try.
     current, here = hierarchy, ""
-    pending = _parts(path, where=str(hierarchy.location))
+    pending = _parts(path, hierarchy.location)
     hops = 0
     while pending:
         name, *pending = pending
@@ -151,14 +158,14 @@ def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target
                 path=path,
                 expected=MOST_LINK_HOPS,
             )
+        pending = _parts(link.path, current.location) + pending
         current = current.follow(link.source)
-        pending = _parts(link.path, where=f"A link in {current.location}") + pending
         here = ""
     return Target(current, here)
 
 
-def _parts(path: str, *, where: str) -> list[str]:
-    checked = safe_path(path, where=where)
+def _parts(path: str, location: Location) -> list[str]:
+    checked = safe_path(path, location)
     return checked.split("/") if checked else []
 
 
@@ -215,10 +222,6 @@ async def _from_chunk_cache(transport: Transport) -> Documents | None:
 
 def _size(documents: Documents) -> int:
     return sum(memoryview(raw).nbytes for node in documents.nodes.values() for raw in node.values())
-
-
-MOST_COMPARED: Final = 2000
-"""How many names are compared with a missing one to find the closest."""
 
 
 @takes_storage_options
@@ -531,7 +534,7 @@ class Hierarchy(Mapping[str, Node]):
         if len(path) > LONGEST_KEY or not is_encodable(path):
             return False
         try:
-            if safe_path(path, where=str(self.location)) != path:
+            if safe_path(path, self.location) != path:
                 return False
             while path and path not in self:
                 path = path.rpartition("/")[0]

@@ -283,7 +283,7 @@ class Transport(ABC):
         found = await on_loop(self._list_folder(self._safe(folder)))
         for name in (*found.names, *found.folders):
             # Two slashes in a row, in a bucket, make a folder without a name: the last part shows it.
-            self._safe(f"{folder or '-'}/{name}/-")
+            self._safe(f"{folder}/{name}/-")
         return found
 
     async def put(
@@ -401,7 +401,7 @@ class Transport(ABC):
         return pause if wanted is None else max(pause, min(wanted, 3 * LONGEST_BACKOFF))
 
     def _safe(self, key: str) -> str:
-        return safe_path(key, where=str(self.location))
+        return safe_path(key, self.location)
 
 
 _sessions: dict[Hashable, _Session] = {}

@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
+from intake_nwbzarr.bounds import LARGEST_ERROR, LONGEST_HEADER
 from intake_nwbzarr.errors import HostNotFoundError, TransportError
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Bytes, Failure, Part
@@ -34,12 +35,6 @@ from intake_nwbzarr.transport.connect import (
 )
 from intake_nwbzarr.transport.loop import budget, when_closing
 from intake_nwbzarr.transport.request_log import record
-
-LARGEST_ERROR: Final = 64 * 2**10
-"""Bytes of an error document that are read, for the code in it."""
-
-LONGEST_HEADER: Final = 16 * 2**10
-"""Bytes of one header; aiohttp takes 128 of them."""
 
 # Of a body, what aiohttp receives before its limit is known, and at a time after that.
 _BUFFERED: Final = 64 * 2**10

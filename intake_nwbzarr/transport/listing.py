@@ -6,25 +6,15 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 from xml.parsers import expat
 
-from intake_nwbzarr.bounds import DEEPEST_PATH
+from intake_nwbzarr.bounds import DEEPEST_PAGE, DEEPEST_PATH, MOST_EMPTY, MOST_KEYS, MOST_PAGES
 from intake_nwbzarr.errors import LimitError, ResponseError
 from intake_nwbzarr.transport.answers import Failure, Folder, Listed
 
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
 MOST_FOLDERS = 64
-MOST_PAGES: Final = 20_000
-"""Pages of one listing that are read at most; a page usually has 1,000 keys."""
-
-MOST_KEYS: Final = 4 * 10**6
-"""Keys and folders of one listing that are read at most."""
-
-MOST_EMPTY: Final = 100
-"""Consecutive pages without anything new after which a listing counts as endless."""
-
 # bucket.s3.amazonaws.com, bucket.s3.eu-west-1.amazonaws.com, s3.eu-west-1…, s3-eu-west-1…, s3.dualstack.…
 _S3_HOST = re.compile(r"(?:(?P<bucket>[a-z0-9][a-z0-9.-]+)\.)?s3(?:[.-][a-z0-9-]+)*\.amazonaws\.com(?:\.cn)?")
 _SIZE = re.compile(r"\d{1,15}")
@@ -156,8 +146,7 @@ class _PageReader:
     def begin(self, tag: str, _attributes: Mapping[str, str]) -> None:
         """Begin an element."""
         self._path.append(tag.rpartition(":")[2])
-        # The deepest that there is: Contents/Owner/DisplayName.
-        if self._path[0] != "ListBucketResult" or len(self._path) > 8:
+        if self._path[0] != "ListBucketResult" or len(self._path) > DEEPEST_PAGE:
             self.refuse()
         self.texts.clear()
 

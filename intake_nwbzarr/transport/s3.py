@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from intake_nwbzarr.bounds import LARGEST_PAGE
 from intake_nwbzarr.errors import AccessError, CredentialsError, TransportError
 from intake_nwbzarr.location.credentials import Keys, s3_access
 from intake_nwbzarr.location.location import Location
@@ -21,7 +22,7 @@ from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.connect import authority_of
 from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.listing import Ask, PageOutcome, page_query
-from intake_nwbzarr.transport.web import EXPIRED, LARGEST_PAGE, REDIRECTS, HttpTransport, error_code
+from intake_nwbzarr.transport.web import EXPIRED, REDIRECTS, HttpTransport, error_code
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 # The region becomes part of a host's name.

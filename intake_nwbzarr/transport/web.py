@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote, urljoin, urlsplit
 
+from intake_nwbzarr.bounds import LARGEST_ERROR, LARGEST_PAGE, MOST_REDIRECTS
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -25,7 +26,7 @@ from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, is_document, same_etag, too_large
 from intake_nwbzarr.transport.connect import addresses, ascii_name, check_certificates, proxy_of
-from intake_nwbzarr.transport.engine import LARGEST_ERROR, Answer, Head, Request, engine
+from intake_nwbzarr.transport.engine import Answer, Head, Request, engine
 from intake_nwbzarr.transport.listing import (
     Ask,
     Page,
@@ -37,8 +38,6 @@ from intake_nwbzarr.transport.listing import (
     public_bucket,
 )
 
-MOST_REDIRECTS = 3
-LARGEST_PAGE = 32 * 2**20
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
 _WRONG_CREDENTIALS = frozenset(

@@ -86,7 +86,7 @@ class ZipTransport(Transport):
             member.compress_size, 1
         ):
             return Failure(
-                LimitError, f"it is packed more than {LARGEST_RATIO} times, as only hostile files are"
+                LimitError, f"it is packed more than {LARGEST_RATIO} times, as only malicious files are"
             )
         data = await self._member(member, directory)
         if isinstance(data, Failure):

@@ -52,7 +52,7 @@ def test_fields_of_a_compound_are_the_same_whatever_release_wrote_it(corpus_dir)
                 np.testing.assert_array_equal(first.read(), second.read())
 
 
-def test_a_hostile_pickle_is_an_error_that_names_location_array_and_chunk(tmp_path):
+def test_a_malicious_pickle_is_an_error_that_names_location_array_and_chunk(tmp_path):
     document = {
         "shape": [1],
         "data_type": "string",

@@ -196,8 +196,9 @@ def test_a_name_that_could_lead_out_of_the_file_is_refused(tmp_path: Path, name:
     document = json.loads((store / "zarr.json").read_text())
     document["consolidated_metadata"]["metadata"][name] = group()
     (store / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(UnsafePathError):
+    with pytest.raises(UnsafePathError) as raised:
         open_hierarchy(store)
+    assert (raised.value.location, raised.value.path) == (store.as_uri(), name)
 
 
 def test_bare_nan_in_attributes_is_read(tmp_path: Path) -> None:

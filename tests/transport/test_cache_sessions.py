@@ -1,4 +1,4 @@
-"""Sessions through the chunk cache: streamed twice, pickled, archived, sharded, hostile."""
+"""Sessions through the chunk cache: streamed twice, pickled, archived, sharded, malicious."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_an_overload_that_passes_is_tried_again_through_the_cache(
     assert [seen.status for seen in web.requests] == [status, 200, status, 304]
 
 
-def test_a_hostile_chunk_is_an_error_from_the_wire_and_from_the_cache(
+def test_a_malicious_chunk_is_an_error_from_the_wire_and_from_the_cache(
     http_server: StaticServer, folder: Path
 ) -> None:
     from intake_nwbzarr.arrays.stored import StoredArray

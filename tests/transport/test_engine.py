@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from intake_nwbzarr.bounds import LARGEST_ERROR
 from intake_nwbzarr.errors import LimitError, ResponseError, TransportError
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport import connect, engine
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.engine import LARGEST_ERROR, Answer
+from intake_nwbzarr.transport.engine import Answer
 from intake_nwbzarr.transport.loop import budget, run
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.servers.scripted import Link, Script, scripted, settle, until

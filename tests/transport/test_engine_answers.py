@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from intake_nwbzarr.bounds import LONGEST_HEADER
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
-from intake_nwbzarr.transport.engine import LONGEST_HEADER, Answer
+from intake_nwbzarr.transport.engine import Answer
 from intake_nwbzarr.transport.loop import run
 from tests.servers.scripted import Link, scripted, settle, until
 from tests.transport.connected import CHUNKED, OK, answering, ask, body_of, sized

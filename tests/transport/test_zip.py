@@ -1,4 +1,4 @@
-"""Zip files of a store, local and remote, and hostile ones."""
+"""Zip files of a store, local and remote, and malicious ones."""
 
 import zipfile
 from pathlib import Path
@@ -107,7 +107,7 @@ def test_what_is_no_archive_is_an_error(tmp_path: Path, content: bytes) -> None:
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", {"bomb": bytes(70 * 2**20), "zeros": bytes(2**20)}, zipfile.ZIP_DEFLATED)
     transport = open_transport(locate(path))
-    with pytest.raises(LimitError, match="hostile"):
+    with pytest.raises(LimitError, match="malicious"):
         run(transport.get("bomb"))
     with pytest.raises(LimitError):
         run(transport.get("zeros", limit=1000))

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.codec import BytesBytesCodec
 
-from intake_nwbzarr.bounds import LARGEST_OBJECT, LARGEST_OBJECT_CHUNK
+from intake_nwbzarr.bounds import (
+    LARGEST_LENGTH,
+    LARGEST_OBJECT,
+    LARGEST_OBJECT_CHUNK,
+    LEAST_TEXT,
+    MOST_DIMENSIONS,
+    TEXT_PER_VALUE,
+)
 from intake_nwbzarr.errors import LegacyObjectError, LimitError
 from intake_nwbzarr.hierarchy.decompress import decompress
 from intake_nwbzarr.hierarchy.nodes import numpy_dtype
@@ -33,13 +40,10 @@ from intake_nwbzarr.zarr_internals import ArraySpec
 VARIABLE_LENGTH: Final = frozenset({"vlen-utf8", "vlen-bytes"})
 """Codecs of variable-length strings and bytes."""
 
-_LEAST_TEXT_LIMIT: Final = 16 * 2**20
-_BYTES_PER_VALUE: Final = 64 * 2**10
-
 
 def text_limit(shape: tuple[int, ...], fields: int = 1) -> int:
     """Return how many bytes a chunk of strings or objects may expand to: metadata do not declare it."""
-    return min(LARGEST_OBJECT, _LEAST_TEXT_LIMIT + _BYTES_PER_VALUE * prod(shape) * fields)
+    return min(LARGEST_OBJECT, LEAST_TEXT + TEXT_PER_VALUE * prod(shape) * fields)
 
 
 def check_count(data: Buffer, count: int) -> None:
@@ -168,8 +172,8 @@ def _check_fields(dtype: DtypeRecord, fields: list[Any] | None) -> None:
 def _checked_shape(shape: Any, count: int) -> tuple[int, ...]:
     if (
         not isinstance(shape, (tuple, list))
-        or len(shape) > 32
-        or not all(type(length) is int and 0 <= length < 2**40 for length in shape)
+        or len(shape) > MOST_DIMENSIONS
+        or not all(type(length) is int and 0 <= length <= LARGEST_LENGTH for length in shape)
         or prod(shape) != count
     ):
         raise ValueError(f"its shape does not match the {count} declared elements")

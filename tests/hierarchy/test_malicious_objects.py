@@ -1,4 +1,4 @@
-"""Legacy objects that are damaged or hostile are refused by name, and nothing in them is run."""
+"""Legacy objects that are damaged or malicious are refused by name, and nothing in them is run."""
 
 import contextlib
 import pickle
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.bounds import LARGEST_OBJECT_CHUNK
 from intake_nwbzarr.errors import ChunkError, LegacyObjectError, LimitError
-from tests.hierarchy.hostile_pickles import BOMBS, CRASHERS, RESERVATION, UNUSUAL, runners
+from tests.hierarchy.malicious_pickles import BOMBS, CRASHERS, RESERVATION, UNUSUAL, runners
 from tests.hierarchy.test_objects import FIELDS, ROWS, compound, decode
 from tests.hierarchy.zarr2 import PICKLE, Zarr2Array, objects
 
@@ -151,7 +151,7 @@ def test_a_compressed_chunk_that_is_damaged_is_a_chunk_error():
         stored.read()
 
 
-def test_hostile_chunks_are_refused_by_name_and_run_nothing(tmp_path):
+def test_malicious_chunks_are_refused_by_name_and_run_nothing(tmp_path):
     """In a process with little memory, to see crashes, allocations and endless loops."""
     marker = tmp_path / "ran"
     payloads = {**runners(str(marker)), **CRASHERS, **BOMBS, **UNUSUAL}
