@@ -10,7 +10,13 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
-from intake_nwbzarr.arguments import check_bool, check_choice, check_keywords, describe_value
+from intake_nwbzarr.arguments import (
+    check_bool,
+    check_choice,
+    check_keywords,
+    describe_value,
+    invalid_argument,
+)
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.mapping.model import ImageAxes, MappingOptions, Names, Scaled
@@ -202,7 +208,9 @@ def _open(
         return open_from_snapshot(snapshot, location, verify)
     if not isinstance(verify, str) or verify != "metadata":
         raise OptionError(
-            f"verify={describe_value(verify)} says how a snapshot is used, and none is given: snapshot=None."
+            "verify is valid only with snapshot=.",
+            found=describe_value(verify),
+            next_step="Pass snapshot= as well.",
         )
     from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
     from intake_nwbzarr.transport.memory import keeping_in_memory
@@ -235,9 +243,7 @@ def _options(
     elif drop_variables is not None:
         dropped = list(drop_variables) if isinstance(drop_variables, Iterable) else [drop_variables]
     if not all(isinstance(name, str) for name in dropped):
-        raise OptionError(
-            f"drop_variables must be a name or a list of names, not {describe_value(drop_variables)}."
-        )
+        raise invalid_argument("drop_variables", drop_variables, "a name or a list of names")
     return MappingOptions(
         mask_and_scale=mask_and_scale is not False,
         decode_times=bool(decode_times),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from intake_nwbzarr.arguments import describe_value, local_path, takes_storage_options
+from intake_nwbzarr.arguments import invalid_argument, local_path, takes_storage_options
 from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.copies.inventory import (
     ROOTS,
@@ -40,16 +40,16 @@ from intake_nwbzarr.transport.request_log import readable_size
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a download is.
+    """The progress of a download, as passed to its function `progress`.
 
     Parameters
     ----------
     doing
         ``"fetching"`` or ``"verifying"``.
     objects, of_objects
-        Done, and in all; those that turn out not to exist count as done.
+        Objects that are done, and their total; objects that do not exist count as done.
     bytes, of_bytes
-        Written, and in all, where that is known.
+        Bytes that are done, and their total, None if unknown.
     """
 
     doing: str
@@ -61,25 +61,25 @@ class Progress:
 
 @dataclass(frozen=True)
 class Download:
-    """What a download did.
+    """The result of a download.
 
     Parameters
     ----------
     location
-        Of the session, without secrets.
+        The location of the session, without secrets.
     folder
-        Where it is now.
+        The folder of the downloaded session.
     objects, bytes
-        What the folder holds of it.
+        The number of objects in the folder, and their total size.
     fetched
-        How many of the objects were fetched this time; the others had been before.
+        The number of objects that were fetched this time; the others had been downloaded before.
     removed
-        Objects of an earlier download that the session does not have any more.
+        The number of objects that were removed, because the session no longer has them.
     listed
-        Whether the objects were found by listing the session; else by its consolidated metadata.
+        Whether the objects were found by listing the session, or else from its consolidated metadata.
     chunks
-        How many chunks its arrays may have, and how many of them the folder holds; None where its metadata
-        cannot be read.
+        The number of chunks that the session's arrays may have, and of those in the folder; None where its
+        metadata cannot be read.
     """
 
     location: str
@@ -93,7 +93,7 @@ class Download:
 
     def __str__(self) -> str:
         kept = self.objects - self.fetched
-        news = [f"{self.fetched:,} fetched"] + ([f"{kept:,} were there already"] if kept else [])
+        news = [f"{self.fetched:,} fetched"] + ([f"{kept:,} kept"] if kept else [])
         news += [f"{self.removed:,} removed"] if self.removed else []
         return (
             f"{self.location}: {self.objects:,} objects, {readable_size(self.bytes)}, verified, in "
@@ -126,10 +126,10 @@ class Reporter:
 
 
 PIECE: Final = 16 * 2**20
-"""Bytes of an object that are fetched at once."""
+"""Bytes of an object that one request fetches."""
 
 RESTARTS: Final = 3
-"""How often an object that changes while it is fetched is begun anew."""
+"""How often the fetch of an object that changes meanwhile is restarted."""
 
 _BLOCK = 2**20
 
@@ -137,8 +137,8 @@ _BLOCK = 2**20
 async def fetch_object(
     transport: Transport, wanted: Wanted, folder: Path, received: Callable[[int], None]
 ) -> Entry | None:
-    """Fetch an object into a folder, anew when it changes meanwhile; None when there is no such object."""
-    # `received` is called with the bytes that were written, or with minus those of an object begun anew.
+    """Fetch an object into a folder, again if it changes meanwhile; None if it does not exist."""
+    # `received` is called with the number of bytes written, and with its negative when a fetch is restarted.
     for restart in range(RESTARTS + 1):
         path = folder / wanted.key
         aside = path.with_name(f".{secrets.token_hex(6)}.partial")
@@ -171,7 +171,10 @@ async def _fetch(
         piece = await transport.get(wanted.key, start=writing.size, stop=stop, etag=first.etag)
         if piece is None:
             raise ObjectChangedError(
-                f"{transport.location}/{wanted.key} was removed while it was being read; run this again."
+                f"{transport.location}/{wanted.key} was removed while it was being read.",
+                location=transport.location,
+                path=wanted.key,
+                next_step="Run the download again.",
             )
         await asyncio.to_thread(writing.write, piece.data)
         received(len(piece.data))
@@ -183,14 +186,14 @@ async def _first_piece(transport: Transport, wanted: Wanted) -> Fetched | None:
         try:
             return await transport.get(wanted.key, start=0, stop=PIECE)
         except ResponseError:
-            # It may be shorter by now, or the server gives no parts.
+            # It may have become shorter, or the server does not support Range requests.
             pass
     whole = await transport.get(wanted.key)
     return None if whole is None else Fetched(whole.data, whole.etag, len(whole.data))
 
 
 class _Writing:
-    """A file that is being written, open only while a piece is: whoever waits for that may be cancelled."""
+    """A file that is being written, open only during a write: tasks that await one may be cancelled."""
 
     def __init__(self, aside: Path) -> None:
         self._aside = aside
@@ -208,7 +211,7 @@ class _Writing:
 
 
 def is_intact(folder: Path, entry: Entry) -> bool:
-    """Whether a file has the size and the checksum that were noted when it was written."""
+    """Return whether a file has the size and checksum that were recorded when it was written."""
     path = folder / entry.key
     digest = hashlib.sha256()
     try:
@@ -225,7 +228,7 @@ def is_intact(folder: Path, entry: Entry) -> bool:
 _DOCUMENTS: Final = {2: (".zgroup", ".zarray", ".zattrs"), 3: ("zarr.json",)}
 
 AT_ONCE: Final = 64
-"""Objects that are being fetched, or checked, at a time; the transport's budget may allow fewer requests."""
+"""Objects that are fetched or checked concurrently; the transport's budget may allow fewer requests."""
 
 
 @takes_storage_options
@@ -238,41 +241,40 @@ def download(
 ) -> Download:
     """Download a whole session to a local folder.
 
-    The session is written beside the folder (to ``<folder>.partial``), every file compared with the checksum
-    of what was received, and then put in its place by renaming: the folder is never half of a session. When
-    it fails or is killed, the same call goes on where it stopped. Called again later, it fetches what has
-    changed, as size and ETag say.
+    The session is written to a second folder, ``<folder>.partial``, whose files are verified by checksum. It
+    then replaces the folder, which is thus never incomplete. After an error or interruption, the same call
+    resumes the download. Called again later, it fetches the objects whose size or ETag has changed.
 
-    A server that cannot be listed is asked for every chunk that the consolidated metadata allow for. Links
-    to other files are not followed.
+    If a server cannot be listed, every chunk that the consolidated metadata allow is requested. Links to
+    other files are not followed.
 
     Parameters
     ----------
     location
-        Of the session: anything that can be opened.
+        The location of the session: anything that can be opened.
     folder
-        That the session will be, such as ``sub-1.nwb.zarr``. It must not exist, or be an earlier download of
-        the same location.
+        The folder to write the session to, such as ``sub-1.nwb.zarr``. It must not exist, or be an earlier
+        download of the same location.
     storage_options
-        Credentials and the like, in the vocabulary of s3fs and fsspec. A chunk cache is not used.
+        Credentials and other options, named as in s3fs and fsspec. A chunk cache is not used.
     progress
-        Called as objects arrive, from another thread.
+        A function that is called with a `Progress` as objects arrive, from another thread.
 
     Returns
     -------
     Download
-        What was fetched, and what there is.
+        Counts of the objects in the folder, and of those that were fetched.
 
     Raises
     ------
     DownloadError
-        When the folder holds something else, the disk is full, or what was written cannot be read back.
+        When the folder has other contents, the disk is full, or files cannot be read back as written.
     OptionError
-        When the folder is no local path, or the root of all folders, or `progress` is no function.
+        When `folder` is not a local path, or a root folder, or `progress` is not a function.
     LimitError
         When the session has more than two million objects.
     NWBZarrError
-        Otherwise as `intake_nwbzarr.open_hierarchy`.
+        When the session cannot be read, as `intake_nwbzarr.open_hierarchy`.
 
     Examples
     --------
@@ -282,11 +284,20 @@ def download(
     where = locate(location, storage_options).uncached
     target = local_path(folder, "The download folder")
     if not target.name:
-        raise OptionError(f"{target} cannot become a session; give a folder in it, such as a.nwb.zarr.")
+        raise OptionError(
+            f"{target} is a root folder, to which no session can be downloaded.",
+            found=str(target),
+            next_step="Pass a folder in it, such as a.nwb.zarr.",
+        )
     if progress is not None and not callable(progress):
-        raise OptionError(f"progress must be a function, not {describe_value(progress)}.")
+        raise invalid_argument("progress", progress, "a function")
     if where.path is not None and (where.path == target or target.is_relative_to(where.path)):
-        raise DownloadError(f"{target} is the session itself, or lies in it; give another folder.")
+        raise DownloadError(
+            f"{target} is the session itself, or a folder in it.",
+            location=where,
+            found=str(target),
+            next_step="Pass another folder.",
+        )
     transport = open_transport(where)
     inventory = take_inventory(transport)
     workspace = Workspace(target)
@@ -298,7 +309,7 @@ def download(
 
 @dataclass
 class _Downloading:
-    """One download, with what is known of each object so far."""
+    """One download, and the objects that it has fetched or kept so far."""
 
     transport: Transport
     inventory: Inventory
@@ -309,7 +320,7 @@ class _Downloading:
     fetched: set[str] = field(default_factory=set)
 
     def run(self) -> Download:
-        """Fetch what is missing, verify all, and put the folder in its place."""
+        """Fetch the missing objects, verify all, and replace the folder."""
         before, self.entries = _entries(self.workspace.folder), _entries(self.workspace.partial)
         self._adopt(before)
         missing = run(self._changed())
@@ -340,7 +351,7 @@ class _Downloading:
         )
 
     def _chunks(self, keys: Iterable[str]) -> ChunkCounts | None:
-        """Count the chunks that were downloaded, by the metadata beside them."""
+        """Count the downloaded chunks, by the downloaded metadata."""
         folder = self.workspace.folder
         names = _DOCUMENTS[2 if any(key.endswith("/.zarray") for key in keys) else 3]
         nodes: dict[str, dict[str, msgspec.Raw]] = {}
@@ -353,11 +364,11 @@ class _Downloading:
         try:
             return count_chunks(Hierarchy(location, open_transport(location), documents), keys=keys)
         except NWBZarrError:
-            # A download is of what there is, damaged or not.
+            # Damaged sessions are downloaded as they are.
             return None
 
     def _adopt(self, before: Mapping[str, Entry]) -> None:
-        """Take over from the earlier download what this one has not fetched anew."""
+        """Take over from the earlier download the objects that may be current."""
         for key, entry in before.items():
             wanted = self.inventory.objects.get(key)
             if key in self.entries or wanted is None or not _may_be_current(wanted, entry):
@@ -373,7 +384,7 @@ class _Downloading:
         self.journal.add(entry)
 
     async def _changed(self) -> list[Wanted]:
-        """The objects that are not there, or have changed since they were fetched."""
+        """Return the objects that are missing, or have changed since they were fetched."""
         self.entries = {key: entry for key, entry in self.entries.items() if key in self.inventory.objects}
         limited = asyncio.Semaphore(AT_ONCE)
 
@@ -383,7 +394,7 @@ class _Downloading:
                 return True
             if wanted.etag is not None:
                 return False
-            # Not listed, or without its ETag: the object itself says whether it has changed.
+            # Without an ETag in a listing, a conditional request tells whether the object has changed.
             async with limited:
                 asked = await self.transport.get_unless(entry.key, entry.etag or "")
             return not isinstance(asked, Unchanged)
@@ -406,9 +417,12 @@ class _Downloading:
         needed, room = sum(wanted.size or 0 for wanted in missing), self.workspace.room()
         if needed > room:
             raise DownloadError(
-                f"The download to {self.workspace.folder} needs {readable_size(needed)} more, and the disk "
-                f"has room for {readable_size(room)}. Make room, or give a folder on another disk; what has "
-                f"been fetched so far is kept in {self.workspace.partial}."
+                f"The download to {self.workspace.folder} needs {readable_size(needed)} more, but only "
+                f"{readable_size(room)} are free on the disk.",
+                location=self.transport.location,
+                found=room,
+                expected=needed,
+                next_step=f"Free some space, or pass a folder on another disk. {self._kept}",
             )
 
     def _fetch(self, missing: list[Wanted]) -> None:
@@ -428,12 +442,12 @@ class _Downloading:
             report.finished()
 
         report.show()
-        # The metadata first: that they are still the same at the end says that the data are theirs.
+        # The metadata first: if they are unchanged at the end, the data belong to them.
         ordered = sorted(missing, key=lambda wanted: wanted.key not in ROOTS)
         await gather([partial(fetch, wanted) for wanted in ordered])
 
     def _damaged(self, keys: Iterable[str] | None = None) -> list[str]:
-        """Read back what was written; what is not as it was received."""
+        """Read the files back, and return the keys of those that differ from the received objects."""
         entries = [
             self.entries[key] for key in (self.entries if keys is None else keys) if key in self.entries
         ]
@@ -457,12 +471,16 @@ class _Downloading:
     def _refuse_damaged(self, damaged: list[str]) -> None:
         if damaged:
             raise DownloadError(
-                f"{damaged[0]!r} and {len(damaged) - 1} more files in {self.workspace.partial} cannot be "
-                "read back as they were written, twice. The disk may be failing; give a folder on another."
+                f"{len(damaged)} files in {self.workspace.partial}, such as {damaged[0]!r}, differ from what "
+                "was written, after 2 attempts.",
+                location=self.transport.location,
+                path=damaged[0],
+                found=damaged,
+                next_step="The disk may be failing; pass a folder on another one.",
             )
 
     def _refuse_mixture(self) -> None:
-        """Make sure that the session's metadata are still those that were fetched before its data."""
+        """Check that the session's metadata are still those that were fetched before its data."""
         for key in sorted(ROOTS & self.entries.keys()):
             entry = self.entries[key]
             if entry.etag is None:
@@ -470,20 +488,27 @@ class _Downloading:
             asked = run(self.transport.get_unless(key, entry.etag))
             if asked is None or (isinstance(asked, Fetched) and asked.etag != entry.etag):
                 raise ObjectChangedError(
-                    f"{self.transport.location}/{key} was changed while the session was being downloaded. "
-                    f"What has been fetched is kept in {self.workspace.partial}; the same download fetches "
-                    "the rest."
+                    f"{self.transport.location}/{key} was changed while the session was being downloaded.",
+                    location=self.transport.location,
+                    path=key,
+                    found=None if asked is None else asked.etag,
+                    expected=entry.etag,
+                    next_step=f"Run the download again. {self._kept}",
                 )
+
+    @property
+    def _kept(self) -> str:
+        return f"The objects fetched so far are kept in {self.workspace.partial}."
 
 
 def _entries(folder: Path) -> dict[str, Entry]:
-    """What a folder holds by its own record."""
+    """Return the objects in a folder, by its record."""
     record = read_record(folder)
     return dict(record.entries) if record is not None else {}
 
 
 def _may_be_current(wanted: Wanted, entry: Entry) -> bool:
-    """Whether what was fetched may still be what is stored; where there was no ETag, nobody can tell."""
+    """Return whether an object fetched earlier may be current; without a strong ETag, that is unknown."""
     return (
         entry.etag is not None
         and not entry.etag.startswith("W/")

@@ -1,4 +1,4 @@
-"""Open sessions from a snapshot: compare it with what is stored, and answer from it."""
+"""Open sessions from a snapshot, after comparing it with the stored session."""
 
 from __future__ import annotations
 
@@ -45,12 +45,10 @@ _LISTING = "the listing of its metadata documents"
 
 
 def changed_since(file: KeptFile, location: Location, verify: Verify) -> str | None:
-    """Return a key, or what else of a file is not what the snapshot holds; None where all is.
-
-    One conditional GET for its consolidated metadata; a listing, where it has none. ``"all"``: a conditional
-    GET also for each further object. Storage without ETags gives the objects, which are compared.
-    """
-    # The snapshot has no say in where the file is.
+    """Return what has changed in a file since its snapshot, such as a key; None if nothing has."""
+    # One conditional GET for consolidated metadata, or else a listing; with "all", also a conditional GET for
+    # each further object. Where the storage has no ETags, the objects are read and compared.
+    # The URL in the snapshot is not used.
     transport = open_transport(location.uncached)
     try:
         return run(_first_change(file, transport, verify))
@@ -91,12 +89,10 @@ async def _is_same(file: KeptFile, key: str, transport: Transport) -> bool:
 
 
 class SnapshotTransport(Transport):
-    """Answers from what a snapshot holds of a file, without a request, and passes everything else on.
+    """Returns the objects that a snapshot has of a file without requests, and requests all others."""
 
-    A snapshot is data: it only answers for keys that it is asked for. Where requests go, and with which
-    credentials, is the location's, and is found out with the first request that is needed. It is no cache:
-    it knows what is absent, and which names are in a folder, and belongs to one state of the session.
-    """
+    # A snapshot is data: the location alone determines where requests go, and with which credentials. Unlike
+    # a cache, it also knows which objects are absent and which names a folder has, in one state of a session.
 
     def __init__(self, location: Location, file: KeptFile) -> None:
         super().__init__(location)
@@ -108,28 +104,38 @@ class SnapshotTransport(Transport):
         return open_transport(self.location)
 
     def at(self, etag: str | None) -> Transport:  # noqa: ARG002 (what a snapshot holds is of one state)
-        """Return this transport: what the location itself is asked for is compared with no state."""
+        """Return this transport: objects that the location returns are not compared with a state."""
         return self
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
-        """Fetch an object; what the snapshot holds costs no request, and is in no count."""
+        """Fetch an object; those in the snapshot take no request and are not counted."""
         if key not in self.file.objects:
             return await self.own.fetch(key, part, limit, etag)
         kept = self.file.objects[key]
         if kept.data is None:
             return None
-        where = f"Cannot read {self.location}/{key} from the snapshot"
-        bounds = (0, len(kept.data)) if part is None else part.bounds(len(kept.data))
+        where, size = f"Cannot read {self.location}/{key} from the snapshot", len(kept.data)
+        bounds = (0, size) if part is None else part.bounds(size)
         if bounds is None:
-            raise ResponseError(f"{where}: it ends at {len(kept.data)} bytes, before the part asked for.")
+            raise ResponseError(
+                f"{where}: it ends at {size} bytes, before the requested range.",
+                location=self.location,
+                path=key,
+                found=size,
+            )
         data = kept.data[slice(*bounds)]
         if len(data) > limit:
-            sizes = f"{readable_size(len(data))}, and {readable_size(limit)} are allowed"
-            raise LimitError(f"{where}: it has {sizes}.")
-        return Fetched(data, kept.etag, len(kept.data), len(data))
+            raise LimitError(
+                f"{where}: it has {readable_size(len(data))}, and {readable_size(limit)} are allowed.",
+                location=self.location,
+                path=key,
+                found=len(data),
+                expected=limit,
+            )
+        return Fetched(data, kept.etag, size, len(data))
 
     async def check_presence(self, key: str) -> None:
-        """Check that the session of an absent chunk is there, unless the snapshot says that there is none."""
+        """Check that the session of an absent chunk exists, unless the chunk is absent in the snapshot."""
         if key not in self.file.objects:
             await self.own.check_presence(key)
 
@@ -140,14 +146,14 @@ class SnapshotTransport(Transport):
         return await self.own.list(prefix)
 
     async def _list_folder(self, folder: str) -> Folder:
-        # Names are checked by whoever calls this, as those of a listing are.
+        # The caller checks names, as it does those of a listing.
         kept = self.file.folders.get(folder)
         return Folder(tuple(kept.names), tuple(kept.folders)) if kept else await self.own.list_folder(folder)
 
 
 @dataclass
 class SnapshotOpener:
-    """Opens the files of a session for reading from a snapshot, once each compared with what is stored."""
+    """Opens the files of a session from a snapshot, and compares each with the stored file once."""
 
     snapshots: Snapshots
     session: KeptSession
@@ -157,16 +163,16 @@ class SnapshotOpener:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """Return what a Dataset says of the snapshot: nothing, where it was compared with what is stored."""
+        """Return the attributes of a Dataset whose snapshot was not compared with the stored session."""
         made = f"snapshot of {self.session.made}"
         if self.verify is False:
             return {"nwb_snapshot": f"not verified: {made}"}
         return {"nwb_snapshot": f"unverifiable: {made}"} if self._unverifiable else {}
 
     def __call__(self, location: Location) -> Transport:
-        """Return what reads a file: from the snapshot, or from its location if the snapshot has it not."""
+        """Return the transport of a file: the snapshot's, or its location's if the snapshot lacks it."""
         if location not in self._transports:
-            # The snapshot has no say in where a link leads: only a file that one does lead to is looked up.
+            # A snapshot does not determine where links lead; only files that links lead to are looked up.
             file = self.session.file(location.url)
             if file is not None:
                 self._check(file, location)
@@ -183,15 +189,20 @@ class SnapshotOpener:
             add = " --add" if len(self.snapshots) > 1 else ""
             raise StaleSnapshotError(
                 f"The snapshot {self.snapshots.path} of {self.session.url}, made {self.session.made}, is "
-                f"stale: {changed!r} in {location} has changed since, or is gone. Make it anew with: "
-                f"nwbzarr snapshot {self.session.url}{add} -o {self.snapshots.path}"
+                f"stale: {changed!r} in {location} has been changed or removed since.",
+                location=location,
+                path=None if changed == _LISTING else changed,
+                found=changed,
+                next_step=f"Make it again with: nwbzarr snapshot {self.session.url}{add} -o "
+                f"{self.snapshots.path}",
             )
         if not file.is_verifiable:
             self._unverifiable = True
             warn_caller(
-                f"The snapshot {self.snapshots.path} of {location} cannot be compared with what is stored: "
-                "it has neither consolidated metadata nor a listing with ETags. What is opened is wrong if "
-                "it has changed since. Have it consolidated, or give verify=False to accept that.",
+                f"The snapshot {self.snapshots.path} of {location} cannot be compared with the stored "
+                "session, which has neither consolidated metadata nor a listing with ETags. If the session "
+                "has changed since, wrong data are opened. Consolidate its metadata, or pass verify=False to "
+                "accept this.",
                 SnapshotWarning,
             )
 
@@ -199,23 +210,16 @@ class SnapshotOpener:
 def open_from_snapshot(
     snapshot: str | os.PathLike[str] | Snapshots, location: Location, verify: Verify = "metadata"
 ) -> tuple[Hierarchy, SnapshotOpener]:
-    """Open the hierarchy of a session from a snapshot file.
-
-    Nothing is requested but what `verify` asks for: ``"metadata"``, one conditional GET for each metadata
-    document; ``"all"``, one for each object that the snapshot holds; False, nothing.
-
-    Raises
-    ------
-    SnapshotError, NotInSnapshotError, LimitError
-        When the snapshot is damaged, is of other sessions, or larger than allowed.
-    OptionError
-        When `verify` is anything else.
-    """
+    """Open the hierarchy of a session from a snapshot file, with only the requests that `verify` implies."""
+    # "metadata": one conditional GET for each metadata document; "all": one for each object; False: none.
     check_choice("verify", verify, get_args(Verify.__value__))
     if location.option("consolidated") is False:
         raise OptionError(
-            f"consolidated=False reads the metadata of {location} as they are stored now, and snapshot= as "
-            "they were; give one of them."
+            "consolidated=False and snapshot= exclude each other: without consolidated metadata, "
+            f"{location} is read as it is stored now.",
+            location=location,
+            found=False,
+            next_step="Omit one of them.",
         )
     snapshots = open_snapshots(snapshot)
     opener = SnapshotOpener(snapshots, snapshots.session(location.url), verify)

@@ -1,4 +1,4 @@
-"""What a download has to fetch, and what an earlier one has already stored."""
+"""The objects that a download has to fetch, and the folder, record and journal it writes them to."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ VERSION: Final = 1
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """An object that was written whole: its size, the server's ETag, if any, and the SHA-256 of its bytes."""
+    """An object that was written completely: its size, ETag, if any, and the SHA-256 of its bytes."""
 
     key: str
     size: int
@@ -58,51 +58,57 @@ class _Head(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Record:
-    """Where a folder was downloaded from, and the objects that it holds."""
+    """The location that a folder was downloaded from, and the objects in it."""
 
     location: str
     entries: Mapping[str, Entry]
 
 
 def read_record(folder: Path) -> Record | None:
-    """Read the record in a folder; None when there is none."""
+    """Read the record in a folder; None if there is none."""
     try:
         lines = (folder / NAME).read_bytes().split(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
     if len(lines) == 1:
-        # Not even its first line was written when the process died.
+        # The process was killed before the first line was complete.
         return None
     try:
         head = msgspec.json.decode(lines[0], type=_Head)
         if (head.format, head.version) != (FORMAT, VERSION):
             raise ValueError("another format, or a later version of it")
         entries: dict[str, Entry] = {}
-        # What follows the last line feed was being written when the process died.
+        # After the last line feed, there may be an incomplete line of a process that was killed.
         for line in lines[1:-1]:
             entry = msgspec.json.decode(line, type=Entry)
             entries[entry.key] = entry
     except (msgspec.MsgspecError, ValueError) as error:
         raise DownloadError(
-            f"{folder / NAME}, which says what was downloaded there, is damaged ({error}). Delete {folder}, "
-            "or give another folder."
+            f"{folder / NAME}, the record of a download, is damaged ({error}).",
+            location=folder / NAME,
+            found=str(error),
+            next_step=f"Delete {folder}, or pass another folder.",
         ) from error
     return Record(head.location, entries)
 
 
 class Journal:
-    """The record of a download while it is written, by one process at a time."""
+    """The record of a download in progress, locked by one process at a time."""
 
     def __init__(self, folder: Path, location: str) -> None:
         path = folder / NAME
         self._path, self._location = path, location
-        # Beside the folder, which is renamed in the end.
+        # Next to the folder, which is renamed at the end.
         self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False)
         try:
             self._lock.acquire()
         except Timeout:
             raise DownloadError(
-                f"Another process is downloading to {folder} just now; wait for it, or give another folder."
+                f"Another process is downloading to {folder}.",
+                location=location,
+                found=str(folder),
+                next_step="Wait for it, or pass another folder.",
+                transient=True,
             ) from None
         try:
             self._file = self._opened(path)
@@ -122,11 +128,11 @@ class Journal:
         self._release()
 
     def add(self, entry: Entry) -> None:
-        """Add an object that was written whole."""
+        """Add an object that was written completely."""
         self._write(msgspec.to_builtins(entry))
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Write the record anew, with nothing but these entries, and end it."""
+        """Rewrite the record with only these entries, and close it."""
         self._file.close()
         aside = self._path.with_name(f"{NAME}.partial")
         with aside.open("wb") as file:
@@ -137,11 +143,9 @@ class Journal:
         aside.replace(self._path)
 
     def _opened(self, path: Path) -> BinaryIO:
-        """Open the file at the end of its last whole line."""
+        """Open the file at the end of its last complete line."""
         if path.is_symlink():
-            raise DownloadError(
-                f"{path} is a link, through which a download would write elsewhere; delete it."
-            )
+            raise _symbolic_link(path, path, self._location)
         path.touch()
         file = path.open("r+b")
         file.truncate(file.read().rfind(b"\n") + 1)
@@ -149,19 +153,28 @@ class Journal:
         return file
 
     def _release(self) -> None:
-        # Removed before it is released, so that nobody locks a file that is not there any more.
+        # Removed before it is released, so that no process locks a removed file.
         lock = Path(self._lock.lock_file)
         with suppress(OSError):
             lock.unlink()
         self._lock.release()
         if sys.platform == "win32":
-            # What is open cannot be removed there.
+            # Windows cannot remove open files.
             with suppress(OSError):
                 lock.unlink()
 
     def _write(self, line: object) -> None:
         self._file.write(_line(line))
         self._file.flush()
+
+
+def _symbolic_link(link: Path, to_delete: Path, location: str) -> DownloadError:
+    return DownloadError(
+        f"{link} is a symbolic link, so a download would write outside its folder.",
+        location=location,
+        found=str(link),
+        next_step=f"Delete {to_delete}.",
+    )
 
 
 def _head(location: str) -> dict[str, object]:
@@ -177,7 +190,7 @@ ROOTS: Final = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An object to be downloaded, its size and ETag where they are known."""
+    """An object to be downloaded, with its size and ETag if known."""
 
     key: str
     size: int | None
@@ -189,7 +202,7 @@ class Inventory:
     """All objects of a session, by key."""
 
     objects: dict[str, Wanted]
-    # Whether they were listed; else some may turn out not to exist, as chunks of fill values do.
+    # Whether they were listed; otherwise some may not exist, such as chunks of fill values.
     listed: bool
 
 
@@ -200,9 +213,9 @@ def take_inventory(transport: Transport) -> Inventory:
     except CredentialsError:
         raise
     except (ListingError, AccessError):
-        # A bucket may give its objects and deny listing.
+        # A bucket may allow reading objects and deny listing.
         return Inventory(_from_metadata(transport), listed=False)
-    # The names of a store in memory are all that it lists.
+    # A zarr Store lists only names.
     knows_sizes = transport.location.store is None
     found = {
         entry.key: Wanted(entry.key, entry.size if knows_sizes else None, entry.etag)
@@ -210,7 +223,7 @@ def take_inventory(transport: Transport) -> Inventory:
         if entry.key != NAME
     }
     if not ROOTS & found.keys():
-        # For the error that says what is there instead.
+        # Raises an error that names what is there instead.
         run(load_documents(transport))
     _check_number(len(found), transport)
     return Inventory(found, listed=True)
@@ -224,9 +237,9 @@ def _from_metadata(transport: Transport) -> dict[str, Wanted]:
     _check_number(len(names) + sum(prod(chunk_grid(node)) for node in arrays), transport)
     if hierarchy.specifications not in hierarchy:
         warn_caller(
-            f"{transport.location} cannot be listed, so that only what its consolidated metadata name is "
-            f"downloaded: not the schemas in {hierarchy.specifications!r}, if there are any. Types of "
-            "extensions are then shown by what they hold.",
+            f"{transport.location} cannot be listed, so only the objects in its consolidated metadata are "
+            f"downloaded, without the schemas in {hierarchy.specifications!r}, if there are any. Types of "
+            "NWB extensions are then mapped by their contents.",
             DownloadWarning,
         )
     keys = [*names, *(key for node in arrays for key in chunk_keys(node))]
@@ -248,36 +261,41 @@ def chunk_keys(node: ArrayNode) -> Iterator[str]:
 def _check_number(number: int, transport: Transport) -> None:
     if number > MOST_OBJECTS:
         raise LimitError(
-            f"{transport.location} has {number:,} objects by its own account; {MOST_OBJECTS:,} are "
-            "downloaded at most."
+            f"{transport.location} declares {number:,} objects; at most {MOST_OBJECTS:,} can be downloaded.",
+            location=transport.location,
+            found=number,
+            expected=MOST_OBJECTS,
         )
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of a download, which stays as it is until the session beside it is complete."""
+    """The folder of a download, which is not changed until the session next to it is complete."""
 
     folder: Path
 
     @property
     def partial(self) -> Path:
-        """Return the folder that is written to; after a failure the next download goes on with it."""
+        """Return the folder that is written to; after a failure, the next download resumes there."""
         return self.folder.with_name(f"{self.folder.name}.partial")
 
     @property
     def replaced(self) -> Path:
-        """Return what the folder is called while another takes its place."""
+        """Return the name of the earlier folder while it is replaced."""
         return self.folder.with_name(f"{self.folder.name}.replaced")
 
     def prepare(self, location: str) -> None:
         """Check that both folders are, or may become, downloads of a location."""
         if self.replaced.exists():
-            # Killed between the two renames that exchange them, or while this was removed.
+            # A process was killed between the two renames of `exchange`, or while it removed this folder.
             self.discard_replaced() if self.folder.exists() else self.replaced.rename(self.folder)
         for folder in (self.folder, self.partial):
             if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                 raise DownloadError(
-                    f"{folder} is not a folder, or is a link to one.", next_step="Pass another path."
+                    f"{folder} is not a folder, or is a link to one.",
+                    location=location,
+                    found=str(folder),
+                    next_step="Pass another path.",
                 )
             record = read_record(folder)
             if record is None and folder.is_dir() and any(path.name != NAME for path in folder.iterdir()):
@@ -296,14 +314,11 @@ class Workspace:
         for parent, folders, names in os.walk(self.partial):
             link = next((name for name in (*folders, *names) if Path(parent, name).is_symlink()), None)
             if link is not None:
-                raise DownloadError(
-                    f"{Path(parent, link)} is a link, through which a download would write elsewhere; delete "
-                    f"{self.partial}."
-                )
+                raise _symbolic_link(Path(parent, link), self.partial, location)
         self.partial.mkdir(parents=True, exist_ok=True)
 
     def exchange(self) -> None:
-        """Put the folder that was written to in its place."""
+        """Replace the folder with the one that was written to."""
         self.discard_replaced()
         if self.folder.exists():
             self.folder.rename(self.replaced)
@@ -311,7 +326,7 @@ class Workspace:
         self.discard_replaced()
 
     def discard_replaced(self) -> None:
-        """Remove the folder that was replaced: its record last, which says that it may be removed."""
+        """Remove the replaced folder, and its record last, which shows that it may be removed."""
         if not self.replaced.exists():
             return
         if self.replaced.is_dir() and not any(self.replaced.iterdir()):
@@ -320,6 +335,7 @@ class Workspace:
         if read_record(self.replaced) is None:
             raise DownloadError(
                 f"{self.replaced} already exists and is not an earlier download.",
+                found=str(self.replaced),
                 next_step="Move it elsewhere.",
             )
         for path in self.replaced.iterdir():
@@ -338,7 +354,7 @@ class Workspace:
         return shutil.disk_usage(self.partial).free
 
     def adopt(self, key: str) -> None:
-        """Link an object from the folder, or copy it where the disk has no links."""
+        """Create a hard link to an object in the folder, or a copy if links are not supported."""
         source, target = self.folder / key, self.partial / key
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
@@ -348,7 +364,7 @@ class Workspace:
             shutil.copyfile(source, target)
 
     def keep_only(self, keys: set[str]) -> int:
-        """Remove all files that were written but these, and return how many there were."""
+        """Remove all written files but these, and return the number of files removed."""
         removed = 0
         for parent, folders, names in os.walk(self.partial, topdown=False):
             for name in names:
@@ -365,17 +381,16 @@ class Workspace:
 
 @contextmanager
 def local_errors(folder: Path) -> Iterator[None]:
-    """Raise errors of the operating system as a `DownloadError` that says what is left of a download."""
+    """Raise errors of the operating system as a `DownloadError`."""
     try:
         yield
     except OSError as error:
         if error.errno is None or isinstance(error, DownloadError):
             raise
+        at = f" ({error.filename})" if error.filename else ""
         raise DownloadError(
-            f"The download to {folder} cannot be written ({os.strerror(error.errno)}{_at(error)}). What "
-            "is there is as it was; what has been fetched is kept beside it, and the same download goes on."
+            f"The download to {folder} cannot be written: {os.strerror(error.errno)}{at}.",
+            location=error.filename or folder,
+            found=os.strerror(error.errno),
+            next_step="The folder is unchanged. Run the download again to resume it.",
         ) from error
-
-
-def _at(error: OSError) -> str:
-    return f": {error.filename}" if error.filename else ""

@@ -1,4 +1,4 @@
-"""Make a snapshot: open sessions in every way and record what that reads."""
+"""Make a snapshot: open sessions in every way and record the objects that are read."""
 
 from __future__ import annotations
 
@@ -53,33 +53,33 @@ def snapshot(
     path: str | os.PathLike[str] | None = None,
     add: bool = False,
 ) -> Snapshots:
-    """Save what opening sessions reads in one small file, with which they open without a request.
+    """Save the metadata needed to open sessions to one small file, so that they open without any requests.
 
     Parameters
     ----------
     location
-        Of a session, or of several.
+        The location of one session, or an iterable of several.
     storage_options
-        Credentials and the like, for all of them. None of it is saved.
+        Credentials and other options, for all sessions. They are not saved.
     path
-        Of the file; ``<name of the session>.snapshot.zip`` in the working directory unless given,
-        ``sessions.snapshot.zip`` for several. A snapshot that is there is replaced.
+        The path of the file. Default: ``<name of the session>.snapshot.zip`` in the working directory, or
+        ``sessions.snapshot.zip`` for several sessions. An existing snapshot is replaced.
     add
-        Keep the other sessions that the file holds already.
+        Whether to keep the other sessions that the file already has.
 
     Returns
     -------
     Snapshots
-        The file, for ``xarray.open_dataset(..., snapshot=...)``, as is its path.
+        The file; it, or its path, can be passed to ``xarray.open_dataset(..., snapshot=...)``.
 
     Raises
     ------
     NWBZarrError
-        As `intake_nwbzarr.open_hierarchy`, when one of the sessions cannot be opened; nothing is written.
+        When a session cannot be opened, as `intake_nwbzarr.open_hierarchy`; nothing is written then.
     OptionError
-        When `path` is no local path, or there is something there that is no snapshot.
+        When `path` is not a local path, or another file than a snapshot exists there.
     ObjectChangedError
-        When a session changed meanwhile.
+        When a session changes while it is read.
 
     Examples
     --------
@@ -92,29 +92,35 @@ def snapshot(
     places: list[Any] = [location] if single else list(location)  # type: ignore[arg-type]
     check_bool("add", add)
     if not places:
-        raise OptionError("There is nothing to make a snapshot of: no location was given.")
+        raise OptionError(
+            "snapshot() needs at least one location.", found=0, next_step="Pass the location of a session."
+        )
     located = [locate(place, storage_options) for place in places]
     target = snapshot_path(located, path)
     return write_snapshots(target, [record_session(each) for each in located], add=add)
 
 
 def snapshot_path(locations: Sequence[Location], path: str | os.PathLike[str] | None) -> Path:
-    """Return where a snapshot of some sessions is written to, checked; see `snapshot`."""
+    """Return the path of a snapshot of some sessions, checked; see `snapshot`."""
     name = locations[0].url.rpartition("/")[2].removesuffix(".zip") if len(locations) == 1 else ""
     target = local_path(
         f"{unquote(name) or 'sessions'}{ENDING}" if path is None else path, "The snapshot path"
     )
-    # Before minutes are spent on sessions.
+    # Checked before minutes are spent on sessions.
     replaced(target)
     return target
 
 
 def record_session(location: Location) -> KeptSession:
-    """Open a session flat and as a tree, scaled and as stored, and keep what that reads."""
+    """Open a session flat and as a tree, scaled and as stored, and record the objects that are read."""
     if location.store is not None:
-        # It has no address to find the snapshot by.
-        raise LocationError(f"{location} is an open zarr Store; a snapshot is of a session with a URL.")
-    # What is stored now, whatever a chunk cache keeps.
+        # Sessions in a snapshot are found by URL.
+        raise LocationError(
+            f"{location} is an open zarr Store, of which no snapshot can be made.",
+            location=location,
+            next_step="Pass its path or URL.",
+        )
+    # As it is stored now, not as a chunk cache has it.
     location = location.uncached
     recorders: dict[Location, RecordingTransport] = {}
 
@@ -134,14 +140,14 @@ def _open_in_every_way(location: Location, opener: Opener) -> None:
     hierarchy = load_hierarchy(location, opener)
     open_tree(hierarchy, MappingOptions())
     with warnings.catch_warnings():
-        # Said once, by the first of them.
+        # Opening the tree has issued them.
         warnings.simplefilter("ignore")
         open_session(hierarchy, MappingOptions())
         open_session(hierarchy, MappingOptions(mask_and_scale=False))
 
 
 def _finished(recorder: RecordingTransport) -> KeptFile | None:
-    """Return what was kept of a file; None for one that a link leads to and that could not be opened."""
+    """Return the recorded file; None for the target of a link that could not be opened."""
     try:
         documents = run(load_documents(recorder))
         Hierarchy(recorder.location, recorder, documents)[""]
@@ -155,7 +161,7 @@ def _finished(recorder: RecordingTransport) -> KeptFile | None:
 
 
 async def _listing(recorder: RecordingTransport) -> str | None:
-    """Return the digest of a file's listing, which must be that of what was read."""
+    """Return the digest of a file's listing, after checking that its ETags are those of the objects read."""
     try:
         listed = await recorder.own.list()
     except ListingError:
@@ -167,19 +173,24 @@ async def _listing(recorder: RecordingTransport) -> str | None:
             is_document = key.rpartition("/")[2] in DOCUMENTS and kept.data is not None
             if is_document and etags.get(key) != kept.etag:
                 raise ObjectChangedError(
-                    f"{recorder.location}/{key} changed while a snapshot was made of it; make it again."
+                    f"{recorder.location}/{key} changed while the snapshot was made.",
+                    location=recorder.location,
+                    path=key,
+                    found=etags.get(key),
+                    expected=kept.etag,
+                    next_step="Make the snapshot again.",
                 )
     return digest
 
 
 class RecordingTransport(SnapshotTransport):
-    """Keeps what is read through it, and answers from that when it is asked again."""
+    """Records the objects that are read through it, and returns them from there when read again."""
 
     def __init__(self, location: Location) -> None:
         super().__init__(location, KeptFile(location.url))
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
-        """Fetch an object; of one that is not too large, all is read and kept."""
+        """Fetch an object; unless it is too large, all of it is read and recorded."""
         if key and key not in self.file.objects:
             await self._keep(key)
         return await super().fetch(key, part, limit, etag)
@@ -193,7 +204,7 @@ class RecordingTransport(SnapshotTransport):
         except LimitError:
             return
         except AccessError as error:
-            # Of a bucket that may not be listed, for the one of both documents that is not there.
+            # A bucket that denies listing returns 403 for the one of both documents that does not exist.
             if key in CONSOLIDATED and not isinstance(error, CredentialsError):
                 self.file.objects[key] = KeptObject(None)
             raise

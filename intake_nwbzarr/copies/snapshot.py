@@ -1,4 +1,4 @@
-"""Snapshot files: what opening sessions reads, in one zip file; read, written and checked."""
+"""Snapshot files: the metadata needed to open sessions, in one zip file; read, written and checked."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Date = Annotated[str, msgspec.Meta(pattern="^[0-9T:+-]{0,40}$")]
 
 
 class KeptObject(msgspec.Struct, frozen=True):
-    """An object as it was stored, with the ETag that it had, if any."""
+    """An object as it was stored, with its ETag, if any."""
 
     # None where there was no such object, which is the array's fill value.
     data: bytes | None
@@ -78,7 +78,7 @@ class KeptFile(msgspec.Struct):
 
     @property
     def is_verifiable(self) -> bool:
-        """Whether a change of the file's metadata can be found out."""
+        """Return whether a change of the file's metadata can be detected."""
         return self.listing is not None or (self.consolidated and bool(self.documents))
 
 
@@ -100,7 +100,7 @@ class KeptSession(msgspec.Struct, frozen=True):
         return f"{self.url}: {len(objects):,} objects, {size}, {checked}"
 
     def file(self, url: str) -> KeptFile | None:
-        """Return the file at a URL, None where it is none of these."""
+        """Return the file at a URL, None if the session has no such file."""
         return next((file for file in self.files if file.url == url), None)
 
 
@@ -110,16 +110,13 @@ def encode(session: KeptSession) -> bytes:
 
 
 def decode(document: bytes) -> KeptSession:
-    """Parse a session, the inverse of `encode`; a ValueError or RecursionError says that it is none."""
+    """Parse a session, the inverse of `encode`; raise ValueError or RecursionError for other documents."""
     return msgspec.msgpack.decode(document, type=KeptSession)
 
 
 def listing_digest(listed: Iterable[Listed]) -> str | None:
-    """Return a digest of the metadata documents in a listing; None where the storage has no ETags.
-
-    It is the SHA-256, in hexadecimal, of one line for each of them, sorted by key: key, tab, ETag, newline,
-    in UTF-8.
-    """
+    """Return a digest of the metadata documents in a listing; None where the storage has no ETags."""
+    # The hexadecimal SHA-256 of one UTF-8 line for each of them, sorted by key: key, tab, ETag, newline.
     digest = hashlib.sha256()
     for entry in sorted(listed, key=lambda entry: entry.key):
         if entry.key.rpartition("/")[2] not in DOCUMENTS:
@@ -135,11 +132,11 @@ VERSION: Final = 1
 INDEX: Final = "index.json"
 
 
-_ANEW: Final = "Make it anew with `nwbzarr snapshot`."
+_ANEW: Final = "Make it again with `nwbzarr snapshot`."
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A session's line in the index: the member that holds it, its SHA-256, and when it was made."""
+    """A session's entry in the index: the member that contains it, its SHA-256, and when it was made."""
 
     member: str
     sha256: str
@@ -155,21 +152,14 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Snapshots(Mapping[str, Entry]):
-    """A snapshot file: the index, and the sessions in it, read when they are asked for.
+    """A snapshot file: a mapping from the URLs of its sessions to their entries in the index.
 
-    A mapping from the URLs of sessions to their lines in the index. Made by `open_snapshots`; it pickles as
-    its path.
-
-    Parameters
-    ----------
-    path
-        Of the file.
-    state
-        What tells this file from another one of its name.
+    Sessions are read on demand. `open_snapshots` and `snapshot` return it; it pickles as its path.
     """
 
     def __init__(self, path: Path, state: tuple[int, ...]) -> None:
         self.path = path
+        # Tells this file from another one of the same name.
         self._state = state
         # zipfile reads members from several threads, one at a time.
         self._archive = _reading(path, lambda: zipfile.ZipFile(path))
@@ -204,29 +194,33 @@ class Snapshots(Mapping[str, Entry]):
         return "intake_nwbzarr.Snapshots", str(self.path), self._state
 
     def session(self, url: str) -> KeptSession:
-        """Return what is kept of the session at a URL."""
+        """Return the session at a URL."""
         entry = self.get(url)
         if entry is None:
             held = ", ".join(f"{known!r:.200}" for known in list(self)[:3])
             held += " and more" if len(self) > 3 else ""
             raise NotInSnapshotError(
-                f"The snapshot {self.path} holds no session at {url}; it holds {held or 'none at all'}. "
-                f"Add it with: nwbzarr snapshot {url} --add -o {self.path}"
+                f"The snapshot {self.path} has no session at {url}; it has {held or 'none'}.",
+                location=url,
+                found=list(self),
+                next_step=f"Add it with: nwbzarr snapshot {url} --add -o {self.path}",
             )
         document = self.document(entry)
         try:
             session = decode(document)
         except (ValueError, RecursionError) as error:
-            raise self._damaged(f"its member {entry.member!r} is no session ({error})") from error
+            raise self._damaged(
+                f"its member {entry.member!r} is not a session ({error})", entry.member
+            ) from error
         if session.url != url or not session.files or session.files[0].url != url:
-            raise self._damaged(f"what it holds for {url} is another session")
+            raise self._damaged(f"its member {entry.member!r} is not the session {url}", entry.member)
         return session
 
     def document(self, entry: Entry) -> bytes:
         """Return a session's document, compared with its checksum."""
         document = self._member(entry.member, LARGEST_SNAPSHOT_SESSION)
         if hashlib.sha256(document).hexdigest() != entry.sha256:
-            raise self._damaged(f"its member {entry.member!r} has another checksum than its index says")
+            raise self._damaged(f"the checksum of its member {entry.member!r} is wrong", entry.member)
         return document
 
     def _read_index(self) -> Index:
@@ -236,46 +230,60 @@ class Snapshots(Mapping[str, Entry]):
             name = msgspec.json.decode(head["format"], type=str)
             version = msgspec.json.decode(head["version"], type=int)
         except (ValueError, KeyError, RecursionError) as error:
-            raise self._damaged(f"{INDEX} is no index of a snapshot") from error
+            raise self._damaged(f"{INDEX} is not the index of a snapshot", INDEX) from error
         if name != FORMAT or version != VERSION:
             raise SnapshotError(
                 f"{self.path} has the format {name!r:.40}, version {version}; this release reads {FORMAT!r}, "
-                f"version {VERSION}. Use another release of intake-nwbzarr, or make it anew."
+                f"version {VERSION}.",
+                location=self.path,
+                found=version if name == FORMAT else name,
+                expected=VERSION if name == FORMAT else FORMAT,
+                next_step="Use another release of intake-nwbzarr, or make the snapshot again.",
             )
         try:
             return msgspec.json.decode(text, type=Index)
         except (ValueError, RecursionError) as error:
-            raise self._damaged(f"{INDEX} is no index of a snapshot ({error})") from error
+            raise self._damaged(f"{INDEX} is not the index of a snapshot ({error})", INDEX) from error
 
     def _member(self, name: str, limit: int) -> bytes:
         try:
             member = self._archive.getinfo(name)
         except KeyError:
-            raise self._damaged(f"it has no member {name!r:.80}") from None
+            raise self._damaged(f"it has no member {name!r:.80}", name) from None
         size, packed = member.file_size, member.compress_size
         if size > limit or (size > SMALL_MEMBER and size > LARGEST_RATIO * max(packed, 1)):
             raise LimitError(
-                f"{self.path} declares {readable_size(size)} for its member {name!r:.80}, packed into "
-                f"{readable_size(packed)}; {readable_size(limit)}, packed up to {LARGEST_RATIO} times, are "
-                f"allowed. It is damaged or malicious. {_ANEW}"
+                f"{self.path} declares {readable_size(size)} for its member {name!r:.80}, compressed to "
+                f"{readable_size(packed)}; {readable_size(limit)}, compressed up to {LARGEST_RATIO}:1, are "
+                "allowed. It is damaged or malicious.",
+                location=self.path,
+                path=name,
+                found=size,
+                expected=limit,
+                next_step=_ANEW,
             )
 
         def read() -> bytes:
-            # zipfile unpacks no further than declared, and compares the CRC at the end.
+            # zipfile decompresses no more than declared, and compares the CRC at the end.
             with self._archive.open(member) as file:
                 return file.read()
 
         data = _reading(self.path, read)
         if len(data) != size:
-            raise self._damaged(f"its member {name!r:.80} is cut short")
+            raise self._damaged(f"its member {name!r:.80} is truncated", name)
         return data
 
-    def _damaged(self, cause: str) -> SnapshotError:
-        return SnapshotError(f"The snapshot {self.path} is damaged: {cause}. {_ANEW}")
+    def _damaged(self, cause: str, member: str) -> SnapshotError:
+        return SnapshotError(
+            f"The snapshot {self.path} is damaged: {cause}.",
+            location=self.path,
+            path=member,
+            next_step=_ANEW,
+        )
 
 
 def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
-    """Open a snapshot file; a process keeps the indexes of the last few, as long as the files are the same.
+    """Open a snapshot file; a process caches the indexes of the last four, until their files change.
 
     Parameters
     ----------
@@ -285,15 +293,15 @@ def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
     Raises
     ------
     LocationNotFoundError
-        When there is no such file.
+        When the file does not exist.
     AccessError
-        When it may not be read.
+        When it cannot be read.
     SnapshotError
-        When it is damaged, or no snapshot.
+        When it is damaged, or not a snapshot.
     LimitError
         When its index is larger than allowed.
     OptionError
-        When it is elsewhere.
+        When `path` is not a local path.
     """
     if isinstance(path, Snapshots):
         return path
@@ -302,11 +310,15 @@ def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
     try:
         status = place.stat()
     except FileNotFoundError:
-        raise LocationNotFoundError(f"There is no snapshot {place}. {_ANEW}") from None
+        raise LocationNotFoundError(
+            f"The snapshot {place} does not exist.", location=place, next_step=_ANEW
+        ) from None
     except OSError as error:
-        raise AccessError(f"The snapshot {place} cannot be read: {error.strerror}.") from None
+        raise _unreadable(place, error) from None
     if not place.is_file():
-        raise SnapshotError(f"{place} is a folder; a snapshot is one file. {_ANEW}")
+        raise SnapshotError(
+            f"{place} is not a file, so not a snapshot.", location=place, next_step="Pass the path of a file."
+        )
     return _opened(place, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
@@ -316,21 +328,40 @@ def _opened(path: Path, state: tuple[int, ...]) -> Snapshots:
 
 
 def _reading[T](path: Path, read: Callable[[], T]) -> T:
-    """Read from a zip file; whatever fails means that the file is damaged."""
+    """Read from a zip file; raise `SnapshotError` where it is damaged."""
     try:
         return read()
     except PermissionError as error:
-        raise AccessError(f"The snapshot {path} cannot be read: {error.strerror}.") from None
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
-        raise SnapshotError(f"The snapshot {path} is damaged, or no snapshot: {error}. {_ANEW}") from error
-    except (OSError, EOFError, MemoryError, LookupError) as error:
+        raise _unreadable(path, error) from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        OSError,
+        EOFError,
+        MemoryError,
+        LookupError,
+    ) as error:
+        # The message of some of them is empty.
+        found = str(error) or type(error).__name__
         raise SnapshotError(
-            f"The snapshot {path} is damaged, or cannot be read: {error or type(error).__name__}. {_ANEW}"
+            f"{path} cannot be read as a snapshot, or is damaged: {found}.",
+            location=path,
+            found=found,
+            next_step=_ANEW,
         ) from error
 
 
+def _unreadable(path: Path, error: OSError) -> AccessError:
+    return AccessError(
+        f"The snapshot {path} cannot be read: {error.strerror}.", location=path, found=error.strerror
+    )
+
+
 def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = False) -> Snapshots:
-    """Write a snapshot file in one step, in place of one that is there; `add` keeps that one's sessions."""
+    """Write a snapshot file atomically, replacing an existing one; `add` keeps the sessions of that one."""
     before = replaced(path)
     documents: dict[str, tuple[str, bytes]] = {}
     if add and before is not None:
@@ -339,8 +370,12 @@ def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = 
     for url, (_, document) in documents.items():
         if len(document) > LARGEST_SNAPSHOT_SESSION:
             raise LimitError(
-                f"What opening {url} reads has {readable_size(len(document))}; a snapshot holds at most "
-                f"{readable_size(LARGEST_SNAPSHOT_SESSION)} of a session. Open it without one."
+                f"Opening {url} reads {readable_size(len(document))}; a snapshot has at most "
+                f"{readable_size(LARGEST_SNAPSHOT_SESSION)} for one session.",
+                location=url,
+                found=len(document),
+                expected=LARGEST_SNAPSHOT_SESSION,
+                next_step="Open it without a snapshot.",
             )
     aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
@@ -352,20 +387,24 @@ def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = 
                 aside.unlink()
     except OSError as error:
         kind = AccessError if isinstance(error, PermissionError) else TransportError
-        raise kind(f"The snapshot {path} cannot be written: {error.strerror or error}.") from error
+        found = error.strerror or str(error)
+        raise kind(f"The snapshot {path} cannot be written: {found}.", location=path, found=found) from error
     return open_snapshots(path)
 
 
 def replaced(path: Path) -> Snapshots | None:
-    """Return the snapshot that writing to a path would replace; anything else is not replaced."""
-    # A name that is too long is none that exists.
+    """Return the snapshot that writing to a path would replace; raise `OptionError` for other files."""
+    # False for a name that is too long.
     if not os.path.exists(path):  # noqa: PTH110
         return None
     try:
         return open_snapshots(path)
     except SnapshotError as error:
         raise OptionError(
-            f"{path} is there already, and is no snapshot that could be replaced. {error}"
+            f"{path} already exists and is not a snapshot that this release can replace.",
+            location=path,
+            found=str(error),
+            next_step="Pass another path.",
         ) from error
 
 

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr import open_nwb, track_requests
+from intake_nwbzarr.bounds import MOST_OBJECTS
 from intake_nwbzarr.copies.download import Progress, download
 from intake_nwbzarr.copies.inventory import NAME
 from intake_nwbzarr.errors import (
@@ -134,8 +135,10 @@ def test_more_chunks_than_can_be_counted_are_a_limit(
     array = document["consolidated_metadata"]["metadata"]["acquisition/data"]
     array["shape"] = [10**12, 12]
     (source / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(LimitError, match="objects by its own account"):
-        download(serve(http_server, source), target)
+    url = serve(http_server, source)
+    with pytest.raises(LimitError) as raised:
+        download(url, target)
+    assert (raised.value.location, raised.value.expected) == (url, MOST_OBJECTS)
     assert not target.parent.exists()
 
 
@@ -159,8 +162,9 @@ def test_a_name_that_is_a_file_and_a_folder_is_an_error(tmp_path: Path, source: 
         file.write(source / "zarr.json", "zarr.json")
         file.writestr("a", b"a file")
         file.writestr("a/b", b"and a folder")
-    with pytest.raises(DownloadError, match="cannot be written"):
+    with pytest.raises(DownloadError, match="cannot be written") as raised:
         download(archive, target)
+    assert Path(raised.value.location or "").is_relative_to(target.with_name(f"{target.name}.partial"))
     assert not target.exists()
 
 
