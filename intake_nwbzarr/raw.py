@@ -1,4 +1,4 @@
-"""The raw object: pynwb's NWBFile, read by NWBZarrIO from the hierarchy's store."""
+"""Read a session as pynwb's NWBFile, by NWBZarrIO from the hierarchy's store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from itertools import product
 from math import prod
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import zarr
 from hdmf.build import BuildManager, TypeMap
@@ -45,21 +45,21 @@ def open_nwb(
     location
         A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
     storage_options
-        Credentials and the like, in the vocabulary of s3fs and fsspec.
+        Credentials and other options, named as in s3fs and fsspec.
     consolidated
         Whether consolidated metadata are used; see `intake_nwbzarr.open_hierarchy`.
 
     Returns
     -------
     pynwb.NWBFile
-        It is also a context manager: after the ``with`` block, reading more data from it raises.
+        It is also a context manager: after the ``with`` block, its lazy data can no longer be read.
 
     Raises
     ------
     NWBZarrError
-        As `open_hierarchy`.
+        When the metadata cannot be read, as `open_hierarchy`.
     MetadataError
-        When the file departs from the schema so that pynwb refuses it.
+        When pynwb cannot read the file, because it departs from the schema.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def open_nwb(
     try:
         nwbfile = _read(HierarchyStore(hierarchy))
     except Exception as error:
-        # hdmf's ConstructError prints the whole file; what was wrong is the innermost cause.
+        # hdmf's ConstructError prints the whole file; the innermost cause says what is wrong.
         cause: BaseException = error
         while not isinstance(cause, NWBZarrError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -81,12 +81,18 @@ def open_nwb(
             raise cause from cause.__cause__
         found = str(cause).partition("\n")[0]
         raise MetadataError(
-            f"pynwb cannot read {hierarchy.location}: {type(cause).__name__}: {found:.300}. The file departs "
-            'from the schema; xarray.open_dataset(..., engine="nwbzarr") shows what is there.'
+            f"pynwb cannot read {hierarchy.location}, which departs from the schema: {type(cause).__name__}: "
+            f"{found:.300}.",
+            location=hierarchy.location,
+            found=found,
+            next_step=_OPEN_DATASET,
         ) from error
     kind: Any = type(nwbfile)
     nwbfile.__class__ = closing(kind)
     return nwbfile
+
+
+_OPEN_DATASET: Final = 'xarray.open_dataset(..., engine="nwbzarr") can open the file.'
 
 
 def _read(store: HierarchyStore) -> NWBFile:
@@ -94,7 +100,7 @@ def _read(store: HierarchyStore) -> NWBFile:
     try:
         return _HierarchyIO(store).read()
     except Exception:
-        # It may be an array that zarr refuses, with all the rest.
+        # The cause may be an array that zarr cannot open, which makes the whole file fail.
         if not store.replace_refused():
             raise
     return _HierarchyIO(store).read()
@@ -104,7 +110,7 @@ _NAMES = ("__doc__", "__module__", "__qualname__")
 
 
 class ClosesItself:
-    """For an NWBFile: closes what it was read from at the end of a ``with`` block."""
+    """Mixin for an NWBFile that closes its file at the end of a ``with`` block."""
 
     read_io: Any
 
@@ -120,13 +126,13 @@ class ClosesItself:
         self.read_io.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process opens it there, with credentials of its own.
+        # Another process opens the location again, with its own credentials.
         return open_nwb, (self.read_io.location,)
 
 
 @cache
 def closing(kind: Any) -> Any:
-    """An NWBFile's class, which an extension may have derived, made a context manager."""
+    """Return the class of an NWBFile, or of an extension's subclass, as a context manager."""
     return type(kind)(kind.__name__, (ClosesItself, kind), {name: getattr(kind, name) for name in _NAMES})
 
 
@@ -142,50 +148,53 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
 
     @property
     def location(self) -> Location:
-        """Where the file is."""
+        """Return the location of the file."""
         return self._hierarchy.location
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """Return whether `close` was called."""
         return self._store.closed
 
     def close(self) -> None:
-        """Close the file: data not yet read can no longer be."""
+        """Close the file; lazy data can no longer be read."""
         self._store.close()
         super().close()
 
     def resolve_ref(self, zarr_ref: Any) -> tuple[str | None, Any]:
-        """The name of a reference's target, and the target.
-
-        NWBZarrIO appends the source of an external link to a remote file's own address, where nothing is;
-        here it is resolved as the hierarchy resolves it.
-        """
+        """Return the name of a reference's target, and the target."""
+        # NWBZarrIO appends the source of an external link to a remote file's own URL, which is wrong.
         value = zarr_ref.item() if hasattr(zarr_ref, "item") else zarr_ref
         reference = parse_reference(value, where=f"A reference in {self._hierarchy.location}")
         try:
             target = self._hierarchy.reference(reference)
         except NodeNotFoundError as error:
             raise LinkError(
-                f"{self._hierarchy.location} is incomplete: it refers to {reference.path!r}, which is not "
-                "stored, and pynwb cannot read a file with such a reference. What is there can be read with "
-                'xarray.open_dataset(..., engine="nwbzarr").'
+                f"pynwb cannot read {self._hierarchy.location}, which is incomplete: it refers to "
+                f"{reference.path!r}, which is not stored.",
+                location=self._hierarchy.location,
+                path=reference.path,
+                next_step=_OPEN_DATASET,
             ) from error
         if target.hierarchy is self._hierarchy and target.path in self._store:
             name, found = super().resolve_ref({"source": ".", "path": f"/{target.path}"})
             return name, found
-        # Of the same file, what its consolidated metadata do not list, and was looked for just now.
+        # An object that the consolidated metadata do not list may have been found by a request just now.
         number = id(target.hierarchy), len(target.hierarchy)
         if number not in self._other_files:
             self._other_files[number] = zarr.open_consolidated(HierarchyStore(target.hierarchy), mode="r")
         try:
             return target.path.rpartition("/")[2], self._other_files[number][target.path]
         except KeyError as error:
-            raise LinkError(f"{reference} leads nowhere in {target.hierarchy.location}.") from error
+            raise LinkError(
+                f"The target {target.path!r} of a reference does not exist in {target.hierarchy.location}.",
+                location=target.hierarchy.location,
+                path=target.path,
+            ) from error
 
 
 def _check_size(hierarchy: Hierarchy) -> None:
-    """Refuse more than opening may read: of regions, pynwb looks at every row."""
+    """Check the bytes that opening reads: pynwb reads every row of regions."""
     regions = [
         node
         for node in hierarchy.valid_nodes()
@@ -195,21 +204,23 @@ def _check_size(hierarchy: Hierarchy) -> None:
     if taken > allowed:
         largest = max(regions, key=lambda node: node.size)
         raise LimitError(
-            f"pynwb would read {taken:,} bytes to open {hierarchy.location}, where {allowed:,} are allowed; "
-            f"{largest.path!r} declares {largest.size:,} elements. If the file is whole, allow more with "
-            "intake_nwbzarr.set_limits(bytes_at_open=...)."
+            f"pynwb would read {taken:,} bytes to open {hierarchy.location}; {allowed:,} are allowed. "
+            f"{largest.path!r} declares {largest.size:,} elements.",
+            location=hierarchy.location,
+            path=largest.path,
+            found=taken,
+            expected=allowed,
+            next_step="Unless the file is damaged, allow more: intake_nwbzarr.set_limits(bytes_at_open=...).",
         )
 
 
-# Of a larger array pynwb may want a part only.
+# Elements; of a larger array pynwb may read only a part.
 _SMALL = 10**5
 
 
 def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
-    """What pynwb reads while it makes its objects, one array after the other: scalars, ids, regions, lists.
-
-    Cached schemas are not among them: those that are needed have been read.
-    """
+    """Yield the arrays that pynwb reads one by one to create its objects: scalars, ids, regions, lists."""
+    # Without cached schemas: those that are needed have been read.
     schemas = f"{hierarchy.specifications}/"
     for node in hierarchy.valid_nodes():
         if not isinstance(node, ArrayNode) or node.path.startswith(schemas) or node.size > _SMALL:
@@ -221,7 +232,7 @@ def _read_at_once(hierarchy: Hierarchy) -> Iterator[ArrayNode]:
 
 
 def _chunk_keys(node: ArrayNode) -> Iterator[str]:
-    """The names of an array's chunks, if it has few, and whole ones."""
+    """Yield the keys of an array's chunks, if they are few and not in shards."""
     counts = [-(-length // max(width, 1)) for length, width in zip(node.shape, node.chunks, strict=True)]
     with suppress(MetadataError, LimitError):
         found = layout(node)
@@ -236,10 +247,8 @@ _FEW = 8
 
 
 def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
-    """The types of pynwb, and those of extensions that this Python does not have but the file's cache does.
-
-    Cached schemas that are there already would be read, a request for each, to be ignored.
-    """
+    """Return the types of pynwb, and those of extensions whose schemas only the file has."""
+    # Cached schemas of namespaces that are imported are not read: hdmf would ignore them.
     types = get_type_map()
     used = {
         str(node.attributes["namespace"])
@@ -253,8 +262,10 @@ def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
     still_missing = sorted(used - set(types.namespace_catalog.namespaces))
     if still_missing:
         raise MetadataError(
-            f"{hierarchy.location} holds objects of the namespaces {', '.join(still_missing)}, whose schemas "
-            "are neither cached in the file nor imported. Import the Python package of that NWB extension "
-            'first; xarray.open_dataset(..., engine="nwbzarr") needs none.'
+            f"{hierarchy.location} has objects of the namespaces {', '.join(still_missing)}, whose schemas "
+            "are neither cached in the file nor imported.",
+            location=hierarchy.location,
+            found=still_missing,
+            next_step=f"Import the Python package of that NWB extension first. {_OPEN_DATASET}",
         )
     return types

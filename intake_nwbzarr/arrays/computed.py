@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import xarray as xr
@@ -294,11 +294,16 @@ class RaggedBounds(Computed):
         starts = np.where(rows == 0, 0, ends[np.searchsorted(needed, np.maximum(rows - 1, 0))])
         if np.any(stops < starts) or np.any(starts < 0) or np.any(stops > self.length):
             raise ChunkError(
-                f"The index {self.path!r} should rise from 0 to at most {self.length}, the number of values "
-                f"it divides into rows, but in rows {rows.min()} to {rows.max()} it does not. The file is "
-                "damaged; open it with drop_variables to do without this column."
+                f"The index {self.path!r} is damaged: in rows {rows.min()} to {rows.max()}, it does not "
+                f"increase from 0 to at most {self.length}, the number of values.",
+                path=self.path,
+                expected=self.length,
+                next_step="Open the file with drop_variables to omit this column.",
             )
         return starts if self.bound == "start" else stops - starts
+
+
+_OMIT: Final = "Open the file with drop_variables to omit the variables that are looked up."
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,16 +336,22 @@ class Lookup(Computed):
         positions = read_source(self.positions, axes[:depth])
         if not are_positions(positions):
             raise ChunkError(
-                f"{self.path!r} holds values of {positions.dtype} that are no positions, where whole numbers "
-                "were expected. The file is damaged; open it with drop_variables to do without what is "
-                "looked up."
+                f"{self.path!r} is damaged: it has values of {positions.dtype} that are not row numbers.",
+                path=self.path,
+                found=positions.dtype.name,
+                expected="whole numbers",
+                next_step=_OMIT,
             )
         wanted, inverse = np.unique(positions, return_inverse=True)
         if wanted[0] < 0 or wanted[-1] >= self.values.shape[0]:
             outside = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise ChunkError(
-                f"{self.path!r} holds {outside}, which is none of the {self.values.shape[0]} rows it points "
-                "at. The file is damaged; open it with drop_variables to do without what is looked up."
+                f"{self.path!r} is damaged: it has the row number {outside} of a table of "
+                f"{self.values.shape[0]} rows.",
+                path=self.path,
+                found=int(outside),
+                expected=self.values.shape[0],
+                next_step=_OMIT,
             )
         found = read_source(self.values, (wanted.astype(np.intp), *axes[depth:]))
         return found[inverse.reshape(positions.shape)]

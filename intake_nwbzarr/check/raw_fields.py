@@ -283,7 +283,11 @@ def _region_fields(field: RawField, region: DynamicTableRegion, raw: RawFile) ->
         stored = np.atleast_1d(np.asarray(region.data[:]))
         is_row = np.isin(stored, np.arange(stored.size if table is None else len(table.id)))
         if table is not None and not (stored.dtype.kind in "iuf" and np.all(is_row)):
-            raise ChunkError(f"{field.at!r} has numbers that are not rows of a table of {len(table.id)}.")
+            raise ChunkError(
+                f"{field.at!r} has numbers that are not rows of a table of {len(table.id)}.",
+                path=field.at,
+                expected=len(table.id),
+            )
     except ChunkError as error:
         yield replace(field, value=error)
         return

@@ -113,7 +113,11 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
         def wait_for_server() -> S3Server:
             port = process.stdout.readline().strip() if process.stdout else ""
             if not port:
-                raise DemoUnavailableError("The demo's S3 server did not start.")
+                raise DemoUnavailableError(
+                    "The demo's S3 server did not start.",
+                    found=process.poll(),
+                    next_step=f"Run {' '.join(command[1:3])} to see its error.",
+                )
             return S3Server(f"http://127.0.0.1:{port}", key, secret)
 
         try:

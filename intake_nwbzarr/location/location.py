@@ -158,7 +158,9 @@ class Location:
         if not isinstance(url, str) or not isinstance(options, dict):
             raise LocationError(
                 "The attributes do not name an NWB file: nwb_location or nwb_storage_options is missing or "
-                "not valid."
+                "not valid.",
+                found=sorted({"nwb_location", "nwb_storage_options"} & attrs.keys()),
+                expected=["nwb_location", "nwb_storage_options"],
             )
         handle = options.pop("credentials", None)
         known = _KNOWN.get((url, canonical(options), handle)) if isinstance(handle, str | None) else None
@@ -297,9 +299,11 @@ def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -
 def _checked_text(location: str) -> str:
     """Return a location that operating systems, URLs and logs can represent."""
     if not location:
-        raise LocationError("The location is empty.")
+        raise LocationError("The location is empty.", found="", expected="a path or URL")
     if not is_encodable(location):
-        raise LocationError("The location contains a NUL character or a lone surrogate.")
+        raise LocationError(
+            "The location contains a NUL character or a lone surrogate.", expected="a path or URL"
+        )
     return str(location)
 
 

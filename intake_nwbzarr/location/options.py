@@ -111,7 +111,11 @@ def checked_options(given: object) -> dict[str, Any]:
         if value is not None and name in _DICTIONARIES:
             raise _not_allowed(f"The storage option {name!r}", value, "a dictionary")
         if not all(is_encodable(text) for text in (name, value) if isinstance(text, str)):
-            raise LocationError("A storage option contains a NUL character or a lone surrogate.")
+            raise LocationError(
+                "A storage option contains a NUL character or a lone surrogate.",
+                found=name if is_encodable(name) else None,
+                expected="text without these",
+            )
         checked[str(name)] = value
     return checked
 

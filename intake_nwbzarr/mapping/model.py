@@ -150,7 +150,9 @@ def run_mappers[T](mappers: Iterable[Mapper[T]], opener: Opener | None = None) -
                 read = read_at_open(wanted, opener)
             except (ChunkError, MetadataError, LimitError) as error:
                 # `run_together` finds the mappers whose own chunks are damaged or unreadable; only they fail.
-                wanted = everything.throw(error if isinstance(error, ChunkError) else ChunkError(str(error)))
+                damaged = error if isinstance(error, ChunkError) else ChunkError(*error.args)
+                damaged.__dict__.update(error.__dict__)
+                wanted = everything.throw(damaged)
             else:
                 wanted = everything.send(read)
     except StopIteration as stop:

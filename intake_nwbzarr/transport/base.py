@@ -188,8 +188,12 @@ class Transport(ABC):
             return None
         if etag is not None and fetched.etag != etag:
             raise ObjectChangedError(
-                f"{self.location}/{key} was replaced while it was being read: its ETag was {etag} and is "
-                f"{fetched.etag}; open the file again."
+                f"{self.location}/{key} was replaced while it was being read.",
+                location=self.location,
+                path=key,
+                found=fetched.etag,
+                expected=etag,
+                next_step="Open the file again.",
             )
         if used := len(fetched.data) - fetched.cached:
             record(self.counted, "get", used=used)
@@ -270,7 +274,9 @@ class Transport(ABC):
         for entry in listed:
             if self._safe(entry.key) != entry.key:
                 raise UnsafePathError(
-                    f"{self.location} holds {entry.key!r}, which is no name in a Zarr store."
+                    f"{self.location} has an object whose name is not valid in Zarr, {entry.key!r:.400}.",
+                    location=self.location,
+                    path=entry.key,
                 )
         return sorted(listed, key=lambda entry: entry.key)
 
@@ -298,7 +304,11 @@ class Transport(ABC):
 
     def unwritable(self) -> LocationError:
         """Return the error to raise instead of writing where `writable` is false."""
-        return LocationError(f"{self.location} cannot be written; local folders and s3:// locations can.")
+        return LocationError(
+            f"{self.location} cannot be written.",
+            location=self.location,
+            next_step="Only local folders and s3:// locations can be written.",
+        )
 
     def _note_seen(self, key: str, found: object) -> None:
         if found is not None and is_document(key):

@@ -413,8 +413,10 @@ def check_certificates(verify: bool | str, location: object) -> None:
         problem = type(error).__name__
     if problem:
         raise LocationError(
-            f"The certificates that verify (or AWS_CA_BUNDLE) names for {location} cannot be read "
-            f"({problem}): give the path of a file of certificates in PEM form."
+            f"The certificates for {location}, from verify or AWS_CA_BUNDLE, cannot be read ({problem}).",
+            location=location,
+            found=problem,
+            next_step="Pass the path of a file of certificates in PEM format.",
         )
 
 

@@ -251,8 +251,10 @@ def private(path: str, flags: int) -> int:
 
 def _refuse(folder: Path, why: str) -> CacheError:
     return CacheError(
-        f"The chunk cache cannot be kept in {folder}: it {why}. Give a folder of your own that is new, or "
-        "empty, as storage_options={'chunk_cache': ...}."
+        f"The folder {folder} cannot be used as a chunk cache: it {why}.",
+        location=folder,
+        found=why,
+        next_step="Pass a new or empty folder of your own, storage_options={'chunk_cache': ...}.",
     )
 
 

@@ -167,7 +167,11 @@ class StoreTransport(Transport):
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         if location.store is None:
-            raise LocationError(f"{location} was an open zarr Store in another process; give its URL.")
+            raise LocationError(
+                f"{location} was an open zarr Store of another process.",
+                location=location,
+                next_step="Pass its path or URL.",
+            )
         self._store = location.store
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
@@ -197,7 +201,10 @@ class StoreTransport(Transport):
 
     async def _list(self, prefix: str) -> list[Listed]:
         if not self._store.supports_listing:
-            raise ListingError(f"{self.location}, a {type(self._store).__name__}, cannot be listed.")
+            name = type(self._store).__name__
+            raise ListingError(
+                f"{self.location}, a {name}, cannot be listed.", location=self.location, found=name
+            )
 
         async def attempt() -> list[Listed] | Failure:
             record(self.counted, "list", requests=1)
@@ -262,10 +269,14 @@ def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> t
             return filesystem, str(path).rstrip("/")
         problem = "a query belongs to one object, not to a folder of them"
     if missing is not None:
-        raise MissingPackageError(f"{location} needs a package that is not installed: {missing}")
+        raise MissingPackageError(
+            f"{location} needs a package that is not installed: {missing}", location=location, found=missing
+        )
     raise LocationError(
-        f"fsspec cannot open {location} with the options given ({problem}); check the URL's scheme, its "
-        "options, and that the package of that filesystem is installed."
+        f"fsspec cannot open {location} with these storage options ({problem}).",
+        location=location,
+        found=problem,
+        next_step="Check the URL's scheme and the options, and that the filesystem's package is installed.",
     )
 
 

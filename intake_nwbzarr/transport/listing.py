@@ -84,18 +84,26 @@ class _Listing:
             folder.startswith(prefix) and folder.endswith("/") and len(folder) > len(prefix)
             for folder in found.folders
         ):
-            raise ResponseError(f"Cannot list {self.where}: the server names keys that were not asked for.")
+            raise ResponseError(
+                f"Cannot list {self.where}: the server returned keys without the requested prefix.",
+                location=self.where,
+                expected=prefix,
+            )
         self.pages += 1
         self.keys += len(keys) + len(found.folders)
         self.empty = 0 if after is None or keys or found.folders else self.empty + 1
         place = hash((prefix, "delimiter" in query, found.token))
         if self.empty > MOST_EMPTY or (found.token is not None and place in self.tokens):
-            raise ResponseError(f"Cannot list {self.where}: the server's listing does not come to an end.")
+            raise ResponseError(
+                f"Cannot list {self.where}: the server's listing does not end.", location=self.where
+            )
         self.tokens.add(place)
         if self.pages > MOST_PAGES or self.keys > MOST_KEYS:
             raise LimitError(
-                f"Cannot list {self.where}: it has more than {MOST_KEYS:,} keys, or {MOST_PAGES:,} pages of "
-                "them, which is the limit."
+                f"Cannot list {self.where}: it has more than {MOST_KEYS:,} keys or {MOST_PAGES:,} pages.",
+                location=self.where,
+                found=self.keys,
+                expected=MOST_KEYS,
             )
         return found
 

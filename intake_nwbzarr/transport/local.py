@@ -195,8 +195,10 @@ class LocalTransport(Transport):
         path = os.path.realpath(self._within + key) if key else self._root
         if path != self._root and not path.startswith(self._within):
             raise UnsafePathError(
-                f"{key!r} in {self.location} is a symbolic link that leads out of the folder; what it points "
-                "to is not read."
+                f"{key!r} in {self.location} is a symbolic link that leads out of the folder.",
+                location=self.location,
+                path=key,
+                next_step="Replace it with a copy of its target.",
             )
         return path
 

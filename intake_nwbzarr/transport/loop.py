@@ -102,17 +102,13 @@ def when_closing(closer: Callable[[], Awaitable[None]]) -> None:
 
 
 def check_process() -> None:
-    """Refuse to go on in a forked child.
-
-    Raises
-    ------
-    ForkError
-        When the loop was started by the parent process: its thread did not survive the fork.
-    """
+    """Raise `ForkError` in a forked child: the loop's thread, if the parent started it, exists only there."""
     if _running is not None and _running.process != os.getpid():
         raise ForkError(
-            "This process was forked after intake_nwbzarr had opened connections, which do not survive. "
-            "Start processes with multiprocessing's 'spawn' or 'forkserver' method."
+            "This process was forked after intake_nwbzarr had opened connections, which do not survive.",
+            found="fork",
+            expected="spawn or forkserver",
+            next_step="Start processes with multiprocessing's 'spawn' or 'forkserver' method.",
         )
 
 

@@ -46,7 +46,12 @@ class S3Transport(HttpTransport):
         self._point = access_point(self._bucket)
         self._region = self._point.region if self._point else access.region or "us-east-1"
         if not _REGION.fullmatch(self._region):
-            raise CredentialsError(f"The region for {location} is not an AWS region, such as us-west-2.")
+            raise CredentialsError(
+                f"The region for {location} is not an AWS region.",
+                location=location,
+                expected="an AWS region",
+                next_step="Pass storage_options={'region': ...}, such as 'us-west-2'.",
+            )
         self._style = location.option("addressing_style") or "auto"
         self._extra = {"x-amz-request-payer": "requester"} if location.option("requester_pays") else {}
 

@@ -124,8 +124,9 @@ class HttpTransport(Transport):
         bucket = None if self._signed else public_bucket(self.location.url)
         if bucket is None:
             raise ListingError(
-                f"{self.location} cannot be listed: HTTP has no listing, so the file must have consolidated "
-                "metadata. Ask whoever stores it to run `nwbzarr consolidate`, or use its s3:// location."
+                f"{self.location} has no consolidated metadata and cannot be listed over HTTP.",
+                location=self.location,
+                next_step="Ask its owner to run `nwbzarr consolidate`, or open its s3:// location.",
             )
         address, root = bucket
 

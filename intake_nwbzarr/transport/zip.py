@@ -127,7 +127,12 @@ class ZipTransport(Transport):
     async def _bytes(self, start: int, stop: int, directory: _Directory) -> Bytes:
         end = min(stop, directory.size)
         if start >= end:
-            raise NotZarrError(f"{self.location} is a damaged zip file: its directory points outside of it.")
+            raise NotZarrError(
+                f"{self.location} is a damaged zip file: its directory refers to bytes beyond its end.",
+                location=self.location,
+                found=start,
+                expected=directory.size,
+            )
         try:
             fetched = await self._inner.fetch(self._name, Part(start, end), end - start, directory.etag)
         except ResponseError:
@@ -137,7 +142,11 @@ class ZipTransport(Transport):
         if fetched is None or fetched.etag != directory.etag:
             self._opening = None
             raise ObjectChangedError(
-                f"{self.location} was replaced, or removed, while it was being read; open it again."
+                f"{self.location} was replaced or removed while it was being read.",
+                location=self.location,
+                found=None if fetched is None else fetched.etag,
+                expected=directory.etag,
+                next_step="Open it again.",
             )
         return fetched.data
 
@@ -175,7 +184,11 @@ class ZipTransport(Transport):
             except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
                 wanted = 0
             if wanted == 0 or wanted > LARGEST_DIRECTORY:
-                raise NotZarrError(f"{self.location} is not a zip file, or a damaged one.")
+                raise NotZarrError(
+                    f"{self.location} is not a zip file, or is damaged.",
+                    location=self.location,
+                    expected="a zip file",
+                )
         return _Directory(
             _under_one_folder({member.filename: member for member in members if not member.is_dir()}),
             fetched.etag,

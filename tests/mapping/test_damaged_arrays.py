@@ -124,7 +124,7 @@ def test_a_column_of_rows_that_holds_nan_is_an_error_where_it_is_read(path: Path
     rewrite(path, "units/electrodes", np.array([0.0, np.nan, 2.0]))
     units = opened(path, "units")
     with pytest.raises(
-        NWBZarrError, match="'units/electrodes' holds values of float64 that are no positions"
+        NWBZarrError, match="'units/electrodes' is damaged: it has values of float64 that are not row numbers"
     ):
         units["electrodes_id"].load()
 

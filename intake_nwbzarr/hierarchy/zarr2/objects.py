@@ -25,7 +25,7 @@ from intake_nwbzarr.bounds import (
     MOST_DIMENSIONS,
     TEXT_PER_VALUE,
 )
-from intake_nwbzarr.errors import LegacyObjectError, LimitError
+from intake_nwbzarr.errors import LegacyObjectError, LimitError, NWBZarrError
 from intake_nwbzarr.hierarchy.decompress import decompress
 from intake_nwbzarr.hierarchy.nodes import numpy_dtype
 from intake_nwbzarr.hierarchy.zarr2.pickles import (
@@ -189,7 +189,7 @@ def _flat(items: Any, shape: tuple[int, ...]) -> list[Any]:
     return items if len(shape) == 1 else [item for inner in items for item in _flat(inner, shape[1:])]
 
 
-def strings(items: Sequence[Any], *, is_reference: bool) -> list[str]:
+def strings(items: Sequence[Any], where: str, *, is_reference: bool) -> list[str]:
     """Return elements as strings, of at most 1 GiB."""
     if all(type(item) is str for item in items):
         return list(items)
@@ -200,7 +200,10 @@ def strings(items: Sequence[Any], *, is_reference: bool) -> list[str]:
             item = convert(item)
             size += len(item)
             if size > LARGEST_OBJECT_CHUNK:  # a pickle can repeat one value at little cost
-                raise LimitError(f"its text takes more than {LARGEST_OBJECT_CHUNK} bytes")
+                raise LimitError(
+                    f"{where} takes more than {LARGEST_OBJECT_CHUNK} bytes when decoded.",
+                    expected=LARGEST_OBJECT_CHUNK,
+                )
         result.append(item)
     return result
 
@@ -235,7 +238,7 @@ def _reference(item: Any) -> str:
     return json.dumps({"source": source, "path": path})
 
 
-def columns(rows: Sequence[Any], fields: list[Any]) -> dict[str, Column]:
+def columns(rows: Sequence[Any], fields: list[Any], where: str) -> dict[str, Column]:
     """Return the columns of rows by field."""
     filled = [
         None if row is None or (type(row) is int and row == 0) else _row(row, len(fields)) for row in rows
@@ -246,7 +249,7 @@ def columns(rows: Sequence[Any], fields: list[Any]) -> dict[str, Column]:
         if field["kind"] in ("text", "reference"):
             is_reference = field["kind"] == "reference"
             result[field["name"]] = strings(
-                ["" if _is_fill(value) else value for value in values], is_reference=is_reference
+                ["" if _is_fill(value) else value for value in values], where, is_reference=is_reference
             )
         else:
             result[field["name"]] = _numbers(values, numpy_dtype(field["kind"]))
@@ -313,15 +316,14 @@ def decode_legacy_objects(
         if len(items) != count:
             raise ValueError(f"it contains {len(items)} elements, but {count} are declared")
         if fields is None:
-            return strings(items, is_reference=content == "reference")
-        return columns(items, fields)
+            return strings(items, where, is_reference=content == "reference")
+        return columns(items, fields, where)
     except LimitError:
         raise
     except _DAMAGED as error:
         raise LegacyObjectError(
             f"{where} cannot be read as strings, numbers and object references: {error}. "
             "The chunk is damaged, or does not belong to this array.",
-            path=configuration.get("array"),
             next_step="Compare it with the original file.",
         ) from error
 
@@ -353,15 +355,20 @@ class LegacyObjectsCodec(BytesBytesCodec):
         raise NotImplementedError
 
     def _decode_sync(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> ZarrBuffer:
-        decoded = decode_legacy_objects(chunk_data.to_bytes(), self.configuration)
-        where = f"A chunk of the array {self.configuration['array']!r}"
-        if isinstance(decoded, dict):
-            encoded = _records(
-                decoded, self.configuration["content"], chunk_spec.dtype.to_native_dtype(), where
-            )
-        else:
-            encoded = _variable_length(decoded, where)
+        try:
+            encoded = self._encoded(chunk_data.to_bytes(), chunk_spec)
+        except NWBZarrError as error:
+            error.path = self.configuration["array"]
+            raise
         return chunk_spec.prototype.buffer.from_bytes(encoded)
+
+    def _encoded(self, data: bytes, chunk_spec: ArraySpec) -> bytes:
+        where = f"A chunk of the array {self.configuration['array']!r}"
+        decoded = decode_legacy_objects(data, self.configuration, where=where)
+        if isinstance(decoded, dict):
+            dtype = chunk_spec.dtype.to_native_dtype()
+            return _records(decoded, self.configuration["content"], dtype, where)
+        return _variable_length(decoded, where)
 
     async def _decode_single(self, chunk_data: ZarrBuffer, chunk_spec: ArraySpec) -> ZarrBuffer:
         # In a thread, since hundreds of thousands of strings would block zarr's event loop.
@@ -386,7 +393,10 @@ def _variable_length(texts: list[str], where: str) -> bytes:
         array[:] = texts
         return bytes(VLenUTF8().encode(array))
     except UnicodeEncodeError as error:
-        raise LegacyObjectError(f"{where} contains text that is not valid Unicode: {error}.") from error
+        raise LegacyObjectError(
+            f"{where} contains text that is not valid Unicode: {error}.",
+            next_step="Compare it with the original file.",
+        ) from error
 
 
 def _records(decoded: dict[str, Column], fields: list[Any], dtype: np.dtype[Any], where: str) -> bytes:
