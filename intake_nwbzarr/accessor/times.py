@@ -109,7 +109,7 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
         )
     import pandas as pd
 
-    zero = pd.Timestamp(reference_time(attributes, "The Dataset").instant)
+    zero = pd.Timestamp(reference_time(attributes).instant)
     try:
         instants = pd.DatetimeIndex(pd.to_datetime(times.ravel(), utc=True)).as_unit("ns")
         elapsed = (instants - zero).to_numpy()

@@ -489,7 +489,7 @@ def _compare_zero(raw: RawFile, shown: _Shown) -> Finding:
         # Opening warns of what the file lacks; here, the two are compared.
         warnings.simplefilter("ignore", MappingWarning)
         try:
-            found = reference_time(shown.nodes[""].attrs, str(raw.hierarchy.location)).instant
+            found = reference_time(shown.nodes[""].attrs, raw.hierarchy.location).instant
         except MetadataError as error:
             return Difference("", name, kind, expected.isoformat(), str(error))
     if found == expected:

@@ -45,15 +45,19 @@ class ReferenceTime:
     zone: str  # the UTC offset it was recorded with, -08:00; empty if none, when it is taken as local time
 
 
-def reference_time(attributes: Mapping[str, Any], where: str) -> ReferenceTime:
-    """Return the reference time in a session's metadata, timestamps_reference_time or session_start_time."""
+def reference_time(attributes: Mapping[Any, Any], location: object = None) -> ReferenceTime:
+    """Return the reference time of a session, timestamps_reference_time or session_start_time."""
+    location = location or attributes.get("nwb_location")
+    where = str(location or "This Dataset")
     text = attributes.get("timestamps_reference_time") or attributes.get("session_start_time")
     try:
         instant, has_zone = instant_of(text, where)
     except ValueError as error:
         raise MetadataError(
             f"{where} has the reference time {text!r}, which is not a date in ISO 8601.",
+            location=location,
             found=text,
+            expected="a date in ISO 8601",
             next_step="Open it without decode_times=True to have times in seconds.",
         ) from error
     return ReferenceTime(instant.astimezone(UTC), instant.strftime("%:z") if has_zone else "")

@@ -121,7 +121,7 @@ def _or_none(found: Found, options: MappingOptions, unmapped: list[str]) -> Mapp
 def _reference(
     hierarchy: Hierarchy, session: Mapping[str, Any], options: MappingOptions
 ) -> ReferenceTime | None:
-    return reference_time(session, str(hierarchy.location)) if options.decode_times else None
+    return reference_time(session, hierarchy.location) if options.decode_times else None
 
 
 def open_session(hierarchy: Hierarchy, options: MappingOptions) -> xr.Dataset:

@@ -290,8 +290,9 @@ def test_datetimes_without_the_session_they_count_from_say_so(path: Path) -> Non
     units = xr.open_dataset(path, engine="nwbzarr", group="units", decode_times=True)
     del units.attrs["timestamps_reference_time"], units.attrs["session_start_time"]
     for call in (lambda: units.nwb.spike_times(7), lambda: units.nwb.bin(1, stop=2), units.nwb.plot.raster):
-        with pytest.raises(MetadataError, match="Open it without decode_times=True"):
+        with pytest.raises(MetadataError, match="Open it without decode_times=True") as raised:
             call()
+        assert raised.value.location == path.as_uri()
 
 
 @settings(max_examples=100, deadline=None)
@@ -303,7 +304,7 @@ def test_a_time_to_the_nanosecond_comes_back_bit_for_bit(nanoseconds: list[int],
     zero = dt.datetime(2024, 5, 1, 12, 0, 0, 123456, tzinfo=dt.timezone(dt.timedelta(hours=zone)))
     attributes = {"timestamps_reference_time": zero.isoformat()}
     seconds = np.array([number / 10**9 for number in nanoseconds] + [np.nan])
-    decoded = datetimes(seconds, reference_time(attributes, "here"))
+    decoded = datetimes(seconds, reference_time(attributes))
     np.testing.assert_array_equal(in_seconds(decoded, attributes, "these"), seconds)
     np.testing.assert_array_equal(
         in_seconds(decoded.astype(object).astype("M8[ns]"), attributes, "x"), seconds
