@@ -105,7 +105,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         Raises
         ------
         NodeNotFoundError
-            When there is no such group.
+            When the group does not exist.
         OptionError
             When a keyword has a value that is not valid.
         SnapshotError, StaleSnapshotError, NotInSnapshotError
@@ -182,7 +182,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
+        """Return whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
         if isinstance(filename_or_obj, Location):
             name = str(filename_or_obj)
         elif isinstance(filename_or_obj, str | os.PathLike):
@@ -229,7 +229,7 @@ def _options(
     image_axes: ImageAxes = "xy",
     **ignored: Any,
 ) -> MappingOptions:
-    """The choices among a call's keywords; see `NWBZarrBackendEntrypoint.open_dataset`."""
+    """Return the choices among a call's keywords; see `NWBZarrBackendEntrypoint.open_dataset`."""
     unknown = ignored.keys() - _OF_OTHER_CONVENTIONS
     if unknown:
         known = NWBZarrBackendEntrypoint.open_dataset_parameters
@@ -258,7 +258,7 @@ def _options(
 def _with_way_back(
     dataset: xr.Dataset, hierarchy: Hierarchy, opener: SnapshotOpener | None, session: Mapping[str, Any]
 ) -> xr.Dataset:
-    """A Dataset that leads back to its session, however it is treated and wherever it is sent."""
+    """Return a Dataset that leads back to its session, however it is treated and wherever it is sent."""
     from intake_nwbzarr.accessor.sessions import with_origin
 
     if opener is not None and "nwb_location" in dataset.attrs:

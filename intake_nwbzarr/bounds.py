@@ -1,4 +1,4 @@
-"""Bounds on what is read from others: sizes, counts and depths above which something is refused, and paths.
+"""Bounds on what is read from others: limits on sizes, counts and depths, and checks of paths.
 
 A session or a server may be damaged or malicious. Whatever is received, decompressed or decoded has a bound
 here, far above what real sessions need. What a user may tune is in `limits.py`.
@@ -81,7 +81,7 @@ MOST_LINK_HOPS: Final = 32
 """Links that are followed one after another."""
 
 MOST_LOOKED_UP: Final = 100
-"""Paths that consolidated metadata do not list, requested all the same: links may lead nowhere."""
+"""Paths that stale consolidated metadata may omit, and that are therefore requested."""
 
 MOST_COMPARED: Final = 2000
 """Names of a file that are compared with a missing one, for a suggestion."""
@@ -104,7 +104,7 @@ MOST_STREAMS: Final = 2**16
 """gzip members, or streams of another kind, in one chunk; nearly all chunks have one."""
 
 LARGEST_OBJECT_CHUNK: Final = 2**30
-"""Bytes of a chunk of Python objects, stored, decompressed or encoded anew: no metadata declare its size."""
+"""Bytes of a chunk of Python objects, stored, decompressed or encoded again: no metadata declare its size."""
 
 LEAST_TEXT: Final = 16 * MIB
 """Bytes that a chunk of strings or Python objects may always have when decompressed."""

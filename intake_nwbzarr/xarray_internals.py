@@ -61,7 +61,7 @@ def transform_of(adapter: CoordinateTransformIndexingAdapter) -> tuple[Any, ...]
 
 
 def is_lazy(variable: xr.Variable) -> bool:
-    """Whether a variable's values are still to be read, and are not a dask array."""
+    """Return whether a variable's values are still to be read, and are not a dask array."""
     # xarray has no public name for this: `Variable.data` reads.
     return variable.chunks is None and not variable._in_memory
 

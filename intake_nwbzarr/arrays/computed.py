@@ -31,8 +31,8 @@ WIDTH = 2**20
 class Computed:
     """Base class of lazy arrays that are computed from others: dataclasses with `sources` and `read_axes`.
 
-    A `Readable` that is small to pickle. Its token is made of its fields; shape, dtype and chunks are the
-    first source's, where a subclass does not say otherwise.
+    A `Readable` with a small pickle. Its token is computed from its fields; shape, dtype and chunks are those
+    of the first source, unless a subclass overrides them.
     """
 
     @property
@@ -115,11 +115,11 @@ def scaled(
     conversion, offset
         The attributes of a TimeSeries' ``data``.
     channel_conversion
-        A factor for each channel, ``(channel,)``; a stored array is read when it is first needed.
+        Factors, ``(channel,)``; a stored array is read when it is first needed.
     channel_axis
         The axis of `stored` that has the channels; 1 in NWB's schema.
     dtype
-        What the results are rounded to.
+        The dtype of the results.
 
     Returns
     -------
@@ -137,7 +137,7 @@ def scaled(
 
 @dataclass(frozen=True)
 class Factors:
-    """Channel factors that are known already, comparable and hashable: float64 in native order."""
+    """Channel factors in memory, comparable and hashable: float64 in native byte order."""
 
     data: bytes
 
@@ -197,7 +197,7 @@ class ScaledArray(Computed):
         return (await on_loop(gather([self.reading(key)])))[0]
 
     def reading(self, key: Key | tuple[Key, ...]) -> Reading:
-        """Prepare to read a selection; reads the channel factors if they are not known yet."""
+        """Prepare to read a selection; read the channel factors unless they are in memory."""
         factors = self._factors
         if isinstance(factors, np.ndarray):
             positions = select(key, self.shape).axes[self.channel_axis]
@@ -227,7 +227,7 @@ def _place(
     outside: tuple[Index, ...],
     part: NDArray[Any],
 ) -> None:
-    """Scale a part of a chunk on its way into the result."""
+    """Scale a part of a chunk while it is copied into the result."""
     if isinstance(factors, np.ndarray):
         of_part = factors[outside[axis]]
         factors = of_part.reshape([-1 if at == axis else 1 for at in range(part.ndim)])
@@ -248,7 +248,7 @@ def _place(
 
 @dataclass(frozen=True, eq=False)
 class InMemory(Computed):
-    """Values that have been read already."""
+    """Values in memory."""
 
     values: NDArray[Any]
 
@@ -264,10 +264,9 @@ class InMemory(Computed):
 
 @dataclass(frozen=True)
 class RaggedBounds(Computed):
-    """Where each row's values begin, or how many there are: int64, one for each row.
+    """The start or the count of each row's values, int64, computed from the ends that NWB stores."""
 
-    NWB stores where they end. Here a row's start and count stay with it in any selection of rows.
-    """
+    # Unlike ends, they remain valid in any selection of rows.
 
     index: Readable  # the VectorIndex: the end of each row's values, ascending
     bound: Literal["start", "count"]

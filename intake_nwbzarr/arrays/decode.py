@@ -54,7 +54,7 @@ _DAMAGED: Final = "The chunk is damaged, or does not belong to this array; compa
 
 
 class ChunkName(NamedTuple):
-    """Names a stored chunk in errors."""
+    """The name of a stored chunk in errors: its array, key and location."""
 
     path: str  # of the array
     key: str | None  # of the stored object, where known
@@ -77,7 +77,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class CodecChain:
-    """How one chunk of an array is decoded; made by `codec_chain`."""
+    """The codecs of a chunk, as `codec_chain` returns them."""
 
     shape: tuple[int, ...]  # of the decoded chunk, as is dtype
     dtype: np.dtype[Any]
@@ -94,13 +94,13 @@ class CodecChain:
 
     @property
     def is_plain(self) -> bool:
-        """Whether decoding takes time in proportion to the decoded size."""
+        """Return whether decoding takes time in proportion to the decoded size."""
         names = {stage.name for stage in self.stages}
         return self.for_zarr is None and self.dtype.kind != "O" and _KNOWN.issuperset(names)
 
     @property
     def is_direct(self) -> bool:
-        """Whether the compressor's output is the chunk, byte for byte, in native byte order."""
+        """Return whether the compressor's output is the chunk, byte for byte, in native byte order."""
         return (
             len(self.stages) == 2
             and self.for_zarr is None
@@ -207,7 +207,7 @@ def _first_known(codecs: CodecChain) -> int:
 
 
 def _makes_bytes(name: str) -> bool:
-    """Whether a codec is an array-to-bytes codec."""
+    """Return whether a codec is an array-to-bytes codec."""
     if name in SERIALIZERS:
         return True
     try:

@@ -75,7 +75,7 @@ _KEY_ENCODINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...], str]]
 
 @dataclass(frozen=True)
 class Layout:
-    """How an array, or one field of it, is stored; made by `layout`."""
+    """The storage of an array, or of one field of it, as `layout` returns it."""
 
     path: str
     shape: tuple[int, ...]

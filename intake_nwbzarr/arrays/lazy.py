@@ -27,16 +27,10 @@ from intake_nwbzarr.xarray_internals import (
 
 
 class LazyArray(Identified, BackendArray):
-    """xarray's view of a stored or scaled array; nothing is read before it is indexed.
-
-    Parameters
-    ----------
-    array
-        What is read.
-    """
+    """An xarray backend array over a stored or scaled array, which reads when it is indexed."""
 
     def __init__(self, array: Readable) -> None:
-        # Not called `array`: xarray would take an attribute of that name for what is wrapped.
+        # Not called `array`: xarray takes an attribute of that name as a wrapped array.
         self.source = array
         self.shape = array.shape
         self.dtype = xarray_dtype(array.dtype)
@@ -46,7 +40,7 @@ class LazyArray(Identified, BackendArray):
         return result
 
     async def async_getitem(self, key: ExplicitIndexer) -> NDArray[Any]:
-        """What ``load_async`` calls, on whatever event loop the caller has."""
+        """Read a selection for ``load_async``, on any event loop."""
         result: NDArray[Any] = await outer_indexed_async(key, self.shape, self.source.read_async)
         return result
 
@@ -68,16 +62,16 @@ def lazy_variable(
     *,
     cache: bool = False,
 ) -> xr.Variable:
-    """A variable that reads when it is indexed, computed or loaded.
+    """Return a variable that reads data when it is indexed, computed or loaded.
 
     Parameters
     ----------
     dims
         A name for each axis.
     array
-        What is read.
+        The array to read.
     attributes
-        The variable's; only what netCDF and Zarr can store.
+        Attributes of the variable, of types that netCDF and Zarr can store.
     encoding
         Added to ours, which is ``preferred_chunks``: what dask's chunks are with ``chunks={}``.
         There is no ``chunks``: it would make `to_zarr` refuse any selection that does not begin at a chunk.
@@ -101,7 +95,7 @@ class LazyVariable(xr.Variable):
     """
 
     def chunk(self, chunks: Any = {}, *arguments: Any, **keywords: Any) -> Any:  # noqa: B006 - as xarray's
-        """As `xarray.Variable.chunk`."""
+        """Chunk as `xarray.Variable.chunk`."""
         given = dict(keywords.get("from_array_kwargs") or {})
         if str(given.get("name", "")).startswith("open_dataset-"):
             # Blocks of two shapes need two names: the limit on them may have changed between two calls.
@@ -111,14 +105,14 @@ class LazyVariable(xr.Variable):
 
 
 def _innermost(data: Any) -> Any:
-    """What xarray's wrappers of a variable that has just been opened hold: dask would pickle each of them."""
+    """Return the array inside xarray's wrappers of a variable just opened: dask would pickle each wrapper."""
     while not isinstance(data, LazyArray) and hasattr(data, "array"):
         data = data.array
     return data
 
 
 def xarray_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype of what is handed to xarray: Python strings are objects that say so."""
+    """Return the dtype of what is handed to xarray: Python strings are objects that say so."""
     # Marked as text, as xarray marks it: otherwise writing a dask array of objects loads it to find out.
     return np.dtype("O", metadata={"element_type": str}) if dtype.kind == "O" else dtype
 
@@ -164,13 +158,13 @@ def preferred_chunks(array: Readable) -> tuple[int, ...]:
     blocks begin with several rows of chunks, and if that does not help either, they are those that take the
     fewest tasks. Blocks of arrays beyond 100 GB begin with three quarters of the limit.
 
-    What is selected straight from the dask array fetches the chunks that it touches, whatever the blocks are:
-    dask passes such selections on to what it reads from.
+    Selecting directly from the dask array fetches only the chunks needed, whatever the blocks are: dask
+    passes such selections on to the array that it reads.
 
     Parameters
     ----------
     array
-        What the blocks are of.
+        The array to divide into blocks.
 
     Returns
     -------
@@ -220,17 +214,16 @@ def _joined(shape: tuple[int, ...], chunks: tuple[int, ...], rows: int, elements
 
 
 def _most_tasks(shape: tuple[int, ...], widths: tuple[int, ...]) -> int:
-    """What the largest of the three means takes."""
+    """Return the number of tasks of the largest of the three means."""
     grid = tuple(ceil(length / width) for length, width in zip(shape, widths, strict=True))
     first, others = (0,), tuple(range(1, len(shape)))
     return max(_tasks(grid, axes) for axes in {first, first + others, others or first})
 
 
 def _tasks(grid: tuple[int, ...], axes: tuple[int, ...]) -> int:
-    """What dask's reduction over some axes of a grid of blocks takes: the blocks and its tree over them.
-
-    The tree joins four blocks along one axis, but two along each of several (``split_every``).
-    """
+    """Return the number of tasks of dask's reduction of a grid of blocks over some axes."""
+    # The blocks, and a tree that joins four of them along one axis, or two along each of several
+    # (`split_every`).
     joined = 4 if len(axes) == 1 else 2
     tasks = prod(grid)
     while any(grid[axis] > 1 for axis in axes):

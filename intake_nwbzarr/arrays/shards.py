@@ -29,7 +29,7 @@ LARGE: Final = 32 * 2**20
 
 @dataclass(frozen=True)
 class Sharding:
-    """How a stored object holds several chunks (``sharding_indexed``)."""
+    """The chunks inside a stored object (``sharding_indexed``)."""
 
     counts: tuple[int, ...]  # chunks in a shard, along every axis
     chunk_bytes: int  # the decoded size of one chunk
@@ -42,7 +42,7 @@ class Sharding:
         return self.index.nbytes + 4 * sum(stage.name in CHECKSUMS for stage in self.index.stages)
 
     def is_whole(self, wanted: int, of: int) -> bool:
-        """Whether a shard is better fetched whole if `wanted` of its `of` chunks are."""
+        """Return whether to fetch a whole shard when `wanted` of its `of` chunks are selected."""
         decoded = of * self.chunk_bytes
         return decoded <= SMALL or (2 * wanted >= of and decoded <= LARGE)
 

@@ -1,4 +1,4 @@
-"""Stored arrays: a file and a node, which are all that it takes to read a selection."""
+"""Stored arrays: a file and a node, from which selections are read."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from intake_nwbzarr.transport.open import Opener, StoredFile
 
 
 class Readable(Protocol):
-    """Anything that is read by outer selections: stored, scaled, or derived from such arrays."""
+    """An array that is read by outer selections: stored, scaled, or computed from such arrays."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The array's shape."""
+        """Return the array's shape."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What reading gives."""
+        """Return the dtype of values that are read."""
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of what is best read at once."""
+        """Return the shape of parts that are best read at once."""
 
     def read(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
         """Read a selection."""
 
     async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Like `read`, for any event loop."""
+        """Read as `read` does, on any event loop."""
 
     def __dask_tokenize__(self) -> Hashable:
-        """What identifies the values, the same in every process."""
+        """Return a token of the values, the same in every process."""
 
 
 class Gatherable(Protocol):
-    """What `read_many` reads in one gather with others: stored and scaled arrays."""
+    """A stored or scaled array, of which `read_many` reads several in one gather."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """What reading gives."""
+        """Return the dtype of values that are read."""
 
     def reading(self, key: Key | tuple[Key, ...]) -> Reading:
         """Prepare to read a selection."""
@@ -59,18 +59,18 @@ class Gatherable(Protocol):
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of an NWB file, read when it is asked to be.
+    """An array of an NWB file, read on demand.
 
-    Small to pickle, and complete: another process reads it without a request for metadata.
+    Its pickle is small and complete: another process reads the array without requesting metadata.
 
     Parameters
     ----------
     file
-        The file, in the state that the node is from.
+        The file, in the state that the node was read from.
     node
-        The array in it.
+        The node of the array.
     field_name
-        The one field of a compound this is about.
+        The field of a compound to read, None for the whole array.
     """
 
     file: StoredFile
@@ -79,41 +79,41 @@ class StoredArray:
 
     @property
     def location(self) -> Location:
-        """The file's location."""
+        """Return the file's location."""
         return self.file.location
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The array's shape."""
+        """Return the array's shape."""
         return self.node.shape
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """Return the number of dimensions."""
         return self.node.ndim
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """Return the number of elements."""
         return self.node.size
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """What `read` gives, in native byte order; strings are Python objects."""
+        """Return the dtype that `read` returns, in native byte order; object for strings."""
         return field_dtype(self.node, self.field_name)
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of what is stored under one key: a chunk, or a shard of a sharded array."""
+        """Return the shape of a stored object: a chunk, or a shard of a sharded array."""
         return self.node.chunks
 
     def field(self, name: str) -> StoredArray:
-        """One field of a compound; its texts and references are Python strings.
+        """Return one field of a compound; its strings and references are Python strings.
 
         Raises
         ------
         NodeNotFoundError
-            When there is no such field.
+            When the array has no such field.
         """
         field_dtype(self.node, name)
         return replace(self, field_name=name)
@@ -130,7 +130,7 @@ class StoredArray:
         Returns
         -------
         numpy.ndarray
-            In native byte order. Chunks that are not stored hold the fill value.
+            The values, in native byte order; the fill value where chunks are not stored.
 
         Raises
         ------
@@ -144,7 +144,7 @@ class StoredArray:
         return read_many([(self, key)])[0]
 
     async def read_async(self, key: Key | tuple[Key, ...] = ()) -> NDArray[Any]:
-        """Like `read`, for any event loop."""
+        """Read as `read` does, on any event loop."""
         return (await on_loop(gather([self.reading(key)])))[0]
 
     def reading(
@@ -154,10 +154,8 @@ class StoredArray:
         place: Place = copy,
         opener: Opener | None = None,
     ) -> Reading:
-        """Prepare to read a selection, into an array of another dtype if a `place` is given that fills it.
-
-        With an `opener`, while a session is opened, the file is read through the transport that it gives.
-        """
+        """Prepare to read a selection, or with `place`, to fill an array of another dtype from it."""
+        # While a session is opened, the file is read through the transport that an `opener` returns.
         selection = select(key, self.shape)
         out = np.empty(selection.shape, dtype or self.dtype)
         transport = self.file.transport if opener is None else opener(self.location).at(self.file.etag)
@@ -169,7 +167,7 @@ class StoredArray:
 
     @cached_property
     def document(self) -> bytes:
-        """The metadata as JSON, the same for the same metadata."""
+        """Return the metadata as JSON, the same for the same metadata."""
         return json.dumps(self.node.metadata, sort_keys=True, separators=(",", ":")).encode()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -201,7 +199,7 @@ def read_many(
     Parameters
     ----------
     requests
-        Arrays, wanted whole, or pairs of an array and a key as for `StoredArray.read`.
+        Arrays to read whole, or pairs of an array and a key as for `StoredArray.read`.
 
     Returns
     -------

@@ -131,17 +131,17 @@ class HierarchyStore(Store):
 
     @property
     def supports_writes(self) -> bool:
-        """Always False."""
+        """Return False."""
         return False
 
     @property
     def supports_deletes(self) -> bool:
-        """Always False."""
+        """Return False."""
         return False
 
     @property
     def supports_listing(self) -> bool:
-        """True: metadata documents can be listed, chunks cannot."""
+        """Return True: metadata documents can be listed, chunks cannot."""
         return True
 
     async def set(self, key: str, value: ZarrBuffer) -> None:  # noqa: ARG002 (zarr's signature)
@@ -241,7 +241,7 @@ class HierarchyStore(Store):
 
     @cached_property
     def _documents(self) -> dict[str, dict[str, Any]]:
-        """The metadata document of each node; for a damaged array, only its shape and attributes."""
+        """Return the metadata document of each node; for a damaged array, only its shape and attributes."""
         documents: dict[str, dict[str, Any]] = {}
         location = str(self.hierarchy.location)
         for path in self.hierarchy:

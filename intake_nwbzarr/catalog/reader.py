@@ -59,7 +59,7 @@ class NWBZarr(FileData):  # type: ignore[misc]
 
     @property
     def location(self) -> Location:
-        """The location of the session.
+        """Return the location of the session.
 
         Raises
         ------

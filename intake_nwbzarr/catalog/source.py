@@ -77,7 +77,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 
     @property
     def location(self) -> Location:
-        """The location of the session.
+        """Return the location of the session.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
             try:
                 self._location = entry_location(self.urlpath, self.storage_options, self._templates())
             except (CredentialsError, LocationError):
-                # The entry caches its source, which must be created anew once variables are set.
+                # The entry caches its source, which must be created again once variables are set.
                 with suppress(NoEntry, AttributeError):
                     self.entry.clear_cached_default_source()
                 raise

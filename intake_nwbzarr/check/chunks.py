@@ -1,7 +1,7 @@
-"""Counting chunks: how many each array may have, and how many of them are stored.
+"""Count chunks: how many each array may have, and how many are stored.
 
-A chunk that is not stored is the array's fill value, as Zarr defines, and hdmf-zarr 0.14 leaves out chunks of
-nothing else. So an absent chunk is no error; but what an upload lost looks the same, and only counts tell.
+In Zarr, a chunk that is not stored has the array's fill value, and hdmf-zarr 0.14 omits chunks of only that
+value. So an absent chunk is not an error; but an incomplete upload looks the same, and only counts show it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ChunkCount:
 
     @property
     def absent(self) -> int:
-        """How many are read as the array's fill value."""
+        """Return how many chunks are absent, and read as the fill value."""
         return self.expected - self.stored
 
     def __str__(self) -> str:
@@ -62,17 +62,17 @@ class ChunkCounts:
 
     @property
     def expected(self) -> int:
-        """How many chunks the shapes of all arrays have room for."""
+        """Return how many chunks all arrays may have, by their shapes."""
         return sum(array.expected for array in self.arrays)
 
     @property
     def stored(self) -> int:
-        """How many of them there are."""
+        """Return how many chunks are stored."""
         return sum(array.stored for array in self.arrays)
 
     @property
     def incomplete(self) -> tuple[ChunkCount, ...]:
-        """Arrays of which chunks are not stored: first those with none, then by how many are absent."""
+        """Return the arrays with absent chunks: first those without any chunk, then by the number absent."""
         found = [array for array in self.arrays if array.absent]
         return tuple(sorted(found, key=lambda array: (array.stored > 0, -array.absent, array.path)))
 
@@ -98,16 +98,16 @@ def count_chunks(
     Parameters
     ----------
     hierarchy
-        The file; what it links to in others is not counted.
+        The hierarchy of the file; arrays in other files that it links to are not counted.
     path
-        Of the group, or array.
+        The path of the group or array.
     keys
-        What is stored, where that is known already.
+        The stored keys, if they are known; otherwise the storage is listed.
 
     Returns
     -------
     ChunkCounts or None
-        None where the storage cannot be listed.
+        The counts, None where the storage cannot be listed.
     """
     if keys is None:
         try:
@@ -141,7 +141,7 @@ class _Grid:
         return prod(self.counts)
 
     def has(self, name: str) -> bool:
-        """Whether a name in the array's folder is that of one of its chunks."""
+        """Return whether a name in the array's folder is that of one of its chunks."""
         found = self.layout
         if not self.counts:
             return name == (found.separator.join((*found.key_prefix, *found.key_suffix)) or "0")
@@ -157,7 +157,7 @@ class _Grid:
 
 
 def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _Grid]:
-    """The grids of all arrays that can be understood."""
+    """Return the chunk grids of all valid arrays."""
     grids = {}
     for node in hierarchy.valid_nodes():
         if isinstance(node, ArrayNode) and (not path or f"{node.path}/".startswith(f"{path}/")):
@@ -167,7 +167,7 @@ def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _Grid]:
 
 
 def chunk_grid(node: ArrayNode) -> tuple[int, ...]:
-    """How many chunks, or shards, an array has along each axis."""
+    """Return the number of chunks, or shards, along each axis of an array."""
     pairs = zip(node.shape, node.chunks, strict=True)
     return tuple(-(-length // max(width, 1)) for length, width in pairs)
 

@@ -159,7 +159,7 @@ def unlike(raw: Any, shown: xr.Variable, conversion: Conversion | None = None) -
 
 @dataclass(frozen=True)
 class OneField:
-    """One field of a lazy array of compounds, read where it is indexed."""
+    """One field of a lazy array of compounds, read when indexed."""
 
     compound: Any
     name: str
@@ -299,7 +299,7 @@ class Verification:
         One record for each field of each object.
     chunks
         How many chunks its arrays may have, and how many are stored; None where the storage cannot be listed.
-        Both sides read what is not stored as fill values, so that it is no difference.
+        An absent chunk is not a difference: both sides read it as fill values.
     """
 
     location: str

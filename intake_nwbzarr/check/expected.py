@@ -27,7 +27,7 @@ _ROUNDING = 8 * np.finfo(np.float64).eps
 
 @dataclass(frozen=True)
 class Expected:
-    """Values that a variable is expected to show."""
+    """The values that a variable is expected to have."""
 
     name: str  # in findings
     part: str  # the variable's `nwb_field`, `ragged_bound` or `nwb_derived`; empty for the array itself
@@ -116,7 +116,7 @@ def _holds_objects(data: Any) -> bool:
 
 @dataclass(frozen=True)
 class _RegularTimes:
-    """``starting_time + k / rate``, computed where it is indexed."""
+    """The times ``starting_time + k / rate``, computed when indexed."""
 
     start: float
     rate: float | None

@@ -120,7 +120,7 @@ class RawFile:
             return path
 
     def link(self, path: str) -> str | None:
-        """Return a link into another file as it is shown; None where a path is no such link."""
+        """Return a link into another file as xarray shows it; None where a path is not such a link."""
         parent, _, name = path.rpartition("/")
         links = self.hierarchy.links(parent) if isinstance(self.hierarchy.get(parent), GroupNode) else {}
         return linked(links[name]) if name in links and links[name].source != "." else None
@@ -255,7 +255,7 @@ def _is_mistaken(container: AbstractContainer, name: str) -> bool:
 
 @dataclass(frozen=True)
 class _TableRows:
-    """Some rows of a table's column, read where they are indexed."""
+    """Rows of a table's column, read when indexed."""
 
     column: Any
     rows: NDArray[np.int64]

@@ -86,30 +86,30 @@ def verify(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Verification:
-    """Compare all that pynwb reads from a file with what xarray shows of it.
+    """Check that xarray shows the same values as pynwb, field by field; reads the whole session twice.
 
-    Every field of every object that is reachable from the `pynwb.NWBFile` is joined with the variables and
-    attributes of the DataTree by its path in the file: data of series as stored and in units, times bit for
-    bit, tables row by row, images, masks, metadata, links. Arrays are compared in blocks: memory stays small,
-    but all of the file is read, twice.
+    Every field of every object that can be reached from the `pynwb.NWBFile` is compared with the variable or
+    attribute of the DataTree that has its path: data of series as stored and in physical units, times bit for
+    bit, tables row by row, images, masks, metadata, links. Arrays are compared in blocks, so memory use stays
+    small.
 
     Parameters
     ----------
     location
         A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
     storage_options
-        Credentials and the like, in the vocabulary of s3fs and fsspec.
+        Credentials and other options, named as in s3fs and fsspec.
 
     Returns
     -------
     Verification
-        What is equal, what differs, and what is not shown. What only xarray shows is a difference, as is an
-        array that is damaged.
+        The fields that are equal, that differ, and that xarray does not show. Damaged arrays, and variables
+        that only xarray shows, are differences.
 
     Raises
     ------
     NWBZarrError
-        As `intake_nwbzarr.open_nwb`, when the file cannot be opened or reached.
+        When the file cannot be opened, as `intake_nwbzarr.open_nwb`.
     MetadataError
         When pynwb cannot make an object of what is in the file.
     """

@@ -53,7 +53,7 @@ def changed_since(file: KeptFile, location: Location, verify: Verify) -> str | N
     try:
         return run(_first_change(file, transport, verify))
     except ObjectChangedError:
-        # An archive whose directory this process had read was replaced: it is read anew.
+        # A zip file was replaced since this process read its directory, which is read again now.
         return run(_first_change(file, transport, verify))
 
 
@@ -82,7 +82,7 @@ async def _is_same(file: KeptFile, key: str, transport: Transport) -> bool:
         return True
     if (None if found is None else found.data) != kept.data:
         return False
-    # An object that was stored anew may have another ETag and be the same.
+    # An object that was stored again may have another ETag and the same bytes.
     if found is not None and found.etag != kept.etag:
         file.objects[key] = KeptObject(kept.data, found.etag)
     return True

@@ -1,1 +1,1 @@
-"""Every group and array of an NWB Zarr file, in one canonical form whatever release wrote it."""
+"""The groups and arrays of an NWB Zarr file, in one form for files of all releases."""

@@ -57,7 +57,7 @@ class Consolidation:
 
     @property
     def up_to_date(self) -> bool:
-        """Whether the document already matches the file."""
+        """Return whether the document already matches the file."""
         return not (self.added or self.removed or self.changed)
 
     def __str__(self) -> str:

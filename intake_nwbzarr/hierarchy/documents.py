@@ -55,7 +55,7 @@ class Documents:
 
     @property
     def is_nwb(self) -> bool:
-        """Whether the root has the attributes of an NWB file; True also for a damaged document."""
+        """Return whether the root has the attributes of an NWB file; True also for a damaged document."""
         root, attributes = self.nodes.get("", {}), None
         try:
             if self.zarr_format == 3:

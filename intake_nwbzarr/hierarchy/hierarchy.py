@@ -89,7 +89,7 @@ class Target:
 
     @property
     def node(self) -> Node:
-        """The node of the object."""
+        """Return the node of the object."""
         return self.hierarchy[self.path]
 
 
@@ -369,22 +369,22 @@ class Hierarchy(Mapping[str, Node]):
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
-        """The Zarr format of the file, 2 or 3."""
+        """Return the Zarr format of the file, 2 or 3."""
         return self._documents.zarr_format
 
     @property
     def consolidated(self) -> bool:
-        """Whether the metadata were read from a consolidated document."""
+        """Return whether the metadata were read from a consolidated document."""
         return self._documents.consolidated
 
     @property
     def etag(self) -> str | None:
-        """The ETag of the consolidated document, None if there is none."""
+        """Return the ETag of the consolidated document, None if there is none."""
         return self._documents.etag
 
     @property
     def specifications(self) -> str:
-        """The path of the group with cached schemas; see `load_specifications`."""
+        """Return the path of the group with cached schemas; see `load_specifications`."""
         return str(self[""].attributes.get(".specloc") or "specifications").strip("/")
 
     def __repr__(self) -> str:
@@ -459,7 +459,7 @@ class Hierarchy(Mapping[str, Node]):
         Raises
         ------
         NodeNotFoundError
-            When there is no such object.
+            When the object does not exist.
         LinkError
             When a link has no target, is circular, or must not be followed.
         """

@@ -25,18 +25,18 @@ class GroupNode:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return self.path.rpartition("/")[2]
 
     @property
     def neurodata_type(self) -> str | None:
-        """The NWB type, None for an untyped group such as ``acquisition``."""
+        """Return the NWB type, None for an untyped group such as ``acquisition``."""
         return _neurodata_type(self.attributes)
 
 
 @dataclass(frozen=True)
 class ArrayNode:
-    """An array of an NWB file; with a location, it is all that reading needs."""
+    """An array of an NWB file; with a location, sufficient to read it."""
 
     # From the root, without a leading slash.
     path: str
@@ -45,33 +45,33 @@ class ArrayNode:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """Return the last part of the path."""
         return self.path.rpartition("/")[2]
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The attributes as hdmf-zarr 0.14 writes them (``_DTYPE``, ``_REFERENCE_FIELDS``, …)."""
+        """Return the attributes as hdmf-zarr 0.14 writes them (``_DTYPE``, ``_REFERENCE_FIELDS``, …)."""
         value: Mapping[str, Any] = self.metadata.get("attributes") or {}
         return value
 
     @property
     def neurodata_type(self) -> str | None:
-        """The NWB type, None for an untyped dataset such as ``data``."""
+        """Return the NWB type, None for an untyped dataset such as ``data``."""
         return _neurodata_type(self.attributes)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """The shape, ``()`` for a scalar."""
+        """Return the shape, ``()`` for a scalar."""
         return tuple(int(length) for length in self.metadata["shape"])
 
     @cached_property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of a stored object: a chunk, or a shard of a sharded array."""
+        """Return the shape of a stored object: a chunk, or a shard of a sharded array."""
         return tuple(int(length) for length in self.metadata["chunk_grid"]["configuration"]["chunk_shape"])
 
     @property
     def inner_chunks(self) -> tuple[int, ...]:
-        """The shape of the smallest readable part: a chunk, also of a shard that contains whole chunks."""
+        """Return the shape of the smallest readable part: a chunk, also in a shard of whole chunks."""
         match self.metadata.get("codecs"):
             case [{"name": "sharding_indexed", "configuration": {"chunk_shape": [*inner]}}] if len(
                 inner
@@ -84,27 +84,27 @@ class ArrayNode:
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """Return the number of dimensions."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """Return the number of elements."""
         return prod(self.shape)
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of read values; object for variable-length strings and references, read as strings."""
+        """Return the dtype of read values; object for variable-length strings, and references as strings."""
         return numpy_dtype(self.metadata["data_type"], self.path)
 
     @property
     def is_reference(self) -> bool:
-        """Whether the elements are object references, read as the target's path."""
+        """Return whether the elements are object references, read as the target's path."""
         return self.attributes.get("_DTYPE") == "object_reference"
 
     @property
     def reference_fields(self) -> tuple[str, ...]:
-        """The fields of a compound type that are object references."""
+        """Return the fields of a compound type that are object references."""
         return tuple(self.attributes.get("_REFERENCE_FIELDS", ()))
 
 
@@ -263,7 +263,7 @@ def _check_shape(document: Mapping[str, Any]) -> None:
 
 def _check_data_type(document: Mapping[str, Any]) -> None:
     if "data_type" not in document:
-        raise ValueError("there is no data_type")
+        raise ValueError("data_type is missing")
     itemsize = numpy_dtype(document["data_type"]).itemsize
     if not 0 <= itemsize <= LARGEST_ELEMENT:
         raise ValueError(f"the data type {document['data_type']!r:.80} has elements of {itemsize} bytes")

@@ -46,7 +46,7 @@ class TimeIndexKind(type):
         return LazyTimeIndex(*arguments, **keywords)  # type: ignore[arg-type]
 
     def __instancecheck__(cls, instance: object) -> bool:
-        """Whether an index has this kind of timestamps."""
+        """Return whether an index has this kind of timestamps."""
         return isinstance(instance, LazyTimeIndex) and cls.regular == isinstance(
             instance.view.timestamps, RegularTimestamps
         )
@@ -173,12 +173,12 @@ class LazyTimeIndex(Index):
 
     @property
     def size(self) -> int:
-        """The number of samples along time."""
+        """Return the number of samples along time."""
         return len(self.view)
 
     @property
     def starting_time(self) -> float | None:
-        """The time of sample 0 of a regular recording in seconds; None where irregular."""
+        """Return the time of sample 0 of a regular recording in seconds; None where irregular."""
         times = self.view.timestamps
         return times.starting_time if isinstance(times, RegularTimestamps) else None
 
@@ -205,18 +205,18 @@ class LazyTimeIndex(Index):
 
     @property
     def samples(self) -> range:
-        """The sample numbers of this index: of the recording, or of the timestamps in memory."""
+        """Return the sample numbers of this index: of the recording, or of the timestamps in memory."""
         return self.view.samples
 
     @property
     def index(self) -> pd.Index:
-        """The timestamps as a pandas index."""
+        """Return the timestamps as a pandas index."""
         # `PandasIndex.concat` needs `dim`, `index` and `coord_dtype` of every index, of whatever class.
         return self.to_pandas_index()
 
     @property
     def coord_dtype(self) -> np.dtype[Any]:
-        """The type of every timestamp: float64."""
+        """Return the type of every timestamp: float64."""
         return np.dtype(np.float64)
 
     @classmethod
@@ -296,7 +296,7 @@ class LazyTimeIndex(Index):
         return IndexSelResult({self.dim: positions_of_label(self.view, label, self.name, method, tolerance)})
 
     def equals(self, other: Index, *, exclude: frozenset[Hashable] | None = None) -> bool:  # noqa: ARG002
-        """Whether the dimension and every timestamp are equal."""
+        """Return whether the dimension and every timestamp are equal."""
         return isinstance(other, LazyTimeIndex) and self.dim == other.dim and self.view.equals(other.view)
 
     def join(self, other: Index, how: str = "inner") -> Self:

@@ -26,7 +26,7 @@ class Timestamps(ABC):
 
     @property
     def ascending(self) -> bool:
-        """Whether labels can be found by bisection; for stored timestamps assumed, and checked when read."""
+        """Return whether labels can be found by bisection; assumed for stored timestamps until read."""
         return True
 
     @abstractmethod
@@ -90,7 +90,7 @@ class TimestampView:
         return samples
 
     def equals(self, other: TimestampView) -> bool:
-        """Whether all timestamps are exactly equal, reading as few as possible."""
+        """Return whether all timestamps are exactly equal, reading as few as possible."""
         if len(self) != len(other):
             return False
         if not len(self) or (self.timestamps == other.timestamps and self.samples == other.samples):
@@ -425,7 +425,7 @@ class TimestampsInMemory(Timestamps):
 
     @cached_property
     def ascending(self) -> bool:
-        """Whether labels can be found by bisection."""
+        """Return whether labels can be found by bisection."""
         return not (np.isnan(self.values).any() or (self.values[1:] < self.values[:-1]).any())
 
     @override
@@ -472,7 +472,7 @@ def in_memory(values: Floats) -> TimestampView:
 
 
 def is_in_memory(view: TimestampView) -> bool:
-    """Whether a view is read without storage access or computing."""
+    """Return whether a view is read without storage access or computing."""
     return isinstance(view.timestamps, TimestampsInMemory)
 
 

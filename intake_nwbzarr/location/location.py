@@ -91,7 +91,7 @@ class Location:
 
     @property
     def public(self) -> dict[str, Any]:
-        """The storage options that are not secrets."""
+        """Return the storage options that are not secrets."""
         return cast("dict[str, Any]", json.loads(self.options))
 
     def option(self, name: str) -> Any:
@@ -100,28 +100,28 @@ class Location:
 
     @property
     def scheme(self) -> str:
-        """The URL scheme: ``file``, ``http``, ``https``, ``s3``, ``store`` or fsspec's (a chain's first)."""
+        """Return the URL scheme: ``file``, ``http``, ``https``, ``s3``, ``store``, or fsspec's first one."""
         return self.url.partition("://")[0].partition("::")[0]
 
     @property
     def is_chain(self) -> bool:
-        """Whether the URL is an fsspec chain; a plain URL may have ``::`` in its path."""
+        """Return whether the URL is an fsspec chain; a plain URL may have ``::`` in its path."""
         return self.scheme not in PLAIN and "::" in self.url
 
     @property
     def path(self) -> Path | None:
-        """The local path, None for a location that is not on a local filesystem."""
+        """Return the local path, None for a location that is not on a local filesystem."""
         return Path(path_of(self.url)) if self.scheme == "file" else None
 
     @property
     def cache_key(self) -> Hashable:
-        """A key of location and identity, so that cached data are never served to another identity."""
+        """Return a key of location and identity, so that cached data are never served to another identity."""
         ambient = None if self.scheme in {"file", "http", "https", "store", "memory"} else ambient_identity()
         return self.url, self.options, self.secrets, ambient
 
     @property
     def uncached(self) -> Location:
-        """The same location without a chunk cache, to see the present state or to read everything."""
+        """Return the same location without a chunk cache, to see the present state or to read everything."""
         public = self.public
         dropped = {"chunk_cache", "consolidated", "revalidate"}
         kept = {name: value for name, value in public.items() if name not in dropped}

@@ -128,7 +128,7 @@ def _with_times(neurodata: MappedObject, same: Mapping[Hashable, IrregularTime])
 
 
 def have_one_time(mapped_objects: Sequence[MappedObject]) -> bool:
-    """Whether all series and events lie along the same time."""
+    """Return whether all series and events lie along the same time."""
     times = {
         neurodata.path: next(
             (each.dimension.identity for each in neurodata.indexes if not isinstance(each, Labels)), None

@@ -209,7 +209,7 @@ def _name_of(group: str, name: str) -> str:
 
 
 def _is_session_scalar(hierarchy: Hierarchy, node: ArrayNode) -> bool:
-    """Whether a dataset of the session's groups is a scalar in the schema, though stored with shape (1,)."""
+    """Return whether a dataset of the session's groups, stored with shape (1,), is a scalar in the schema."""
     group, _, name = node.path.rpartition("/")
     if node.shape != (1,) or name in _LISTS:
         return False
@@ -219,7 +219,7 @@ def _is_session_scalar(hierarchy: Hierarchy, node: ArrayNode) -> bool:
 
 
 def describes_session(node: ArrayNode) -> bool:
-    """Whether a dataset of the session's groups is small enough to be an attribute of the session."""
+    """Return whether a dataset of the session's groups is small enough to be an attribute of the session."""
     return node.neurodata_type is None and node.ndim <= 2 and node.size <= LONGEST_ATTRIBUTE
 
 

@@ -42,7 +42,7 @@ def checked_group(group: Any) -> str | list[str]:
 
 
 def is_pattern(hierarchy: Hierarchy, group: str) -> bool:
-    """Whether a group is a pattern, and not the path of an object with such characters in its name."""
+    """Return whether a group is a pattern, and not the path of an object with such characters in its name."""
     return re.search(r"[*?\[]", group) is not None and group.strip("/") not in hierarchy
 
 
@@ -124,7 +124,7 @@ _OWN_TABLE = "bands"
 
 
 class Kind(Enum):
-    """How an object is mapped."""
+    """The mapper of an object."""
 
     SERIES = "TimeSeries"
     TABLE = "DynamicTable"
@@ -261,7 +261,7 @@ def _arrays(hierarchy: Hierarchy, path: str) -> Iterator[ArrayNode]:
 
 
 def _is_container(hierarchy: Hierarchy, node: GroupNode) -> bool:
-    """Whether a group only contains objects: ``acquisition``, ``LFP``, a processing module."""
+    """Return whether a group only contains objects: ``acquisition``, ``LFP``, a processing module."""
     # Objects linked from such a group belong to it; links of a device, a series or a table are references.
     if node.path == "":
         return True

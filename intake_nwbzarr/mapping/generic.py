@@ -213,7 +213,7 @@ class _Object:
         return Axes(own)
 
     def _is_unnamed(self, name: str, array: StoredArray) -> bool:
-        """Whether no schema names an array's dimensions."""
+        """Return whether no schema names the dimensions of an array."""
         hierarchy, own = self.members.hierarchy, self.members.neurodata_type
         typed = array.node.neurodata_type
         return not (own and dimension_names(own, name, hierarchy)) and not (

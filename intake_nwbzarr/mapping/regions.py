@@ -85,7 +85,7 @@ def map_region(
 
 
 def is_region(target: Target) -> bool:
-    """Whether a dataset is a DynamicTableRegion that can label a dimension."""
+    """Return whether a dataset is a DynamicTableRegion that can label a dimension."""
     node = target.node
     if node.neurodata_type is None or not is_a(target.hierarchy, node, "DynamicTableRegion"):
         return False

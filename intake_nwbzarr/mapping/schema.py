@@ -68,7 +68,7 @@ def _dimension_names(dims: Any) -> DimensionNames:
 
 
 def _is_dummy(name: object) -> bool:
-    """Whether a dimension's name has no meaning."""
+    """Return whether a dimension's name has no meaning."""
     # hdmf's DatasetSpec writes dim_0, dim_1, ... into a schema that has a shape and no dims: one for each
     # axis, or for each of several alternative shapes.
     return re.fullmatch(r"(dim_?\d+|None|null|)", str(name)) is not None
@@ -121,7 +121,7 @@ def _lineage(neurodata_type: str, hierarchy: Hierarchy | None) -> tuple[str, ...
 
 
 def is_a(hierarchy: Hierarchy, node: Node, ancestor: str) -> bool:
-    """Whether an object is of a type, or of one that extends it."""
+    """Return whether an object is of a type, or of one that extends it."""
     # The type of an object that no schema defines is inferred: a group with data and a time base is a
     # TimeSeries, one with colnames a DynamicTable.
     if node.neurodata_type is None:
@@ -168,7 +168,7 @@ def dimension_names(
 
 
 def is_scalar(neurodata_type: str, name: str, node: ArrayNode, hierarchy: Hierarchy | None = None) -> bool:
-    """Whether a dataset of a type is a scalar in the schema, though it is stored with shape (1,)."""
+    """Return whether a dataset of a type is a scalar in the schema, though it is stored with shape (1,)."""
     return (
         node.shape == (1,)
         and node.neurodata_type is None

@@ -297,7 +297,7 @@ class _Series:
         return (time.dimension, *own[1:]) if self._starts_with_time(name, array.ndim) else own
 
     def _starts_with_time(self, name: str, ndim: int) -> bool:
-        """Whether the type that defines a dataset gives it the same first dimension as its data."""
+        """Return whether the type that defines a dataset gives it the same first dimension as its data."""
         for ancestor in self.members.lineage:
             definition = definition_of(ancestor, self.members.hierarchy)
             if definition is not None and name in definition.dimensions:

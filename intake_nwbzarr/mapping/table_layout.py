@@ -50,13 +50,13 @@ class Table:
     unmapped: tuple[str, ...] = ()  # paths of damaged datasets, which are skipped
 
     def is_of(self, *ancestors: str) -> bool:
-        """Whether the table is of one of these types, or of a subtype."""
+        """Return whether the table is of one of these types, or of a subtype."""
         node = self.hierarchy[self.path]
         return any(is_a(self.hierarchy, node, ancestor) for ancestor in ancestors)
 
     @property
     def has_electrodes(self) -> bool:
-        """Whether the rows are electrodes; before NWB 2.8 only the table's path tells."""
+        """Return whether the rows are electrodes; before NWB 2.8 only the table's path tells."""
         return self.path == ELECTRODES or self.is_of("ElectrodesTable")
 
     def dimension(self, name: str, size: int, identity: Hashable) -> Dimension:

@@ -222,7 +222,7 @@ def _region(table: Table, column: Column, plain: ArrayPart, array: StoredArray) 
 
 
 def _has_numbers(table: Table, column: Column) -> bool:
-    """Whether a column of row numbers, or of numbers of elements, is numeric."""
+    """Return whether a column of row numbers, or of numbers of elements, is numeric."""
     kind = array_node(column.values).dtype
     if kind.kind in "iuf":
         return True
@@ -314,7 +314,7 @@ def _other_dimensions(table: Table, column: Column, options: MappingOptions) -> 
         word = names[axis - 1]
         name = _free_dimension_name(table, word, f"{column.name}_{word}")
         if name == word and len(_lengths(table, word)) > 1:
-            # Mean and single waveforms of different lengths share no dimension.
+            # Mean and single waveforms of different lengths have different dimensions.
             name = f"{column.name}_{word}"
         yield table.dimension(name, size, ("axis", *object_key(Target(table.hierarchy, table.path)), name))
 

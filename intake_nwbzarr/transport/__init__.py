@@ -1,1 +1,1 @@
-"""Bytes, however they are stored: counted, checked, retried and bounded."""
+"""Read, list and write stored objects: with checks, bounds, retries and request counts."""

@@ -1,4 +1,4 @@
-"""Requests to a transport and its answers, as plain data: parts, fetched bytes, listings, failures."""
+"""Requests to a transport and its responses, as plain data: parts, fetched bytes, listings, failures."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """The object still has the ETag that was asked about; its bytes were not sent."""
+    """The object still has the ETag of a conditional request; its bytes were not sent."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks, and where; the same location may hold other things for another identity."""
+    """The credentials and the server of requests; a location may have other objects for others."""
 
     # The server, where the URL does not name it.
     endpoint: str = ""
@@ -57,7 +57,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of an object that is asked for: ``[start, stop)``, from `start` on, or the last `suffix`."""
+    """The requested part of an object: bytes ``[start, stop)``, from `start` on, or the last `suffix`."""
 
     start: int | None = None
     stop: int | None = None
@@ -81,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one attempt failed, and what to do about it."""
+    """The cause of a failed attempt, and the next step."""
 
     # The error to raise when nothing helps.
     error: type[NWBZarrError]

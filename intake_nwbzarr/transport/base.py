@@ -1,4 +1,4 @@
-"""The contract of every transport: get, list and put one stored object, checked, counted and retried."""
+"""The base class of transports: get, list and put stored objects, with checks, counts and retries."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ZARR_3_CHUNK: Final = re.compile(r"(?:.*/)?c(?:[/.]\d+)*")
 
 
 class _Look(NamedTuple):
-    """A question that is being asked, or was answered."""
+    """A pending or completed check of a session's presence."""
 
     since: float
     lasts: float
@@ -61,7 +61,7 @@ async def check_presence(transport: Transport, key: str) -> None:
         look = looks[name] = _Look(
             monotonic(), transport.presence_lasts, asyncio.ensure_future(_look(transport, key))
         )
-    # Others wait for the same answer, whoever gives up; each failure is raised anew.
+    # Concurrent callers share one check, even if one is cancelled; each raises a copy of the error.
     try:
         await asyncio.shield(look.answer)
     except NWBZarrError as error:
@@ -75,7 +75,7 @@ async def _look(transport: Transport, key: str) -> None:
         try:
             found = await transport.find(document)
         except AccessError as error:
-            # A bucket that denies listing answers so for documents that do not exist.
+            # Buckets that deny listing also return 403 for documents that do not exist.
             denied = error
             continue
         if found is None:
@@ -102,7 +102,7 @@ async def _look(transport: Transport, key: str) -> None:
 
 
 def _documents(key: str, state: str | None) -> Sequence[str]:
-    """The names of a session's metadata documents, the likeliest first."""
+    """Return the names of a session's metadata documents, the likeliest first."""
     # A session that was opened from consolidated metadata has a state, wherever ETags are known.
     older = (".zmetadata", ".zgroup") if state is not None else (".zgroup", ".zmetadata")
     return ("zarr.json", *older) if _ZARR_3_CHUNK.fullmatch(key) else (*older[:1], "zarr.json", *older[1:])
@@ -128,11 +128,7 @@ DOCUMENTS = frozenset({"", "zarr.json", ".zmetadata", ".zgroup", ".zattrs", ".za
 
 
 class Transport(ABC):
-    """Gets, lists and puts the objects of one location.
-
-    Methods may be awaited on any event loop. Every answer has been checked: what arrives is what was asked
-    for, or an error.
-    """
+    """Gets, lists and puts the objects of one location; its methods may be awaited on any event loop."""
 
     # Whether attempts take one of the requests in flight; what costs none of its own must not wait for one.
     budgeted = True
@@ -177,8 +173,8 @@ class Transport(ABC):
     ) -> Fetched | None:
         """Get an object, its bytes ``[start, stop)`` or its last `suffix` bytes; None where there is none.
 
-        At most `limit` bytes, two GiB unless given. With the `etag` that an earlier part had, another ETag is
-        an error; so is an absent chunk of a session that is absent, for it would be taken for fill values.
+        At most `limit` bytes, by default 2 GiB. With the `etag` of an earlier part, another ETag is an error.
+        So is an absent chunk of an absent session, which would be read as fill values otherwise.
         """
         part = _part(start, stop, suffix)
         fetched = await self.fetch(key, part, LARGEST_OBJECT if limit is None else limit, etag)
@@ -233,7 +229,7 @@ class Transport(ABC):
     async def find(self, key: str) -> Fetched | Unchanged | None:
         """Look for a metadata document without receiving it; Unchanged where its ETag is the session's state.
 
-        The bytes of what is found otherwise may be none of the document's.
+        The bytes of another result may not be the document's.
         """
         safe = self._safe(key)
         return await on_loop(self._persist("get", safe, lambda: self._find(safe, self.state)))
@@ -265,7 +261,7 @@ class Transport(ABC):
         return None
 
     async def identity(self) -> Identity:
-        """Return who asks, and where: a cache keeps apart what belongs to different identities."""
+        """Return the credentials and the server of requests, by which caches separate objects."""
         return Identity()
 
     async def list(self, prefix: str = "") -> list[Listed]:
@@ -298,7 +294,7 @@ class Transport(ABC):
         """Store an object whole or not at all, and return its new ETag.
 
         Only if the stored one has the ETag `if_match`, or only if there is none; otherwise nothing is written
-        and an `ObjectChangedError` is raised.
+        and `ObjectChangedError` is raised.
         """
         return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
@@ -321,22 +317,22 @@ class Transport(ABC):
 
     @property
     def refused(self) -> bool:
-        """Return whether the storage refused access last; other credentials may have been set since."""
+        """Return whether access was denied last; other credentials may have been set since."""
         return self._refused
 
     @abstractmethod
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        """One attempt; it counts its requests and the bytes it received."""
+        """Make one attempt; count its requests and received bytes."""
 
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str
     ) -> Fetched | Unchanged | Failure | None:
-        """One attempt; where a condition cannot be sent along, the object is read and compared."""
+        """Make one attempt; without conditional requests, read the object and compare it."""
         found = await self._get(key, part, limit)
         return Unchanged() if isinstance(found, Fetched) and found.etag == etag else found
 
     async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
-        """One attempt to find out whether there is an object, and whether it has the ETag that is given."""
+        """Make one attempt to check whether an object exists, and whether it has an ETag."""
         found = await self._get(key, Part(0, 1), 1)
         return Unchanged() if isinstance(found, Fetched) and same_etag(found.etag, etag) else found
 
@@ -355,7 +351,7 @@ class Transport(ABC):
         raise self.unwritable()
 
     async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
-        """Repeat what may succeed if repeated, within the attempts and the time that are allowed."""
+        """Retry attempts that may succeed, within the allowed number and time."""
         session = session_deadline(self.location, self.timeouts)
         deadline = min(_now() + self.timeouts.total, session)
         number = 0
@@ -419,7 +415,7 @@ _sessions: dict[Hashable, _Session] = {}
 
 @dataclass
 class _Session:
-    """When the time of a session began in this process, and when something was asked of it last."""
+    """The times of the first and the last request of a session in this process."""
 
     began: float
     used: float
@@ -431,7 +427,7 @@ def begin_session(location: Location) -> None:
 
 
 def session_deadline(location: Location, allowed: Timeouts) -> float:
-    """When the time of a session is over, by the event loop's clock; see `Timeouts`."""
+    """Return when the time of a session ends, by the event loop's clock; see `Timeouts`."""
     if allowed.session == inf:
         return inf
     now = _now()
@@ -451,17 +447,17 @@ def note_used(location: Location, deadline: float) -> None:
 
 
 def is_document(key: str) -> bool:
-    """Whether a key is a metadata document's, or the location itself; else it is a chunk's."""
+    """Return whether a key is that of a metadata document, or the location itself, and not of a chunk."""
     return key.rpartition("/")[2] in DOCUMENTS
 
 
 def same_etag(found: str | None, known: str | None) -> bool:
-    """Whether an ETag does not show that an object has changed; a weak one says as much here."""
+    """Return whether two ETags are equal by weak comparison, or one of them is unknown."""
     return None in {found, known} or (found or "").removeprefix("W/") == (known or "").removeprefix("W/")
 
 
 def too_large(size: int | None, limit: int) -> Failure:
-    """The failure of an object with more bytes than allowed."""
+    """Return the failure of an object with more bytes than allowed."""
     found = "more" if size is None else readable_size(size)
     return Failure(LimitError, f"it has {found}, and {readable_size(limit)} are allowed")
 
@@ -491,7 +487,7 @@ def _message(location: Location, method: str, key: str, failure: Failure, number
 
 
 class OverTransport(Transport):
-    """Base class for transports over another one; by itself, one that knows the state of the session."""
+    """Base class for transports that wrap another transport; itself adds the state of the session."""
 
     def __init__(self, inner: Transport, state: str | None = None) -> None:
         super().__init__(inner.location)

@@ -1,4 +1,4 @@
-"""Connecting to a server: names and addresses, proxies, certificates, and how many connections at once."""
+"""Connections to servers: names and addresses, proxies, certificates, and concurrency."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class _NoTurnError(Exception):
 
 
 class Connector(aiohttp.TCPConnector):
-    """Opens connections by the ramp of their server, and reuses those without surplus bytes."""
+    """Opens connections as the ramp of their server allows, and reuses those without surplus bytes."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -201,7 +201,7 @@ class Connector(aiohttp.TCPConnector):
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed: always in a forked child, whose connections are the parent's."""
+        """Return whether it is closed, as it is in a forked child: connections are the parent's."""
         return super().closed or self._process != os.getpid()
 
     # Modules are gone when the interpreter ends: what it needs is an argument.
@@ -213,10 +213,10 @@ class Connector(aiohttp.TCPConnector):
 class Ramp:
     """Limits how many connections to one server are opened at once, for servers with a small backlog.
 
-    A server that is slow to accept connections drops those that its backlog has no room for, and TCP repeats
-    a lost handshake only after a second. So a few connections are opened at first, and twice as many as they
-    succeed. When one is lost, their number is halved, and each counts until the server has responded on it:
-    until then nothing shows that it was accepted.
+    A server that is slow to accept connections drops those beyond its backlog, and TCP repeats a lost
+    handshake only after a second. So few connections are opened at first, and their number doubles as they
+    succeed. After a loss it is halved, and each connection counts until the server has responded on it, which
+    shows that it was accepted.
     """
 
     def __init__(self) -> None:
@@ -282,7 +282,7 @@ class Ramp:
 
     @property
     def is_careful(self) -> bool:
-        """Whether a connection counts until the server has responded on it."""
+        """Return whether a connection counts until the server has responded on it."""
         return self._threshold < inf
 
     def patience(self, losses: int) -> float | None:
@@ -336,7 +336,7 @@ async def addresses(host: str) -> list[Address]:
     if lookup is None or is_old or (lookup.done() and _failed(lookup)):
         lookup = asyncio.ensure_future(_look_up(host))
         _lookups[host] = monotonic(), lookup
-    # Others wait for the same answer, whoever gives up.
+    # Concurrent callers share one look-up, even if one is cancelled.
     return await asyncio.shield(lookup)
 
 

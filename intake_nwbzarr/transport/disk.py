@@ -1,4 +1,4 @@
-"""Objects kept on disk: the chunk cache, its files, folders and locks."""
+"""The chunk cache on disk: its files, folders and locks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def cached(inner: Transport) -> Transport:
 
 
 class DiskKeeper:
-    """Caches what a transport fetches in a folder, for its identity, all that has a strong ETag."""
+    """Caches the objects with a strong ETag that a transport fetches, in a folder, by identity."""
 
     counted = True
 
@@ -61,7 +61,7 @@ class DiskKeeper:
         self._naming = asyncio.Lock()
 
     def keeps(self, key: str, part: Part | None, state: str | None) -> bool:  # noqa: ARG002
-        """Whether an object is cached: every one is."""
+        """Return True: every object is cached."""
         return True
 
     async def ranges(self, key: str) -> list[CachedRange]:
@@ -245,7 +245,7 @@ def _write_once(folder: Path, name: str, text: str) -> None:
 
 
 def private(path: str, flags: int) -> int:
-    """Open a file for its owner alone, and no link; where there are no such flags, the folder is private."""
+    """Open a file for its owner only, not through a link; otherwise, the folder is private."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
@@ -277,12 +277,11 @@ _BLOCK = 4096
 
 
 class CacheStore:
-    """Cached bytes by the name of their object, in a folder; used from threads of any number of processes.
+    """A folder of cached bytes by object name, used from threads of any number of processes.
 
-    A file is written aside and renamed, and its checksum compared whenever it is read: what is damaged, or
-    was never finished, counts as absent. The bytes of all files, in blocks of 4 KiB, are added up in one that
-    processes lock in turn; above `size` those are removed that were not read for longest. For a moment, what
-    is being written comes on top.
+    Files are written under another name and renamed, and their checksum is verified when they are read:
+    damaged or unfinished files count as absent. The size of all files, in blocks of 4 KiB, is kept in one
+    file that processes lock in turn; above `size`, the least recently read files are evicted.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -300,7 +299,7 @@ class CacheStore:
 
     @property
     def usable(self) -> bool:
-        """Whether there is a folder at all."""
+        """Return whether the folder exists."""
         return bool(self.salt)
 
     def read(self, name: str, part: CachedRange | None = None) -> CacheEntry | None:
@@ -400,7 +399,7 @@ class CacheStore:
 
     @contextmanager
     def _account(self) -> Iterator[BinaryIO]:
-        """Hold the account of all files, a text of decimal digits, with nobody else doing so."""
+        """Lock the file that has the total size, as decimal digits."""
         with (
             _in_this_process,
             FileLock(self.folder / "total.lock", mode=0o600, poll_interval=0.005),
@@ -420,7 +419,7 @@ class CacheStore:
             file.write(b"%-31d\n" % (known + wanted))
 
     def _evict(self, wanted: int) -> int:
-        """Count anew, and remove what was not read for longest where that is too much; how much is left."""
+        """Recount the files, evict the least recently read ones, and return the remaining bytes."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
         if total + wanted <= self.size:
@@ -437,7 +436,7 @@ class CacheStore:
         return total
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
-        """When each file was read last, its bytes on disk, and its path; abandoned ones are removed."""
+        """Return when each file was read last, its bytes on disk, and its path; remove abandoned files."""
         folders = [str(self.folder)]
         while folders:
             folder = folders.pop()

@@ -48,7 +48,7 @@ _BLANKS: Final = re.compile(r"[\0-\x20\x7f]")
 
 @dataclass(frozen=True)
 class Request:
-    """An HTTP request; redirects are answers to it."""
+    """An HTTP request; redirects are not followed."""
 
     method: str
     url: str = field(repr=False)
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Head:
-    """The head of an answer; `length` is of its body, None where only its end tells."""
+    """The head of a response; `length` is that of its body, None if it ends with the connection."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,7 +72,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer whose body has been received as far as was allowed."""
+    """A response whose body has been received up to the limit."""
 
     status: int
     headers: Mapping[str, str]
@@ -86,7 +86,7 @@ type Admit = Callable[[Request, Head], int | Failure]
 
 
 class Engine(Protocol):
-    """Sends requests: once, or again where a kept connection turns out to be closed."""
+    """Sends requests once, or again if a reused connection turns out to be closed."""
 
     async def ask(self, request: Request, timeouts: Timeouts, admit: Admit) -> Answer | Failure:
         """Return the answer to a request, or a failure."""
@@ -110,7 +110,7 @@ def engine() -> Engine:
 
 
 class AiohttpEngine:
-    """One aiohttp session, without cookies, redirects, decompression and settings of the environment."""
+    """An aiohttp session without cookies, redirects, decompression and settings of the environment."""
 
     def __init__(self) -> None:
         self._connector = Connector()
@@ -213,7 +213,7 @@ async def _receive(
 async def _receive_body(
     response: aiohttp.ClientResponse, length: int | None, most: int, counted: tuple[str, str]
 ) -> Bytes:
-    """Receive at most so many bytes of a body, copied once into the memory that they are decoded from."""
+    """Receive a body up to a limit, with one copy into the memory that it is decoded from."""
     content = response.content
     wanted = most if length is None else min(length, most)
     received = 0

@@ -25,16 +25,15 @@ from intake_nwbzarr.transport.base import Transport, too_large
 from intake_nwbzarr.transport.request_log import record
 
 _CACHES = frozenset({"blockcache", "cached", "filecache", "simplecache"})
-# What no repetition changes; OSErrors of another kind, and whatever HTTP libraries raise, may pass.
+# Errors that a retry does not change, unlike other OSErrors and those of HTTP libraries.
 _FINAL = (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError)
 
 
 class FsspecTransport(Transport):
-    """A folder of any filesystem that fsspec knows; its reads run on threads.
+    """A folder of any fsspec filesystem; its reads run on threads."""
 
-    fsspec's filesystems check little: a part is compared with the object's size, which costs one request more
-    the first time a part of an object is read.
-    """
+    # fsspec's filesystems check little, so parts are compared with the object's size, which takes one more
+    # request the first time a part of an object is read.
 
     def __init__(self, location: Location) -> None:
         super().__init__(location)
@@ -54,7 +53,7 @@ class FsspecTransport(Transport):
         asked = await self._origin._get(key, Part(0, 1), 1)
         if isinstance(asked, Fetched):
             return Failure(
-                TransportError, "the filesystem says that it is not there, and it is", attempts=None
+                TransportError, "the filesystem reports it as missing, but it exists", attempts=None
             )
         return asked
 
@@ -66,7 +65,7 @@ class FsspecTransport(Transport):
                 size = self._size(path)
                 if part.bounds(size) is None:
                     return Failure(
-                        ResponseError, f"the object ends at {size} bytes, before the part asked for"
+                        ResponseError, f"the object ends at {size} bytes, before the requested range"
                     )
                 start, stop = part.bounds(size) or (0, 0)
             if start is not None and stop is not None and stop - start > limit:
@@ -112,7 +111,7 @@ class FsspecTransport(Transport):
             with unlogged():
                 size = self._filesystem.info(path).get("size")
             if not isinstance(size, int):
-                raise TypeError("the filesystem does not say how large an object is")
+                raise TypeError("the filesystem does not report the size of an object")
             self._sizes[path] = size
         return self._sizes[path]
 
@@ -221,7 +220,7 @@ class StoreTransport(Transport):
 
 
 def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
-    """The URL and options as they were given."""
+    """Return the URL and options as they were given."""
     given = location.secrets.reveal() if location.secrets is not None else {}
     if given is None:
         raise credentials_not_sent(location.url)
@@ -232,7 +231,7 @@ def _revealed(location: Location) -> tuple[str, dict[str, Any]]:
 
 
 def _origin(location: Location) -> Transport | None:
-    """What a cache keeps copies of, for a second opinion: fsspec's caches call every failure "not found"."""
+    """Return the transport below a cache: fsspec's caches report every failure as "not found"."""
     if location.store is not None or not location.is_chain:
         return None
     url, options = _revealed(location)
@@ -267,7 +266,7 @@ def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> t
     else:
         if "?" not in str(path):
             return filesystem, str(path).rstrip("/")
-        problem = "a query belongs to one object, not to a folder of them"
+        problem = "a query belongs to one object, not to a folder"
     if missing is not None:
         raise MissingPackageError(
             f"{location} needs a package that is not installed: {missing}", location=location, found=missing
@@ -281,7 +280,7 @@ def _open_filesystem(url: str, options: dict[str, Any], location: Location) -> t
 
 
 def _missing_package(error: ImportError) -> str:
-    """What fsspec's registry says that has to be installed, and the module that was not found."""
+    """Return the package to install, by fsspec's registry, and the module that was not found."""
     cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
     module = f"the module {cause.name} was not found" if cause.name else "a module was not found"
     # The registry's own words come with their cause; others may hold what a caller gave.
@@ -290,7 +289,7 @@ def _missing_package(error: ImportError) -> str:
 
 
 def _twin(filesystem: Any) -> Any:
-    """A zarr Store's filesystem for use from threads: its own connections belong to zarr's event loop."""
+    """Return a zarr Store's filesystem for threads: its own connections belong to zarr's event loop."""
     if not filesystem.asynchronous:
         return filesystem
     wrapped = getattr(filesystem, "sync_fs", None)
@@ -301,7 +300,7 @@ def _twin(filesystem: Any) -> Any:
 
 
 def _failure(error: Exception) -> Failure | None:
-    """What an exception of a foreign library means; None for an object that is not there."""
+    """Return the failure for an exception of another library; None for an object that does not exist."""
     name = type(error).__name__
     match error:
         case FileNotFoundError() | IsADirectoryError() | NotADirectoryError():
@@ -312,7 +311,7 @@ def _failure(error: Exception) -> Failure | None:
         case PermissionError():
             return Failure(
                 AccessError,
-                "the storage refuses",
+                "access was denied",
                 advice="Check the credentials, and that they may read there.",
             )
         case ImportError():
@@ -324,7 +323,7 @@ def _failure(error: Exception) -> Failure | None:
         case _ if "DNS" in name or "EndpointConnection" in name:
             return Failure(
                 HostNotFoundError,
-                "the host cannot be found",
+                "the host does not resolve",
                 attempts=2,
                 advice="Check its name.",
                 transient=False,
@@ -336,14 +335,14 @@ def _failure(error: Exception) -> Failure | None:
 
 
 def _is_absence(cause: BaseException) -> bool:
-    """Whether what led to a FileNotFoundError means just that: fsspec's HTTP gives it for any failure."""
+    """Return whether a FileNotFoundError means absence: fsspec's HTTP raises it for any failure."""
     if isinstance(cause, OSError | LookupError):
         return isinstance(cause, FileNotFoundError | IsADirectoryError | NotADirectoryError | LookupError)
     return _status(cause) == "404"
 
 
 def _status(cause: BaseException) -> str:
-    """The HTTP status that an exception of a foreign library carries, if it does."""
+    """Return the HTTP status that an exception of another library has, if any."""
     # Of aiohttp, Azure, Google and botocore, in this order.
     status = next(
         (getattr(cause, name) for name in ("status", "status_code", "code") if hasattr(cause, name)), None

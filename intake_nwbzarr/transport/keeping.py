@@ -1,4 +1,4 @@
-"""Cached objects: a transport over another one, which answers with bytes kept in memory or on disk."""
+"""Cached objects: a transport that returns bytes cached in memory or on disk instead of requesting them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class CacheEntry:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all bytes of the object."""
+        """Return whether these are all bytes of the object."""
         return len(self.data) == self.size
 
     @property
@@ -59,19 +59,19 @@ class CacheEntry:
 
     @property
     def is_strong(self) -> bool:
-        """Whether the ETag can be asked about: a weak one may be the same for other bytes."""
+        """Return whether the ETag is strong: a weak one may be the same for other bytes."""
         return bool(self.etag) and not (self.etag or "").startswith("W/")
 
 
 class Keeper(Protocol):
-    """Where the objects of a location are cached; its methods are awaited on the package's event loop."""
+    """A cache of the objects of a location; its methods are awaited on the package's event loop."""
 
     @property
     def counted(self) -> bool:
-        """Whether bytes that come from here are counted as cached."""
+        """Return whether bytes from this cache are counted as cached."""
 
     def keeps(self, key: str, part: Part | None, state: str | None) -> bool:
-        """Whether such a part of an object is cached here at all."""
+        """Return whether this cache stores such a part of an object."""
 
     async def ranges(self, key: str) -> list[CachedRange]:
         """Return the byte ranges of an object that are cached."""
@@ -87,10 +87,10 @@ class Keeper(Protocol):
 
 
 class KeepingTransport(OverTransport):
-    """Answers from a keeper with bytes of the same object that are known to be current, and caches others.
+    """Returns cached bytes that are known to be current, and caches others.
 
-    One conditional GET decides about what is not trusted, as it does about every metadata document unless
-    all is trusted. What is absent, or could not be fetched, is asked for every time.
+    Bytes that may not be current are validated by one conditional GET, as is every metadata document unless
+    all are trusted. Absent objects and failures are not cached.
     """
 
     def __init__(self, inner: Transport, keeper: Keeper, trust: Trust, state: str | None = None) -> None:
@@ -227,7 +227,7 @@ class KeepingTransport(OverTransport):
                 await self._keeper.write(key, replace(entry, state=self.state))
 
     def _is_current(self, key: str, entry: CacheEntry) -> bool:
-        """Whether an entry is used without a request."""
+        """Return whether an entry is used without a request."""
         if self._trust == "state":
             return not is_document(key) and self.state is not None and entry.state == self.state
         return self._trust == "always"
@@ -255,7 +255,7 @@ def _fetched(entry: CacheEntry) -> Fetched:
 
 
 class Segment(NamedTuple):
-    """A stretch ``[start, stop)`` of an object, and the cached range that holds it; None for a gap."""
+    """A segment ``[start, stop)`` of an object, and the cached range that has it; None for a gap."""
 
     start: int
     stop: int
@@ -291,7 +291,7 @@ def split_range(start: int, stop: int, ranges: Iterable[CachedRange]) -> list[Se
 
 @dataclass(frozen=True)
 class _CachedPart:
-    """The segments that make up a part of one version of an object, and the entries that hold them."""
+    """The segments of a part of one version of an object, and the cache entries that have them."""
 
     start: int
     stop: int

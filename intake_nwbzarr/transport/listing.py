@@ -128,7 +128,7 @@ def parse_page(document: bytes) -> Page | Failure:
     except (expat.ExpatError, ValueError):
         return Failure(ResponseError, "the listing cannot be parsed", attempts=None)
     except _NoListingError:
-        return Failure(ResponseError, "the answer is no listing that an S3 server writes")
+        return Failure(ResponseError, "the response is not a listing of an S3 server")
     return reader.page()
 
 

@@ -1,4 +1,4 @@
-"""Local folders, confined to themselves."""
+"""Local folders; nothing outside of them is read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EMFILE, errno.ENFILE, err
 
 
 class LocalTransport(Transport):
-    """The files of a folder; symbolic links are followed as long as they stay inside."""
+    """The files of a folder; symbolic links are followed if they lead to the same folder."""
 
     budgeted = False
     writable = True
@@ -50,7 +50,7 @@ class LocalTransport(Transport):
         super().__init__(location)
         path = location.path
         if path is None:
-            raise TypeError(f"{location} is no local folder")
+            raise TypeError(f"{location} is not a local folder")
         self._root = os.path.realpath(path)
         self._within = os.path.join(self._root, "")  # noqa: PTH118 (with a separator at its end)
 
@@ -86,7 +86,7 @@ class LocalTransport(Transport):
         return Fetched(data, tag, size)
 
     def _dangles(self, key: str) -> bool:
-        """Whether the file, or a folder on the way to it, is a link to nothing."""
+        """Return whether the file, or a folder in its path, is a broken link."""
         trail = (Path(self._root, part) for part in (key, *map(str, Path(key).parents)))
         return any(path.is_symlink() and not path.exists() for path in trail)
 
@@ -204,7 +204,7 @@ class LocalTransport(Transport):
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    # A pipe would be waited for until somebody writes; where there are none, there is no such flag.
+    # Opening a pipe would block until another process writes to it; Windows has neither pipes nor this flag.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 

@@ -1,4 +1,4 @@
-"""The event loop of this package, and how many requests are in flight on it."""
+"""The event loop of this package, and the limits on concurrent requests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,7 @@ from intake_nwbzarr.limits import Limits, limits
 
 
 async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Await many calls, a bounded number at a time; the first failure cancels the rest and is raised.
-
-    Parameters
-    ----------
-    calls
-        Functions without arguments that make the coroutines; they are called when their turn has come.
-    """
+    """Await many calls, a bounded number at a time; the first failure cancels the rest and is raised."""
     results: list[T | None] = [None] * len(calls)
     turns = iter(range(len(calls)))
 
@@ -154,14 +148,10 @@ FEWEST_REQUESTS = 4
 
 
 class Budget:
-    """First come, first served; used on the package's event loop only.
+    """Limits requests and bytes in flight, in order of arrival; used on the package's event loop only."""
 
-    Parameters
-    ----------
-    limits
-        What is allowed now, asked for whenever it matters. A server that says 503 or 429 halves the requests
-        in flight, and answers win them back one by one. A body larger than all the bytes goes alone.
-    """
+    # Status 503 or 429 halves the requests in flight, and responses raise them again one by one. A body
+    # larger than the limit of bytes is received alone.
 
     def __init__(self, limits: Callable[[], Limits] = limits) -> None:
         self._limits = limits
@@ -174,13 +164,13 @@ class Budget:
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now."""
+        """Return how many requests may be in flight now."""
         most = self._limits().requests
         return max(int(self._share * most), min(FEWEST_REQUESTS, most))
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
-        """Hold one of the requests in flight."""
+        """Count one request in flight."""
         if self._requests >= self.limit or self._waiting:
             await self._queue(self._waiting)
         else:
@@ -193,7 +183,7 @@ class Budget:
 
     @asynccontextmanager
     async def body(self, size: int) -> AsyncIterator[None]:
-        """Hold the bytes of a body while it is received."""
+        """Count the bytes of a body in flight while it is received."""
         if self._bodies or not self._fits(size):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._bodies.append((future, size))
@@ -211,13 +201,13 @@ class Budget:
             self._admit_bodies()
 
     def slow_down(self) -> None:
-        """Halve the requests in flight, at most once a second: one overload makes many complaints."""
+        """Halve the requests in flight, at most once a second: one overload causes many error responses."""
         if monotonic() - self._slowed >= 1.0:
             self._slowed = monotonic()
             self._share = self.limit / 2 / self._limits().requests
 
     def speed_up(self) -> None:
-        """Allow a little more after an answer: one request more for as many answers as are allowed."""
+        """Allow one more request after as many responses as requests are allowed."""
         if self._share < 1:
             self._share = min(self._share + 1 / self.limit / self._limits().requests, 1.0)
             self._admit()

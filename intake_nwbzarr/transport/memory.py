@@ -1,4 +1,4 @@
-"""Objects kept in memory: values by key, bounded in bytes, and the small objects that opening reads."""
+"""Objects cached in memory: a cache bounded in bytes, and the small objects that opening reads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from intake_nwbzarr.transport.open import Opener, open_transport
 
 
 class Memory[T]:
-    """Values by key, of a number of bytes at most; used from any thread."""
+    """A cache of values by key, bounded in bytes; used from any thread."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -101,7 +101,7 @@ class MemoryKeeper:
     counted: ClassVar[bool] = False
 
     def keeps(self, key: str, part: Part | None, state: str | None) -> bool:
-        """Whether this is a whole object, of a known state, and no metadata document."""
+        """Return whether this is a whole object of a known state, and not a metadata document."""
         return state is not None and part is None and not is_document(key)
 
     async def ranges(self, key: str) -> list[CachedRange]:  # noqa: ARG002 (there are none)

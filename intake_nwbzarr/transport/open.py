@@ -133,14 +133,14 @@ def _cached(transport: Transport) -> Transport:
 
 
 def _is_archive(location: Location) -> bool:
-    """Whether a location is a zip file that holds a store."""
+    """Return whether a location is a zip file of a store."""
     if not location.url.endswith(".zip") or location.scheme == "store" or _OF_ZIP.search(location.url):
         return False
     return location.path is None or not os.path.isdir(location.path)  # noqa: PTH112 (False for names too long)
 
 
 def _container(location: Location) -> tuple[Location, str]:
-    """The folder that holds a file, with the same options and secrets, and the file's key in it."""
+    """Return the folder of a file, with the same options and secrets, and the file's key in it."""
     public = location.public
     if "session" in public.get("timeouts", {}):
         # The archive's time, which is not counted twice.

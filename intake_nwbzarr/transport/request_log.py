@@ -18,15 +18,15 @@ class Counts:
     Parameters
     ----------
     requests
-        Requests that were sent, repetitions included; reads, for local files.
+        Requests that were sent, including retries; for local files, reads.
     retries
-        How many of them were repetitions.
+        Requests that were retries.
     received
-        Bytes of the responses' bodies.
+        Bytes of response bodies.
     used
-        How many of them reached a caller; the rest belonged to responses that were refused.
+        Bytes of these that were returned to callers; the rest belonged to rejected responses.
     cached
-        Bytes that a local cache gave instead; they are in none of the others.
+        Bytes from a local cache, which no other count includes.
     """
 
     requests: int = 0
@@ -43,54 +43,54 @@ class Counts:
 
 @dataclass
 class RequestLog:
-    """What `track_requests` counted; it pickles, and logs of several processes add up.
+    """The counts of `track_requests`; logs of several processes can be pickled and added.
 
     Parameters
     ----------
     counts
-        By location, without its secrets, and by ``get``, ``list`` or ``put``.
+        Counts by location, without secrets, and by ``get``, ``list`` or ``put``.
     """
 
     counts: dict[tuple[str, str], Counts] = field(default_factory=dict)
 
     @property
     def requests(self) -> int:
-        """Requests in all, repetitions included."""
+        """Return the number of all requests, including retries."""
         return self.total.requests
 
     @property
     def retries(self) -> int:
-        """Repetitions in all."""
+        """Return the number of all retries."""
         return self.total.retries
 
     @property
     def bytes(self) -> int:
-        """Bytes received in all."""
+        """Return the bytes received."""
         return self.total.received
 
     @property
     def bytes_used(self) -> int:
-        """Bytes that reached a caller."""
+        """Return the bytes that were returned to callers."""
         return self.total.used
 
     @property
     def bytes_cached(self) -> int:
-        """Bytes that a local cache gave, instead of the wire."""
+        """Return the bytes that came from a local cache."""
         return self.total.cached
 
     @property
     def total(self) -> Counts:
-        """Everything added up."""
+        """Return the sum of all counts."""
         return self._sum(lambda key: "all").get("all", Counts())  # noqa: ARG005
 
     @property
     def locations(self) -> dict[str, Counts]:
-        """By location."""
+        """Return the counts by location."""
         return self._sum(lambda key: key[0])
 
     @property
     def methods(self) -> dict[str, Counts]:
-        """By ``get``, ``list`` and ``put``."""
+        """Return the counts by ``get``, ``list`` and ``put``."""
         return self._sum(lambda key: key[1])
 
     def add(self, other: RequestLog) -> None:
@@ -111,7 +111,7 @@ class RequestLog:
         rows += [_row(url, counts) for url, counts in sorted(self.locations.items())]
         if len(rows) != 2:
             rows.append(_row("total", self.total))
-        # Where there is no cache, there is nothing to say of it.
+        # Without a cache, its count is not shown.
         columns = 6 if self.bytes_cached else 5
         widths = [max(len(row[column]) for row in rows) for column in range(columns)]
         return "\n".join(
@@ -176,7 +176,7 @@ def record(
 
 
 def readable_size(size: int) -> str:
-    """A number of bytes for people: ``1.5 MB``."""
+    """Return a number of bytes as text, such as ``1.5 MB``."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:

@@ -1,4 +1,4 @@
-"""S3: signed requests, regions that are followed, and conditional writes."""
+"""S3: signed requests, redirects to regions, and conditional writes."""
 
 from __future__ import annotations
 

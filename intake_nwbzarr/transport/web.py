@@ -1,4 +1,4 @@
-"""HTTP: objects of a web server, with checks of every answer and rules for redirects."""
+"""HTTP: objects of a web server, with checks of every response and rules for redirects."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ class HttpTransport(Transport):
         try:
             target = urljoin(url, answer.headers.get("Location", ""))
             goal = urlsplit(target)
-            # A port that is no number raises when it is asked for.
+            # Accessing a port that is not a number raises.
             host = (goal.hostname or "") if goal.port != 0 else ""
         except ValueError:
             host = ""
@@ -208,9 +208,7 @@ class HttpTransport(Transport):
                 advice="If that address is right, use it as the location.",
             )
         if origin.scheme == "https" and goal.scheme == "http":
-            return Failure(
-                AccessError, f"the server redirects from https to {shown}, which anyone may read along"
-            )
+            return Failure(AccessError, f"the server redirects from https to {shown}, which is not encrypted")
         before, after = await reach(origin.hostname or ""), await reach(host)
         if after is None and proxy_of(target) is None:
             return Failure(
@@ -219,7 +217,7 @@ class HttpTransport(Transport):
         if after is not None and after < (2 if before is None else before):
             return Failure(
                 AccessError,
-                f"the server redirects to {shown}, a private address that it has no business to name",
+                f"the server redirects to {shown}, a private address",
                 advice="If that address is right, use it as the location.",
             )
         return target
@@ -229,7 +227,7 @@ class HttpTransport(Transport):
         status, code = answer.status, error_code(answer)
         said = f"the server answered {status}" + (f" ({code})" if code else "")
         if status == 404 and code == "NoSuchBucket":
-            return Failure(LocationNotFoundError, "there is no such bucket", advice="Check the spelling.")
+            return Failure(LocationNotFoundError, "the bucket does not exist", advice="Check the spelling.")
         if code in EXPIRED:
             return Failure(CredentialsError, f"the credentials have expired: {said}", advice="Get new ones.")
         if code in _WRONG_CREDENTIALS or status == 401:
@@ -350,9 +348,7 @@ def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
     if size is not None:
         bounds = part.bounds(size)
         if bounds is None:
-            return Failure(
-                ResponseError, f"the object ends at {size} bytes, before the part that was asked for"
-            )
+            return Failure(ResponseError, f"the object ends at {size} bytes, before the requested range")
         fits = (first, last + 1) == bounds
     elif part.suffix is not None:
         fits = last - first + 1 == part.suffix

@@ -47,22 +47,13 @@ class _Directory:
 
 
 class ZipTransport(Transport):
-    """The members of an archive, with the store at its root or in one single folder.
+    """The members of an archive, with the store at its root or in one single folder."""
 
-    Parameters
-    ----------
-    location
-        Of the archive.
-    inner
-        Reads the archive's bytes.
-    name
-        The archive's key there.
-    """
-
-    # Every request is the inner transport's; waiting for one while holding one could wait for ever.
+    # Requests count in the budget of the inner transport; counting them twice could deadlock.
     budgeted = False
     presence_lasts = 0.0
 
+    # `inner` reads the archive, by its key `name` there.
     def __init__(self, location: Location, inner: Transport, name: str) -> None:
         super().__init__(location)
         self._inner = inner
@@ -78,7 +69,7 @@ class ZipTransport(Transport):
         start, stop = (0, member.file_size) if part is None else part.bounds(member.file_size) or (0, -1)
         if stop < 0:
             return Failure(
-                ResponseError, f"the member ends at {member.file_size} bytes, before the part asked for"
+                ResponseError, f"the member ends at {member.file_size} bytes, before the requested range"
             )
         if stop - start > limit:
             return too_large(stop - start, limit)
@@ -86,7 +77,7 @@ class ZipTransport(Transport):
             member.compress_size, 1
         ):
             return Failure(
-                LimitError, f"it is packed more than {LARGEST_RATIO} times, as only malicious files are"
+                LimitError, f"it is compressed more than {LARGEST_RATIO}:1, so it is damaged or malicious"
             )
         data = await self._member(member, directory)
         if isinstance(data, Failure):
@@ -111,7 +102,7 @@ class ZipTransport(Transport):
         return directory.folders.get(folder, Folder((), ())) if directory is not None else Folder((), ())
 
     async def _member(self, member: zipfile.ZipInfo, directory: _Directory) -> Bytes | Failure:
-        """A member's bytes, unpacked and compared with their checksum."""
+        """Return a member's bytes, decompressed and verified by their checksum."""
         # The header before a member repeats its name, and an extra field that is often a little longer there.
         begin = member.header_offset
         room = _LOCAL_HEADER + len(member.filename.encode()) + len(member.extra) + 64
@@ -245,7 +236,7 @@ def _unpack(body: Bytes, member: zipfile.ZipInfo) -> Bytes | Failure:
     if member.compress_type == zipfile.ZIP_DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            # No further than declared: what follows is an attack.
+            # At most one byte more than declared.
             data = unpacker.decompress(body, member.file_size + 1)
         except zlib.error:
             data = b""

@@ -59,7 +59,7 @@ def test_another_region_is_another_host(amazon: S3Server) -> None:
 def test_no_redirect_leads_from_https_to_http(amazon: S3Server, http_server: StaticServer) -> None:
     amazon.fault("redirect", times=math.inf, status=302, to=f"{http_server.url}/x")
     transport = open_transport(locate("https://dandiarchive.s3.amazonaws.com/zarr"))
-    with pytest.raises(AccessError, match=r"redirects from https to http://127\.0\.0\.1, which anyone"):
+    with pytest.raises(AccessError, match=r"redirects from https to http://127\.0\.0\.1"):
         run(transport.get("zarr.json"))
     assert http_server.count() == 0
 
@@ -72,7 +72,7 @@ def test_no_redirect_leads_from_a_public_host_to_this_machine(
     http_server.fault(
         "redirect", times=math.inf, status=302, to=f"http://127.0.0.1:{http_server.port}/secret"
     )
-    with pytest.raises(AccessError, match="a private address that it has no business to name"):
+    with pytest.raises(AccessError, match=r"redirects to .*, a private address"):
         run(open_transport(locate("http://93.184.216.34/a.nwb.zarr")).get("zarr.json"))
     assert http_server.count("secret") == 0
     assert http_server.count("93.184.216.34") == 1

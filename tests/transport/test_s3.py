@@ -113,7 +113,7 @@ def test_a_missing_object_where_listing_is_denied_is_an_error_that_says_so(
 
 
 def test_a_missing_bucket_is_not_found(s3_server: S3Server) -> None:
-    with pytest.raises(LocationNotFoundError, match="no such bucket"):
+    with pytest.raises(LocationNotFoundError, match="bucket does not exist"):
         run(transport("s3://no-bucket-of-that-name/x", **s3_server.signed_options).get("zarr.json"))
 
 

@@ -38,7 +38,7 @@ class StoredType:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The NumPy dtype of the stored chunks."""
+        """Return the NumPy dtype of the stored chunks."""
         return numpy_dtype(self.document).newbyteorder(">" if self.endian == "big" else "<")
 
 
