@@ -159,7 +159,7 @@ class Transport(ABC):
         return f"{type(self).__name__}({self.location.url!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} holds secrets and stays in its process; pickle its location instead.")
+        raise TypeError(f"{self!r} has secrets and cannot be pickled; pickle its location instead.")
 
     async def get(
         self,
@@ -471,7 +471,7 @@ def _part(start: int | None, stop: int | None, suffix: int | None) -> Part | Non
         return Part(suffix=suffix)
     start = 0 if start is None else start
     if start < 0 or (stop is not None and stop <= start):
-        raise ValueError(f"The part [{start}, {stop}) of an object holds no bytes.")
+        raise ValueError(f"The part [{start}, {stop}) of an object has no bytes.")
     return Part(start, stop)
 
 

@@ -34,13 +34,7 @@ _SCRYPT: Final = {"n": 2**14, "r": 8, "p": 1, "dklen": 16}
 
 
 def cached(inner: Transport) -> Transport:
-    """Return a transport with the chunk cache on disk that its location asks for.
-
-    Raises
-    ------
-    CacheError
-        When the folder cannot, or must not, hold a cache.
-    """
+    """Return a transport with the chunk cache on disk that the options of its location name."""
     option = inner.location.option("chunk_cache") or {}
     folder = expand_home(option["folder"]) if "folder" in option else default_folder()
     store = open_store(folder, option.get("size", DEFAULT_SIZE))
@@ -160,25 +154,15 @@ _TAG = (
 
 
 def open_folder(folder: Path) -> bytes:
-    """Make a cache's folder, or check that it is one of this user and of nobody else; return its salt.
-
-    Names of identities are derived with the salt.
-
-    Raises
-    ------
-    CacheError
-        When it is a symbolic link or no folder, belongs to somebody else or can be read or written by others,
-        lies where others may exchange it, holds something else, or cannot be made.
-    OSError
-        When the disk is full.
-    """
+    """Create a cache's folder, or check that it is private to this user; return its salt for identities."""
+    # Raises CacheError, or OSError when the disk is full.
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise _refuse(folder, f"cannot be made ({os.strerror(error.errno or 0)})") from error
+        raise _refuse(folder, f"cannot be created ({os.strerror(error.errno or 0)})") from error
     _check_owner(folder)
     _check_way(folder)
     names = {entry.name for entry in os.scandir(folder)}
@@ -186,13 +170,13 @@ def open_folder(folder: Path) -> bytes:
         foreign = sorted(name for name in names if not name.endswith(PARTIAL))
         # Another process may be making the same cache right now.
         if foreign and MARKER not in os.listdir(folder):  # noqa: PTH208 (names)
-            raise _refuse(folder, f"holds other things ({foreign[0]!r})")
+            raise _refuse(folder, f"has other contents ({foreign[0]!r})")
         folder.chmod(0o700)
         _write_once(folder, MARKER, json.dumps(_marker()))
         _write_once(folder, "CACHEDIR.TAG", _TAG)
     elif _HAS_OWNERS and folder.stat().st_mode & 0o077:
         raise _refuse(
-            folder, "is open to others, who may have changed what it holds; empty it, then chmod 700"
+            folder, "can be accessed by other users, who may have changed it; empty it, then chmod 700"
         )
     return _salt(folder)
 
@@ -208,27 +192,27 @@ def _salt(folder: Path) -> bytes:
             return bytes.fromhex(marker["salt"])
     except (ValueError, KeyError, TypeError, FileNotFoundError):
         pass
-    raise _refuse(folder, f"holds a {MARKER} of another version, or a damaged one; delete the folder")
+    raise _refuse(folder, f"has a {MARKER} that is damaged or of another version; delete the folder")
 
 
 def _check_owner(folder: Path) -> None:
     status = folder.lstat()
     if stat.S_ISLNK(status.st_mode):
-        raise _refuse(folder, "is a symbolic link, which somebody else may have put there; name its target")
+        raise _refuse(folder, "is a symbolic link, which another user may have created; pass its target")
     if not stat.S_ISDIR(status.st_mode):
         raise _refuse(folder, "is not a folder")
     if _HAS_OWNERS and status.st_uid != os.geteuid():
-        raise _refuse(folder, "belongs to somebody else")
+        raise _refuse(folder, "belongs to another user")
 
 
 def _check_way(folder: Path) -> None:
-    """Refuse a folder that others could exchange: one on the way to it that everybody may write to."""
+    """Refuse a folder that others could replace, below one that everybody can write to."""
     if not _HAS_OWNERS:
         return
     for parent in folder.resolve().parents:
         mode = parent.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise _refuse(folder, f"lies in {parent}, which everybody may change")
+            raise _refuse(folder, f"is in {parent}, which everybody can write to")
 
 
 def _write_once(folder: Path, name: str, text: str) -> None:
@@ -471,13 +455,7 @@ def _without_links(path: str, flags: int) -> int:
 
 @cache
 def open_store(folder: Path, size: int) -> CacheStore:
-    """Return the store in a folder; one in a process for each folder and size.
-
-    Raises
-    ------
-    CacheError
-        When the folder cannot, or must not, hold a cache.
-    """
+    """Return the store in a folder; one in a process for each folder and size."""
     return CacheStore(folder, size)
 
 

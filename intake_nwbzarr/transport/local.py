@@ -69,7 +69,7 @@ class LocalTransport(Transport):
                 start, stop = (0, size) if part is None else part.bounds(size) or (0, -1)
                 if stop < 0:
                     return Failure(
-                        ResponseError, f"the file ends at {size} bytes, before the part that was asked for"
+                        ResponseError, f"the file ends at {size} bytes, before the requested range"
                     )
                 if stop - start > limit:
                     return too_large(stop - start, limit)

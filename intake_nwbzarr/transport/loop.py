@@ -55,13 +55,7 @@ _running: _Running | None = None
 
 
 def run[T](coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the package's event loop and wait for its result, from any thread.
-
-    Raises
-    ------
-    ForkError
-        In a forked child of a process that has used the loop.
-    """
+    """Run a coroutine on the package's event loop and wait for its result, from any other thread."""
     try:
         running = _start()
         if threading.current_thread() is running.thread:

@@ -34,18 +34,10 @@ type Opener = Callable[[Location], Transport]
 
 
 def open_transport(location: Location) -> Transport:
-    """Return the transport of a location, one in a process for each identity; nothing is requested.
-
-    Raises
-    ------
-    CredentialsError
-        When the credentials that were asked for cannot be found.
-    ForkError
-        In a forked child of a process that has opened connections.
-    """
+    """Return the transport of a location, one in a process for each identity; nothing is requested."""
     check_process()
     if location.store is not None:
-        # Not kept: it would keep the store, which may be a session's worth of memory.
+        # Not cached: it would keep a store alive that may have a whole session in memory.
         return _new(location)
     key = location.cache_key
     with _lock:

@@ -239,9 +239,9 @@ class HttpTransport(Transport):
         if status == 403:
             return Failure(AccessError, said, advice=self._forbidden())
         if status == 410:
-            return Failure(TransportError, "it was removed for good: the server answered 410")
+            return Failure(TransportError, "it was removed permanently: the server answered 410")
         if status == 412:
-            return Failure(ObjectChangedError, "it was changed, or created, since it was read")
+            return Failure(ObjectChangedError, "it was changed or created since it was read")
         if status in {408, 429} or status >= 500:
             wait = answer.headers.get("Retry-After", "")
             return Failure(
@@ -312,9 +312,7 @@ def _admit(request: Request, head: Head) -> int | Failure:
                 advice="This server cannot give parts of objects; copy the file, or use another server.",
             )
         if head.status == 206:
-            return Failure(
-                ResponseError, "the server answered with a part of the object, and none was asked for"
-            )
+            return Failure(ResponseError, "the server returned a part of the object instead of all of it")
         return LARGEST_ERROR
     if request.limit == 0:
         return 0
@@ -356,7 +354,7 @@ def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
         fits = first == part.start and (part.stop is None or last + 1 == part.stop)
     if not fits:
         return _short(
-            f"the answer is the range {first}-{last}, and {part.header.removeprefix('bytes=')} was asked for"
+            f"the response is the range {first}-{last} instead of {part.header.removeprefix('bytes=')}"
         )
     return last - first + 1, size
 

@@ -98,7 +98,7 @@ def test_a_range_that_was_not_asked_for_is_repeated_then_refused(
     assert fetched is not None
     assert fetched.data == DATA[10:20]
     server.fault(kind, "chunk", times=math.inf)
-    with pytest.raises(ResponseError, match="10-19 was asked for, after 4 attempts"):
+    with pytest.raises(ResponseError, match="instead of 10-19, after 4 attempts"):
         run(source(server).get("chunk", start=10, stop=20))
 
 
