@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the sessions that seven hdmf-zarr releases wrote."""
+"""Fixtures that every test may use: the sessions that seven hdmf-zarr releases wrote, and of every type."""
 
 import os
 import zipfile
@@ -43,6 +43,22 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         return folder
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def every_type_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session with an object of every core type: read it only."""
+    from tests.mapping.every_type import every_type
+
+    return every_type(tmp_path_factory.mktemp("every_type"))
+
+
+@pytest.fixture(scope="session")
+def every_series_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session with a series of every core type: read it only."""
+    from tests.mapping.every_series import every_series
+
+    return every_series(tmp_path_factory.mktemp("every_series"))
 
 
 @pytest.fixture(scope="session")

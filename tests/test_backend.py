@@ -29,7 +29,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.request_log import track_requests
-from tests.mapping.small_files import consolidate, empty_session, write
+from tests.sessions import consolidate, empty_session, opened, write
 
 
 @pytest.fixture
@@ -40,10 +40,6 @@ def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
 @pytest.fixture
 def ophys(corpus_dir: Callable[[str, str], Path]) -> Path:
     return corpus_dir("ophys", "0.14.0")
-
-
-def opened(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +220,7 @@ def test_times_are_decoded_to_utc_on_request(ecephys: Path) -> None:
 def test_a_session_of_more_times_than_xarray_can_index_leaves_them_out(tmp_path: Path) -> None:
     path = _many_series(tmp_path, 301)
     with pytest.warns(MappingWarning, match="301 distinct times") as caught:
-        dataset = opened(path)
+        dataset = xr.open_dataset(path, engine="nwbzarr")
     assert [warning.filename for warning in caught] == [__file__]
     assert not dataset.coords
     assert dataset["sweep7"].attrs["starting_time"] == 2.0

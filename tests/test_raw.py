@@ -29,8 +29,8 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import SESSIONS
-from tests.mapping.small_files import edit
 from tests.servers.http_server import StaticServer
+from tests.sessions import edit
 
 Corpus = Callable[[str, str], Path]
 

@@ -18,6 +18,7 @@ from dask.base import tokenize
 from intake_nwbzarr.arrays import LazyArray
 from intake_nwbzarr.xarray_internals import CopyOnWriteArray, LazilyIndexedArray, lazy_data
 from tests.servers.http_server import StaticServer
+from tests.sessions import opened
 
 SERIES = "ElectricalSeriesAP"
 
@@ -54,10 +55,6 @@ def url(http_server: StaticServer, corpus_dir: Callable[[str, str], Path]) -> st
     for kind, name in (("ecephys", "a"), ("ophys", "b")):
         (http_server.root / f"{name}.nwb.zarr").symlink_to(corpus_dir(kind, "0.14.0"))
     return f"{http_server.url}/a.nwb.zarr"
-
-
-def opened(url: str, group: Any = None, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(url, engine="nwbzarr", group=group, **keywords)
 
 
 def lazy_objects(url: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pynwb.behavior import SpatialSeries
 from pynwb.ecephys import ElectricalSeries
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, write
 
 RATE = 1000.0
 START = 1.5

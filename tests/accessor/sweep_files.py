@@ -17,7 +17,7 @@ from pynwb.icephys import (
     VoltageClampStimulusSeries,
 )
 
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, write
 
 _random = np.random.default_rng(3)
 

@@ -7,17 +7,7 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr.errors import SelectionError
-from tests.accessor.peri_event_session import TAGS, TRAINS, peri_event_session, waveforms
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return peri_event_session(tmp_path_factory.mktemp("compact"))
-
-
-@pytest.fixture
-def units(session: Path) -> xr.Dataset:
-    return xr.open_dataset(session, engine="nwbzarr", group="units")
+from tests.accessor.peri_event_session import TAGS, TRAINS, waveforms
 
 
 def assert_rows(dataset: xr.Dataset, rows: list[int]) -> None:

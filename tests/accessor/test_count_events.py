@@ -24,26 +24,11 @@ from tests.accessor.timed_session import (
     SPIKES,
     START,
     TRIALS,
-    timed_session,
-    written_once,
 )
+from tests.sessions import opened
 
 KINDS = list("abcde")
 STARTS = [start for start, _ in TRIALS]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def flat(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
-
-
-def opened(path: Path, group: str, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=group, **options)
 
 
 def column(table: str, name: str) -> dict[str, str]:
@@ -136,7 +121,7 @@ def test_events_intervals_and_timestamps_are_counted(path: Path, group: str, exp
         assert aligned.values[row].tolist() == counted(expected, edges)
 
 
-def test_what_is_counted_is_named_in_a_dataset_of_many(flat: xr.Dataset) -> None:
+def test_what_is_counted_is_named_in_a_dataset_of_many(dataset: xr.Dataset) -> None:
     names = {
         "lick": LICK_TIMES,
         "acquisition/notes": NOTES,
@@ -145,26 +130,26 @@ def test_what_is_counted_is_named_in_a_dataset_of_many(flat: xr.Dataset) -> None
         "trials_stop_time": [stop for _, stop in TRIALS],
     }
     for name, expected in names.items():
-        (counts,) = flat.nwb.bin(1.0, stop=10, name=name).data_vars.values()
+        (counts,) = dataset.nwb.bin(1.0, stop=10, name=name).data_vars.values()
         assert counts.values.tolist() == counted(expected, range(11)), name
         assert str(counts.name).endswith("_event_counts")
-    units = flat.nwb.bin(1.0, stop=10)
-    xr.testing.assert_identical(units.load(), flat.nwb.bin(1.0, stop=10, name="units").load())
+    units = dataset.nwb.bin(1.0, stop=10)
+    xr.testing.assert_identical(units.load(), dataset.nwb.bin(1.0, stop=10, name="units").load())
     assert [counts.tolist() for counts in units["units_spike_counts"].values] == [
         counted(spikes, range(11)) for spikes in SPIKES
     ]
-    aligned = flat.nwb.align("stimuli", (0, 1), bin=0.5, name="lick")["lick_event_counts"]
+    aligned = dataset.nwb.align("stimuli", (0, 1), bin=0.5, name="lick")["lick_event_counts"]
     assert aligned.dims == ("stimuli", "lag")
     assert aligned.stimuli_kind.values.tolist() == KINDS
-    assert flat.nwb.align("trials_stop_time", (0, 1), name="voltage").voltage.dims[:2] == ("trials", "lag")
-    series = flat.nwb.align("trials", (0, 0.1), name="voltage")
+    assert dataset.nwb.align("trials_stop_time", (0, 1), name="voltage").voltage.dims[:2] == ("trials", "lag")
+    series = dataset.nwb.align("trials", (0, 0.1), name="voltage")
     assert set(series.data_vars) == {"voltage"}
-    expected = flat[["voltage"]].nwb.align(flat, (0, 0.1))
+    expected = dataset[["voltage"]].nwb.align(dataset, (0, 0.1))
     xr.testing.assert_identical(series.voltage.load(), expected.voltage.load())
-    by = flat.nwb.bin(5.0, stop=10, name="stimuli", by="kind")["stimuli_event_counts"]
+    by = dataset.nwb.bin(5.0, stop=10, name="stimuli", by="kind")["stimuli_event_counts"]
     assert by.kind.values.tolist() == KINDS
     assert by.values.tolist() == [[0, 1], [1, 0], [0, 0], [0, 1], [1, 0]]
-    notes = flat.nwb.bin(5.0, stop=10, name="notes", by="notes")["notes_event_counts"]
+    notes = dataset.nwb.bin(5.0, stop=10, name="notes", by="notes")["notes_event_counts"]
     assert (notes.notes.values.tolist(), notes.values.tolist()) == (["a", "b", "c"], [[1, 0], [1, 0], [0, 1]])
 
 
@@ -208,7 +193,7 @@ def test_counts_are_divided_grouped_restricted_and_labelled_like_what_was_opened
     assert binned.nwb.align([3.0], (-1, 1)).spike_counts.dims == ("event", "lag", "unit")
 
 
-def test_the_span_of_a_dataset_takes_no_values(path: Path, flat: xr.Dataset) -> None:
+def test_the_span_of_a_dataset_takes_no_values(path: Path, dataset: xr.Dataset) -> None:
     voltage, lick = opened(path, "acquisition/voltage"), opened(path, "acquisition/lick")
     with track_requests() as log:
         span = voltage.nwb.start, voltage.nwb.stop
@@ -218,7 +203,7 @@ def test_the_span_of_a_dataset_takes_no_values(path: Path, flat: xr.Dataset) -> 
     backwards = voltage.isel(time=slice(None, None, -1))
     assert (backwards.nwb.start, backwards.nwb.stop) == span
     assert (lick.nwb.start, lick.nwb.stop) == (LICK_TIMES[0], LICK_TIMES[-1])
-    assert flat[["lick", "voltage"]].nwb.start == min(START, LICK_TIMES[0])
+    assert dataset[["lick", "voltage"]].nwb.start == min(START, LICK_TIMES[0])
     assert (opened(path, "events/stimuli").nwb.start, opened(path, "events/stimuli").nwb.stop) == (0.25, 9.0)
     trials = opened(path, "intervals/trials")
     assert (trials.nwb.start, trials.nwb.stop) == (0.0, 9.0)
@@ -291,22 +276,22 @@ def test_times_of_every_form_are_what_a_series_is_resampled_like(path: Path) -> 
     )
 
 
-def test_what_cannot_be_counted_says_why(path: Path, flat: xr.Dataset) -> None:
+def test_what_cannot_be_counted_says_why(path: Path, dataset: xr.Dataset) -> None:
     with pytest.raises(OptionError, match=r"'data' has no timestamps|'voltage' has no timestamps of its own"):
         opened(path, "acquisition/voltage").nwb.bin(1)
     with pytest.raises(OptionError, match="'voltage' has no timestamps of its own"):
-        flat.nwb.bin(1, name="voltage")
+        dataset.nwb.bin(1, name="voltage")
     with pytest.raises(NodeNotFoundError, match="No 'licks' among the spikes, events"):
-        flat.nwb.bin(1, name="licks")
-    without_units = flat[["lick", "notes", "trials_start_time"]]
+        dataset.nwb.bin(1, name="licks")
+    without_units = dataset[["lick", "notes", "trials_start_time"]]
     with pytest.raises(OptionError, match=r"name one of .*'lick'|pass name=.*'lick'"):
         without_units.nwb.bin(1)
     with pytest.raises(
         OptionError, match="by='colour' is no column of one value for each event of 'stimuli'"
     ):
-        flat.nwb.bin(1, name="stimuli", by="colour")
+        dataset.nwb.bin(1, name="stimuli", by="colour")
     with pytest.raises(OptionError, match="by='quality' is of events"):
-        flat.nwb.bin(1, by="quality")
+        dataset.nwb.bin(1, by="quality")
     with pytest.raises(NodeNotFoundError, match="no spikes, events, intervals and timestamps"):
         opened(path, "general/extracellular_ephys/electrodes").nwb.bin(1)
 

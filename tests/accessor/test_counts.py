@@ -12,18 +12,7 @@ from hypothesis import strategies as st
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
 from intake_nwbzarr.indexes import RegularTimeIndex
-from tests.accessor.peri_event_session import TRAINS, UNITS, peri_event_session, units_in_memory
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return peri_event_session(tmp_path_factory.mktemp("counts"))
-
-
-@pytest.fixture
-def units(session: Path) -> xr.Dataset:
-    return xr.open_dataset(session, engine="nwbzarr", group="units")
-
+from tests.accessor.peri_event_session import TRAINS, UNITS, units_in_memory
 
 # Many of them on the edges of bins.
 times = st.one_of(st.integers(-60, 400).map(lambda number: number / 20), st.floats(-3, 20), st.just(np.nan))

@@ -16,22 +16,11 @@ from pynwb.ecephys import ElectricalSeries, EventDetection
 from pynwb.image import GrayscaleImage
 
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.accessor.timed_session import LICK_TIMES, copy_of, timed_session, written_once
+from tests.accessor.timed_session import LICK_TIMES
 from tests.conftest import KINDS
-from tests.mapping.every_series import every_series
-from tests.mapping.small_files import empty_session, rewrite, write
+from tests.sessions import copy_of, empty_session, opened, rewrite, write
 
 CorpusDir = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 def tables_of(nwbfile: Any) -> dict[str, DynamicTable]:
@@ -189,12 +178,9 @@ def test_series_are_samples_by_channels(dataset: xr.Dataset) -> None:
     assert lick.columns.tolist() == ["lick"]
 
 
-def test_every_kind_of_series_is_a_frame_or_says_that_it_is_too_deep(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    session = written_once(tmp_path_factory, every_series)
+def test_every_kind_of_series_is_a_frame_or_says_that_it_is_too_deep(every_series_path: Path) -> None:
     with pytest.warns(MappingWarning):
-        dataset = xr.open_dataset(session, engine="nwbzarr")
+        dataset = opened(every_series_path)
     for path, row in dataset.nwb.describe().iterrows():
         if not str(path).startswith("acquisition/"):
             continue

@@ -28,8 +28,7 @@ from intake_nwbzarr.accessor.plot.plots import Plots
 from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.errors import MetadataError, OptionError
 from intake_nwbzarr.mapping.time_coordinates import datetimes, reference_time
-from tests.accessor.timed_session import written_once
-from tests.mapping.small_files import START, empty_session, write
+from tests.sessions import START, empty_session, write
 
 ZERO = np.datetime64(START.replace(tzinfo=None), "ns")
 
@@ -89,7 +88,7 @@ def _add_series(nwbfile: Any) -> None:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, session_of_milliseconds)
+    return session_of_milliseconds(tmp_path_factory.mktemp("milliseconds"))
 
 
 @pytest.fixture(autouse=True)

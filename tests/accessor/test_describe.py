@@ -16,22 +16,11 @@ import intake_nwbzarr
 from intake_nwbzarr.accessor.contents import shown_objects
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
-from tests.accessor.timed_session import LICK_TIMES, RATE, START, timed_session, written_once
+from tests.accessor.timed_session import LICK_TIMES, RATE, START
 from tests.conftest import KINDS
-from tests.mapping.every_series import every_series
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, opened, write
 
 CorpusDir = Callable[[str, str], Path]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,18 +127,13 @@ def test_what_lies_on_a_grid_is_one_object_with_its_grid(corpus_dir: CorpusDir) 
     assert all(hierarchy[str(path)].neurodata_type for path in frame.index)
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, every_series)
-
-
 @pytest.mark.parametrize("names", ["short", "path", "safe"])
-def test_every_kind_of_series_is_an_object_of_its_own(session: Path, names: str) -> None:
+def test_every_kind_of_series_is_an_object_of_its_own(every_series_path: Path, names: str) -> None:
     with pytest.warns(MappingWarning):
-        dataset = xr.open_dataset(session, engine="nwbzarr", names=names)
+        dataset = opened(every_series_path, names=names)
     frame = dataset.nwb.describe()
     assert frame.index.is_unique
-    hierarchy = open_hierarchy(session)
+    hierarchy = open_hierarchy(every_series_path)
     for name in hierarchy.children("acquisition"):
         row = frame.loc[f"acquisition/{name}"]
         assert row.type == hierarchy[f"acquisition/{name}"].neurodata_type

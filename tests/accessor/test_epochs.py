@@ -28,22 +28,10 @@ from tests.accessor.timed_session import (
     SPIKES,
     START,
     TRIALS,
-    timed_session,
-    written_once,
 )
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 EPOCHS = np.array([[0.5, 1.5], [2.0, 2.75], [2.75, 3.0], [6.0, 7.5]])
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 def in_any(times: Any, epochs: Any) -> list[bool]:

@@ -25,28 +25,14 @@ from tests.accessor.peri_event_session import (
     TRIALS,
     UNITS,
     VOLTAGE,
-    peri_event_session,
     units_in_memory,
 )
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return peri_event_session(tmp_path_factory.mktemp("events"))
-
-
-def opened(session: Path, group: str | None, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(session, engine="nwbzarr", group=group, **options)
+from tests.sessions import opened
 
 
 @pytest.fixture
 def trials(session: Path) -> xr.Dataset:
     return opened(session, "intervals/trials")
-
-
-@pytest.fixture
-def units(session: Path) -> xr.Dataset:
-    return opened(session, "units")
 
 
 @pytest.fixture

@@ -24,19 +24,10 @@ from tests.accessor.peri_event_session import (
     TRAINS,
     TRIALS,
     VOLTAGE,
-    peri_event_session,
     units_in_memory,
 )
 from tests.arrays.stored_arrays import write
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return peri_event_session(tmp_path_factory.mktemp("lazily"))
-
-
-def opened(session: Path, group: str, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(session, engine="nwbzarr", group=group, **options)
+from tests.sessions import opened
 
 
 def chunks_touched(window: tuple[float, float]) -> int:

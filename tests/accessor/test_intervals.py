@@ -13,8 +13,7 @@ from pynwb.misc import IntervalSeries
 
 from intake_nwbzarr.accessor.dataframe import paired
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.accessor.timed_session import timed_session, written_once
-from tests.mapping.small_files import empty_session, rewrite, write
+from tests.sessions import empty_session, rewrite, write
 
 changes = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 12)), max_size=25)
 
@@ -38,16 +37,6 @@ def test_starts_and_ends_are_paired_as_a_walk_through_time_does(changes: list[tu
     assert [
         list(each) for each in zip(*(part.tolist() for part in paired(codes, times)), strict=True)
     ] == expected
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 def rows(frame: Any) -> list[list[Any]]:

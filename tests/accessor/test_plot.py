@@ -17,7 +17,7 @@ from pynwb.ophys import OnePhotonSeries, OpticalChannel
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, opened, write
 
 
 @pytest.fixture(autouse=True)
@@ -35,10 +35,6 @@ def ecephys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
 @pytest.fixture
 def ophys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
     return xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
-
-
-def opened(folder: Path, nwbfile: NWBFile, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(write(folder, nwbfile), engine="nwbzarr", **arguments)
 
 
 def spikes_on(ax: Any) -> dict[float, list[float]]:
@@ -80,7 +76,7 @@ def test_a_raster_around_events_has_lags_in_a_half_open_window(tmp_path: Path, b
     nwbfile.add_unit(spike_times=[2.0], id=6)
     for start in (1.0, np.nan, 2.0):
         nwbfile.add_trial(start_time=start, stop_time=20.0)
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     with pytest.warns(MappingWarning, match="1 of 3 events have no time"):
         ax = dataset.nwb.plot.raster(
             5, events="trials_start_time" if by_name else dataset.trials_start_time, window=(-0.5, 1.0)
@@ -178,7 +174,7 @@ def test_more_samples_than_pixels_are_drawn_as_extremes(tmp_path: Path) -> None:
     values[[123, 40_000]] = [50.0, -60.0]
     values[10_000:20_000] = np.nan
     nwbfile.add_acquisition(TimeSeries(name="long", data=values, unit="V", rate=1000.0, starting_time=5.0))
-    (line,) = opened(tmp_path, nwbfile).nwb.plot.traces().get_lines()
+    (line,) = opened(write(tmp_path, nwbfile)).nwb.plot.traces().get_lines()
     times, drawn = line.get_xdata(), line.get_ydata()
     assert len(drawn) < 5_000
     # Every point is a sample at its own time, in order, and none of the extremes is missing.
@@ -210,7 +206,7 @@ def test_no_sample_of_a_stack_is_cut_off(tmp_path: Path) -> None:
     data = np.random.default_rng(0).normal(size=(500, 3))
     data[100, 0], data[200, 2], data[300, 1] = 60, -80, np.inf
     nwbfile.add_acquisition(TimeSeries(name="F", data=data, unit="a.u.", rate=20.0))
-    ax = opened(tmp_path, nwbfile).nwb.plot.traces()
+    ax = opened(write(tmp_path, nwbfile)).nwb.plot.traces()
     low, high = sorted(ax.get_ylim())
     drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()[:3]])
     assert low < drawn[np.isfinite(drawn)].min() < -80
@@ -221,7 +217,7 @@ def test_many_channels_are_thinned_out_and_said_to_be(tmp_path: Path) -> None:
     nwbfile = empty_session()
     data = np.arange(1000.0).reshape(10, 100)
     nwbfile.add_acquisition(TimeSeries(name="many", data=data, unit="V", rate=1.0))
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     ax = dataset.nwb.plot.traces("many")
     assert len(ax.get_lines()) == 32 + 1
     assert ax.get_ylabel().endswith("(32 of 100)")
@@ -289,7 +285,7 @@ def in_a_plane(**grid: Any) -> NWBFile:
 
 def test_images_are_drawn_where_their_coordinates_are(tmp_path: Path) -> None:
     grid = {"grid_spacing": [2.0, 4.0], "grid_spacing_unit": "um", "origin_coords": [10.0, 100.0]}
-    movie = opened(tmp_path, in_a_plane(**grid, origin_coords_unit="um"), group="acquisition/movie")
+    movie = opened(write(tmp_path, in_a_plane(**grid, origin_coords_unit="um")), group="acquisition/movie")
     ax = movie.nwb.plot.image()
     assert (ax.get_xlim(), ax.get_ylim()) == ((9.0, 25.0), (122.0, 98.0))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("x [um]", "y [um]")
@@ -358,7 +354,7 @@ def test_a_volume_is_drawn_plane_by_plane(tmp_path: Path) -> None:
     nwbfile.add_acquisition(
         OnePhotonSeries(name="volume", imaging_plane=plane, data=data, unit="n.a.", rate=1.0)
     )
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     np.testing.assert_array_equal(
         shown_image(dataset.nwb.plot.image(time=0.9, plane=-1)), data[1, :, :, -1].T
     )

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.accessor.ragged import RaggedColumn, read_rows, run_positions
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
-from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, peri_event_session, waveforms
-from tests.mapping.small_files import empty_session, write
-
-
-@pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return peri_event_session(tmp_path_factory.mktemp("ragged"))
-
-
-@pytest.fixture
-def units(session: Path) -> xr.Dataset:
-    return xr.open_dataset(session, engine="nwbzarr", group="units")
+from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, waveforms
+from tests.sessions import empty_session, write
 
 
 def test_each_row_has_its_own_values(units: xr.Dataset) -> None:

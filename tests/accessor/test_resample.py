@@ -12,7 +12,7 @@ import intake_nwbzarr
 import intake_nwbzarr.accessor  # registers `ds.nwb`
 from intake_nwbzarr.errors import OptionError, SelectionError
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from tests.accessor.timed_session import LICK_TIMES, RATE, SIZE, START, timed_session, written_once
+from tests.accessor.timed_session import LICK_TIMES, RATE, SIZE, START
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 METHODS = ["nearest", "ffill", "linear", "mean"]
@@ -183,16 +183,6 @@ def test_types_are_what_can_hold_nan() -> None:
         assert found.dtype == expected
         assert found.values[0] == values[1]
         assert found.values[1] != found.values[1]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 def test_a_session_is_put_on_one_of_its_series_times(dataset: xr.Dataset) -> None:

@@ -20,11 +20,8 @@ from tests.accessor.timed_session import (
     SPIKES,
     START,
     TRIALS,
-    copy_of,
-    timed_session,
-    written_once,
 )
-from tests.mapping.small_files import edit, rewrite
+from tests.sessions import copy_of, edit, rewrite
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 MARKS = [0.0, 1.0, 1.25, 4.0, *LICK_TIMES[::9], *VOLTAGE_TIMES[::50], *SPIKES[0][::7], *EVENTS[:2]]
@@ -34,16 +31,6 @@ times = st.one_of(
     st.floats(-1, 11),
     st.sampled_from([-np.inf, np.inf]),
 )
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written_once(tmp_path_factory, timed_session)
-
-
-@pytest.fixture(scope="module")
-def dataset(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr")
 
 
 def spikes_of(dataset: xr.Dataset, column: str = "spike_times") -> list[np.ndarray]:

@@ -14,7 +14,7 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import AccessorError, SelectionError, SessionMismatchError
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, opened, write
 
 MINIMAL: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
 
@@ -46,10 +46,6 @@ def other_units(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("rows")
     one = session(folder, "monday", [[1.0, 2.0], [3.0]], [10, 11])
     return one, session(folder, "tuesday", [[5.0], [6.0, 7.0]], [20, 21])
-
-
-def opened(path: Path, group: Any = None, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=group, **keywords)
 
 
 CALLS: dict[str, Callable[[Path, Path], Any]] = {

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pynwb import NWBFile, TimeSeries
+from pynwb import TimeSeries
 
 import intake_nwbzarr
 from intake_nwbzarr.accessor.pynapple import LazyValues, to_pynapple
@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     NodeNotFoundError,
     SelectionError,
 )
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, opened, write
 
 
 @pytest.fixture
@@ -32,10 +32,6 @@ def ecephys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
 @pytest.fixture
 def ophys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
     return xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
-
-
-def opened(folder: Path, nwbfile: NWBFile, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(write(folder, nwbfile), engine="nwbzarr", **arguments)
 
 
 def test_a_session_lists_what_pynapple_has_something_for(ecephys: xr.Dataset) -> None:
@@ -115,7 +111,7 @@ def test_obs_intervals_are_the_time_support_and_lost_spikes_are_counted(tmp_path
     nwbfile = empty_session()
     nwbfile.add_unit(spike_times=[1.0, 2.0, 9.0], obs_intervals=[[0.0, 3.0], [5.0, 6.0]], id=7)
     nwbfile.add_unit(spike_times=[5.5], obs_intervals=[[5.0, 8.0]], id=3)
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     with pytest.warns(MappingWarning, match=r"1 spikes of 'units' are outside"):
         group = to_pynapple(dataset, "units")
     np.testing.assert_array_equal(group.time_support.values, [[0, 3], [5, 8]])
@@ -130,7 +126,7 @@ def test_units_with_few_spikes_or_none_are_units_all_the_same(tmp_path: Path, tr
     nwbfile = empty_session()
     for train in trains:
         nwbfile.add_unit(spike_times=np.array(train, float))
-    group = to_pynapple(opened(tmp_path, nwbfile), "units")
+    group = to_pynapple(opened(write(tmp_path, nwbfile)), "units")
     assert [group[unit].t.tolist() for unit in group] == trains
 
 
@@ -141,7 +137,7 @@ def test_intervals_keep_columns_and_ids_and_leave_out_what_is_none(tmp_path: Pat
     for number, (start, stop) in enumerate([(4.0, 5.0), (np.nan, 1.0), (0.0, 1.0), (2.0, 2.0), (2.5, 3.0)]):
         nwbfile.add_trial(start_time=start, stop_time=stop, stim=f"s{number}", end=number, id=10 + number)
     with pytest.warns(MappingWarning, match="2 of the 5 intervals"):
-        trials = to_pynapple(opened(tmp_path, nwbfile), "trials")
+        trials = to_pynapple(opened(write(tmp_path, nwbfile)), "trials")
     np.testing.assert_array_equal(trials.values, [[0, 1], [2.5, 3], [4, 5]])
     assert trials.get_info("stim").tolist() == ["s2", "s4", "s0"]
     assert trials.get_info("id").tolist() == [12, 14, 10]
@@ -158,7 +154,7 @@ def test_what_pynapple_does_to_touching_and_overlapping_intervals_is_told(tmp_pa
             nwbfile.add_trial(start_time=start, stop_time=stop)
         (tmp_path / name).mkdir()
         with pytest.warns(MappingWarning, match=told):
-            trials = to_pynapple(opened(tmp_path / name, nwbfile), "trials")
+            trials = to_pynapple(opened(write(tmp_path / name, nwbfile)), "trials")
         np.testing.assert_array_equal(trials.values, expected)
 
 
@@ -170,7 +166,7 @@ def test_events_are_timestamps(tmp_path: Path) -> None:
         events.add_row(timestamp=time)
     nwbfile = empty_session()
     nwbfile.add_events_table(events)
-    times = to_pynapple(opened(tmp_path, nwbfile), "licks")
+    times = to_pynapple(opened(write(tmp_path, nwbfile)), "licks")
     assert isinstance(times, pynapple.Ts)
     assert times.t.tolist() == [1, 2, 3]
 
@@ -178,7 +174,7 @@ def test_events_are_timestamps(tmp_path: Path) -> None:
 def test_texts_are_nothing_for_pynapple(tmp_path: Path) -> None:
     nwbfile = empty_session()
     nwbfile.add_acquisition(TimeSeries(name="notes", data=["a", "b"], unit="n/a", timestamps=[1.0, 2.0]))
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     assert list(to_pynapple(dataset)) == []
     with pytest.raises(NodeNotFoundError, match="pynapple"):
         to_pynapple(dataset, "notes")
@@ -212,7 +208,7 @@ def test_a_single_sample_keeps_its_value_and_brings_no_warning(tmp_path: Path) -
     events = EventsTable(name="licks", description="d")
     events.add_row(timestamp=3.0)
     nwbfile.add_events_table(events)
-    dataset = opened(tmp_path, nwbfile)
+    dataset = opened(write(tmp_path, nwbfile))
     for name, time in (("regular", 0.5), ("irregular", 1.6e9)):
         frame = to_pynapple(dataset, name)
         assert frame.t.tolist() == [time]

@@ -1,20 +1,17 @@
 """A session with everything that has a time, written by pynwb, and the numbers that it was made of."""
 
-import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hdmf.common import VectorData
 from pynwb import TimeSeries
 from pynwb.ecephys import ElectricalSeries
 from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.misc import AnnotationSeries, IntervalSeries
 
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, write
 
 random = np.random.default_rng(7)
 
@@ -26,21 +23,6 @@ TRIALS = [(0.0, 1.0), (1.0, 1.5), (1.25, 4.0), (4.0, 4.0), (6.0, np.nan), (np.na
 EVENTS = [5.0, 0.25, np.nan, 9.0, 2.0]
 SPIKES = [np.sort(random.uniform(0, 10, count)) for count in (40, 0, 1, 25)]
 OBSERVED = [[(0.0, 4.0), (5.0, 10.0)], [(0.0, 10.0)], [(2.0, 3.0)], [(0.0, 1.0), (1.0, 2.0), (8.0, 9.0)]]
-
-
-def written_once(factory: pytest.TempPathFactory, write_in: Callable[[Path], Path]) -> Path:
-    """A session that the modules of one run share: read it only."""
-    folder = factory.getbasetemp() / write_in.__name__
-    if not folder.exists():
-        folder.mkdir()
-        write_in(folder)
-    (path,) = folder.iterdir()
-    return path
-
-
-def copy_of(path: Path, folder: Path) -> Path:
-    """A copy of a session, to be changed."""
-    return Path(shutil.copytree(path, folder / path.name))
 
 
 def timed_session(folder: Path) -> Path:

@@ -25,9 +25,8 @@ from tests.conftest import KINDS, RELEASES
 from tests.mapping.core_schema import PARENTS
 from tests.mapping.event_waveform import NAME as EVENT_WAVEFORM
 from tests.mapping.event_waveform import TIMES, event_waveform
-from tests.mapping.every_type import every_type
 from tests.mapping.extension_files import extension_files, without_schemas
-from tests.mapping.small_files import edit, empty_session, write
+from tests.sessions import edit, empty_session, write
 
 # Both libraries warn of the oddities that are in these files on purpose.
 pytestmark = [
@@ -90,11 +89,8 @@ def assert_all_equal(found: Verification) -> None:
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        path = every_type(tmp_path_factory.mktemp("everything"))
-    return open_both(path)
+def everything(every_type_path: Path) -> Opened:
+    return open_both(every_type_path)
 
 
 @pytest.fixture(scope="module")

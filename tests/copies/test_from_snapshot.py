@@ -28,14 +28,11 @@ from intake_nwbzarr.location.location import locate
 from tests.conftest import CORPUS, KINDS
 from tests.copies.conftest import ConditionalServer
 from tests.servers.s3_server import S3Server
+from tests.sessions import opened
 
 Corpus = Callable[[str, str], Path]
 RELEASES = ("0.2.0", "0.14.0")
 unconsolidated = pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.UnconsolidatedWarning")
-
-
-def _open(location: Any, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(location, engine="nwbzarr", **keywords)
 
 
 def _without_note(dataset: xr.Dataset) -> xr.Dataset:
@@ -55,37 +52,37 @@ def test_every_view_opens_without_a_request_and_is_the_same(
     snapshot(folder, path=saved)
     expected = xr.open_datatree(folder, engine="nwbzarr")
     with track_requests() as log:
-        flat = _open(folder, snapshot=saved, verify=False)
-        stored = _open(folder, snapshot=saved, verify=False, mask_and_scale=False)
+        flat = opened(folder, snapshot=saved, verify=False)
+        stored = opened(folder, snapshot=saved, verify=False, mask_and_scale=False)
         tree = xr.open_datatree(folder, engine="nwbzarr", snapshot=saved, verify=False)
         groups = {
-            path: _open(folder, snapshot=saved, verify=False, group=path)
+            path: opened(folder, snapshot=saved, verify=False, group=path)
             for path in tree.groups
             if path != "/"
         }
         repr((flat, stored, tree, groups))
     assert log.requests == 0
-    xr.testing.assert_identical(_without_note(flat).load(), _open(folder).load())
-    xr.testing.assert_identical(_without_note(stored).load(), _open(folder, mask_and_scale=False).load())
+    xr.testing.assert_identical(_without_note(flat).load(), opened(folder).load())
+    xr.testing.assert_identical(_without_note(stored).load(), opened(folder, mask_and_scale=False).load())
     assert tree.groups == expected.groups
     for path, dataset in groups.items():
         assert tree[path].dataset.variables.keys() == expected[path].dataset.variables.keys()
         # Opening from the session takes long where it has to be listed.
         if release == "0.14.0" or path in {"/units", "/intervals/trials", "/acquisition"}:
-            xr.testing.assert_identical(_without_note(dataset), _open(folder, group=path))
+            xr.testing.assert_identical(_without_note(dataset), opened(folder, group=path))
 
 
 def test_verified_it_is_identical_and_took_one_conditional_request(
     server: ConditionalServer, session: str, saved: Path
 ) -> None:
     snapshot(session, path=saved)
-    expected = _open(session)
+    expected = opened(session)
     server.reset()
     with track_requests() as log:
-        opened = _open(session, snapshot=saved)
+        dataset = opened(session, snapshot=saved)
     assert [(seen.status, seen.path) for seen in server.requests] == [(304, "/a.nwb.zarr/.zmetadata")]
     assert (log.requests, log.bytes) == (1, 0)
-    xr.testing.assert_identical(opened.load(), expected.load())
+    xr.testing.assert_identical(dataset.load(), expected.load())
 
 
 def test_on_s3_signed_it_is_one_conditional_request(
@@ -97,9 +94,9 @@ def test_on_s3_signed_it_is_one_conditional_request(
         url = s3_server.upload(s3_server.private_bucket, f"snapshots/{release}.nwb.zarr", folder)
         snapshot(url, options, path=saved)
         s3_server.reset()
-        opened = _open(url, storage_options=options, snapshot=saved)
+        dataset = opened(url, storage_options=options, snapshot=saved)
         assert [seen.status for seen in s3_server.requests] == [304]
-        xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
+        xr.testing.assert_identical(dataset.load(), opened(url, storage_options=options).load())
 
 
 def test_a_snapshot_of_an_earlier_release_is_opened_and_compared(
@@ -110,12 +107,12 @@ def test_a_snapshot_of_an_earlier_release_is_opened_and_compared(
     url = s3_server.upload(s3_server.public_bucket, "icephys.nwb.zarr", folder)
     options = s3_server.anonymous_options
     s3_server.reset()
-    unverified = _open(url, storage_options=options, snapshot=made_by_0_1, verify=False)
+    unverified = opened(url, storage_options=options, snapshot=made_by_0_1, verify=False)
     assert s3_server.count() == 0
-    opened = _open(url, storage_options=options, snapshot=made_by_0_1, verify="all")
-    assert "nwb_snapshot" not in opened.attrs
-    xr.testing.assert_identical(opened.load(), _open(url, storage_options=options).load())
-    xr.testing.assert_identical(_without_note(unverified).load(), opened)
+    dataset = opened(url, storage_options=options, snapshot=made_by_0_1, verify="all")
+    assert "nwb_snapshot" not in dataset.attrs
+    xr.testing.assert_identical(dataset.load(), opened(url, storage_options=options).load())
+    xr.testing.assert_identical(_without_note(unverified).load(), dataset)
 
 
 def test_an_archive_and_a_folder_are_compared_with_what_was_kept(
@@ -128,10 +125,10 @@ def test_an_archive_and_a_folder_are_compared_with_what_was_kept(
     # Copied or touched, the same bytes are the same session.
     (folder / "zarr.json").touch()
     for place in (archive, folder):
-        xr.testing.assert_identical(_open(place, snapshot=saved).load(), _open(place).load())
+        xr.testing.assert_identical(opened(place, snapshot=saved).load(), opened(place).load())
     shutil.copy(CORPUS / "icephys_hdmf-zarr-0.13.0.nwb.zarr.zip", archive)
     with pytest.raises(StaleSnapshotError, match=r"b\.nwb\.zarr\.zip"):
-        _open(archive, snapshot=saved)
+        opened(archive, snapshot=saved)
 
 
 def test_a_stale_snapshot_is_an_error_that_says_how_to_make_it_again(
@@ -141,31 +138,31 @@ def test_a_stale_snapshot_is_an_error_that_says_how_to_make_it_again(
     document = server.root / "a.nwb.zarr" / ".zmetadata"
     document.write_text(document.read_text().replace("experimental trials", "other trials"))
     opens: list[Callable[..., Any]] = [xr.open_dataset, xr.open_datatree, xr.open_groups]
-    for opened in opens:
+    for open_it in opens:
         with pytest.raises(StaleSnapshotError) as raised:
-            opened(session, engine="nwbzarr", snapshot=saved)
+            open_it(session, engine="nwbzarr", snapshot=saved)
         assert (raised.value.location, raised.value.path) == (session, ".zmetadata")
         assert f"nwbzarr snapshot {session} -o {saved}" in str(raised.value.next_step)
-    assert "nwb_snapshot" in _open(session, snapshot=saved, verify=False).attrs
+    assert "nwb_snapshot" in opened(session, snapshot=saved, verify=False).attrs
     snapshot(session, path=saved)
-    _open(session, snapshot=saved)
+    opened(session, snapshot=saved)
     document.unlink()
     with pytest.raises(StaleSnapshotError, match="removed"):
-        _open(session, snapshot=saved)
+        opened(session, snapshot=saved)
 
 
 def test_a_changed_chunk_is_found_by_verifying_all(
     server: ConditionalServer, session: str, saved: Path
 ) -> None:
     made = snapshot(session, path=saved)
-    _open(session, snapshot=saved, verify="all")
+    opened(session, snapshot=saved, verify="all")
     objects = made.session(session).files[0].objects
     key = next(key for key, kept in objects.items() if kept.data and not key.startswith(".z"))
     assert all(kept.etag for kept in objects.values() if kept.data is not None)
     (server.root / "a.nwb.zarr" / key).write_bytes(b"something else")
-    _open(session, snapshot=saved)
+    opened(session, snapshot=saved)
     with pytest.raises(StaleSnapshotError) as raised:
-        _open(session, snapshot=saved, verify="all")
+        opened(session, snapshot=saved, verify="all")
     assert (raised.value.location, raised.value.path) == (session, key)
 
 
@@ -175,12 +172,12 @@ def test_without_etags_documents_are_read_and_compared(
     server.etags = False
     snapshot(session, path=saved)
     server.reset()
-    assert "nwb_snapshot" not in _open(session, snapshot=saved).attrs
+    assert "nwb_snapshot" not in opened(session, snapshot=saved).attrs
     assert [seen.status for seen in server.requests] == [200]
     document = server.root / "a.nwb.zarr" / ".zmetadata"
     document.write_text(document.read_text() + " ")
     with pytest.raises(StaleSnapshotError):
-        _open(session, snapshot=saved)
+        opened(session, snapshot=saved)
 
 
 @unconsolidated
@@ -192,15 +189,15 @@ def test_without_consolidated_metadata_the_listing_tells(
     options = s3_server.anonymous_options
     snapshot(url, options, path=saved)
     s3_server.reset()
-    opened = _open(url, storage_options=options, snapshot=saved)
-    assert "nwb_snapshot" not in opened.attrs
+    dataset = opened(url, storage_options=options, snapshot=saved)
+    assert "nwb_snapshot" not in dataset.attrs
     assert s3_server.count() == s3_server.count("list-type") > 0
-    xr.testing.assert_equal(opened.load(), _open(folder).load())
+    xr.testing.assert_equal(dataset.load(), opened(folder).load())
     attributes = folder / ".zattrs"
     attributes.write_text(attributes.read_text() + " ")
     s3_server.upload(s3_server.public_bucket, "snapshots/listed.nwb.zarr", folder)
     with pytest.raises(StaleSnapshotError, match="the listing of its metadata documents"):
-        _open(url, storage_options=options, snapshot=saved)
+        opened(url, storage_options=options, snapshot=saved)
 
 
 @unconsolidated
@@ -213,9 +210,9 @@ def test_what_cannot_be_verified_says_so(corpus_dir: Corpus, saved: Path) -> Non
     made = snapshot(url, path=saved)
     assert str(made.session(url)).endswith("unverifiable")
     with pytest.warns(SnapshotWarning, match=r"a\.nwb\.zarr cannot be compared") as told:
-        opened = _open(url, snapshot=saved)
+        dataset = xr.open_dataset(url, engine="nwbzarr", snapshot=saved)
     assert told[0].filename == __file__
-    assert opened.attrs["nwb_snapshot"] == f"unverifiable: snapshot of {made[url].made}"
+    assert dataset.attrs["nwb_snapshot"] == f"unverifiable: snapshot of {made[url].made}"
 
 
 def test_a_snapshot_of_an_unconsolidated_session_warns_when_it_is_made_and_not_when_it_is_used(
@@ -224,20 +221,20 @@ def test_a_snapshot_of_an_unconsolidated_session_warns_when_it_is_made_and_not_w
     folder = corpus_dir("ophys", "0.3.0")
     with pytest.warns(UnconsolidatedWarning):
         snapshot(folder, path=saved)
-    _open(folder, snapshot=saved)
+    opened(folder, snapshot=saved)
 
 
 def test_values_are_read_from_the_session_without_its_metadata_and_pickles_stay_small(
     server: ConditionalServer, session: str, saved: Path
 ) -> None:
     snapshot(session, path=saved)
-    opened = _open(session, snapshot=saved, verify=False, group="acquisition/ElectricalSeriesAP")
-    sent = pickle.dumps(opened)
-    assert len(sent) <= len(pickle.dumps(_open(session, group="acquisition/ElectricalSeriesAP"))) + 200
+    dataset = opened(session, snapshot=saved, verify=False, group="acquisition/ElectricalSeriesAP")
+    sent = pickle.dumps(dataset)
+    assert len(sent) <= len(pickle.dumps(opened(session, group="acquisition/ElectricalSeriesAP"))) + 200
     saved.unlink()
     server.reset()
     values = pickle.loads(sent).data[:10].values
-    assert (values == opened.data[:10].values).all()
+    assert (values == dataset.data[:10].values).all()
     assert {seen.path for seen in server.requests} <= {
         f"/a.nwb.zarr/acquisition/ElectricalSeriesAP/{name}"
         for name in ("data/0.0", "data/0.1", "channel_conversion/0")
@@ -248,11 +245,11 @@ def test_the_raw_object_and_dask_names_are_those_of_the_session(session: str, sa
     from intake_nwbzarr.catalog.chunking import open_dask
 
     snapshot(session, path=saved)
-    opened = open_dask(locate(session), None, {}, {"snapshot": saved})
+    dataset = open_dask(locate(session), None, {}, {"snapshot": saved})
     plain = open_dask(locate(session), None, {}, {})
-    assert opened.ElectricalSeriesAP.data.name == plain.ElectricalSeriesAP.data.name
-    assert opened.nwb.nwbfile.identifier == "corpus-ecephys"
-    assert _open(session, chunks={}, snapshot=open_snapshots(saved)).ElectricalSeriesAP.chunks
+    assert dataset.ElectricalSeriesAP.data.name == plain.ElectricalSeriesAP.data.name
+    assert dataset.nwb.nwbfile.identifier == "corpus-ecephys"
+    assert opened(session, chunks={}, snapshot=open_snapshots(saved)).ElectricalSeriesAP.chunks
 
 
 def test_what_a_snapshot_says_is_not_remembered_as_the_session(
@@ -264,9 +261,9 @@ def test_what_a_snapshot_says_is_not_remembered_as_the_session(
     snapshot(session, path=saved)
     document.write_text(true)
     for _ in range(2):
-        opened = _open(session, snapshot=saved, verify=False, group="intervals/trials")
-        assert opened.attrs["description"] == "forged trials"
-        assert _open(session, group="intervals/trials").attrs["description"] == "experimental trials"
+        dataset = opened(session, snapshot=saved, verify=False, group="intervals/trials")
+        assert dataset.attrs["description"] == "forged trials"
+        assert opened(session, group="intervals/trials").attrs["description"] == "experimental trials"
 
 
 def test_values_that_a_snapshot_gives_are_not_remembered_either(session: str, saved: Path) -> None:
@@ -275,11 +272,11 @@ def test_values_that_a_snapshot_gives_are_not_remembered_either(session: str, sa
     objects["identifier/0"] = objects["session_description/0"]
     write_snapshots(saved, [kept])
     for _ in range(2):
-        forged = _open(session, snapshot=saved, verify=False)
+        forged = opened(session, snapshot=saved, verify=False)
         assert forged.attrs["identifier"] == forged.attrs["session_description"]
-        assert _open(session).attrs["identifier"] == "corpus-ecephys"
+        assert opened(session).attrs["identifier"] == "corpus-ecephys"
     with pytest.raises(StaleSnapshotError) as raised:
-        _open(session, snapshot=saved, verify="all")
+        opened(session, snapshot=saved, verify="all")
     assert raised.value.path == "identifier/0"
 
 
@@ -289,7 +286,7 @@ def test_a_snapshot_of_another_session_is_an_error_that_names_what_it_holds(
     snapshot(session, path=saved)
     other = corpus_dir("icephys", "0.8.0")
     with pytest.raises(NotInSnapshotError, match=f"it has '{session}'") as raised:
-        _open(other, snapshot=saved)
+        opened(other, snapshot=saved)
     assert isinstance(raised.value, KeyError)
     assert (raised.value.location, raised.value.found) == (str(locate(other)), [session])
     assert f"nwbzarr snapshot {locate(other)} --add -o {saved}" in str(raised.value.next_step)
@@ -299,20 +296,20 @@ def test_keywords_that_are_not_valid_are_errors(session: str, saved: Path, tmp_p
     snapshot(session, path=saved)
     for verify in (True, 0, None, "everything", ["metadata"]):
         with pytest.raises(OptionError, match="verify must be one of"):
-            _open(session, snapshot=saved, verify=verify)
+            opened(session, snapshot=saved, verify=verify)
     with pytest.raises(OptionError, match="verify is valid only with snapshot=") as raised:
-        _open(session, verify=False)
+        opened(session, verify=False)
     assert raised.value.found == "False"
     for elsewhere in ("https://example.org/a.snapshot.zip", "", 7):
         with pytest.raises(OptionError, match="The snapshot path must be a local path"):
-            _open(session, snapshot=elsewhere)
+            opened(session, snapshot=elsewhere)
     with pytest.raises(LocationNotFoundError) as missing:
-        _open(session, snapshot=tmp_path / "nothing.zip")
+        opened(session, snapshot=tmp_path / "nothing.zip")
     assert missing.value.location == str(tmp_path / "nothing.zip")
     with pytest.raises(OptionError, match="at least one location"):
         snapshot([], path=saved)
     with pytest.raises(OptionError, match="exclude each other"):
-        _open(session, snapshot=saved, consolidated=False)
+        opened(session, snapshot=saved, consolidated=False)
 
 
 def test_an_open_store_has_no_address_to_find_a_snapshot_by(saved: Path) -> None:
@@ -330,7 +327,7 @@ def test_threads_open_sessions_of_one_snapshot(corpus_dir: Corpus, saved: Path) 
 
     def work(folder: Path) -> None:
         for _ in range(3):
-            found[folder].append(len(_open(folder, snapshot=saved, verify=False).variables))
+            found[folder].append(len(opened(folder, snapshot=saved, verify=False).variables))
 
     threads = [threading.Thread(target=work, args=(folder,)) for folder in folders]
     with track_requests() as log:
@@ -339,4 +336,4 @@ def test_threads_open_sessions_of_one_snapshot(corpus_dir: Corpus, saved: Path) 
         for thread in threads:
             thread.join()
     assert log.requests == 0
-    assert all(counts == [len(_open(folder).variables)] * 3 for folder, counts in found.items())
+    assert all(counts == [len(opened(folder).variables)] * 3 for folder, counts in found.items())

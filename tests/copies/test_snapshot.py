@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,13 +44,10 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from tests.copies.conftest import ConditionalServer
+from tests.sessions import opened
 
 Corpus = Callable[[str, str], Path]
 DOCUMENTATION = Path(intake_nwbzarr.__file__).parents[1] / "docs" / "snapshots.md"
-
-
-def _open(location: Any, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(location, engine="nwbzarr", **keywords)
 
 
 def _as(session: KeptSession, url: str) -> KeptSession:
@@ -80,12 +76,12 @@ def test_one_of_a_thousand_sessions_is_read_by_itself(recorded: KeptSession, sav
     saved.write_bytes(data)
     begin = time.perf_counter()
     with track_requests() as log:
-        opened = _open(urls[0], snapshot=saved, verify=False, group="units")
+        dataset = opened(urls[0], snapshot=saved, verify=False, group="units")
     assert log.requests == 0
-    assert "spike_times" in opened
+    assert "spike_times" in dataset
     assert time.perf_counter() - begin < 2
     with pytest.raises(SnapshotError, match="is damaged"):
-        _open(urls[1], snapshot=saved, verify=False)
+        opened(urls[1], snapshot=saved, verify=False)
 
 
 def test_a_thousand_sessions_open_in_seconds_without_a_request(recorded: KeptSession, saved: Path) -> None:
@@ -94,7 +90,7 @@ def test_a_thousand_sessions_open_in_seconds_without_a_request(recorded: KeptSes
     begin = time.process_time()
     with track_requests() as log:
         for url in urls:
-            _open(url, storage_options={"anon": True}, snapshot=saved, verify=False, group="units")
+            opened(url, storage_options={"anon": True}, snapshot=saved, verify=False, group="units")
     assert log.requests == 0
     # A fifth of them.
     assert time.process_time() - begin < 5
@@ -250,7 +246,7 @@ def test_an_index_that_is_none_is_one_error(name: str, recorded: KeptSession, sa
     write_snapshots(saved, [_as(recorded, "https://example.org/a")])
     _rewritten(saved, index=content)
     with pytest.raises(SnapshotError, match=message):
-        _open("https://example.org/a", snapshot=saved, verify=False)
+        opened("https://example.org/a", snapshot=saved, verify=False)
 
 
 SESSIONS = {
@@ -271,14 +267,14 @@ def test_a_session_that_is_none_is_one_error(name: str, recorded: KeptSession, s
     write_snapshots(saved, [_as(recorded, "https://example.org/a")])
     _rewritten(saved, session=SESSIONS[name])
     with pytest.raises(SnapshotError, match="is damaged"):
-        _open("https://example.org/a", snapshot=saved, verify=False)
+        opened("https://example.org/a", snapshot=saved, verify=False)
 
 
 def test_a_session_under_anothers_name_is_refused(recorded: KeptSession, saved: Path) -> None:
     write_snapshots(saved, [_as(recorded, "https://example.org/a")])
     _rewritten(saved, session=msgspec.msgpack.encode(_as(recorded, "https://example.org/b")))
     with pytest.raises(SnapshotError, match="is not the session"):
-        _open("https://example.org/a", snapshot=saved, verify=False)
+        opened("https://example.org/a", snapshot=saved, verify=False)
 
 
 def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
@@ -288,7 +284,7 @@ def test_what_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     _rewritten(saved, session=bytes(100 * 2**20))
     assert saved.stat().st_size < 2**20
     with pytest.raises(LimitError) as raised:
-        _open("https://example.org/a", snapshot=saved, verify=False)
+        opened("https://example.org/a", snapshot=saved, verify=False)
     assert (raised.value.location, raised.value.found) == (str(saved), 100 * 2**20)
     monkeypatch.setattr("intake_nwbzarr.copies.snapshot.LARGEST_SNAPSHOT_INDEX", 100)
     saved.touch()
@@ -321,14 +317,14 @@ def test_names_in_a_snapshot_follow_the_rules_of_names_in_a_file(recorded: KeptS
     malicious = KeptObject(json.dumps(document).encode())
     write_snapshots(saved, [_changed(recorded, url, **{"zarr.json": malicious})])
     with pytest.raises(UnsafePathError) as raised:
-        _open(url, snapshot=saved, verify=False)
+        opened(url, snapshot=saved, verify=False)
     assert (raised.value.location, raised.value.path) == (url, "../../secret")
     del document["consolidated_metadata"]
     listed = _changed(recorded, url, **{"zarr.json": KeptObject(json.dumps(document).encode())})
     listed.files[0].folders = {"": KeptFolder(["zarr.json"], [".."])}
     write_snapshots(saved, [listed])
     with pytest.raises(UnsafePathError) as raised:
-        _open(url, snapshot=saved, verify=False)
+        opened(url, snapshot=saved, verify=False)
     assert (raised.value.location, raised.value.path) == (url, "/../-")
 
 
@@ -342,14 +338,14 @@ def test_an_etag_that_is_none_goes_into_no_request(
     write_snapshots(saved, [kept])
     server.reset()
     # The document is read and compared instead.
-    _open(session, snapshot=saved)
+    opened(session, snapshot=saved)
     (seen,) = server.requests
     assert seen.status == 200
     assert "If-None-Match" not in seen.headers
     objects[".zmetadata"] = KeptObject((objects[".zmetadata"].data or b"") + b" ", etag)
     write_snapshots(saved, [kept])
     with pytest.raises(StaleSnapshotError):
-        _open(session, snapshot=saved)
+        opened(session, snapshot=saved)
 
 
 def test_another_etag_of_the_same_document_is_no_change(
@@ -360,6 +356,6 @@ def test_another_etag_of_the_same_document_is_no_change(
     objects[".zmetadata"] = KeptObject(objects[".zmetadata"].data, '"another"')
     write_snapshots(saved, [kept])
     server.reset()
-    _open(session, snapshot=saved)
+    opened(session, snapshot=saved)
     (seen,) = server.requests
     assert (seen.status, seen.headers["If-None-Match"]) == (200, '"another"')

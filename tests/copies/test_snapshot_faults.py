@@ -24,17 +24,13 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.location.location import locate
 from tests.copies.conftest import ConditionalServer
 from tests.hierarchy.stores import NWB_ROOT, array, group, write_store
-from tests.mapping.small_files import empty_session, write
 from tests.servers.s3_server import S3Server
+from tests.sessions import empty_session, opened, write
 
 Corpus = Callable[[str, str], Path]
 QUICK_TO_GIVE_UP = {"timeouts": {"stall": 0.5, "total": 5, "attempts": 3, "backoff": 0.01}}
 PASSING = [("status", {"status": 503}), ("status", {"status": 429}), ("reset", {})]
 PASSING_IN_A_BODY = [("truncate", {}), ("stall", {})]
-
-
-def _open(location: Any, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(location, engine="nwbzarr", **keywords)
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +62,8 @@ def test_what_passes_is_tried_again(
     s3_server.fault(kind, "zarr.json", **details)
     with track_requests() as log:
         used = without_etags if kind in {"truncate", "stall"} else made
-        opened = _open(url, storage_options=options, snapshot=used)
-    assert opened.attrs["identifier"] == "corpus-icephys"
+        dataset = opened(url, storage_options=options, snapshot=used)
+    assert dataset.attrs["identifier"] == "corpus-icephys"
     assert (log.requests, log.retries) == (2, 1)
 
 
@@ -78,7 +74,7 @@ def test_what_does_not_pass_is_one_error_that_counts_the_attempts(
     options = s3_server.signed_options | QUICK_TO_GIVE_UP
     s3_server.fault(kind, "zarr.json", times=math.inf, **details)
     with pytest.raises(TransportError, match=r"faults\.nwb\.zarr/zarr\.json.*after 3 attempts"):
-        _open(url, storage_options=options, snapshot=made)
+        opened(url, storage_options=options, snapshot=made)
 
 
 def test_a_replaced_document_is_a_stale_snapshot(
@@ -87,12 +83,12 @@ def test_a_replaced_document_is_a_stale_snapshot(
     place = s3_server.private_bucket, "snapshots/b.nwb.zarr"
     url = s3_server.upload(*place, corpus_dir("icephys", "0.14.0"))
     path = snapshot(url, s3_server.signed_options, path=tmp_path / "b.snapshot.zip").path
-    _open(url, storage_options=s3_server.signed_options, snapshot=path)
+    opened(url, storage_options=s3_server.signed_options, snapshot=path)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "zarr.json").write_bytes((corpus_dir("ophys", "0.14.0") / "zarr.json").read_bytes())
     s3_server.upload(*place, tmp_path / "b")
     with pytest.raises(StaleSnapshotError, match=r"b\.nwb\.zarr"):
-        _open(url, storage_options=s3_server.signed_options, snapshot=path)
+        opened(url, storage_options=s3_server.signed_options, snapshot=path)
 
 
 def test_wrong_credentials_are_an_error_and_never_an_anonymous_attempt(
@@ -100,11 +96,11 @@ def test_wrong_credentials_are_an_error_and_never_an_anonymous_attempt(
 ) -> None:
     wrong = s3_server.signed_options | {"secret": "wrong" * 8}
     with pytest.raises(CredentialsError, match=r"faults\.nwb\.zarr"):
-        _open(url, storage_options=wrong, snapshot=made)
+        opened(url, storage_options=wrong, snapshot=made)
     assert [seen.status for seen in s3_server.requests] == [403]
     assert "Authorization" in s3_server.requests[0].headers
     with pytest.raises(AccessError):
-        _open(url, storage_options=s3_server.anonymous_options, snapshot=made)
+        opened(url, storage_options=s3_server.anonymous_options, snapshot=made)
 
 
 def test_another_region_is_followed_and_an_expired_token_is_an_error(
@@ -113,18 +109,18 @@ def test_another_region_is_followed_and_an_expired_token_is_an_error(
     s3_server.regions[s3_server.private_bucket] = "eu-west-3"
     s3_server.fault("expired", "zarr.json", after=2)
     options = s3_server.signed_options | QUICK_TO_GIVE_UP
-    assert _open(url, storage_options=options, snapshot=made).attrs["identifier"] == "corpus-icephys"
+    assert opened(url, storage_options=options, snapshot=made).attrs["identifier"] == "corpus-icephys"
     with pytest.raises(CredentialsError, match="expired"):
-        _open(url, storage_options=s3_server.signed_options | QUICK_TO_GIVE_UP, snapshot=made)
+        opened(url, storage_options=s3_server.signed_options | QUICK_TO_GIVE_UP, snapshot=made)
 
 
 def test_unverified_it_opens_without_anybody_to_ask_and_without_credentials(url: str, made: Path) -> None:
     nobody = {"endpoint_url": "http://127.0.0.1:9", "profile": "not-here"} | QUICK_TO_GIVE_UP
-    opened = _open(url, storage_options=nobody, snapshot=made, verify=False)
-    assert opened.attrs["identifier"] == "corpus-icephys"
+    dataset = opened(url, storage_options=nobody, snapshot=made, verify=False)
+    assert dataset.attrs["identifier"] == "corpus-icephys"
     # Who reads data has to be somebody.
     with pytest.raises(CredentialsError, match="not-here"):
-        opened["response0"].load()
+        dataset["response0"].load()
 
 
 def test_a_bucket_that_may_not_be_listed(corpus_dir: Corpus, s3_server: S3Server, tmp_path: Path) -> None:
@@ -136,8 +132,8 @@ def test_a_bucket_that_may_not_be_listed(corpus_dir: Corpus, s3_server: S3Server
     s3_server.reset()
     for verify in ("metadata", "all"):
         xr.testing.assert_equal(
-            _open(url, storage_options=options, snapshot=path, verify=verify).load(),
-            _open(corpus_dir("icephys", "0.8.0")).load(),
+            opened(url, storage_options=options, snapshot=path, verify=verify).load(),
+            opened(corpus_dir("icephys", "0.8.0")).load(),
         )
     assert s3_server.count(".zmetadata") == 2
 
@@ -170,16 +166,16 @@ def test_linked_files_are_kept_and_verified_as_well(server: ConditionalServer, s
         f"{server.url}/raw.nwb.zarr",
     ]
     server.reset()
-    unverified = _open(url, snapshot=saved, verify=False)
+    unverified = opened(url, snapshot=saved, verify=False)
     assert server.count() == 0
-    verified = _open(url, snapshot=saved)
+    verified = opened(url, snapshot=saved)
     assert [seen.status for seen in server.requests] == [304, 304]
-    xr.testing.assert_identical(verified.load(), _open(url).load())
+    xr.testing.assert_identical(verified.load(), opened(url).load())
     xr.testing.assert_equal(unverified.load(), verified)
     document = server.root / "raw.nwb.zarr" / "zarr.json"
     document.write_text(document.read_text().replace('"unit": "V"', '"unit": "A"') + " ")
     with pytest.raises(StaleSnapshotError) as raised:
-        _open(url, snapshot=saved)
+        opened(url, snapshot=saved)
     assert (raised.value.location, raised.value.path) == (f"{server.url}/raw.nwb.zarr", "zarr.json")
 
 
@@ -190,10 +186,10 @@ def test_a_linked_file_that_is_not_there_is_asked_for_each_time(
     write_store(server.root / "a.nwb.zarr", {"acquisition": group(_LINKS=links)})
     url = f"{server.url}/a.nwb.zarr"
     assert len(snapshot(url, path=saved).session(url).files) == 1
-    assert _open(url, snapshot=saved).attrs["nwb_unmapped"] == ["acquisition/elsewhere"]
+    assert opened(url, snapshot=saved).attrs["nwb_unmapped"] == ["acquisition/elsewhere"]
     _linked(server.root.joinpath("more"))
     (server.root / "more" / "raw.nwb.zarr").rename(server.root / "raw.nwb.zarr")
-    assert "raw" in _open(url, snapshot=saved).variables
+    assert "raw" in opened(url, snapshot=saved).variables
 
 
 def test_a_snapshot_leads_to_no_other_file_than_the_session_does(
@@ -207,7 +203,7 @@ def test_a_snapshot_leads_to_no_other_file_than_the_session_does(
     kept.files.append(KeptFile(f"{server.url}/secret", objects=kept.files[0].objects))
     write_snapshots(saved, [kept])
     server.reset()
-    _open(url, snapshot=saved)
+    opened(url, snapshot=saved)
     assert [seen.path for seen in server.requests] == ["/a.nwb.zarr/zarr.json"]
 
 
@@ -224,7 +220,7 @@ def test_sharded_arrays_are_kept_whole(tmp_path: Path, saved: Path) -> None:
     import numpy as np
     import zarr
 
-    from tests.mapping.small_files import consolidate
+    from tests.sessions import consolidate
 
     nwbfile = empty_session()
     for number in range(8):
@@ -239,8 +235,8 @@ def test_sharded_arrays_are_kept_whole(tmp_path: Path, saved: Path) -> None:
     consolidate(path)
     snapshot(path, path=saved)
     with track_requests() as log:
-        opened = _open(path, snapshot=saved, verify=False, group="intervals/trials")
+        dataset = opened(path, snapshot=saved, verify=False, group="intervals/trials")
     assert log.requests == 0
-    assert opened.trial.values.tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert dataset.trial.values.tolist() == [0, 10, 20, 30, 40, 50, 60, 70]
     with NWBZarrIO(str(path), mode="r") as io:
-        assert list(io.read().trials.id[:]) == opened.trial.values.tolist()
+        assert list(io.read().trials.id[:]) == dataset.trial.values.tolist()

@@ -22,6 +22,7 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
 )
 from tests.servers.http_server import StaticServer
+from tests.sessions import opened
 
 HIDDEN = "acquisition/ElectricalSeriesAP"
 RELEASES = ("0.13.0", "0.14.0")
@@ -45,26 +46,22 @@ def stale(request: pytest.FixtureRequest, corpus_dir: Callable[[str, str], Path]
     return store
 
 
-def _opened(store: Any, group: Any = None, **keywords: Any) -> xr.Dataset:
-    return xr.open_dataset(store, engine="nwbzarr", group=group, **keywords)
-
-
 @pytest.mark.parametrize("group", [HIDDEN, [HIDDEN, "units"]])
 def test_a_hidden_object_is_found_with_what_is_in_it(stale: Path, group: Any, tmp_path: Path) -> None:
     with pytest.warns(StaleMetadataWarning, match=rf"{HIDDEN}.*nwbzarr consolidate"):
-        found = _opened(stale, group)
+        found = opened(stale, group)
     whole = Path(shutil.copytree(stale, tmp_path / "whole.nwb.zarr"))
     consolidate(whole)
-    expected = _opened(whole, group)
+    expected = opened(whole, group)
     xr.testing.assert_equal(found.load(), expected.load())
     assert len(found)
 
 
 def test_the_flat_view_without_consolidated_metadata_has_everything(stale: Path) -> None:
-    assert "ElectricalSeriesAP" not in _opened(stale)
+    assert "ElectricalSeriesAP" not in opened(stale)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it was asked for
-        everything = _opened(stale, consolidated=False)
+        everything = opened(stale, consolidated=False)
         tree = xr.open_datatree(stale, engine="nwbzarr", consolidated=False)
         assert HIDDEN in xr.open_groups(stale, engine="nwbzarr", consolidated=False) or f"/{HIDDEN}" in list(
             tree.groups
@@ -121,7 +118,7 @@ def test_an_object_that_is_nowhere_takes_one_round_and_the_error_says_that_both_
 def test_a_group_on_a_server_without_listing_says_what_to_do(stale: Path, http_server: StaticServer) -> None:
     shutil.copytree(stale, http_server.root / "a.nwb.zarr")
     with pytest.raises(ListingError, match=HIDDEN):
-        _opened(f"{http_server.url}/a.nwb.zarr", HIDDEN)
+        opened(f"{http_server.url}/a.nwb.zarr", HIDDEN)
     with pytest.warns(StaleMetadataWarning):
         node = open_hierarchy(f"{http_server.url}/a.nwb.zarr")[f"{HIDDEN}/data"]
     assert node.shape == (3000, 8)
@@ -163,15 +160,15 @@ def test_odd_values_are_refused(stale: Path, tmp_path: Path) -> None:
         open_hierarchy(stale, consolidated="no")  # type: ignore[arg-type]
     saved = snapshot(stale, path=tmp_path / "a.snapshot.zip")
     with pytest.raises(OptionError, match="snapshot"):
-        _opened(stale, snapshot=saved, consolidated=False)
-    assert "ElectricalSeriesAP" not in _opened(stale, snapshot=saved)
+        opened(stale, snapshot=saved, consolidated=False)
+    assert "ElectricalSeriesAP" not in opened(stale, snapshot=saved)
 
 
 def test_consolidating_mends_it(stale: Path) -> None:
     report = consolidate(stale, {"consolidated": False})
     assert HIDDEN in report.added
     assert len(report.added) < report.nodes
-    assert "ElectricalSeriesAP" in _opened(stale)
+    assert "ElectricalSeriesAP" in opened(stale)
 
 
 @pytest.mark.parametrize("release", RELEASES)
@@ -180,7 +177,7 @@ def test_a_group_that_is_not_listed_hides_nothing_that_is(
     group: str, release: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     whole = corpus_dir("ecephys", release)
-    expected = _opened(whole)
+    expected = opened(whole)
     store = Path(shutil.copytree(whole, tmp_path / "a.nwb.zarr"))
     document = store / (".zmetadata" if release == "0.13.0" else "zarr.json")
     content = json.loads(document.read_text())
@@ -189,7 +186,7 @@ def test_a_group_that_is_not_listed_hides_nothing_that_is(
         nodes.pop(key, None)
     document.write_text(json.dumps(content))
     with pytest.warns(StaleMetadataWarning, match=f"The group '{group}' is not listed"):
-        found = _opened(store)
+        found = opened(store)
     assert set(found.variables) == set(expected.variables)
     with pytest.warns(StaleMetadataWarning):
         assert len(open_nwb(store).units.id) == len(expected["units"])

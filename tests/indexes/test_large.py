@@ -15,11 +15,11 @@ from pynwb import TimeSeries
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from tests.mapping.small_files import consolidate, empty_session, write
+from tests.sessions import consolidate, empty_session, opened, write
 
 SIZE = 10**8
 CHUNK = 10**6
-SERIES = {"regular": RegularTimeIndex, "irregular": IrregularTimeIndex}
+SERIES = {"acquisition/regular": RegularTimeIndex, "acquisition/irregular": IrregularTimeIndex}
 MEGABYTE = 2**20
 
 
@@ -60,10 +60,6 @@ def session() -> Any:
         TimeSeries(name="irregular", data=data[:, 0], unit="V", timestamps=np.arange(10.0))
     )
     return nwbfile
-
-
-def opened(path: Path, series: str) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=f"acquisition/{series}")
 
 
 def peak_of(action: Callable[[], Any]) -> int:
@@ -131,7 +127,7 @@ def test_a_pickle_is_as_small_as_that_of_a_small_one(small: Path, large: Path, s
 
 
 def test_a_slice_of_regular_time_reads_nothing_and_one_of_stored_time_few_chunks(large: Path) -> None:
-    dataset = opened(large, "regular")
+    dataset = opened(large, "acquisition/regular")
     with track_requests() as log:
         part = dataset.sel(time=slice(1000.0, 1001.0))
         nearest = dataset.sel(time=[7.0, 3000.0], method="nearest")
@@ -139,6 +135,6 @@ def test_a_slice_of_regular_time_reads_nothing_and_one_of_stored_time_few_chunks
     assert part.sizes["time"] == 30_001
     np.testing.assert_allclose(nearest.time, [7.0, 3000.0])
     with track_requests() as log:
-        times = opened(large, "irregular").isel(time=slice(30, 60, 10)).time.values
+        times = opened(large, "acquisition/irregular").isel(time=slice(30, 60, 10)).time.values
     np.testing.assert_array_equal(times, np.array([30, 40, 50]) / 30_000.0)
     assert log.bytes < 9 * CHUNK

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pynwb.ecephys import LFP, SpikeEventSeries
 
-from tests.mapping.small_files import edit, empty_session, write
+from tests.sessions import edit, empty_session, write
 
 NAME = "processing/ecephys/EventWaveform"
 TIMES = (0.5, 0.75, 2.0)

@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +11,7 @@ from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries, EventDetection, FeatureExtraction
 
 from intake_nwbzarr.errors import MappingWarning
-from tests.mapping.small_files import consolidate, edit, empty_session, write
-
-
-def opened(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
+from tests.sessions import consolidate, edit, empty_session, opened, write
 
 
 def recording() -> NWBFile:

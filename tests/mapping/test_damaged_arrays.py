@@ -17,7 +17,7 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.ecephys import ElectricalSeries
 
 from intake_nwbzarr.errors import MappingWarning, NWBZarrError, NWBZarrWarning
-from tests.mapping.small_files import edit, empty_session, rewrite, write
+from tests.sessions import edit, empty_session, opened, rewrite, write
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
 GROUP = "general/extracellular_ephys/shank"
@@ -67,10 +67,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def path(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "damaged.nwb.zarr"))
-
-
-def opened(path: Path, group: str | None = None, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=group, **options)
 
 
 @pytest.mark.parametrize("name", ["spike_times_index", "electrodes_index"])

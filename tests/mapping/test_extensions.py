@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 
 import intake_nwbzarr
-from tests.mapping.small_files import consolidate, edit, empty_session, write
+from tests.sessions import consolidate, edit, empty_session, opened, write
 
 LICKS = [1.0, 2.0, 3.5]
 
@@ -27,10 +27,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("extension")
     subprocess.run([sys.executable, "-W", "ignore", "-m", __name__, str(folder)], check=True, timeout=120)
     return folder / "small.nwb.zarr"
-
-
-def opened(path: Path, group: Any = None, **options: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=group, **options)
 
 
 @pytest.mark.parametrize(

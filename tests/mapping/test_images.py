@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from pynwb.base import ExternalImage, ImageReferences, Images
 from pynwb.core import ScratchData
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, RGBAImage, RGBImage
 
 from intake_nwbzarr.errors import ChunkError, MappingWarning
-from tests.mapping.small_files import consolidate, edit, empty_session, write
+from tests.sessions import consolidate, edit, empty_session, opened, write
 
 GREY = np.arange(12.0).reshape(3, 4)
 RED = np.arange(36, dtype="uint8").reshape(3, 4, 3)
@@ -34,10 +33,6 @@ def written(folder: Path, *, small: bool = True, **series: Any) -> Path:
     if series:
         nwbfile.add_stimulus(IndexSeries(name="shown", indexed_images=images, unit="N/A", **series))
     return write(folder, nwbfile)
-
-
-def opened(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
 
 
 def test_images_of_one_size_share_their_pixels(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from pynwb import TimeSeries
 
-from tests.mapping.small_files import empty_session, write
+from tests.sessions import empty_session, write
 
 MANY = 2000
 

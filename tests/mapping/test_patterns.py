@@ -10,16 +10,12 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
-from tests.mapping.small_files import edit, empty_session, write
+from tests.sessions import edit, empty_session, opened, write
 
 
 @pytest.fixture
 def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
     return corpus_dir("ecephys", "0.14.0")
-
-
-def opened(path: Path, group: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", group=group)
 
 
 def test_a_star_stands_for_one_name(ecephys: Path) -> None:

@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from pynwb.ophys import ImageSegmentation, OpticalChannel, TwoPhotonSeries
 
 from intake_nwbzarr.errors import MappingWarning
-from tests.mapping.small_files import edit, empty_session, write
+from tests.sessions import edit, empty_session, opened, write
 
 PLANE = "general/optophysiology/plane"
 
@@ -34,10 +33,6 @@ def written(folder: Path, **grid: Any) -> Path:
     cells = segmentation.create_plane_segmentation(name="cells", description="d", imaging_plane=plane)
     cells.add_roi(image_mask=np.ones((3, 4)))
     return write(folder, nwbfile)
-
-
-def opened(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
 
 
 def test_pixels_lie_where_spacing_and_origin_say(tmp_path: Path) -> None:

@@ -18,17 +18,8 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.mapping.model import MappingOptions, Region, run_mappers
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.transport.request_log import track_requests
-from tests.mapping.small_files import (
-    by_name,
-    consolidate,
-    dimension_names,
-    edit,
-    empty_session,
-    mapped,
-    rewrite,
-    values,
-    write,
-)
+from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
+from tests.sessions import consolidate, edit, empty_session, rewrite, write
 
 TABLE = "general/extracellular_ephys/electrodes"
 WHOLE = "acquisition/ElectricalSeriesAP"

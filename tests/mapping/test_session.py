@@ -13,11 +13,7 @@ from pynwb.behavior import Position, SpatialSeries
 from pynwb.ophys import Fluorescence
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MappingWarning, MetadataError
-from tests.mapping.small_files import edit, empty_session, write
-
-
-def opened(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
+from tests.sessions import edit, empty_session, opened, write
 
 
 def positions(*shifts: float) -> NWBFile:

@@ -12,18 +12,8 @@ from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.mapping.model import ArrayPart
-from tests.mapping.small_files import (
-    START,
-    by_name,
-    consolidate,
-    dimension_names,
-    edit,
-    empty_session,
-    mapped,
-    rewrite,
-    values,
-    write,
-)
+from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
+from tests.sessions import START, consolidate, edit, empty_session, rewrite, write
 
 CorpusDir = Callable[[str, str], Path]
 

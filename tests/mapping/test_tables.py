@@ -22,18 +22,8 @@ from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from intake_nwbzarr.mapping.model import MappedObject
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.conftest import KINDS, RELEASES
-from tests.mapping.small_files import (
-    START,
-    by_name,
-    consolidate,
-    dimension_names,
-    edit,
-    empty_session,
-    mapped,
-    rewrite,
-    values,
-    write,
-)
+from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
+from tests.sessions import START, consolidate, edit, empty_session, rewrite, write
 
 TABLES = {
     "ecephys": ("general/extracellular_ephys/electrodes", "intervals/epochs", "intervals/trials", "units"),

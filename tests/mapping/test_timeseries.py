@@ -14,8 +14,8 @@ from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
-from tests.mapping.every_series import TIMES, every_series
-from tests.mapping.small_files import consolidate, edit, empty_session, rewrite, write
+from tests.mapping.every_series import TIMES
+from tests.sessions import consolidate, copy_of, edit, empty_session, rewrite, write
 
 # Series whose shape departs from the schema, and opening says so.
 DEPARTING = {"rois_first", "frame"}
@@ -55,8 +55,8 @@ DIMENSIONS = {
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return every_series(tmp_path_factory.mktemp("every_series"))
+def session(every_series_path: Path) -> Path:
+    return every_series_path
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +247,7 @@ def test_resolution_of_minus_one_says_nothing(session: Path) -> None:
 
 
 def test_a_series_without_a_time_base_opens(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "timeless.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     shutil.rmtree(path / "acquisition" / "regular" / "starting_time")
     consolidate(path)
     dataset = opened(path, "regular")
@@ -257,8 +256,7 @@ def test_a_series_without_a_time_base_opens(session: Path, tmp_path: Path) -> No
 
 
 def test_a_starting_time_without_rate_is_an_attribute(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "rateless.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].pop("rate"))
     with pytest.warns(MappingWarning, match="the rate None, so that its 5 samples have no times"):
         dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
@@ -268,7 +266,7 @@ def test_a_starting_time_without_rate_is_an_attribute(session: Path, tmp_path: P
 
 @pytest.mark.parametrize("rate", [0.0, -5.0, "30000", float("nan")])
 def test_a_rate_that_is_none_is_told(session: Path, tmp_path: Path, rate: Any) -> None:
-    path = Path(shutil.copytree(session, tmp_path / "rate.nwb.zarr"))
+    path = copy_of(session, tmp_path)
     edit(path, "acquisition/regular/starting_time", lambda document: document["attributes"].update(rate=rate))
     with pytest.warns(MappingWarning, match="so that its 5 samples have no times"):
         dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/regular")
@@ -299,7 +297,7 @@ def test_a_conversion_of_nan_makes_nan_and_one_that_is_no_number_is_told(tmp_pat
 
 
 def test_timestamps_that_are_no_numbers_are_told(session: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copytree(session, tmp_path / "truth.nwb.zarr"))
+    path = copy_of(session, tmp_path)
     rewrite(path, "acquisition/owner/timestamps", np.array([True] * 5))
     with pytest.warns(MappingWarning, match="timestamps of bool"):
         dataset = xr.open_dataset(path, engine="nwbzarr", group="acquisition/owner")
@@ -307,8 +305,7 @@ def test_timestamps_that_are_no_numbers_are_told(session: Path, tmp_path: Path) 
 
 
 def test_a_region_longer_than_any_axis_is_shown_beside_the_data(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "region.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     here = path / "acquisition" / "electrical"
     shutil.rmtree(here / "electrodes")
     shutil.copytree(path / "acquisition" / "waveforms" / "electrodes", here / "electrodes")
@@ -320,8 +317,7 @@ def test_a_region_longer_than_any_axis_is_shown_beside_the_data(session: Path, t
 
 
 def test_a_link_that_leads_nowhere_costs_only_what_it_led_to(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "broken.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
 
     def break_link(document: dict[str, Any]) -> None:
         for link in document["attributes"]["_LINKS"]:
@@ -351,8 +347,7 @@ def test_stored_times_that_count_from_1970_are_met_when_they_are_decoded(tmp_pat
 
 
 def test_a_type_that_pynwb_no_longer_makes_is_known_by_the_schema(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "masks.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     edit(
         path,
         "acquisition/movie",
@@ -362,8 +357,7 @@ def test_a_type_that_pynwb_no_longer_makes_is_known_by_the_schema(session: Path,
 
 
 def test_a_type_that_no_schema_knows_is_judged_by_its_shape(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "unknown.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     edit(
         path, "acquisition/regular", lambda document: document["attributes"].update(neurodata_type="Novelty")
     )
@@ -373,8 +367,7 @@ def test_a_type_that_no_schema_knows_is_judged_by_its_shape(session: Path, tmp_p
 
 
 def test_an_extension_is_known_by_the_schema_cached_in_the_file(session: Path, tmp_path: Path) -> None:
-    path = tmp_path / "extension.nwb.zarr"
-    shutil.copytree(session, path)
+    path = copy_of(session, tmp_path)
     _cache_schema(path)
     series = path / "acquisition" / "linked"
     for name in ("confidence", "weights"):

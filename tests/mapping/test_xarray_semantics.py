@@ -13,7 +13,7 @@ from pynwb import TimeSeries
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning
-from tests.mapping.small_files import empty_session, rewrite, write
+from tests.sessions import empty_session, opened, rewrite, write
 
 START_OF_SMALL = np.datetime64("2024-05-01T12:00:00", "ns")
 REFERENCE = np.datetime64("2024-05-01T20:00:00", "ns")  # 12:00 at -08:00
@@ -25,30 +25,26 @@ def departures_from_the_schema_are_expected() -> Iterator[None]:
         yield
 
 
-def flat_of(path: Path, **arguments: Any) -> xr.Dataset:
-    return xr.open_dataset(path, engine="nwbzarr", **arguments)
-
-
 @pytest.fixture(scope="module")
 def flat(every_type_path: Path) -> xr.Dataset:
     with warnings.catch_warnings(action="ignore", category=MappingWarning):
-        return flat_of(every_type_path).load()
+        return opened(every_type_path).load()
 
 
 def test_dask_arrays_hold_what_is_read_without_them(every_type_path: Path, flat: xr.Dataset) -> None:
-    chunked = flat_of(every_type_path, chunks={})
+    chunked = opened(every_type_path, chunks={})
     assert any(variable.chunks for variable in chunked.variables.values())
     xr.testing.assert_identical(chunked.compute(), flat)
 
 
 def test_every_variable_is_loaded_concurrently(every_type_path: Path, flat: xr.Dataset) -> None:
-    loaded = asyncio.run(flat_of(every_type_path).load_async())
+    loaded = asyncio.run(opened(every_type_path).load_async())
     xr.testing.assert_identical(loaded, flat)
 
 
 def test_what_is_read_once_is_kept_only_if_asked_to(every_type_path: Path) -> None:
     for cache, expected in ((True, 0), (False, 1)):
-        dataset = flat_of(every_type_path, cache=cache)
+        dataset = opened(every_type_path, cache=cache)
         dataset["electrical"].values  # noqa: B018 - reads
         with intake_nwbzarr.track_requests() as log:
             dataset["electrical"].values  # noqa: B018
@@ -57,14 +53,14 @@ def test_what_is_read_once_is_kept_only_if_asked_to(every_type_path: Path) -> No
 
 def test_variables_that_are_dropped_are_not_there(every_type_path: Path, flat: xr.Dataset) -> None:
     dropped = ["electrical", "trials_start_time", "pictures_grey", "units"]
-    fewer = flat_of(every_type_path, drop_variables=dropped)
+    fewer = opened(every_type_path, drop_variables=dropped)
     assert set(flat.variables) - set(fewer.variables) == set(dropped) & set(flat.variables)
 
 
 def test_stored_values_and_what_converts_them_are_given_on_request(
     every_type_path: Path, flat: xr.Dataset
 ) -> None:
-    stored = flat_of(every_type_path, mask_and_scale=False)
+    stored = opened(every_type_path, mask_and_scale=False)
     compared = 0
     for name, variable in stored.data_vars.items():
         if "target_unit" not in variable.attrs or variable.dtype.kind not in "iuf":
@@ -79,7 +75,7 @@ def test_stored_values_and_what_converts_them_are_given_on_request(
 
 
 def test_every_time_is_decoded_on_request(every_type_path: Path, flat: xr.Dataset) -> None:
-    decoded = flat_of(every_type_path, decode_times=True)
+    decoded = opened(every_type_path, decode_times=True)
     compared = 0
     for name, variable in decoded.variables.items():
         if variable.dtype.kind != "M":
@@ -102,7 +98,7 @@ def test_every_time_is_decoded_on_request(every_type_path: Path, flat: xr.Datase
 @pytest.mark.parametrize("form", ["netcdf", "zarr"])
 def test_the_whole_session_is_written_and_read_back(every_type_path: Path, form: str, tmp_path: Path) -> None:
     # Names with spaces cannot be listed as coordinates in such files.
-    flat = flat_of(every_type_path, names="safe")
+    flat = opened(every_type_path, names="safe")
     path = tmp_path / f"session.{form}"
     with warnings.catch_warnings():
         # zarr-python says of fixed-width text that it has no specification yet.
@@ -147,13 +143,13 @@ def test_the_time_of_a_template_is_never_one_of_the_session(tmp_path: Path) -> N
     nwbfile = empty_session()
     nwbfile.add_stimulus_template(TimeSeries(name="tone", data=[0.0, 1.0], unit="V", rate=10.0))
     nwbfile.add_acquisition(TimeSeries(name="answer", data=[0.0, 1.0], unit="V", rate=10.0))
-    decoded = flat_of(write(tmp_path, nwbfile), decode_times=True)
+    decoded = opened(write(tmp_path, nwbfile), decode_times=True)
     assert decoded["answer_time"].dtype.kind == "M"
     assert list(decoded["tone_time"].values) == [0.0, 0.1]
 
 
 def test_a_segmentation_does_not_hold_the_movie_it_refers_to(corpus_dir: Any) -> None:
-    found = flat_of(corpus_dir("ophys", "0.14.0"), group="processing/ophys/ImageSegmentation")
+    found = opened(corpus_dir("ophys", "0.14.0"), group="processing/ophys/ImageSegmentation")
     assert "TwoPhotonSeries" not in found
     assert "PixelMasks_pixel_mask_x" in found
 
@@ -162,7 +158,7 @@ def test_times_that_datetimes_do_not_reach_are_told(tmp_path: Path) -> None:
     nwbfile = empty_session()
     for start in (0.0, 1.6e12, -1e300):
         nwbfile.add_trial(start_time=start, stop_time=1.0)
-    dataset = flat_of(write(tmp_path, nwbfile), group="intervals/trials", decode_times=True)
+    dataset = opened(write(tmp_path, nwbfile), group="intervals/trials", decode_times=True)
     with pytest.warns(MappingWarning, match=r"2 times are outside .*the first at 1600000000000.0 s"):
         starts = dataset["start_time"].values
     assert np.isnat(starts).tolist() == [False, True, True]
@@ -174,12 +170,12 @@ def test_whole_seconds_and_stored_values_are_decoded_too(tmp_path: Path) -> None
     path = write(tmp_path, nwbfile)
     rewrite(path, "intervals/trials/start_time", np.array([1]))
     for scaled in (True, False):
-        dataset = flat_of(path, decode_times=True, mask_and_scale=scaled)
+        dataset = opened(path, decode_times=True, mask_and_scale=scaled)
         for name, second in (("trials_start_time", 1), ("trials_stop_time", 2)):
             assert dataset[name].values == START_OF_SMALL + np.timedelta64(second, "s")
 
 
 def test_one_decoded_time_is_read_by_itself(every_type_path: Path, flat: xr.Dataset) -> None:
-    decoded = flat_of(every_type_path, decode_times=True)
+    decoded = opened(every_type_path, decode_times=True)
     one = decoded["trials_start_time"][1].values
     assert one == decoded["trials_start_time"].values[1]
