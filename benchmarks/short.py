@@ -15,7 +15,8 @@ from benchmarks import measure_shards as shards
 from benchmarks.operations import ours
 from benchmarks.servers.in_python import PythonServer
 from benchmarks.write_reading import SERIES, write_hour, write_shards
-from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, write_zarr3
+from intake_nwbzarr.demo.zarr2 import write_zarr2
 
 LICK = "processing/behavior/BehavioralTimeSeries/lick"
 

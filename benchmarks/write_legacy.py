@@ -25,13 +25,13 @@ def main() -> None:
 
     warnings.simplefilter("ignore")
     with NWBZarrIO(sys.argv[1], mode="w") as io:
-        io.write(_imaging().imaging_session(frames=240, rois=int(sys.argv[2]), pixels=16))
+        io.write(_sessions().imaging_session(frames=240, rois=int(sys.argv[2]), pixels=16))
 
 
-def _imaging() -> Any:
-    """The module that makes the session, loaded from its file: the package itself is not installed here."""
-    file = Path(__file__).parents[1] / "intake_nwbzarr" / "demo" / "imaging.py"
-    specification = importlib.util.spec_from_file_location("imaging", file)
+def _sessions() -> Any:
+    """Load the module that makes the session from its file: the package itself is not installed here."""
+    file = Path(__file__).parents[1] / "intake_nwbzarr" / "demo" / "sessions.py"
+    specification = importlib.util.spec_from_file_location("sessions", file)
     assert specification is not None  # noqa: S101 (a file of Python)
     assert specification.loader is not None  # noqa: S101 (a file of Python)
     module = importlib.util.module_from_spec(specification)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
-import warnings
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hdmf_zarr.nwb import NWBZarrIO
 from hdmf_zarr.utils import ZarrDataIO
 from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries
@@ -21,7 +19,13 @@ from benchmarks import write_legacy
 from benchmarks.enlarge import enlarge
 from benchmarks.environments import run_pinned
 from benchmarks.layouts import ECEPHYS, OPHYS, layout
-from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import (
+    add_electrodes,
+    add_pipette,
+    imaging_session,
+    write_zarr3,
+)
+from intake_nwbzarr.demo.zarr2 import write_zarr2
 
 ROIS = 2799
 START = dt.datetime(2022, 3, 4, 10, 0, tzinfo=dt.UTC)
@@ -38,10 +42,7 @@ _OPHYS_CHUNKS = {
 
 def write_ophys_zarr3(folder: Path) -> None:
     """Dandiset 000719's sub-R6: a movie, 2,799 cells, behaviour; as hdmf-zarr writes it, schemas included."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with NWBZarrIO(str(folder), mode="w") as io:
-            io.write(imaging_session(frames=240, rois=ROIS, pixels=16))
+    write_zarr3(imaging_session(frames=240, rois=ROIS, pixels=16), folder, schemas=True)
     _enlarge_ophys(folder)
 
 
@@ -105,16 +106,11 @@ def recording(
         lab="Benchmark Lab",
         subject=Subject(subject_id="mouse-1", species="Mus musculus"),
     )
-    group = nwbfile.create_electrode_group(
-        "probe", description="probe", location="V1", device=nwbfile.create_device(name="probe")
-    )
-    for _ in range(channels):
-        nwbfile.add_electrode(location="V1", group=group)
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="ElectricalSeries",
             data=ZarrDataIO(noise(random, starting), chunks=chunks, **stored),
-            electrodes=nwbfile.create_electrode_table_region(list(range(channels)), "every channel"),
+            electrodes=add_electrodes(nwbfile, channels, "V1", shank="probe"),
             starting_time=0.0,
             rate=30000.0,
             conversion=2.34e-6,
@@ -182,6 +178,5 @@ def _patch_session() -> NWBFile:
         session_start_time=START,
         subject=Subject(subject_id="mouse-2", species="Mus musculus"),
     )
-    device = nwbfile.create_device(name="amplifier")
-    nwbfile.create_icephys_electrode(name="electrode_0", description="pipette", device=device)
+    add_pipette(nwbfile, "electrode_0")
     return nwbfile

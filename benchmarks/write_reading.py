@@ -15,7 +15,8 @@ from zarr.codecs import BloscCodec
 
 from benchmarks.enlarge import enlarge
 from benchmarks.write_opening import noise, recording
-from intake_nwbzarr.demo.sessions import COMPRESSOR, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import write_zarr3
+from intake_nwbzarr.demo.zarr2 import COMPRESSOR, write_zarr2
 
 SERIES = "acquisition/ElectricalSeries"
 CHANNELS = 64

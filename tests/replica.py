@@ -23,7 +23,8 @@ from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries
 from pynwb.file import Subject
 
-from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import add_electrodes, imaging_session, write_zarr3
+from intake_nwbzarr.demo.zarr2 import write_zarr2
 
 LAYOUTS = Path(__file__).parent / "data"
 IMAGING = "zarr/c8c6b848-fbc6-4f58-85ff-e3f2618ee983"
@@ -74,16 +75,11 @@ def _ecephys_session() -> NWBFile:
         lab="Demonstration Lab",
         subject=Subject(subject_id="mouse-1", species="Mus musculus"),
     )
-    group = nwbfile.create_electrode_group(
-        "probe", description="probe", location="V1", device=nwbfile.create_device(name="probe")
-    )
-    for _ in range(6):
-        nwbfile.add_electrode(location="V1", group=group)
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="ElectricalSeries",
             data=ZarrDataIO(random.integers(-500, 500, (400, 6), dtype="i2"), chunks=(100, 2)),
-            electrodes=nwbfile.create_electrode_table_region(list(range(6)), "every channel"),
+            electrodes=add_electrodes(nwbfile, 6, "V1", shank="probe"),
             starting_time=0.0,
             rate=30000.0,
             conversion=1e-6,

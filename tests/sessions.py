@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
-from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile
+
+from intake_nwbzarr.demo.sessions import write_zarr3
 
 START = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
 
@@ -25,10 +26,7 @@ def empty_session(**arguments: Any) -> NWBFile:
 def write(folder: Path, nwbfile: NWBFile, name: str = "small.nwb.zarr") -> Path:
     """Write a session as NWB Zarr."""
     path = folder / name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with NWBZarrIO(str(path), mode="w") as io:
-            io.write(nwbfile)
+    write_zarr3(nwbfile, path, schemas=True)
     return path
 
 

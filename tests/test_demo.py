@@ -17,7 +17,8 @@ import xarray as xr
 from matplotlib.image import imread
 
 from intake_nwbzarr.demo.server import PRIVATE_BUCKET, PUBLIC_BUCKET, s3_server
-from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr3
+from intake_nwbzarr.demo.zarr2 import write_zarr2
 from intake_nwbzarr.errors import DemoUnavailableError, MetadataError
 
 

@@ -30,7 +30,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import SESSIONS
 from tests.servers.http_server import StaticServer
-from tests.sessions import edit
+from tests.sessions import edit, empty_session, write
 
 Corpus = Callable[[str, str], Path]
 
@@ -126,16 +126,11 @@ def test_after_the_with_block_reading_raises(corpus_dir: Corpus) -> None:
 
 def test_a_link_into_another_file_is_followed(tmp_path: Path) -> None:
     """Written by hdmf-zarr itself: a processed file that links to the raw one's data."""
-    import datetime as dt
-
-    start = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
-    raw = NWBFile("raw", "raw", start)
+    raw, derived = empty_session(), empty_session()
     raw.add_acquisition(TimeSeries(name="signal", data=np.arange(20.0), unit="V", rate=10.0))
-    with NWBZarrIO(str(tmp_path / "raw.nwb.zarr"), mode="w") as io:
-        io.write(raw)
+    write(tmp_path, raw, "raw.nwb.zarr")
     with NWBZarrIO(str(tmp_path / "raw.nwb.zarr"), mode="r") as source:
         original = source.read().acquisition["signal"]
-        derived = NWBFile("derived", "derived", start)
         derived.add_acquisition(TimeSeries(name="copy", data=original.data, unit="V", rate=10.0))
         derived.add_acquisition(original)
         with NWBZarrIO(str(tmp_path / "derived.nwb.zarr"), manager=source.manager, mode="w") as io:

@@ -12,6 +12,8 @@ from pynwb import NWBFile
 from pynwb.file import Subject
 from pynwb.icephys import CurrentClampSeries, CurrentClampStimulusSeries, IntracellularElectrode
 
+from intake_nwbzarr.demo.sessions import add_pipette
+
 STEPS: Final = (-100.0, -50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0)
 """Injected currents in pA, in the order of the picture rather than of the experiment."""
 RATE: Final = 10000.0
@@ -39,9 +41,7 @@ def patch_clamp_session() -> NWBFile:
         experiment_description="Made-up data: no cell was recorded",
         subject=Subject(subject_id="E2", species="Rattus norvegicus", sex="M", age="P21D"),
     )
-    electrode = nwbfile.create_icephys_electrode(
-        name="Electrode", description="patch pipette", device=nwbfile.create_device(name="Amplifier")
-    )
+    electrode = add_pipette(nwbfile, "Electrode", "Amplifier")
     rows = [
         _add_sweep(nwbfile, electrode, number, float(step), random)
         for number, step in enumerate(random.permutation(STEPS))

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from hdmf.common import DynamicTableRegion
 from hdmf_zarr.utils import ZarrDataIO
 from numpy.typing import NDArray
 from pynwb import NWBFile
 from pynwb.ecephys import LFP, ElectricalSeries
 from pynwb.file import Subject
+
+from intake_nwbzarr.demo.sessions import add_electrodes
 
 CONTRASTS: Final = (0.1, 0.3, 1.0)
 TRIALS: Final = 72
@@ -73,9 +76,17 @@ def trials_session() -> NWBFile:
             contrast=float(contrast),
             cue_start_time=float(cue),
         )
-    _add_electrodes(nwbfile)
+    electrodes = add_electrodes(
+        nwbfile,
+        CHANNELS,
+        "ALM",
+        probe="Probe",
+        shank="shank0",
+        rel_x=0.0,
+        rel_y=100.0 * np.arange(CHANNELS),
+    )
     _add_units(nwbfile, trials, random)
-    _add_lfp(nwbfile, trials, random)
+    _add_lfp(nwbfile, trials, electrodes, random)
     return nwbfile
 
 
@@ -84,13 +95,6 @@ def _trials(random: np.random.Generator) -> Trials:
     cue = start + random.uniform(1.1, 1.4, TRIALS)
     cue[4::8] = np.nan
     return Trials(start, cue, random.uniform(size=TRIALS) < 0.5, random.choice(np.array(CONTRASTS), TRIALS))
-
-
-def _add_electrodes(nwbfile: NWBFile) -> None:
-    probe = nwbfile.create_device(name="Probe")
-    shank = nwbfile.create_electrode_group("shank0", description="one shank", location="ALM", device=probe)
-    for channel in range(CHANNELS):
-        nwbfile.add_electrode(rel_x=0.0, rel_y=100.0 * channel, location="ALM", group=shank)
 
 
 def _add_units(nwbfile: NWBFile, trials: Trials, random: np.random.Generator) -> None:
@@ -121,14 +125,16 @@ def _spikes(trials: Trials, random: np.random.Generator, *, prefers_left: bool, 
     return times[random.uniform(size=times.size) < 0.001 * rate]
 
 
-def _add_lfp(nwbfile: NWBFile, trials: Trials, random: np.random.Generator) -> None:
+def _add_lfp(
+    nwbfile: NWBFile, trials: Trials, electrodes: DynamicTableRegion, random: np.random.Generator
+) -> None:
     ecephys = nwbfile.create_processing_module("ecephys", "filtered and downsampled recordings")
     container = LFP(name="LFP")
     ecephys.add(container)
     series = ElectricalSeries(
         name="ElectricalSeries",
         data=ZarrDataIO(np.round(_lfp(trials, random) / 0.2).astype("i2"), chunks=(16384, CHANNELS)),
-        electrodes=nwbfile.create_electrode_table_region(list(range(CHANNELS)), "every channel"),
+        electrodes=electrodes,
         starting_time=0.0,
         rate=LFP_RATE,
         conversion=2e-7,

@@ -1,19 +1,15 @@
-"""Synthetic sessions of the demonstration, written as Zarr 2 and Zarr 3."""
+"""Synthetic sessions: the parts that they are built from, and the two of the demonstration."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
 import warnings
-from collections.abc import Iterator, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numcodecs
 import numpy as np
 import numpy.typing as npt
-import zarr
+from hdmf.common import DynamicTableRegion
 from hdmf_zarr.nwb import NWBZarrIO
 from hdmf_zarr.utils import ZarrDataIO
 from pynwb import NWBFile, TimeSeries
@@ -21,23 +17,71 @@ from pynwb.base import Images
 from pynwb.behavior import BehavioralTimeSeries
 from pynwb.ecephys import ElectricalSeries
 from pynwb.file import Subject
+from pynwb.icephys import IntracellularElectrode
 from pynwb.image import GrayscaleImage
 from pynwb.ophys import (
     Fluorescence,
     ImageSegmentation,
+    ImagingPlane,
     OpticalChannel,
     PlaneSegmentation,
     RoiResponseSeries,
     TwoPhotonSeries,
 )
 
-from intake_nwbzarr.errors import MetadataError
-
 FRAME_RATE = 15.46
 BEHAVIOR_RATE = 50.0
 NEUROPIL_SHARE = 0.7
 
 type Floats = npt.NDArray[np.float64]
+
+
+def add_electrodes(
+    nwbfile: NWBFile,
+    count: int,
+    location: str = "CA1",
+    *,
+    probe: str = "probe",
+    shank: str = "shank",
+    **columns: Any,
+) -> DynamicTableRegion:
+    """Add a probe and electrodes, with columns of one value or a value each; return a region of all."""
+    group = nwbfile.create_electrode_group(
+        shank, description="one shank", location=location, device=nwbfile.create_device(name=probe)
+    )
+    for row in range(count):
+        values = {name: values[row] if np.ndim(values) else values for name, values in columns.items()}
+        nwbfile.add_electrode(location=location, group=group, **values)
+    return nwbfile.create_electrode_table_region(list(range(count)), "every channel")
+
+
+def add_imaging_plane(
+    nwbfile: NWBFile, name: str = "plane", microscope: str = "microscope", **fields: Any
+) -> ImagingPlane:
+    """Add a microscope and a plane that it images; the fields are added to, or replace, those set here."""
+    described = {
+        "description": "layer 2/3",
+        "excitation_lambda": 920.0,
+        "indicator": "GCaMP6f",
+        "location": "V1",
+    }
+    return nwbfile.create_imaging_plane(
+        name=name,
+        optical_channel=OpticalChannel(name="channel_0", description="green channel", emission_lambda=510.0),
+        device=nwbfile.create_device(name=microscope),
+        **(described | fields),
+    )
+
+
+def add_pipette(
+    nwbfile: NWBFile, name: str = "electrode", amplifier: str = "amplifier"
+) -> IntracellularElectrode:
+    """Add a patch pipette, and the amplifier that it shares with others."""
+    if amplifier not in nwbfile.devices:
+        nwbfile.create_device(name=amplifier)
+    return nwbfile.create_icephys_electrode(
+        name=name, description="patch pipette", device=nwbfile.devices[amplifier]
+    )
 
 
 def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> NWBFile:
@@ -67,13 +111,11 @@ def imaging_session(*, frames: int = 3000, rois: int = 24, pixels: int = 32) -> 
             date_of_birth=dt.datetime(2019, 6, 1, tzinfo=dt.UTC),
         ),
     )
-    plane = nwbfile.create_imaging_plane(
-        name="ImagingPlane",
-        optical_channel=OpticalChannel(name="channel_0", description="green channel", emission_lambda=510.0),
+    plane = add_imaging_plane(
+        nwbfile,
+        "ImagingPlane",
+        "Microscope",
         description="hippocampus, pyramidal layer",
-        device=nwbfile.create_device(name="Microscope"),
-        excitation_lambda=920.0,
-        indicator="GCaMP6f",
         location="CA1",
         imaging_rate=FRAME_RATE,
     )
@@ -228,15 +270,15 @@ def spiking_session() -> NWBFile:
         lab="Demonstration Lab",
         subject=Subject(subject_id="A8", species="Mus musculus", sex="F", age="P90D"),
     )
-    probe = nwbfile.create_device(name="Probe")
-    shank = nwbfile.create_electrode_group("shank0", description="one shank", location="VISp", device=probe)
-    for channel in range(CHANNELS):
-        nwbfile.add_electrode(x=0.0, y=20.0 * channel, z=0.0, location="VISp", filtering="none", group=shank)
+    depths = 20.0 * np.arange(CHANNELS)
+    electrodes = add_electrodes(
+        nwbfile, CHANNELS, "VISp", probe="Probe", shank="shank0", x=0.0, y=depths, z=0.0, filtering="none"
+    )
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="ElectricalSeries",
             data=ZarrDataIO(random.integers(-400, 400, (15000, CHANNELS), dtype="i2"), chunks=(5000, 8)),
-            electrodes=nwbfile.create_electrode_table_region(list(range(CHANNELS)), "every channel"),
+            electrodes=electrodes,
             starting_time=0.0,
             rate=SAMPLING_RATE,
             conversion=1.95e-7,
@@ -253,7 +295,7 @@ def spiking_session() -> NWBFile:
         nwbfile.add_unit(
             spike_times=_spikes(random, starts, contrasts, baseline=random.uniform(2.0, 9.0), gain=gain),
             electrodes=[unit % CHANNELS],
-            electrode_group=shank,
+            electrode_group=nwbfile.electrode_groups["shank0"],
             quality="good" if unit % 5 else "mua",
         )
     return nwbfile
@@ -272,101 +314,10 @@ def _spikes(
     return times[random.uniform(size=times.size) < rate.clip(0) * 0.001]
 
 
-COMPRESSOR = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1, "blocksize": 0}
-
-
-def write_zarr3(nwbfile: NWBFile, folder: Path) -> None:
-    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated, without copies of the schemas."""
+def write_zarr3(nwbfile: NWBFile, folder: Path, *, schemas: bool = False) -> None:
+    """Write a session with the installed hdmf-zarr: Zarr 3, consolidated, with or without its schemas."""
     with warnings.catch_warnings():
         # Warnings of pynwb and zarr about what they write are of no use to users of the demo.
         warnings.simplefilter("ignore")
         with NWBZarrIO(str(folder), mode="w") as io:
-            io.write(nwbfile, cache_spec=False)
-
-
-def write_zarr2(source: Path, folder: Path) -> None:
-    """Rewrite a Zarr 3 session of numbers and strings as Zarr 2, as hdmf-zarr 0.8 did for public archives."""
-    # The installed zarr and hdmf-zarr cannot write Zarr 2, so the metadata documents are written here.
-    root = zarr.open_group(source, mode="r")
-    identity = root.attrs.get("object_id")
-    documents: dict[str, Any] = {}
-    for path, node in [("", root), *sorted(root.members(max_depth=None))]:
-        prefix = f"{path}/" if path else ""
-        attributes = dict(_attributes(node.attrs.asdict(), identity))
-        if isinstance(node, zarr.Array):
-            documents[f"{prefix}.zarray"] = _write_array(node, path, folder / path)
-            attributes["zarr_dtype"] = "scalar" if node.ndim == 0 else attributes["zarr_dtype"]
-        else:
-            documents[f"{prefix}.zgroup"] = {"zarr_format": 2}
-        if attributes:
-            documents[f"{prefix}.zattrs"] = attributes
-    for key, document in documents.items():
-        _write(folder / key, json.dumps(document, indent=4).encode())
-    consolidated = {"zarr_consolidated_format": 1, "metadata": documents}
-    _write(folder / ".zmetadata", json.dumps(consolidated, indent=4).encode())
-
-
-def _attributes(attributes: Mapping[str, Any], identity: object) -> Iterator[tuple[str, Any]]:
-    """Return attributes with the names that hdmf-zarr used before 0.14."""
-    for name, value in attributes.items():
-        match name:
-            case "_DTYPE":
-                yield "zarr_dtype", value
-            case "_LINKS":
-                yield "zarr_link", value
-            case "_ARRAY_DIMENSIONS" | ".specloc":
-                pass
-            case _ if isinstance(value, Mapping) and "_REFERENCE" in value:
-                target = {**value["_REFERENCE"], "object_id": None, "source_object_id": identity}
-                yield name, {"zarr_dtype": "object", "value": target}
-            case _:
-                yield name, value
-
-
-def _write_array(array: zarr.Array[Any], path: str, folder: Path) -> dict[str, Any]:
-    """Write the chunks of an array and return its ``.zarray`` document."""
-    values = np.atleast_1d(np.asarray(array[...]))
-    chunks = array.chunks or (1,)
-    if values.dtype.kind in "OUT":
-        values = values.astype(object)
-        filters: list[dict[str, Any]] | None = [{"id": "vlen-utf8"}]
-    elif values.dtype.kind in "biuf":
-        filters = None
-    else:
-        raise MetadataError(
-            f"Only numbers and strings can be rewritten as Zarr 2; {path!r} has dtype {values.dtype}.",
-            path=path,
-            found=str(values.dtype),
-            expected="numbers or strings",
-        )
-    compressor = numcodecs.get_codec(COMPRESSOR)
-    grid = [-(-length // step) for length, step in zip(values.shape, chunks, strict=True)]
-    for index in product(*map(range, grid)):
-        corner = tuple(slice(i * step, (i + 1) * step) for i, step in zip(index, chunks, strict=True))
-        # Zarr 2 stores whole chunks, filled beyond the edge of the array.
-        chunk = np.zeros(chunks, values.dtype)
-        part = values[corner]
-        chunk[tuple(slice(length) for length in part.shape)] = part
-        encoded = chunk if filters is None else _encoded_strings(chunk)
-        _write(folder / ".".join(map(str, index)), bytes(compressor.encode(encoded)))
-    return {
-        "zarr_format": 2,
-        "shape": list(values.shape),
-        "chunks": list(chunks),
-        "dtype": values.dtype.str,
-        "compressor": COMPRESSOR,
-        "fill_value": False if values.dtype.kind == "b" else 0,
-        "order": "C",
-        "filters": filters,
-        "dimension_separator": ".",
-    }
-
-
-def _encoded_strings(chunk: np.ndarray[Any, Any]) -> bytes:
-    chunk[chunk == 0] = ""
-    return bytes(numcodecs.VLenUTF8().encode(chunk))
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+            io.write(nwbfile, cache_spec=schemas)

@@ -205,7 +205,8 @@ class Report:
 
 def _publish(wait_for_server: Callable[[], S3Server]) -> tuple[S3Server, list[str]]:
     """Write both sessions while the server starts, then upload them."""
-    from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr2, write_zarr3
+    from intake_nwbzarr.demo.sessions import imaging_session, spiking_session, write_zarr3
+    from intake_nwbzarr.demo.zarr2 import write_zarr2
 
     with tempfile.TemporaryDirectory(prefix="nwbzarr-demo-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")

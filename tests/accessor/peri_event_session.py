@@ -14,6 +14,7 @@ from pynwb.behavior import SpatialSeries
 from pynwb.ecephys import ElectricalSeries
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
+from intake_nwbzarr.demo.sessions import add_electrodes
 from tests.sessions import empty_session, write
 
 RATE = 1000.0
@@ -66,16 +67,11 @@ def peri_event_session(folder: Path) -> Path:
 
 
 def _add_series(nwbfile: Any) -> None:
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    for _ in range(4):
-        nwbfile.add_electrode(group=shank, location="CA1")
-    electrodes = nwbfile.create_electrode_table_region([0, 1, 2, 3], "all")
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="voltage",
             data=ZarrDataIO(VOLTAGE, chunks=(CHUNK, 4)),
-            electrodes=electrodes,
+            electrodes=add_electrodes(nwbfile, 4),
             rate=RATE,
             starting_time=START,
             conversion=1e-6,

@@ -17,6 +17,8 @@ from pynwb.icephys import (
     VoltageClampStimulusSeries,
 )
 
+from intake_nwbzarr.demo.sessions import add_pipette
+from tests.mapping.construct_mode import constructed
 from tests.sessions import empty_session, write
 
 _random = np.random.default_rng(3)
@@ -24,12 +26,6 @@ _random = np.random.default_rng(3)
 
 def samples(count: int) -> NDArray[np.int16]:
     return _random.integers(-1000, 1000, count).astype("int16")
-
-
-def electrode(nwbfile: NWBFile, name: str) -> IntracellularElectrode:
-    if "amplifier" not in nwbfile.devices:
-        nwbfile.create_device(name="amplifier")
-    return nwbfile.create_icephys_electrode(name=name, description="d", device=nwbfile.devices["amplifier"])
 
 
 def clamp(
@@ -42,7 +38,7 @@ def clamp(
 def with_tables(folder: Path) -> Path:
     """Eight recordings in five groups of rate, length and units, and every table above them."""
     nwbfile = empty_session()
-    one, two = electrode(nwbfile, "one"), electrode(nwbfile, "two")
+    one, two = add_pipette(nwbfile, "one"), add_pipette(nwbfile, "two")
     recordings = nwbfile.get_intracellular_recordings()
     recordings.add_column(name="quality", description="a column of the table's own", data=[])
 
@@ -110,8 +106,9 @@ def with_sweep_numbers(folder: Path, *, sweep_table: bool = False) -> Path:
     """Three sweeps of two electrodes; the second electrode has no stimulus in sweep 1, nor sweep 7 at all."""
     nwbfile = empty_session()
     if sweep_table:
-        nwbfile.sweep_table = _sweep_table()
-    electrodes = [electrode(nwbfile, name) for name in ("a", "b")]
+        with warnings.catch_warnings(action="ignore"):
+            nwbfile.sweep_table = constructed(SweepTable, name="sweep_table")
+    electrodes = [add_pipette(nwbfile, name) for name in ("a", "b")]
     for sweep in (7, 1, 2):
         for on in electrodes[: 1 if sweep == 7 else 2]:
             name = f"{on.name}{sweep}"
@@ -126,13 +123,3 @@ def with_sweep_numbers(folder: Path, *, sweep_table: bool = False) -> Path:
                 if name != "b1":
                     nwbfile.sweep_table.add_entry(stimulus)
     return write(folder, nwbfile)
-
-
-def _sweep_table() -> SweepTable:
-    """As pynwb makes one when it reads an older file: it no longer makes new ones."""
-    table = SweepTable.__new__(SweepTable, in_construct_mode=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table.__init__(name="sweep_table")
-    table._in_construct_mode = False
-    return table

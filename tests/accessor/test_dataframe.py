@@ -15,6 +15,7 @@ from pynwb.base import Images
 from pynwb.ecephys import ElectricalSeries, EventDetection
 from pynwb.image import GrayscaleImage
 
+from intake_nwbzarr.demo.sessions import add_electrodes
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import LICK_TIMES
 from tests.conftest import KINDS
@@ -251,11 +252,9 @@ def test_events_without_a_table_have_a_row_each(tmp_path: Path) -> None:
 
 
 def _voltage(nwbfile: Any) -> ElectricalSeries:
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    nwbfile.add_electrode(group=shank, location="CA1")
-    region = nwbfile.create_electrode_table_region([0], "all")
-    voltage = ElectricalSeries(name="voltage", data=np.zeros((9, 1)), electrodes=region, rate=10.0)
+    voltage = ElectricalSeries(
+        name="voltage", data=np.zeros((9, 1)), electrodes=add_electrodes(nwbfile, 1), rate=10.0
+    )
     nwbfile.add_acquisition(voltage)
     return voltage
 

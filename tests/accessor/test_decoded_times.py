@@ -26,6 +26,7 @@ from pynwb.misc import IntervalSeries
 from intake_nwbzarr.accessor import NWBAccessor
 from intake_nwbzarr.accessor.plot.plots import Plots
 from intake_nwbzarr.accessor.times import in_seconds
+from intake_nwbzarr.demo.sessions import add_pipette
 from intake_nwbzarr.errors import MetadataError, OptionError
 from intake_nwbzarr.mapping.time_coordinates import datetimes, reference_time
 from tests.sessions import START, empty_session, write
@@ -76,9 +77,7 @@ def _add_series(nwbfile: Any) -> None:
     nwbfile.add_acquisition(IntervalSeries(name="on_off", data=codes, timestamps=[1.0, 2.0, 3.5, 4.0, 5.0]))
     movie = random.integers(0, 255, (5, 4, 3), "uint8")
     nwbfile.add_acquisition(ImageSeries(name="movie", data=movie, unit="n.a.", timestamps=np.arange(5) / 8))
-    electrode = nwbfile.create_icephys_electrode(
-        name="electrode", description="d", device=nwbfile.create_device(name="amplifier")
-    )
+    electrode = add_pipette(nwbfile)
     nwbfile.add_acquisition(
         CurrentClampSeries(
             name="response", data=random.random(50), electrode=electrode, gain=1.0, rate=100.0, sweep_number=1

@@ -14,6 +14,7 @@ from pynwb.image import GrayscaleImage
 
 import intake_nwbzarr
 from intake_nwbzarr.accessor.contents import shown_objects
+from intake_nwbzarr.demo.sessions import add_electrodes
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from tests.accessor.timed_session import LICK_TIMES, RATE, START
@@ -96,13 +97,10 @@ def test_decoded_times_start_at_a_datetime(path: Path) -> None:
 
 def test_objects_that_are_neither_series_nor_tables_are_rows_too(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    nwbfile.add_electrode(group=shank, location="CA1")
     module = nwbfile.create_processing_module("ecephys", "d")
     features = FeatureExtraction(
         name="features",
-        electrodes=nwbfile.create_electrode_table_region([0], "all"),
+        electrodes=add_electrodes(nwbfile, 1),
         description=["height", "width"],
         times=[0.1, 0.2, 0.3],
         features=np.zeros((3, 1, 2)),

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from matplotlib import pyplot as plt
 from matplotlib.collections import EventCollection
 from pynwb import NWBFile, TimeSeries
-from pynwb.ophys import OnePhotonSeries, OpticalChannel
+from pynwb.ophys import OnePhotonSeries
 
 import intake_nwbzarr
+from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.sessions import empty_session, opened, write
 
@@ -266,16 +267,7 @@ def test_a_frame_is_upright_and_the_nearest(ophys: xr.Dataset) -> None:
 
 def in_a_plane(**grid: Any) -> NWBFile:
     nwbfile = empty_session()
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=510.0),
-        description="d",
-        device=nwbfile.create_device("microscope"),
-        excitation_lambda=920.0,
-        indicator="i",
-        location="V1",
-        **grid,
-    )
+    plane = add_imaging_plane(nwbfile, **grid)
     data = np.arange(5 * 8 * 6.0).reshape(5, 8, 6)
     nwbfile.add_acquisition(
         OnePhotonSeries(name="movie", data=data, imaging_plane=plane, rate=20.0, unit="n.a.")
@@ -339,17 +331,7 @@ def test_files_with_rows_first_are_upright_when_opened_so(corpus_dir: Callable[[
 
 def test_a_volume_is_drawn_plane_by_plane(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    scope = nwbfile.create_device(name="scope")
-    channel = OpticalChannel(name="green", description="d", emission_lambda=500.0)
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=channel,
-        description="d",
-        device=scope,
-        excitation_lambda=600.0,
-        indicator="GCaMP",
-        location="V1",
-    )
+    plane = add_imaging_plane(nwbfile)
     data = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
     nwbfile.add_acquisition(
         OnePhotonSeries(name="volume", imaging_plane=plane, data=data, unit="n.a.", rate=1.0)

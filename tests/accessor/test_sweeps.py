@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 import intake_nwbzarr
 from intake_nwbzarr.arrays import StoredArray, scaled
+from intake_nwbzarr.demo.sessions import add_pipette
 from intake_nwbzarr.errors import ChunkError, MappingWarning, NodeNotFoundError
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.mapping.sweeps import Segment, SweepArray, open_sweeps
-from tests.accessor.sweep_files import clamp, electrode, samples, with_sweep_numbers, with_tables
+from tests.accessor.sweep_files import clamp, samples, with_sweep_numbers, with_tables
 from tests.sessions import edit, empty_session, rewrite, write
 
 ICEPHYS = "general/intracellular_ephys"
@@ -240,7 +241,7 @@ def test_older_files_pair_series_by_sweep_number_and_electrode(tmp_path: Path, s
 
 def test_series_without_a_number_and_surplus_series_are_told_of(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    on = electrode(nwbfile, "a")
+    on = add_pipette(nwbfile, "a")
     from pynwb.icephys import CurrentClampSeries, CurrentClampStimulusSeries
 
     for name in ("first", "second"):
@@ -259,7 +260,7 @@ def test_series_without_a_number_and_surplus_series_are_told_of(tmp_path: Path) 
 
 def test_stored_timestamps_are_a_variable_where_there_is_no_rate(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    on = electrode(nwbfile, "a")
+    on = add_pipette(nwbfile, "a")
     from pynwb.icephys import CurrentClampSeries
 
     times = [1.0, 1.5, 1.75, 4.0]

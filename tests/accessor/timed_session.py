@@ -11,6 +11,7 @@ from pynwb.ecephys import ElectricalSeries
 from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.misc import AnnotationSeries, IntervalSeries
 
+from intake_nwbzarr.demo.sessions import add_electrodes
 from tests.sessions import empty_session, write
 
 random = np.random.default_rng(7)
@@ -72,11 +73,7 @@ def _add_series(nwbfile: Any) -> None:
 
 
 def _add_units(nwbfile: Any) -> None:
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    for number in range(3):
-        nwbfile.add_electrode(group=shank, location="CA1", id=10 + number)
-    region = nwbfile.create_electrode_table_region([0, 1, 2], "all")
+    region = add_electrodes(nwbfile, 3, id=range(10, 13))
     nwbfile.add_acquisition(
         ElectricalSeries(name="probe data", data=np.zeros((10, 3)), electrodes=region, rate=1.0)
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from intake_nwbzarr.demo.sessions import imaging_session, write_zarr2, write_zarr3
+from intake_nwbzarr.demo.sessions import imaging_session, write_zarr3
+from intake_nwbzarr.demo.zarr2 import write_zarr2
 from tests.replica import ECEPHYS, IMAGING, layout, store_as_before
 from tests.servers.http_server import StaticServer
 

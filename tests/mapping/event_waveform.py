@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from pynwb.ecephys import LFP, SpikeEventSeries
 
+from intake_nwbzarr.demo.sessions import add_electrodes
 from tests.sessions import edit, empty_session, write
 
 NAME = "processing/ecephys/EventWaveform"
@@ -19,14 +20,10 @@ def event_waveform(folder: Path) -> Path:
     cannot be read by it at all. It is written as an LFP, which has the same form, and renamed.
     """
     nwbfile = empty_session()
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    for _ in range(2):
-        nwbfile.add_electrode(group=shank, location="CA1")
     spikes = SpikeEventSeries(
         name="snippets",
         data=np.arange(36).reshape(3, 2, 6),
-        electrodes=nwbfile.create_electrode_table_region([0, 1], "both"),
+        electrodes=add_electrodes(nwbfile, 2),
         timestamps=TIMES,
     )
     module = nwbfile.create_processing_module(name="ecephys", description="d")

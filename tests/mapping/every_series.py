@@ -24,11 +24,11 @@ from pynwb.ogen import OptogeneticSeries
 from pynwb.ophys import (
     ImageSegmentation,
     OnePhotonSeries,
-    OpticalChannel,
     RoiResponseSeries,
     TwoPhotonSeries,
 )
 
+from intake_nwbzarr.demo.sessions import add_electrodes, add_imaging_plane, add_pipette
 from tests.sessions import consolidate, empty_session, write
 
 REGULAR: dict[str, Any] = {"rate": 10.0, "starting_time": 0.5}
@@ -104,10 +104,7 @@ def _plain() -> list[TimeSeries]:
 
 
 def _ecephys(nwbfile: NWBFile) -> list[TimeSeries]:
-    probe = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=probe)
-    for number in range(4):
-        nwbfile.add_electrode(group=shank, location="CA1", x=float(number), y=0.0, z=0.0)
+    add_electrodes(nwbfile, 4, x=np.arange(4.0), y=0.0, z=0.0)
 
     def region(*rows: int, name: str = "electrodes") -> DynamicTableRegion:
         return nwbfile.create_electrode_table_region(list(rows), "some", name)
@@ -139,16 +136,7 @@ def _ecephys(nwbfile: NWBFile) -> list[TimeSeries]:
 
 
 def _ophys(nwbfile: NWBFile) -> list[TimeSeries]:
-    scope = nwbfile.create_device(name="scope")
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=500.0),
-        description="d",
-        device=scope,
-        excitation_lambda=600.0,
-        indicator="GCaMP",
-        location="V1",
-    )
+    plane = add_imaging_plane(nwbfile, microscope="scope")
     segmentation = ImageSegmentation().create_plane_segmentation(
         name="cells", description="d", imaging_plane=plane
     )
@@ -171,7 +159,7 @@ def _ophys(nwbfile: NWBFile) -> list[TimeSeries]:
             data=numbers(5),
             rate=30.0,
             site=nwbfile.create_ogen_site(
-                name="site", device=scope, description="d", excitation_lambda=600.0, location="V1"
+                name="site", device=plane.device, description="d", excitation_lambda=600.0, location="V1"
             ),
         ),
     ]
@@ -212,9 +200,8 @@ def _images(nwbfile: NWBFile) -> list[TimeSeries]:
 
 
 def _icephys(nwbfile: NWBFile) -> list[TimeSeries]:
-    device = nwbfile.create_device(name="amplifier")
     shared: dict[str, Any] = {
-        "electrode": nwbfile.create_icephys_electrode(name="elec0", description="d", device=device),
+        "electrode": add_pipette(nwbfile, "elec0"),
         "gain": 2.0,
         "rate": 1000.0,
         "data": numbers(8),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pynwb import NWBFile, TimeSeries
 from pynwb.ecephys import ElectricalSeries
 
+from intake_nwbzarr.demo.sessions import add_electrodes
 from intake_nwbzarr.errors import MappingWarning, NWBZarrError, NWBZarrWarning
 from tests.sessions import edit, empty_session, opened, rewrite, write
 
@@ -28,11 +29,7 @@ TEXT = np.dtypes.StringDType()
 
 def recording() -> NWBFile:
     nwbfile = empty_session()
-    device = nwbfile.create_device(name="probe")
-    shank = nwbfile.create_electrode_group(name="shank", description="d", location="CA1", device=device)
-    for x in range(4):
-        nwbfile.add_electrode(group=shank, location="CA1", x=float(x))
-    region = nwbfile.create_electrode_table_region([0, 1, 2, 3], "all")
+    region = add_electrodes(nwbfile, 4, x=np.arange(4.0))
     nwbfile.add_acquisition(
         ElectricalSeries(
             name="raw",

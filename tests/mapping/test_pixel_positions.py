@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pynwb.ophys import ImageSegmentation, OpticalChannel, TwoPhotonSeries
+from pynwb.ophys import ImageSegmentation, TwoPhotonSeries
 
+from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning
 from tests.sessions import edit, empty_session, opened, write
 
@@ -15,16 +16,7 @@ PLANE = "general/optophysiology/plane"
 
 def written(folder: Path, **grid: Any) -> Path:
     nwbfile = empty_session()
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=500.0),
-        description="d",
-        device=nwbfile.create_device(name="scope"),
-        excitation_lambda=600.0,
-        indicator="GCaMP",
-        location="V1",
-        **grid,
-    )
+    plane = add_imaging_plane(nwbfile, **grid)
     nwbfile.add_acquisition(
         TwoPhotonSeries(name="movie", imaging_plane=plane, data=np.zeros((2, 3, 4)), unit="n.a.", rate=1.0)
     )

@@ -11,8 +11,9 @@ import xarray as xr
 from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries
-from pynwb.ophys import ImageSegmentation, OpticalChannel, PlaneSegmentation, RoiResponseSeries
+from pynwb.ophys import ImageSegmentation, PlaneSegmentation, RoiResponseSeries
 
+from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.mapping.model import MappingOptions, Region, run_mappers
@@ -166,16 +167,7 @@ def test_a_region_beyond_its_table_is_row_numbers(tmp_path: Path) -> None:
 
 def test_rois_are_labelled_without_their_masks(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=510.0),
-        description="d",
-        device=nwbfile.create_device(name="scope"),
-        excitation_lambda=920.0,
-        indicator="GCaMP6f",
-        location="V1",
-        imaging_rate=15.0,
-    )
+    plane = add_imaging_plane(nwbfile, imaging_rate=15.0)
     cells = PlaneSegmentation(name="cells", description="cells", imaging_plane=plane)
     for number in range(3):
         cells.add_roi(id=100 + number, image_mask=np.full((8, 9), number, "f4"))

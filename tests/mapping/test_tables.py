@@ -17,6 +17,7 @@ from pynwb.event import DurationVectorData, EventsTable, TimestampVectorData
 from pynwb.icephys import CurrentClampSeries
 
 from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.demo.sessions import add_pipette
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from intake_nwbzarr.mapping.model import MappedObject
@@ -247,9 +248,7 @@ def test_empty_tables_and_units_without_spikes_open(tmp_path: Path) -> None:
 
 def test_an_aligned_table_is_one_piece_with_its_categories(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    electrode = nwbfile.create_icephys_electrode(
-        name="electrode", description="d", device=nwbfile.create_device(name="amplifier")
-    )
+    electrode = add_pipette(nwbfile)
     shared: dict[str, Any] = {"electrode": electrode, "gain": 0.02, "rate": 1000.0}
     for sweep in range(2):
         response = CurrentClampSeries(name=f"response{sweep}", data=np.zeros(20), **shared)
@@ -344,9 +343,7 @@ def test_meanings_are_a_plain_table(tmp_path: Path) -> None:
 
 def test_the_series_of_a_sweep_table_are_paths_and_names(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    electrode = nwbfile.create_icephys_electrode(
-        name="electrode", description="d", device=nwbfile.create_device(name="amplifier")
-    )
+    electrode = add_pipette(nwbfile)
     series = [
         CurrentClampSeries(name=f"sweep{n}", data=np.zeros(3), electrode=electrode, gain=1.0, rate=1.0)
         for n in range(4)

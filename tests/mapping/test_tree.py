@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from pynwb import TimeSeries
-from pynwb.ophys import ImageSegmentation, OpticalChannel, TwoPhotonSeries
+from pynwb.ophys import ImageSegmentation, TwoPhotonSeries
 
 import intake_nwbzarr
+from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError
 from tests.sessions import consolidate, edit, empty_session, write
 
@@ -154,15 +155,7 @@ def test_a_child_named_like_a_variable_is_renamed(tmp_path: Path) -> None:
 
 def test_what_an_object_holds_has_dimensions_of_its_own(tmp_path: Path) -> None:
     nwbfile = empty_session()
-    plane = nwbfile.create_imaging_plane(
-        name="plane",
-        optical_channel=OpticalChannel(name="green", description="d", emission_lambda=500.0),
-        description="d",
-        device=nwbfile.create_device(name="scope"),
-        excitation_lambda=600.0,
-        indicator="GCaMP",
-        location="V1",
-    )
+    plane = add_imaging_plane(nwbfile)
     reference = TwoPhotonSeries(
         name="reference", imaging_plane=plane, data=np.ones((2, 6, 7)), unit="n.a.", rate=1.0
     )
