@@ -46,6 +46,18 @@ def corpus_dir(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
 
 
 @pytest.fixture(scope="session")
+def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
+    """The ecephys session of the newest release."""
+    return corpus_dir("ecephys", RELEASES[-1])
+
+
+@pytest.fixture(scope="session")
+def ophys(corpus_dir: Callable[[str, str], Path]) -> Path:
+    """The ophys session of the newest release."""
+    return corpus_dir("ophys", RELEASES[-1])
+
+
+@pytest.fixture(scope="session")
 def every_type_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A session with an object of every core type: read it only."""
     from tests.mapping.every_type import every_type

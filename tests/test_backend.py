@@ -32,16 +32,6 @@ from intake_nwbzarr.transport.request_log import track_requests
 from tests.sessions import consolidate, empty_session, opened, write
 
 
-@pytest.fixture
-def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
-    return corpus_dir("ecephys", "0.14.0")
-
-
-@pytest.fixture
-def ophys(corpus_dir: Callable[[str, str], Path]) -> Path:
-    return corpus_dir("ophys", "0.14.0")
-
-
 @pytest.mark.parametrize(
     ("name", "can"),
     [

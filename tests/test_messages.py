@@ -179,11 +179,6 @@ def test_message_open_zarr_that_is_not_nwb(expected: str, here: Path) -> None:
     assert message_of(lambda: open_hierarchy("a.zarr")) == expected
 
 
-@pytest.fixture
-def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
-    return corpus_dir("ecephys", "0.14.0")
-
-
 def message_in(path: Path, call: Callable[[], object]) -> str:
     """Return `message_of` with LOCATION in place of a session's location."""
     return message_of(call).replace(f"file://{path}", "LOCATION")

@@ -28,5 +28,15 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def ecephys(ecephys: Path) -> xr.Dataset:
+    return opened(ecephys)
+
+
+@pytest.fixture
+def ophys(ophys: Path) -> xr.Dataset:
+    return opened(ophys)
+
+
+@pytest.fixture
 def units(session: Path) -> xr.Dataset:
     return opened(session, "units")

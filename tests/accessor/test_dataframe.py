@@ -89,13 +89,13 @@ def assert_equal_to_pynwb(frame: pd.DataFrame, theirs: pd.DataFrame, path: str) 
 @pytest.mark.filterwarnings("ignore:The inplace keyword:pandas.errors.Pandas4Warning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_table_of_the_corpus_is_as_pynwb_has_it(corpus_dir: CorpusDir, kind: str) -> None:
-    dataset = xr.open_dataset(corpus_dir(kind, "0.14.0"), engine="nwbzarr")
+    dataset = opened(corpus_dir(kind, "0.14.0"))
     tables = tables_of(dataset.nwb.nwbfile)
     aligned = tables.pop("general/intracellular_ephys/intracellular_recordings", None)
     for path, table in tables.items():
         frame = dataset.nwb.to_dataframe(path)
         assert assert_equal_to_pynwb(frame, table.to_dataframe(), path) == len(table.colnames)
-        alone = xr.open_dataset(dataset.nwb.location, engine="nwbzarr", group=path)
+        alone = opened(dataset.nwb.location, path)
         pd.testing.assert_frame_equal(alone.nwb.to_dataframe(), frame)
     assert len(tables) == {"ecephys": 4, "ophys": 2, "icephys": 4}[kind]
     if aligned is not None:
@@ -142,11 +142,11 @@ def test_a_compact_dataset_has_the_same_rows(dataset: xr.Dataset) -> None:
 
 
 def test_names_may_be_as_shown_paths_or_the_objects_own(path: Path) -> None:
-    by_path = xr.open_dataset(path, engine="nwbzarr", names="path")
+    by_path = opened(path, names="path")
     frames = [by_path.nwb.to_dataframe(name) for name in ("intervals_trials", "intervals/trials", "trials")]
     for frame in frames:
         assert frame.columns.tolist() == ["start_time", "stop_time", "cue", "tags"]
-    safe = xr.open_dataset(path, engine="nwbzarr", names="safe")
+    safe = opened(path, names="safe")
     assert safe.nwb.to_dataframe("probe_data").shape == (10, 3)
 
 
@@ -155,7 +155,7 @@ def test_columns_that_a_series_or_another_column_renames_keep_their_names(tmp_pa
     for name in ("tags_count", "trials", "_odd"):
         nwbfile.add_trial_column(name, "a name that is needed elsewhere")
     nwbfile.add_trial(start_time=0.0, stop_time=1.0, tags=["a", "b"], tags_count=9, trials=3, _odd="x")
-    dataset = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr")
+    dataset = opened(write(tmp_path, nwbfile))
     row = dataset.nwb.to_dataframe("trials").iloc[0]
     assert row.drop("tags").to_dict() == {
         "start_time": 0.0,
@@ -200,7 +200,7 @@ def test_a_column_of_another_length_is_left_out_with_a_warning(path: Path, tmp_p
     path = copy_of(path, tmp_path)
     rewrite(path, "units/quality", np.arange(2))
     with pytest.warns(MappingWarning, match="'quality'"):
-        dataset = xr.open_dataset(path, engine="nwbzarr")
+        dataset = opened(path)
     with pytest.warns(MappingWarning, match="'units_quality' of 'units' do not lie along its rows 'units'"):
         frame = dataset.nwb.to_dataframe("units")
     assert "quality" not in frame
@@ -238,8 +238,8 @@ def test_events_without_a_table_have_a_row_each(tmp_path: Path) -> None:
             )
         )
     path = write(tmp_path, nwbfile)
-    whole = xr.open_dataset(path, engine="nwbzarr")
-    alone = xr.open_dataset(path, engine="nwbzarr", group="processing/ecephys/detected")
+    whole = opened(path)
+    alone = opened(path, "processing/ecephys/detected")
     node = xr.open_datatree(path, engine="nwbzarr")["processing/ecephys/detected"]
     for nwb, name in ((whole.nwb, "detected"), (alone.nwb, None), (node.nwb, None)):
         frame = nwb.to_dataframe(name)
@@ -269,7 +269,7 @@ def test_an_object_of_another_kind_is_said_to_be_one(tmp_path: Path) -> None:
     nwbfile = empty_session()
     nwbfile.add_acquisition(TimeSeries(name="raw", data=np.zeros((3, 2, 2)), unit="V", rate=10.0))
     nwbfile.add_acquisition(Images(name="photos", images=[GrayscaleImage(name="dot", data=np.eye(2))]))
-    nwb = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr").nwb
+    nwb = opened(write(tmp_path, nwbfile)).nwb
     with pytest.raises(
         NodeNotFoundError, match=r"No 'dot' among .*: it is a GrayscaleImage\. They are 'raw'"
     ):
@@ -282,6 +282,6 @@ def test_an_error_about_many_objects_names_some(tmp_path: Path) -> None:
     nwbfile = empty_session()
     for number in range(50):
         nwbfile.add_acquisition(TimeSeries(name=f"s{number}", data=[1.0], unit="V", rate=1.0))
-    nwb = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr").nwb
+    nwb = opened(write(tmp_path, nwbfile)).nwb
     with pytest.raises(OptionError, match=r"name one of .*30 more that ds\.nwb\.describe\(\) lists"):
         nwb.to_dataframe()

@@ -26,7 +26,7 @@ CorpusDir = Callable[[str, str], Path]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_object_of_the_corpus_is_described_as_the_file_has_it(corpus_dir: CorpusDir, kind: str) -> None:
-    dataset = xr.open_dataset(corpus_dir(kind, "0.14.0"), engine="nwbzarr")
+    dataset = opened(corpus_dir(kind, "0.14.0"))
     with intake_nwbzarr.track_requests() as log:
         frame = dataset.nwb.describe()
     assert log.requests == 0
@@ -83,14 +83,14 @@ def test_one_object_is_one_row(path: Path) -> None:
         ("acquisition/probe data", "ElectricalSeries"),
         ("general/extracellular_ephys/electrodes", "ElectrodesTable"),
     ):
-        frame = xr.open_dataset(path, engine="nwbzarr", group=group).nwb.describe()
+        frame = opened(path, group).nwb.describe()
         assert frame.index.tolist() == [group]
         assert frame.type.tolist() == [kind]
         assert frame.name.tolist() == [group.rpartition("/")[2]]
 
 
 def test_decoded_times_start_at_a_datetime(path: Path) -> None:
-    frame = xr.open_dataset(path, engine="nwbzarr", decode_times=True).nwb.describe()
+    frame = opened(path, decode_times=True).nwb.describe()
     assert frame.loc["acquisition/voltage", "start"] == pd.Timestamp("2024-05-01T12:00:00.7")
     assert frame.loc["acquisition/voltage", "duration"] == pytest.approx(399 / 50)
 
@@ -108,17 +108,17 @@ def test_objects_that_are_neither_series_nor_tables_are_rows_too(tmp_path: Path)
     module.add(features)
     nwbfile.add_acquisition(Images(name="pictures", images=[GrayscaleImage(name="dot", data=np.eye(2))]))
     session = write(tmp_path, nwbfile)
-    frame = xr.open_dataset(session, engine="nwbzarr").nwb.describe()
+    frame = opened(session).nwb.describe()
     dot, found = frame.loc["acquisition/pictures/dot"], frame.loc["processing/ecephys/features"]
     assert (dot.type, dot["shape"], dot["dtype"]) == ("GrayscaleImage", (2, 2), np.float64)
     assert (found.type, found.timestamps) == ("FeatureExtraction", 3)
     assert sorted(found["shape"]) == [1, 2, 3]
-    alone = xr.open_dataset(session, engine="nwbzarr", group="processing/ecephys/features")
+    alone = opened(session, "processing/ecephys/features")
     assert alone.nwb.describe().index.tolist() == ["processing/ecephys/features"]
 
 
 def test_what_lies_on_a_grid_is_one_object_with_its_grid(corpus_dir: CorpusDir) -> None:
-    dataset = xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
+    dataset = opened(corpus_dir("ophys", "0.14.0"))
     frame = dataset.nwb.describe()
     assert not frame.type.isin(["None", "nan"]).any()
     hierarchy = open_hierarchy(dataset.nwb.location)
@@ -142,7 +142,7 @@ def test_every_kind_of_series_is_an_object_of_its_own(every_series_path: Path, n
 
 def test_ds_nwb_shows_the_objects_without_reading(path: Path, dataset: xr.Dataset) -> None:
     tree = xr.open_datatree(path, engine="nwbzarr")
-    one = xr.open_dataset(path, engine="nwbzarr", group="acquisition/voltage")
+    one = opened(path, "acquisition/voltage")
     with intake_nwbzarr.track_requests() as log:
         whole, node, alone = repr(dataset.nwb), repr(tree["acquisition/voltage"].nwb), repr(one.nwb)
         html = dataset.nwb._repr_html_()
@@ -170,7 +170,7 @@ def test_ds_nwb_of_many_objects_is_short_and_names_are_escaped(tmp_path: Path) -
     nwbfile = empty_session()
     for number in range(60):
         nwbfile.add_acquisition(TimeSeries(name=f"<b>&'{number}", data=[1.0, 2.0], unit="V", rate=10.0))
-    dataset = xr.open_dataset(write(tmp_path, nwbfile), engine="nwbzarr")
+    dataset = opened(write(tmp_path, nwbfile))
     text, html = repr(dataset.nwb), dataset.nwb._repr_html_()
     assert "60 objects: 60 TimeSeries" in text
     assert len(text.splitlines()) < 30

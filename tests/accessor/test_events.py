@@ -214,13 +214,13 @@ def test_timestamps_that_are_no_more_evenly_spaced_are_irregular(session: Path) 
 
 @pytest.mark.parametrize("decode_times", [False, True])
 def test_evenly_spaced_times_are_regular_whatever_made_them(session: Path, decode_times: bool) -> None:
-    counter = xr.open_dataset(session, engine="nwbzarr", group="acquisition/counter")
+    counter = opened(session, "acquisition/counter")
     averaged = counter.coarsen(time=8).mean()
     expected = COUNTER.reshape(-1, 8).mean(axis=1)
     moved = [averaged, averaged[["data"]].isel(time=slice(None, None, -1))]
     shift = 0.0
     if decode_times:
-        decoded = xr.open_dataset(session, engine="nwbzarr", group="acquisition/counter", decode_times=True)
+        decoded = opened(session, "acquisition/counter", decode_times=True)
         # Labelled by where each interval begins.
         moved, shift = [decoded.resample(time="8ms", origin="start").mean()], -3.5 / RATE
     else:

@@ -28,16 +28,6 @@ def without_a_screen() -> Iterator[None]:
     plt.close("all")
 
 
-@pytest.fixture
-def ecephys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
-    return xr.open_dataset(corpus_dir("ecephys", "0.14.0"), engine="nwbzarr")
-
-
-@pytest.fixture
-def ophys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
-    return xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
-
-
 def spikes_on(ax: Any) -> dict[float, list[float]]:
     """Positions of spikes by the line they are on."""
     lines = [each for each in ax.collections if isinstance(each, EventCollection)]

@@ -24,16 +24,6 @@ from intake_nwbzarr.errors import (
 from tests.sessions import empty_session, opened, write
 
 
-@pytest.fixture
-def ecephys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
-    return xr.open_dataset(corpus_dir("ecephys", "0.14.0"), engine="nwbzarr")
-
-
-@pytest.fixture
-def ophys(corpus_dir: Callable[[str, str], Path]) -> xr.Dataset:
-    return xr.open_dataset(corpus_dir("ophys", "0.14.0"), engine="nwbzarr")
-
-
 def test_a_session_lists_what_pynapple_has_something_for(ecephys: xr.Dataset) -> None:
     with intake_nwbzarr.track_requests() as log:
         found = to_pynapple(ecephys)

@@ -22,7 +22,7 @@ from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.conftest import KINDS, RELEASES
-from tests.mapping.core_schema import PARENTS
+from tests.mapping.core_schema import ABSTRACT, PARENTS
 from tests.mapping.event_waveform import NAME as EVENT_WAVEFORM
 from tests.mapping.event_waveform import TIMES, event_waveform
 from tests.mapping.extension_files import extension_files, without_schemas
@@ -36,11 +36,7 @@ pytestmark = [
 
 # Types that no file holds by themselves, and one that pynwb cannot read.
 NOT_IN_THE_FILE = {
-    "BaseImage": "an abstract type",
-    "Container": "an abstract type",
-    "NWBContainer": "an abstract type",
-    "NWBData": "an abstract type",
-    "NWBDataInterface": "an abstract type",
+    **dict.fromkeys(ABSTRACT, "an abstract type"),
     "CSRMatrix": "nothing in the core schema holds one: it is in the file of an extension",
     "SimpleMultiContainer": "nothing in the core schema holds one: it is in the file of an extension",
     "EventWaveform": "pynwb 4.2 cannot read a file that holds one: it has a file of its own",

@@ -15,6 +15,9 @@ PARENTS: dict[str, str | None] = {
     name: each["extends"] for name, each in json.loads(CORE_TYPES.read_bytes())["types"].items()
 }
 
+# No object is of these types themselves.
+ABSTRACT = frozenset({"BaseImage", "Container", "NWBContainer", "NWBData", "NWBDataInterface"})
+
 
 def core_definitions() -> tuple[str, dict[str, TypeDefinition]]:
     """The schema's version, and every type it defines with those it builds on."""

@@ -117,11 +117,7 @@ def test_scratch_is_shown_as_it_is(tmp_path: Path) -> None:
     assert alone.attrs["notes"] == "of no kind"
 
 
-@pytest.mark.parametrize(
-    "times",
-    [{"rate": 2.0, "starting_time": 1.0, "num_samples": 4}, {"timestamps": [1.0, 1.5, 2.25, 3.0]}],
-)
-def test_external_files_are_a_table(tmp_path: Path, times: dict[str, Any]) -> None:
+def external_movie(folder: Path, **times: Any) -> Path:
     nwbfile = empty_session()
     nwbfile.add_acquisition(
         ImageSeries(
@@ -133,7 +129,15 @@ def test_external_files_are_a_table(tmp_path: Path, times: dict[str, Any]) -> No
             **times,
         )
     )
-    path = write(tmp_path, nwbfile)
+    return write(folder, nwbfile)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"rate": 2.0, "starting_time": 1.0, "num_samples": 4}, {"timestamps": [1.0, 1.5, 2.25, 3.0]}],
+)
+def test_external_files_are_a_table(tmp_path: Path, times: dict[str, Any]) -> None:
+    path = external_movie(tmp_path, **times)
     expected = 1.0 + np.arange(4) / 2.0 if "rate" in times else np.array(times["timestamps"])
     dataset = opened(path, group="acquisition/movie")
     assert list(dataset["external_file"].values) == ["a.avi", "b.avi"]
@@ -145,18 +149,7 @@ def test_external_files_are_a_table(tmp_path: Path, times: dict[str, Any]) -> No
 
 
 def test_first_frames_that_do_not_fit_are_said(tmp_path: Path) -> None:
-    nwbfile = empty_session()
-    nwbfile.add_acquisition(
-        ImageSeries(
-            name="movie",
-            external_file=["a.avi", "b.avi"],
-            starting_frame=[0, 2],
-            format="external",
-            unit="n.a.",
-            timestamps=[0.0, 1.0, 2.0],
-        )
-    )
-    path = write(tmp_path, nwbfile)
+    path = external_movie(tmp_path, timestamps=[0.0, 1.0, 2.0])
     file = "acquisition/movie/external_file"
     edit(path, file, lambda document: document["attributes"].update(starting_frame=[0, 7]))
     with pytest.warns(MappingWarning, match=r"begin at frames \[0, 7\], but only 3 timestamps"):

@@ -13,11 +13,6 @@ from intake_nwbzarr.errors import NodeNotFoundError, OptionError
 from tests.sessions import edit, empty_session, opened, write
 
 
-@pytest.fixture
-def ecephys(corpus_dir: Callable[[str, str], Path]) -> Path:
-    return corpus_dir("ecephys", "0.14.0")
-
-
 def test_a_star_stands_for_one_name(ecephys: Path) -> None:
     found = opened(ecephys, "acquisition/*")
     assert set(found.data_vars) == {"ElectricalSeriesAP", "sync"}

@@ -3,7 +3,6 @@
 import pickle
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,6 @@ from tests.sessions import consolidate, edit, empty_session, write
 
 def tree_of(path: Path, **arguments: Any) -> xr.DataTree:
     return xr.open_datatree(path, engine="nwbzarr", **arguments)
-
-
-@pytest.fixture
-def ophys(corpus_dir: Callable[[str, str], Path]) -> Path:
-    return corpus_dir("ophys", "0.14.0")
 
 
 def test_every_node_is_what_opening_it_alone_gives(every_type_path: Path) -> None:
