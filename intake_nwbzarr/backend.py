@@ -19,7 +19,7 @@ from intake_nwbzarr.arguments import (
 )
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.mapping.model import ImageAxes, MappingOptions, Names, Scaled
+from intake_nwbzarr.mapping.options import ImageAxes, MappingOptions, Names, Scaled
 
 if TYPE_CHECKING:
     from intake_nwbzarr.copies.from_snapshot import SnapshotOpener, Verify
@@ -92,7 +92,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             attribute ``nwb_snapshot`` says.
         **keywords
             ``mask_and_scale``, ``decode_times``, ``dtype``, ``names``, ``share_time``, ``image_axes``: see
-            `intake_nwbzarr.mapping.model.MappingOptions`. ``drop_variables``: names of variables, as they
+            `intake_nwbzarr.mapping.options.MappingOptions`. ``drop_variables``: names of variables, as they
             come out, to leave out. ``concat_characters``, ``decode_coords``, ``use_cftime`` and
             ``decode_timedelta`` are accepted, since xarray passes them; they decode conventions that NWB does
             not use.

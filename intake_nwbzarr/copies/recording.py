@@ -134,7 +134,7 @@ def record_session(location: Location) -> KeptSession:
 
 
 def _open_in_every_way(location: Location, opener: Opener) -> None:
-    from intake_nwbzarr.mapping.model import MappingOptions
+    from intake_nwbzarr.mapping.options import MappingOptions
     from intake_nwbzarr.mapping.views import open_session, open_tree
 
     hierarchy = load_hierarchy(location, opener)

@@ -23,10 +23,10 @@ from intake_nwbzarr.mapping.model import (
     IrregularTime,
     Labels,
     MappedObject,
-    MappingOptions,
     RegularTime,
     free_name,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.time_coordinates import ReferenceTime, decoded, time_coordinates
 from intake_nwbzarr.transport.open import Opener
 

@@ -31,7 +31,6 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
-    MappingOptions,
     Region,
     both,
     run_together,
@@ -39,6 +38,7 @@ from intake_nwbzarr.mapping.model import (
     values_of,
     whole_values,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.regions import is_region, map_region
 from intake_nwbzarr.mapping.schema import dimension_names, is_scalar
 from intake_nwbzarr.mapping.series_members import Axes, schema_axes

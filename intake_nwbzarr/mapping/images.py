@@ -23,11 +23,11 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
-    MappingOptions,
     RegularTime,
     stored,
     values_of,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import dimension_names
 from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers, rows_first, schema_axes
 from intake_nwbzarr.mapping.series_parts import TimeBase

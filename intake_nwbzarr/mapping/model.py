@@ -1,15 +1,14 @@
-"""The model of a mapping: options, and the variables and attributes that a neurodata object becomes."""
+"""The model of a mapping: the variables, coordinates and attributes that one neurodata object becomes."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
-from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.arrays import Readable, StoredArray, read_at_open
 from intake_nwbzarr.bounds import MOST_CHUNKS_AT_OPEN
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
@@ -291,33 +290,3 @@ def whole_values(
 def stored(hierarchy: Hierarchy, node: ArrayNode) -> StoredArray:
     """Return the stored array of a node of the hierarchy's file."""
     return StoredArray(hierarchy.file, node)
-
-
-type Names = Literal["short", "path", "safe"]
-type Scaled = Literal["float32", "float64"]
-type ImageAxes = Literal["xy", "yx"]
-
-
-@dataclass(frozen=True)
-class MappingOptions:
-    """Options of `open_dataset` other than location and group; an invalid one raises OptionError."""
-
-    # True: data * conversion * channel_conversion + offset; False: stored values with attributes
-    mask_and_scale: bool = True
-    decode_times: bool | None = None  # True: UTC datetime64[ns]; None and False: seconds, as stored
-    dtype: Scaled | None = None  # of scaled values: None for float64, as in pynwb
-    # short: only names that occur twice are qualified; path: the whole path; safe: names valid in netCDF
-    names: Names = "short"
-    # compare timestamps of equal length on opening (reads them), so that equal ones share a dimension
-    share_time: bool = False
-    drop_variables: frozenset[str] = frozenset()  # final names of variables to omit
-    # xy: the schema's order, (time, width, height); yx: for files that store rows first
-    image_axes: ImageAxes = "xy"
-
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("dtype", (None, *get_args(Scaled.__value__))),
-            ("names", get_args(Names.__value__)),
-            ("image_axes", get_args(ImageAxes.__value__)),
-        ):
-            check_choice(name, getattr(self, name), allowed)

@@ -16,7 +16,8 @@ from intake_nwbzarr.errors import ChunkError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Reference, Target, parse_reference
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.mapping.attributes import as_strings, identity
-from intake_nwbzarr.mapping.model import ArrayPart, Mapper, MappingOptions, both, run_together, values_of
+from intake_nwbzarr.mapping.model import ArrayPart, Mapper, both, run_together, values_of
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (
     Column,

@@ -15,15 +15,8 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.mapping.attributes import as_strings, identity, translated
-from intake_nwbzarr.mapping.model import (
-    ArrayPart,
-    Dimension,
-    Labels,
-    Mapper,
-    MappingOptions,
-    Region,
-    whole_values,
-)
+from intake_nwbzarr.mapping.model import ArrayPart, Dimension, Labels, Mapper, Region, whole_values
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (
     ELECTRODES,

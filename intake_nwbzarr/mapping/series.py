@@ -21,13 +21,13 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
-    MappingOptions,
     Region,
     RegularTime,
     both,
     run_together,
     whole_values,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import Grid, map_grid
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.mapping.schema import definition_of, series_dimensions

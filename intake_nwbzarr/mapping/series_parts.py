@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays import ScaledArray, StoredArray, scaled
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.mapping.attributes import array_attributes, identity, scalar, storable
-from intake_nwbzarr.mapping.model import (
-    ArrayPart,
-    Dimension,
-    IrregularTime,
-    Labels,
-    MappingOptions,
-    RegularTime,
-)
+from intake_nwbzarr.mapping.model import ArrayPart, Dimension, IrregularTime, Labels, RegularTime
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers
 from intake_nwbzarr.mapping.time_coordinates import warn_of_epoch
 

@@ -23,13 +23,13 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
-    MappingOptions,
     RegularTime,
     both,
     free_name,
     run_mappers,
     values_of,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.recordings import Extent, Recordings, map_recordings, target_of
 from intake_nwbzarr.mapping.series_members import SeriesMembers, series_members
 from intake_nwbzarr.mapping.series_parts import number

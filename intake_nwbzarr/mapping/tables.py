@@ -34,12 +34,12 @@ from intake_nwbzarr.mapping.model import (
     Labels,
     MappedObject,
     Mapper,
-    MappingOptions,
     both,
     stored,
     values_or_none,
     whole_values,
 )
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import map_grid
 from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.table_layout import (

@@ -26,15 +26,8 @@ from intake_nwbzarr.mapping.find import (
 )
 from intake_nwbzarr.mapping.generic import map_large_metadata, map_object
 from intake_nwbzarr.mapping.images import map_array, map_images
-from intake_nwbzarr.mapping.model import (
-    MappedObject,
-    Mapper,
-    MappingOptions,
-    both,
-    free_name,
-    run_mappers,
-    run_together,
-)
+from intake_nwbzarr.mapping.model import MappedObject, Mapper, both, free_name, run_mappers, run_together
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.series import map_series
 from intake_nwbzarr.mapping.tables import map_table
 from intake_nwbzarr.mapping.time_coordinates import ReferenceTime, reference_time, with_zone

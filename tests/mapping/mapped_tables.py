@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import ArrayPart, MappedObject, MappingOptions, run_mappers
+from intake_nwbzarr.mapping.model import ArrayPart, MappedObject, run_mappers
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.tables import map_table
 
 

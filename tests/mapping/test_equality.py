@@ -16,7 +16,7 @@ from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr.errors import UnconsolidatedWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import MappingOptions
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.views import open_group, open_session, open_tree
 from intake_nwbzarr.raw import open_nwb
 from tests.conftest import KINDS, RELEASES

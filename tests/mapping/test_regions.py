@@ -16,7 +16,8 @@ from pynwb.ophys import ImageSegmentation, PlaneSegmentation, RoiResponseSeries
 from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
-from intake_nwbzarr.mapping.model import MappingOptions, Region, run_mappers
+from intake_nwbzarr.mapping.model import Region, run_mappers
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values

@@ -12,7 +12,7 @@ import xarray as xr
 from dask.base import tokenize
 
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
-from intake_nwbzarr.mapping.model import MappingOptions
+from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.views import open_group
 
 CorpusDir = Callable[[str, str], Path]
