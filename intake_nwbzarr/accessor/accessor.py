@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from intake_nwbzarr.accessor.sessions import location_of, object_of, object_path, with_origin
+from intake_nwbzarr.accessor.sessions import location_of, object_of, object_path, with_location, with_origin
 from intake_nwbzarr.accessor.time_methods import TimeMethods
 from intake_nwbzarr.errors import AccessorError
 from intake_nwbzarr.location.location import Location
@@ -25,6 +25,7 @@ class TableMethods:
 
     _dataset: xr.Dataset
 
+    @with_location
     def ragged(self, name: str) -> RaggedColumn:
         """Return a ragged column, whose rows are read on demand.
 
@@ -61,6 +62,7 @@ class TableMethods:
 
         return ragged(self._dataset, name)
 
+    @with_location
     def spike_times(self, unit: int) -> NDArray[np.float64]:
         """Return the spike times of a unit, reading only the chunks that hold them.
 
@@ -93,6 +95,7 @@ class TableMethods:
 
         return spike_times(self._dataset, unit)
 
+    @with_location
     def compact(self) -> xr.Dataset:
         """Return the same rows with only their own values, as CF's contiguous ragged arrays.
 
@@ -124,6 +127,7 @@ class TableMethods:
 
         return compact(self._dataset)
 
+    @with_location
     def intervals(self, name: str | None = None) -> pd.DataFrame:
         """Return the intervals of an IntervalSeries, or of a table with ``start_time`` and ``stop_time``.
 
@@ -168,6 +172,7 @@ class TableMethods:
 
         return frame_of(self._dataset, intervals(self._dataset, name))
 
+    @with_location
     def to_dataframe(self, name: str | None = None) -> pd.DataFrame:
         """Return a table, a series or events as a pandas DataFrame, with the rows of this Dataset.
 
@@ -226,6 +231,7 @@ class ConversionMethods:
 
     _dataset: xr.Dataset
 
+    @with_location
     def describe(self) -> pd.DataFrame:
         """List the neurodata objects of this Dataset without reading data.
 
@@ -247,6 +253,7 @@ class ConversionMethods:
 
         return describe(self._dataset)
 
+    @with_location
     def sweeps(self) -> xr.DataTree:
         """Return the patch-clamp sweeps of the whole session as ``(recording, time)``.
 
@@ -317,6 +324,7 @@ class ConversionMethods:
             {name: with_origin(each, hierarchy.location, session) for name, each in datasets.items()}
         )
 
+    @with_location
     def to_pynapple(self, name: str | None = None) -> Any:
         """Convert objects to pynapple.
 

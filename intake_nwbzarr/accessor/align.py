@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import part_named, shown_objects
+from intake_nwbzarr.accessor.contents import listed, part_named, shown_objects
 from intake_nwbzarr.accessor.counts import Countable, EventBins, count_variable, countable
 from intake_nwbzarr.accessor.events import Events, EventTimes, event_times, events_named
 from intake_nwbzarr.accessor.interpolation import (
@@ -63,13 +63,13 @@ def align(
     check_choice("on_missing", on_missing, _ON_MISSING)
     events, on = events_named(dataset, events, on)
     if bin is not None:
-        width = checked_positive(bin, "bin", "the width of a bin in seconds")
+        width = checked_positive(bin, "bin", "seconds")
         for value, keyword in ((rate, "rate"), (method, "method"), (gap, "gap")):
-            _unused(value, keyword, "is of series' samples, and bin= counts: leave out one of them")
+            _refuse(value, keyword, "with bin=, which counts events", f"Omit {keyword}=, or bin=.")
         counted = countable(dataset, name, by)
         found = event_times(events, on, dataset.attrs)
         return _align_counts(counted, found, bin_edges(window, width), width, on_missing, dataset.coords)
-    _unused(by, "by", "is of what is counted: give the width of a bin with bin=")
+    _refuse(by, "by", "without bin=", "Pass the width of a bin in seconds with bin=.")
     dataset = part_named(dataset, name)
     axis = _time_axis(dataset)
     found = event_times(events, on, dataset.attrs)
@@ -83,25 +83,29 @@ def _time_axis(dataset: xr.Dataset) -> TimeAxis:
         return axes[0]
     if has_spikes(dataset) and not axes:
         raise OptionError(
-            "Units are aligned as spike counts: give the width of a bin in seconds, such as bin=0.01."
+            "Units are aligned as spike counts, which requires bin=.",
+            expected="bin=",
+            next_step="Pass the width of a bin in seconds, such as bin=0.01.",
         )
     if not axes:
         raise SelectionError(
-            "There is nothing to align: no variable of this Dataset lies along an indexed time of the "
-            "session, and it has no ragged spike times. Open a series or the units with group=; when "
-            "selecting variables, keep the '_start' and '_count' of spike times, and the time of a series. "
-            "To count events, give the width of a bin in seconds with bin=."
+            "There is nothing to align: this Dataset has no variable along an indexed time of the session, "
+            "and no ragged spike times.",
+            found=list(map(str, dataset.variables)),
+            next_step="Open a series or the units with group=; when selecting variables, keep the '_start' "
+            "and '_count' of spike times, and the time of a series. To count events, pass bin=.",
         )
     series = [each.name for each in shown_objects(dataset) if each.kind == "series" and each.main is not None]
     raise OptionError(
-        f"This Dataset has series along several times, {', '.join(repr(axis.dimension) for axis in axes)}; "
-        f"pass name=, one of {', '.join(map(repr, series))}. To count spikes or events, pass bin=."
+        f"This Dataset has series along several times, {listed(axis.dimension for axis in axes)}.",
+        expected=series,
+        next_step=f"Pass name=, one of {listed(series, 20)}. To count spikes or events, pass bin=.",
     )
 
 
-def _unused(value: Any, keyword: str, why: str) -> None:
+def _refuse(value: Any, keyword: str, condition: str, next_step: str) -> None:
     if value is not None:
-        raise OptionError(f"{keyword}={value!r} {why}.")
+        raise OptionError(f"{keyword}={value!r} is not valid {condition}.", found=value, next_step=next_step)
 
 
 @dataclass(frozen=True)
@@ -144,15 +148,21 @@ def series_lags(
     check_choice("method", method, (None, *METHODS))
     if axis.rate is None and (rate is None or method is None):
         raise OptionError(
-            f"The samples along {axis.dimension!r} are irregular: say at which rate= (per second) and by "
-            f"which method= ({', '.join(METHODS)}) they are to be taken."
+            f"The samples along {axis.dimension!r} are irregularly spaced.",
+            found=(rate, method),
+            expected=("rate", "method"),
+            next_step=f"Pass rate= (Hz) and method= ({', '.join(map(repr, METHODS))}).",
         )
-    wanted = axis.rate if rate is None else checked_positive(rate, "rate", "a number of lags per second")
+    wanted = axis.rate if rate is None else checked_positive(rate, "rate", "lags per second")
     assert wanted is not None  # noqa: S101 - for the type checker: of an irregular series it was given
     if gap is not None:
-        gap = checked_positive(gap, "gap", "the longest time between samples that is bridged, in seconds")
+        gap = checked_positive(gap, "gap", "seconds")
         if axis.rate is not None:
-            raise OptionError(f"gap={gap!r} is not valid for a regular series: it has no gaps.")
+            raise OptionError(
+                f"gap={gap!r} is not valid for a series at a regular rate, which has no gaps.",
+                found=gap,
+                next_step="Omit gap=.",
+            )
     # Twice as far apart as they are asked for, irregular samples have one missing between them.
     bridged = gap or (2 / wanted if axis.rate is None else np.inf)
     return SeriesLags(axis, wanted, sample_steps(window, wanted), method or "nearest", bridged)
@@ -221,9 +231,10 @@ def _complete(events: EventTimes, missing: NDArray[np.bool_], on_missing: OnMiss
     if on_missing == "raise" and missing.any():
         first = int(np.flatnonzero(missing)[0])
         raise SelectionError(
-            f"{int(missing.sum())} of {len(missing)} events lack {what} at some lag: the first is "
-            f"{events.name(first)}. Use on_missing='drop' to leave them out, 'nan' to keep them, or a "
-            "narrower window."
+            f"{int(missing.sum())} of {len(missing)} events lack {what} at some lag; the first is "
+            f"{events.name(first)}.",
+            found=int(missing.sum()),
+            next_step="Pass on_missing='drop' to drop them, 'nan' to keep them, or a narrower window.",
         )
     return events.take(np.flatnonzero(~missing))
 
@@ -259,8 +270,9 @@ def _check_dimensions(dims: Iterable[Hashable], events: EventTimes) -> None:
     for dimension, what in ((events.dimension, "events"), (LAG, "lags")):
         if dimension in dims:
             raise OptionError(
-                f"What is aligned lies along {dimension!r}, and so would the {what} of the result. Rename "
-                f"one, such as with .rename({{{dimension!r}: {f'{dimension}_'!r}}})."
+                f"The aligned variables have the dimension {dimension!r}, which is also that of the {what}.",
+                found=dimension,
+                next_step=f"Rename one, such as with .rename({{{dimension!r}: {f'{dimension}_'!r}}}).",
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.ragged import SAMPLE_DIMENSION, Pair, bound_pairs
 from intake_nwbzarr.accessor.roles import roles
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError
+from intake_nwbzarr.arguments import invalid_argument
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, did_you_mean
 from intake_nwbzarr.mapping.schema import ancestry
 
 type Kind = Literal["series", "table", "other"]
@@ -129,45 +129,68 @@ def attributes_of(dataset: xr.Dataset, path: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if "." not in name}
 
 
-# Of more candidates than this, an error names the first.
-_MOST_NAMES = 20
-
-
 def find_object(
     dataset: xr.Dataset, name: str | None, kinds: Iterable[ShownObject], what: str
 ) -> ShownObject:
     """Return the one of `kinds` that a caller means by a name or path; None means the only one."""
     candidates = list(kinds)
     if not isinstance(name, str | None):
-        raise OptionError(f"name={name!r} is not valid; pass the name or the path of one of the {what}.")
-    where = dataset.attrs.get("nwb_location", "this Dataset")
-    known = [each.name for each in candidates]
+        raise invalid_argument("name", name, f"the name or path of one of the {what}")
+    view = f"this view of {dataset.attrs.get('nwb_location', 'a session')}"
     if not candidates:
         raise NodeNotFoundError(
-            f"There are no {what} in this view of {where}; ds.nwb.describe() lists what there is."
+            f"There are no {what} in {view}.",
+            found=name,
+            next_step="ds.nwb.describe() lists the objects of a Dataset.",
         )
     found = candidates if name is None else _named(candidates, name)
     if len(found) == 1:
         return found[0]
-    if not found:
-        others = _named(shown_objects(dataset), name) if name else []
-        if others:
-            raise NodeNotFoundError(
-                f"No {name!r} among the {what} in this view of {where}: it is a "
-                f"{others[0].neurodata_type or 'DynamicTable'}. They are "
-                f"{', '.join(map(repr, known[:_MOST_NAMES]))}{', ...' * (len(known) > _MOST_NAMES)}."
-            )
-        names = [*known, *(each.path for each in candidates)]
-        close = difflib.get_close_matches(str(name), names, n=3) or known[:3]
-        raise NodeNotFoundError(
-            f"No {name!r} among the {what} in this view of {where}; did you mean "
-            f"{' or '.join(map(repr, close))}?"
+    known = [each.name for each in candidates]
+    if name is None or found:
+        choices = known if name is None else [each.path for each in found]
+        raise OptionError(
+            f"There are several {what}{'' if name is None else f' named {name!r}'} in {view}.",
+            found=name,
+            expected=choices,
+            next_step=f"Pass {'name=' if name is None else 'the path'}, one of {listed(choices, 20)}.",
         )
-    choices = [repr(each.name if name is None else each.path) for each in found]
-    more = len(choices) - _MOST_NAMES
-    raise OptionError(
-        f"Several {what} would do in this view of {where}: name one of {', '.join(choices[:_MOST_NAMES])}"
-        + (f", or of {more:,} more that ds.nwb.describe() lists." if more > 0 else ".")
+    other = next(iter(_named(shown_objects(dataset), name)), None)
+    close = did_you_mean(name, [*known, *(each.path for each in candidates)], most=3)
+    raise NodeNotFoundError(
+        f"No {name!r} among the {what} in {view}"
+        + ("." if other is None else f": it is a {other.neurodata_type or 'DynamicTable'}."),
+        path=None if other is None else other.path,
+        found=name,
+        expected=known,
+        next_step=close if close and other is None else f"Pass one of {listed(known, 20)}.",
+    )
+
+
+def listed(names: Iterable[object], most: int = 10) -> str:
+    """Return names or labels as errors list them: the first ones, and how many follow."""
+    known = list(names)
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    return f"{', '.join(map(repr, known[:most])) or 'none'}{more}"
+
+
+def no_such_label(what: str, label: object, shown: ShownObject, labels: NDArray[Any]) -> SelectionError:
+    """Return the error for a label of a unit, ROI or channel that an object does not have."""
+    known = labels.tolist()
+    return SelectionError(
+        f"There is no {what} {label!r} in {shown.name!r}; its labels are {listed(known)}.",
+        path=shown.path,
+        found=label,
+        expected=known,
+    )
+
+
+def selected_as_scalar(path: str) -> SelectionError:
+    """Return the error for a table of which one row was selected, which dropped the dimension of rows."""
+    return SelectionError(
+        f"One row of {path!r} was selected as a scalar, which drops the dimension of its rows.",
+        path=path,
+        next_step="Select a list of one row instead, such as isel(unit=[3]).",
     )
 
 
@@ -283,7 +306,7 @@ def one_label(value: object, keyword: str, meaning: str) -> Any:
     """Return one label, also from an array without dimensions; raise `OptionError` for anything else."""
     found = several_labels(value, keyword, meaning) if np.ndim(_plain(value)) == 0 else []
     if len(found) != 1:
-        raise _no_label(value, keyword, meaning)
+        raise invalid_argument(keyword, value, meaning)
     return found[0]
 
 
@@ -293,7 +316,7 @@ def several_labels(value: object, keyword: str, meaning: str) -> list[Any]:
     array = _plain(value)
     labels: list[Any] = np.atleast_1d(array).tolist()
     if array.ndim > 1 or not all(_is_label(label) for label in labels):
-        raise _no_label(value, keyword, meaning)
+        raise invalid_argument(keyword, value, meaning)
     return labels
 
 
@@ -307,7 +330,3 @@ def _plain(value: object) -> np.ndarray[Any, Any]:
 
 def _is_label(label: object) -> bool:
     return isinstance(label, Number | str | datetime | np.generic) and not isinstance(label, bool | np.bool_)
-
-
-def _no_label(value: object, keyword: str, meaning: str) -> OptionError:
-    return OptionError(f"{keyword}={value!r} is not valid; pass {meaning}.")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents import (
     ShownObject,
     find_object,
+    listed,
     part_of,
     plain_columns,
     row_time,
@@ -47,7 +48,7 @@ from intake_nwbzarr.accessor.times import (
 from intake_nwbzarr.arrays import Computed, lazy_variable
 from intake_nwbzarr.arrays.lazy import target
 from intake_nwbzarr.arrays.selection import Axes
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, did_you_mean
 from intake_nwbzarr.indexes import RegularTimeIndex
 from intake_nwbzarr.indexes.timestamps import TimestampView
 
@@ -68,7 +69,7 @@ def bin_events(
     by: str | None = None,
 ) -> xr.Dataset:
     """Count events in bins; see `NWBAccessor.bin`."""
-    width = checked_positive(width, "width", "a number of seconds")
+    width = checked_positive(width, "width", "seconds")
     begin = 0.0 if start is None else one_time(start, "start", dataset.attrs)
     end = None if stop is None else one_time(stop, "stop", dataset.attrs)
     counted = countable(dataset, name, by)
@@ -76,18 +77,27 @@ def bin_events(
     last = _last(counted) if end is None else None
     end = (begin if last is None else last) if end is None else end
     if stop is not None and end < begin:
-        raise OptionError(f"stop={as_given(stop)} is before the start, {begin!r} s.")
+        raise OptionError(
+            f"stop={as_given(stop)} is before the start of the bins, {begin!r} s.",
+            found=as_given(stop),
+            expected=f"a time from {begin!r} s on",
+        )
     size = max(0, whole_bins(end - begin, width))
     if size > sys.maxsize:
         raise OptionError(
-            f"There would be {size:.2g} bins of {width:g} s; take wider ones, or an earlier stop."
+            f"A width of {width:g} s would make {size:.2g} bins.",
+            found=size,
+            expected=sys.maxsize,
+            next_step="Pass a larger width, or an earlier stop=.",
         )
     index = RegularTimeIndex.from_rate(begin, 1 / width, size, TIME, attrs=_described(width))
     rows = "row" if counted.rows is None else counted.rows
     if rows == TIME:
         raise OptionError(
-            f"What is counted lies along {TIME!r}, which the result needs for the bins; rename it, such as "
-            f"with .rename({{{TIME!r}: 'unit'}})."
+            f"The rows to be counted have the dimension {TIME!r}, which is that of the bins.",
+            path=counted.attributes["counted"],
+            found=rows,
+            next_step=f"Rename it first, such as with .rename({{{TIME!r}: 'unit'}}).",
         )
     attributes = {**counted.attributes, "description": "number of events in each bin"}
     bins = TimeBins(index.view, last if counted.ascending else None)
@@ -153,18 +163,22 @@ def countable(dataset: xr.Dataset, name: str | None, by: str | None) -> Countabl
         candidates += regular
     if not candidates:
         raise NodeNotFoundError(
-            f"There are no {_WHAT} in this view of {dataset.attrs.get('nwb_location', 'this Dataset')}. The "
-            "'_start' and '_count' of spike times belong to them, as does the time of a series: keep them "
-            "when selecting variables."
+            f"There are no {_WHAT} in this view of {dataset.attrs.get('nwb_location', 'a session')}.",
+            found=[each.name for each in shown],
+            next_step="When selecting variables, keep the '_start' and '_count' of spike times, and the time "
+            "of a series.",
         )
     found = find_object(dataset, name, candidates, _WHAT)
     if found in ragged:
         return _of_units(part_of(dataset, found), by)
     if found.path not in times:
         raise OptionError(
-            f"{found.name!r} has no timestamps of its own, so its samples are no events to be counted: bin= "
-            "and bin() count spikes, events and timestamps. To align a series' values, call align() without "
-            "bin=; for means in bins, use resample_like(..., 'mean')."
+            f"{found.name!r} is a series without timestamps, so its samples cannot be counted as events.",
+            path=found.path,
+            found=found.name,
+            expected=_WHAT,
+            next_step="To align the values of a series, call align() without bin=; for means in bins, use "
+            "resample_like(..., 'mean').",
         )
     return _of_events(dataset, found, times[found.path], by)
 
@@ -179,8 +193,9 @@ def _ragged_times(dataset: xr.Dataset, shown: ShownObject) -> str | None:
 def _of_units(dataset: xr.Dataset, by: str | None) -> Countable:
     if by is not None:
         raise OptionError(
-            f"by={by!r} is of events; units are counted one by one. Sum their counts instead, such as "
-            f"counts.groupby({by!r}).sum()."
+            f"by={by!r} is not valid for units, which are counted separately.",
+            found=by,
+            next_step=f"Sum the counts of units, such as counts.groupby({by!r}).sum().",
         )
     units = unit_table(dataset)
     return Countable(
@@ -251,8 +266,12 @@ def _kinds(dataset: xr.Dataset, shown: ShownObject, by: str, along: Hashable) ->
     name = known.get(by, by if by in known.values() else None)
     if name is None:
         raise OptionError(
-            f"by={by!r} is no column of one value for each event of {shown.name!r}; there is "
-            f"{', '.join(map(repr, known)) or 'none'}."
+            f"{shown.name!r} has no column by={by!r} with one value per event; its columns are "
+            f"{listed(known)}.",
+            path=shown.path,
+            found=by,
+            expected=list(known),
+            next_step=did_you_mean(str(by), known),
         )
     return by, dataset.variables[name].values
 
@@ -390,8 +409,11 @@ class TimeBins:
         for row, train in enumerate(trains):
             if self.last is not None and len(train) and self.last < train[-1] < np.inf:
                 raise SelectionError(
-                    f"Times do not ascend: the last values of all rows are at most {self.last!r} s, and "
-                    f"{float(train[-1])!r} s is among the others, so bin() ended too early. Pass stop=."
+                    f"Times do not ascend, so that the last bin is too early: the last times of all rows are "
+                    f"at most {self.last!r} s, but one row has a time of {float(train[-1])!r} s.",
+                    found=float(train[-1]),
+                    expected=f"times up to {self.last!r} s",
+                    next_step="Pass stop=.",
                 )
             counts[row] = np.searchsorted(train, stops) - np.searchsorted(train, starts)
         return counts

@@ -18,6 +18,7 @@ from intake_nwbzarr.accessor.contents import (
     is_of,
     plain_columns,
     row_ids,
+    selected_as_scalar,
     shown_columns,
     shown_objects,
 )
@@ -65,9 +66,7 @@ def table_dataframe(dataset: xr.Dataset, table: ShownObject) -> pd.DataFrame:
     import pandas as pd
 
     if table.rows is None:
-        raise SelectionError(
-            f"One row of {table.path!r} was selected as a scalar: select a list of one row, as isel(...=[3])."
-        )
+        raise selected_as_scalar(table.path)
     columns = shown_columns(dataset, table)
     _warn_of_others(dataset, table, columns)
     series = {
@@ -90,8 +89,8 @@ def _warn_of_others(dataset: xr.Dataset, table: ShownObject, columns: list[Shown
     ]
     if others:
         warn_caller(
-            f"{', '.join(map(repr, others))} of {table.path!r} do not lie along its rows {table.rows!r}, or "
-            "are without the _start and _count that divide them, and are left out of the DataFrame."
+            f"{', '.join(map(repr, others))} of {table.path!r} do not have the dimension of its rows, "
+            f"{table.rows!r}, or lack their _start and _count; they are omitted from the DataFrame."
         )
 
 
@@ -141,13 +140,18 @@ def _series_dataframe(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
     variable = dataset.variables[str(series.main)]
     if not variable.ndim:
         raise SelectionError(
-            f"{series.path!r} is a single value here: its samples were selected as a scalar, or reduced. "
-            "Select a list of one, as isel(time=[3]), for a DataFrame of one row."
+            f"{series.path!r} is a single value in this Dataset: one sample was selected as a scalar, or all "
+            "were reduced.",
+            path=series.path,
+            found=variable.dims,
+            next_step="For a DataFrame of one row, select a list of one sample, such as isel(time=[3]).",
         )
     if variable.ndim > 2:
         raise SelectionError(
-            f"{series.path!r} has the dimensions {variable.dims}, of which a DataFrame shows one or two: "
-            f"select from the others first, as isel({{{variable.dims[-1]!r}: 0}})."
+            f"{series.path!r} has the dimensions {variable.dims}; a DataFrame has at most two.",
+            path=series.path,
+            found=variable.dims,
+            next_step=f"Select from the others first, such as with isel({{{variable.dims[-1]!r}: 0}}).",
         )
     timed = [dim for dim in variable.dims if _time_name(dataset, str(dim)) is not None]
     rows = str(timed[0] if timed else variable.dims[0])
@@ -207,26 +211,32 @@ def _of_series(dataset: xr.Dataset, series: ShownObject) -> pd.DataFrame:
     times = [time for time in indexed_times(dataset) if (time.dim,) == variable.dims]
     if not times:
         raise SelectionError(
-            f"{series.path!r} is here without its times, so its intervals have no start and no end: open it "
-            f"with group={series.path!r}."
+            f"The times of {series.path!r} are not in this Dataset, so its intervals are unknown.",
+            path=series.path,
+            next_step=f"Open it with group={series.path!r}.",
         )
     codes, when = variable.values, dataset.coords.variables[times[0].name].values
     if codes.dtype.kind not in "iuf" or not np.array_equal(codes, np.trunc(codes)):
         raise SelectionError(
-            f"{series.path!r} holds {codes.dtype} that are not whole numbers, as codes of intervals are: "
-            "ds.nwb.nwbfile has what is stored."
+            f"The {codes.dtype} values of {series.path!r} are not all integers, so they are not codes of "
+            "intervals.",
+            path=series.path,
+            found=str(codes.dtype),
+            expected="integers",
+            next_step="ds.nwb.nwbfile has the values as they are stored.",
         )
     if np.any(np.isnat(when) if is_decoded(times[0].index) else np.isnan(when)):
         raise SelectionError(
-            f"{series.path!r} has changes without a time, so its intervals are not known: leave these out "
-            f"with isel({times[0].dim}=...)."
+            f"Some changes of {series.path!r} have no time, so its intervals are unknown.",
+            path=series.path,
+            next_step=f"Select the changes that have a time, with isel({times[0].dim}=...).",
         )
     # Of int8 codes, -128 has no counterpart.
     codes = codes.astype(np.int64)
     if np.any(codes == 0):
         warn_caller(
             f"{int(np.sum(codes == 0))} values of {series.path!r} are 0, which neither starts nor ends an "
-            "interval: they are left out."
+            "interval; they are ignored."
         )
     opened, closed, kinds = paired(codes, when)
     missing = np.datetime64("NaT", "ns") if when.dtype.kind == "M" else np.nan

@@ -11,16 +11,31 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents import INTERVAL, part_named, row_time, shown_columns, shown_objects
+from intake_nwbzarr.accessor.contents import (
+    INTERVAL,
+    listed,
+    part_named,
+    row_time,
+    shown_columns,
+    shown_objects,
+)
 from intake_nwbzarr.accessor.events import as_dataset, columns_named, named, stored_name
 from intake_nwbzarr.accessor.interpolation import missing_value, with_missing
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.slices import united
 from intake_nwbzarr.accessor.spikes import RAGGED_TIMES
-from intake_nwbzarr.accessor.times import as_given, in_seconds, one_time, seconds_variable, session_times
+from intake_nwbzarr.accessor.times import (
+    as_given,
+    in_seconds,
+    no_times,
+    one_time,
+    seconds_variable,
+    session_times,
+)
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.arrays import Computed, lazy_variable, read_source
 from intake_nwbzarr.arrays.selection import Axes
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
+from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, did_you_mean, warn_caller
 from intake_nwbzarr.mapping.model import free_name
 
 type Epochs = xr.Dataset | xr.DataTree | pd.DataFrame | str | ArrayLike
@@ -62,7 +77,7 @@ def epoch_table(epochs: Epochs, dataset: xr.Dataset) -> EpochTable:
     if not valid.all():
         warn_caller(
             f"{np.count_nonzero(~valid)} of {len(valid)} epochs have no start, no stop, or do not stop after "
-            "they start: they hold no time, and are left out."
+            "they start; they are ignored."
         )
     kept = np.flatnonzero(valid)[np.argsort(made.starts[valid], kind="stable")]
     columns = {name: values[kept] for name, values in made.columns.items()}
@@ -74,8 +89,10 @@ def _of_table(table: xr.Dataset, attributes: Mapping[Any, Any]) -> EpochTable:
     if table.variables[start].ndim != 1 or table.variables[start].dims != table.variables[stop].dims:
         dims = table.variables[start].dims, table.variables[stop].dims
         raise OptionError(
-            f"Epochs are rows of one table with a start_time and a stop_time; {start!r} and {stop!r} lie "
-            f"along {dims[0]} and {dims[1]}."
+            f"The start and stop times of epochs must be columns of one table: {start!r} and {stop!r} have "
+            f"the dimensions {dims[0]} and {dims[1]}.",
+            found=dims,
+            expected="one dimension",
         )
     (rows,) = table.variables[start].dims
     starts, stops = (
@@ -98,12 +115,18 @@ def _column(table: xr.Dataset, wanted: str) -> str:
         return found[0]
     if not found:
         raise NodeNotFoundError(
-            f"The epochs have no column {wanted!r}: pass a table that has start_time and stop_time, such as "
-            "trials, or an array of pairs of times."
+            f"The epochs have no column {wanted!r}.",
+            path=table.attrs.get("nwb_path"),
+            found=list(map(str, table.variables)),
+            expected=wanted,
+            next_step="Pass a table with start_time and stop_time, such as trials, or an array of pairs of "
+            "times.",
         )
     raise OptionError(
-        f"This Dataset has several tables of intervals, with {', '.join(map(repr, found))}: pass one of "
-        'them, such as ds.nwb.intervals("trials"), or open it with group=.'
+        f"The Dataset of epochs has several tables of intervals, with {listed(found)}.",
+        found=found,
+        expected="one table of intervals",
+        next_step='Pass one of them, such as ds.nwb.intervals("trials"), or open it with group=.',
     )
 
 
@@ -116,13 +139,16 @@ def _of_pairs(given: Any, attributes: Mapping[Any, Any]) -> EpochTable:
         pairs = pairs.reshape(1, 2)
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise OptionError(
-            f"Epochs are a table with start_time and stop_time, or pairs of times of shape (epoch, 2); the "
-            f"{type(given).__name__} has the shape {pairs.shape}. For one window, pass start and stop."
+            "Epochs must be a table with start_time and stop_time, or pairs of times of shape (epoch, 2), "
+            f"not {describe_value(given)} of shape {pairs.shape}.",
+            found=pairs.shape,
+            expected="a table with start_time and stop_time, or times of shape (epoch, 2)",
+            next_step="For one window, pass start and stop.",
         )
     try:
         starts, stops = in_seconds(pairs, attributes, "the array of epochs").T
     except SelectionError as error:
-        raise OptionError(str(error)) from error
+        raise OptionError(*error.args, found=error.found, expected=error.expected) from error
     return EpochTable(starts, stops, {}, np.arange(len(starts)), EPOCH)
 
 
@@ -165,7 +191,9 @@ def window_of(start: object, stop: object, attributes: Mapping[Any, Any]) -> Win
     first, last = (one_time(value, keyword, attributes, finite=False) for keyword, value in ends)
     if not first < last:
         raise OptionError(
-            f"start={as_given(start)} is not before stop={as_given(stop)}, so there is no time between them."
+            f"start={as_given(start)} is not before stop={as_given(stop)}.",
+            found=(as_given(start), as_given(stop)),
+            expected="a start before the stop",
         )
     return Windows(np.array([first]), np.array([last]))
 
@@ -182,11 +210,7 @@ def label(
     if isinstance(epochs, str):
         found.pop(table.rows, None)
     if not found:
-        raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')} has no series, events or spikes with "
-            "times, so no samples can be labelled with epochs.",
-            next_step="ds.nwb.describe() lists the objects of a Dataset.",
-        )
+        raise no_times(dataset, "it cannot be labelled")
     attributes = {
         "description": f"{word!r} of the epoch in which each one lies; missing outside of all epochs"
     }
@@ -210,9 +234,12 @@ def _check_apart(table: EpochTable) -> None:
         second = int(overlapping[0]) + 1
         first = int(np.argmax(table.stops[:second]))
         raise SelectionError(
-            f"{overlapping.size} epochs start before another has stopped, so samples would have several "
-            f"labels: the first are {table.name(first)} and {table.name(second)}. Select epochs that do not "
-            "overlap, such as those of one kind. (restrict() takes epochs that overlap.)"
+            f"{overlapping.size} epochs start before another one stops, so that samples would have several "
+            f"labels; the first two are {table.name(first)} and {table.name(second)}.",
+            found=(table.name(first), table.name(second)),
+            expected="epochs that do not overlap",
+            next_step="Select epochs that do not overlap, such as those of one kind. (restrict() accepts "
+            "overlapping epochs.)",
         )
 
 
@@ -220,9 +247,13 @@ def _label_values(table: EpochTable, column: str | None) -> tuple[NDArray[Any], 
     if column is None:
         return table.labels, str(table.rows)
     if not isinstance(column, str) or column not in table.columns:
-        known = ", ".join(map(repr, table.columns)) or "none"
+        known = list(table.columns)
         raise NodeNotFoundError(
-            f"The epochs have no column {column!r:.100} of one value each; their columns are {known}."
+            f"The epochs have no column {column!r:.100} with one value per epoch; their columns are "
+            f"{listed(known, 20)}.",
+            found=column,
+            expected=known,
+            next_step=did_you_mean(str(column), known),
         )
     return table.columns[column], column
 

@@ -12,7 +12,14 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from intake_nwbzarr.accessor.contents import ROW_TIMES, find_object, part_of, shown_columns, shown_objects
+from intake_nwbzarr.accessor.contents import (
+    ROW_TIMES,
+    find_object,
+    listed,
+    part_of,
+    shown_columns,
+    shown_objects,
+)
 from intake_nwbzarr.accessor.sessions import check_same_session
 from intake_nwbzarr.accessor.times import (
     SessionTime,
@@ -21,6 +28,7 @@ from intake_nwbzarr.accessor.times import (
     is_irregular,
     session_times,
 )
+from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SelectionError, warn_caller
 from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.mapping.model import free_name
@@ -63,7 +71,11 @@ def events_named(dataset: xr.Dataset, events: Events | str, on: str | None) -> t
         return events, on
     table, column = named(dataset, events, "tables of events")
     if column is not None and on is not None:
-        raise OptionError(f"events={events!r} names a column, and so does on={on!r}: give one of them.")
+        raise OptionError(
+            f"events={events!r} and on={on!r} both name a column of times.",
+            found=(events, on),
+            next_step="Pass the name of the table as events=, or omit on=.",
+        )
     return table, on if column is None else column
 
 
@@ -82,13 +94,20 @@ def event_times(events: Events, on: str | None, attributes: Mapping[Any, Any]) -
             return _of_series(events, series, attributes)
         return _of_table(events, _column(events, on), attributes)
     if on is not None:
-        raise OptionError(f"on={on!r} names a column of a table, but the events are {type(events).__name__}.")
+        raise OptionError(
+            f"on={on!r} names a column of a table, but events is {describe_value(events)}.",
+            found=type(events).__name__,
+            expected="a table",
+            next_step="Omit on=, or pass a table.",
+        )
     if isinstance(events, xr.DataArray):
         return _of_array(events, attributes)
     try:
         values = np.asarray(events)
     except ValueError as error:
-        raise _not_one_dimension(f"the {type(events).__name__} makes no array: {error}") from error
+        raise _not_one_dimension(
+            f"the {type(events).__name__} cannot be converted to an array: {error}"
+        ) from error
     if values.ndim != 1:
         raise _not_one_dimension(f"the {type(events).__name__} has the shape {values.shape}")
     times = in_seconds(values, attributes, "the array of events") if values.size else np.empty(0)
@@ -130,8 +149,8 @@ def _warn_of_another_zero(own: Mapping[Any, Any], of_aligned: Mapping[Any, Any])
     zeros = [attributes.get(_ZERO) for attributes in (own, of_aligned)]
     if None not in zeros and zeros[0] != zeros[1]:
         warn_caller(
-            f"The events count from {zeros[0]}, and what is aligned to them from {zeros[1]}: they are of "
-            "different sessions. Their seconds are compared as they are."
+            f"The times of the events count from {zeros[0]}, and those of the aligned Dataset from "
+            f"{zeros[1]}: they are from different sessions. Their seconds are compared unchanged."
         )
 
 
@@ -177,7 +196,10 @@ def _of_array(events: xr.DataArray, attributes: Mapping[Any, Any]) -> EventTimes
 
 def _not_one_dimension(found: str) -> OptionError:
     return OptionError(
-        f"Events are times along one dimension; {found}. Give a table, a column of one, or a list of times."
+        f"Events must be times along one dimension; {found}.",
+        found=found,
+        expected="times along one dimension",
+        next_step="Pass a table, a column of a table, or a list of times.",
     )
 
 
@@ -191,8 +213,10 @@ def _column(table: xr.Dataset, on: str | None) -> str:
             return found[0]
         if found:
             raise SelectionError(
-                f"The events have several columns {wanted!r}: {', '.join(map(repr, found))}. Say which with "
-                f"on={found[0]!r}."
+                f"The events have several columns {wanted!r}: {listed(found)}.",
+                found=found,
+                expected=f"one column {wanted!r}",
+                next_step=f"Pass one of them, such as on={found[0]!r}.",
             )
     wanted = " or ".join(map(repr, ROW_TIMES)) if on is None else repr(on)
     times = [
@@ -201,8 +225,11 @@ def _column(table: xr.Dataset, on: str | None) -> str:
         if variable.ndim == 1 and variable.dtype.kind == "f" and "ragged_values" not in variable.attrs
     ]
     raise NodeNotFoundError(
-        f"The events have no column {wanted}; name the one with their times with on=. Columns of numbers: "
-        f"{', '.join(times) or 'none'}."
+        f"The events have no column {wanted}; their columns of numbers are {listed(times)}.",
+        path=table.attrs.get("nwb_path"),
+        found=times,
+        expected=wanted,
+        next_step="Pass the name of the column of times with on=.",
     )
 
 
@@ -231,8 +258,13 @@ def named(dataset: xr.Dataset, name: str, what: str) -> tuple[xr.Dataset, str | 
     ]
     found = [each for each in found if each[1] == name] or found
     if len(found) > 1:
-        variables = ", ".join(repr(variable) for _, variable in found)
-        raise OptionError(f"Several tables have a column {name!r}; pass one of {variables}.")
+        variables = [variable for _, variable in found]
+        raise OptionError(
+            f"Several tables have a column {name!r}.",
+            found=name,
+            expected=variables,
+            next_step=f"Pass the name of its variable, one of {listed(variables)}.",
+        )
     for table, variable in found:
         return part_of(dataset, table), variable
     series = [each for each in shown if each.kind == "series" and event_time_of(dataset, each) is not None]

@@ -300,8 +300,11 @@ class TakenArray(Computed):
     def __post_init__(self) -> None:
         if self.samples.interpolates and self.source.dtype.kind not in "biufc":
             raise OptionError(
-                f"method='linear' cannot interpolate values of {self.source.dtype}; use 'nearest' or "
-                "'ffill', or leave such variables out."
+                f"method='linear' cannot interpolate values of {self.source.dtype}.",
+                path=self.source.attrs.get("nwb_path"),
+                found=str(self.source.dtype),
+                expected="numbers",
+                next_step="Pass 'nearest' or 'ffill', or drop such variables.",
             )
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.times import number
+from intake_nwbzarr.arguments import invalid_argument
 from intake_nwbzarr.errors import LimitError, OptionError
 
 NEAR: Final = 1e-6
@@ -27,18 +28,16 @@ def checked_window(window: Any) -> tuple[float, float]:
     except (TypeError, ValueError):
         start = stop = None
     if start is None or stop is None or not (isfinite(start) and isfinite(stop) and start < stop):
-        raise OptionError(
-            f"window={window!r} is no window: give two numbers of seconds around the event, the first "
-            "smaller, such as (-0.5, 1.0)."
-        )
+        expected = "two numbers of seconds, the first one smaller, such as (-0.5, 1.0)"
+        raise OptionError(f"window must be {expected}, not {window!r:.100}.", found=window, expected=expected)
     return start, stop
 
 
-def checked_positive(value: Any, keyword: str, meaning: str) -> float:
-    """Return a keyword's positive finite number."""
+def checked_positive(value: Any, keyword: str, unit: str) -> float:
+    """Return a keyword's positive finite number; `unit` is what it counts, such as "seconds"."""
     found = number(value)
     if found is None or not (isfinite(found) and found > 0):
-        raise OptionError(f"{keyword}={value!r} is not valid; pass {meaning}, more than zero.")
+        raise invalid_argument(keyword, value, f"a positive number of {unit}")
     return found
 
 
@@ -53,8 +52,9 @@ def sample_steps(window: tuple[float, float], rate: float) -> NDArray[np.int64]:
     first, stop = (_ceiling(end * rate) for end in window)
     if stop <= first:
         raise OptionError(
-            f"window={window!r} holds no sample at {rate:g} Hz, where one is at every multiple of "
-            f"{1 / rate:g} s. Widen it."
+            f"window={window!r} contains no sample at {rate:g} Hz, one every {1 / rate:g} s.",
+            found=window,
+            next_step="Pass a wider window.",
         )
     _check_count(stop - first, window)
     return np.arange(first, stop, dtype=np.int64)
@@ -69,7 +69,10 @@ def bin_edges(window: tuple[float, float], width: float) -> NDArray[np.float64]:
     count = whole_bins(stop - start, width)
     if count < 1:
         raise OptionError(
-            f"bin={width!r} s is wider than the window {window!r}. Widen it, or narrow the bins."
+            f"bin={width!r} s is wider than the window {window!r}.",
+            found=width,
+            expected=f"at most {stop - start:g} s",
+            next_step="Pass a wider window, or a smaller bin=.",
         )
     _check_count(count, window)
     edges: NDArray[np.float64] = np.round(start + np.arange(count + 1) * width, PICOSECONDS)
@@ -93,6 +96,9 @@ def _ceiling(samples: float) -> int:
 def _check_count(count: int, window: tuple[float, float]) -> None:
     if count > MOST_LAGS:
         raise LimitError(
-            f"window={window!r} would have {count:,} lags around each event, where {MOST_LAGS:,} are the "
-            "most. It is in seconds; narrow it, or lower the rate."
+            f"window={window!r} (in seconds) would have {count:,} lags around each event; at most "
+            f"{MOST_LAGS:,} are allowed.",
+            found=count,
+            expected=MOST_LAGS,
+            next_step="Pass a narrower window, a lower rate or wider bins.",
         )

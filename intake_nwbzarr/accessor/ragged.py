@@ -13,8 +13,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.roles import roles
-from intake_nwbzarr.arguments import describe_value
-from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
+from intake_nwbzarr.arguments import describe_value, invalid_argument
+from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, SelectionError
 from intake_nwbzarr.xarray_internals import lazy_data
 
 SAMPLE_DIMENSION: Final = "sample_dimension"
@@ -63,6 +63,10 @@ class RaggedColumn:
     levels: tuple[Bounds, ...]
     rows: range | NDArray[np.int64]
 
+    @property
+    def _path(self) -> str | None:
+        return self.values.attrs.get("nwb_path")
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -76,11 +80,19 @@ class RaggedColumn:
                 return replace(self, rows=self.rows[row])
             position = self.rows[row]
         except IndexError:
-            raise BoundsError(f"Row {row} is outside of the {len(self)} rows of {self.name!r}.") from None
+            raise BoundsError(
+                f"Row {row} is outside of the {len(self)} rows of {self.name!r}.",
+                path=self._path,
+                found=row,
+                expected=range(-len(self), len(self)),
+            ) from None
         except (TypeError, ValueError):
             raise SelectionError(
-                f"A row of {self.name!r} is chosen by its position, an integer, and several by a slice, not "
-                f"by {describe_value(row)}."
+                f"Rows of {self.name!r} must be selected by an integer or a slice, not by "
+                f"{describe_value(row)}.",
+                path=self._path,
+                found=describe_value(row),
+                expected="an integer or a slice",
             ) from None
         (start,), (count,) = self.levels[0].read(range(position, position + 1))
         if len(self.levels) > 1:
@@ -158,18 +170,26 @@ def read_rows(
 def ragged(dataset: xr.Dataset, name: str) -> RaggedColumn:
     """The rows of a ragged column; see `intake_nwbzarr.accessor.NWBAccessor.ragged`."""
     if not isinstance(name, str):
-        raise OptionError(f"name={name!r} is not valid; pass the name of a ragged column.")
+        raise invalid_argument("name", name, "the name of a ragged column")
     pairs = bound_pairs(dataset.variables)
     found = _values_name(dataset, name, pairs)
     values = dataset.variables[found]
     levels = _levels(dataset, found, pairs)
-    outermost = levels[0].count
-    if outermost.ndim > 1:
-        raise SelectionError(
-            f"The rows of {found!r} lie along {outermost.dims}, where one dimension was expected: they were "
-            "rearranged. Take ragged() of the Dataset before, or stack them to one dimension."
-        )
-    return RaggedColumn(found, values, levels, range(outermost.size))
+    return RaggedColumn(found, values, levels, range(_along_one(levels[0].count).size))
+
+
+def _along_one(count: xr.Variable) -> xr.Variable:
+    """Return a count, which must have at most one dimension of rows."""
+    if count.ndim <= 1:
+        return count
+    path = count.attrs.get("ragged_values")
+    raise SelectionError(
+        f"The rows of {path!r} have the dimensions {count.dims} instead of one: they were rearranged.",
+        path=path,
+        found=count.dims,
+        expected="one dimension",
+        next_step="Use ds.nwb before rearranging rows, or stack them to one dimension.",
+    )
 
 
 def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> str:
@@ -189,15 +209,25 @@ def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> s
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise NodeNotFoundError(f"{name!r} is the column of several variables; name one of {candidates}.")
-    if name in dataset.variables:
         raise NodeNotFoundError(
-            f"{name!r} is not a ragged column of this Dataset, or the variables that divide it into rows, "
-            f"its '_start' and '_count', were left out; keep them. Ragged here: {sorted(columns) or 'none'}."
+            f"Several variables belong to a column {name!r}.",
+            found=name,
+            expected=candidates,
+            next_step=f"Pass one of {', '.join(map(repr, candidates))}.",
         )
+    known = sorted(columns)
+    is_variable = name in dataset.variables
     raise NodeNotFoundError(
-        f"No ragged column {name!r} in this Dataset; there is {', '.join(sorted(columns)) or 'none'}. A "
-        "column's '_start' and '_count' belong to it; keep them when you select variables."
+        (
+            f"{name!r} is not a ragged column, or its '_start' and '_count' are not in this Dataset"
+            if is_variable
+            else f"No ragged column {name!r} in this Dataset"
+        )
+        + f"; the ragged columns are {', '.join(map(repr, known)) or 'none'}.",
+        path=dataset.variables[name].attrs.get("nwb_path") if is_variable else None,
+        found=name,
+        expected=known,
+        next_step="When selecting variables, keep the '_start' and '_count' of a column.",
     )
 
 
@@ -212,6 +242,11 @@ class Bounds:
     # Of the same rows, labels first, as far as they are in memory: these tell one row that was taken twice
     # from two that claim the same values.
     columns: tuple[NDArray[Any], ...] = ()
+
+    @property
+    def path(self) -> str | None:
+        """Return the path of what the rows divide."""
+        return self.count.attrs.get("ragged_values")
 
     def read(self, rows: range | NDArray[np.int64]) -> Starts:
         """Return the starts and counts of some rows; raise `SelectionError` where they cannot be right."""
@@ -236,8 +271,12 @@ class Bounds:
         starts, counts = self._whole_numbers(start), self._whole_numbers(count)
         if np.any(starts < 0) or np.any(counts < 0) or np.any(starts + counts > self.length):
             raise SelectionError(
-                f"{self.name!r} and its starts point outside of the {self.length} values they divide: they "
-                "do not belong to these values. Take both from one Dataset."
+                f"{self.name!r} and its starts point outside of the {self.length} values: they belong to "
+                "other values.",
+                path=self.path,
+                found=int(np.max(starts + counts)),
+                expected=self.length,
+                next_step="Take the values and their '_start' and '_count' from one Dataset.",
             )
         return starts, counts
 
@@ -248,9 +287,12 @@ class Bounds:
         if pair is not None:
             raise SelectionError(
                 f"The rows {pair[0]} and {pair[1]} of {self.name!r} claim the same values, although they are "
-                "different rows: tables of several sessions that are concatenated along their rows keep the "
-                "values of the first. Compute what is wanted of each session, such as ds.nwb.bin(...), "
-                "ds.nwb.align(...) or ds.nwb.to_dataframe(...), and concatenate the results."
+                "different rows: concatenating tables of several sessions along their rows keeps the values "
+                "of the first.",
+                path=self.path,
+                found=pair,
+                next_step="Compute results for each session, such as with ds.nwb.bin(...), ds.nwb.align(...) "
+                "or ds.nwb.to_dataframe(...), and concatenate those.",
             )
 
     def clash(
@@ -280,7 +322,10 @@ class Bounds:
         if read.dtype.kind == "f" and np.any(~np.isfinite(read)):
             raise SelectionError(
                 f"{int(np.sum(~np.isfinite(read)))} of {len(read)} rows have no {self.name!r}: reindexing or "
-                "aligning made them up. Drop them first, with isel or dropna."
+                "aligning added them.",
+                path=self.path,
+                found=int(np.sum(~np.isfinite(read))),
+                next_step="Drop these rows first, with isel or dropna.",
             )
         return read.astype(np.int64)
 
@@ -301,8 +346,11 @@ def bound_pairs(variables: Mapping[Any, xr.Variable]) -> dict[str, Pair]:
         known = pairs.setdefault(str(divided), {}).setdefault(attributes["ragged_bound"], name)
         if known != name:
             raise SelectionError(
-                f"{known!r} and {name!r} both divide {divided!r}, so it cannot be told which values are "
-                "whose; open the tables one by one, with group=."
+                f"{known!r} and {name!r} both divide {divided!r} into rows, so that its values cannot be "
+                "assigned to rows.",
+                path=str(divided),
+                found=(known, name),
+                next_step="Open the tables one by one, with group=.",
             )
     return dict(pairs)
 
@@ -328,19 +376,23 @@ def _level(dataset: xr.Dataset, divided: str, pair: Pair) -> Bounds:
     """Return the bounds that divide a variable; raise an error where they are not whole, or not its own."""
     values = dataset.variables[divided]
     if "count" not in pair:
-        raise _left_out(divided, "count")
+        raise _left_out(divided, values, "count")
     count = dataset.variables[pair["count"]]
     contiguous = SAMPLE_DIMENSION in count.attrs
     if "start" not in pair and not contiguous:
-        raise _left_out(divided, "start")
+        raise _left_out(divided, values, "start")
     stored = int(count.attrs.get("ragged_length", -1))
     length = values.shape[0] if values.ndim else 1
     if not values.ndim or length != stored:
         along = repr(values.dims[0]) if values.ndim else "its first dimension"
         raise SelectionError(
             f"Of {divided!r}, {length} of {stored} values are left along {along}, so rows can no longer be "
-            f"told apart. Choose rows instead, and leave {along} whole; for a part of one row, take its "
-            "values with ds.nwb.ragged(...)[i], and index those."
+            "told apart.",
+            path=values.attrs.get("nwb_path"),
+            found=length,
+            expected=stored,
+            next_step=f"Select rows instead, and keep all values along {along}; for a part of one row, index "
+            "the values that ds.nwb.ragged(...)[i] returns.",
         )
     start = None if contiguous else dataset.variables[pair["start"]]
     if contiguous:
@@ -378,10 +430,13 @@ def has_clashing_rows(dataset: xr.Dataset) -> bool:
     return False
 
 
-def _left_out(divided: str, bound: str) -> NodeNotFoundError:
+def _left_out(divided: str, values: xr.Variable, bound: str) -> NodeNotFoundError:
     return NodeNotFoundError(
         f"{divided!r} is divided into rows by a '_start' and a '_count', of which the '_{bound}' is not in "
-        "this Dataset; keep both when you select variables."
+        "this Dataset.",
+        path=values.attrs.get("nwb_path"),
+        expected=f"_{bound}",
+        next_step="Keep both when selecting variables.",
     )
 
 
@@ -391,8 +446,11 @@ def _check_unselected(dataset: xr.Dataset, name: str, count: xr.Variable, length
     expected = count.attrs.get(_ROWS)
     if int(counts.sum()) != length or (expected is not None and _rows_digest(dataset, count) != expected):
         raise SelectionError(
-            f"Rows were selected, sorted or relabelled after the Dataset was made compact, and {name!r} "
-            "alone cannot tell where each row's values begin. Select rows first, then call ds.nwb.compact()."
+            f"Rows were selected, sorted or relabelled after ds.nwb.compact(), and {name!r} alone does not "
+            "determine where the values of each row begin.",
+            path=count.attrs.get("ragged_values"),
+            found=name,
+            next_step="Select rows first, then call ds.nwb.compact().",
         )
 
 
@@ -440,12 +498,7 @@ def compact(dataset: xr.Dataset) -> xr.Dataset:
 def _with_contiguous(dataset: xr.Dataset, divided: str, pair: Pair) -> xr.Dataset:
     """Return a Dataset in which the values of a variable are those of its rows, one after the other."""
     level = _level(dataset, divided, pair)
-    if level.count.ndim > 1:
-        raise SelectionError(
-            f"{level.name!r} lies along {level.count.dims}, where one dimension of rows was expected: they "
-            "were rearranged. Make the Dataset compact before, or stack them to one dimension."
-        )
-    starts, counts = level.read(range(level.count.size))
+    starts, counts = level.read(range(_along_one(level.count).size))
     dimension = dataset.variables[divided].dims[0]
     dataset = dataset.isel({dimension: run_positions(starts, counts)})
     dataset = dataset.drop_vars(pair.get("start", []))

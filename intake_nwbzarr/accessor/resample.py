@@ -14,15 +14,23 @@ from dask.base import tokenize
 from numpy.typing import ArrayLike, NDArray
 from xarray.indexes import PandasIndex
 
+from intake_nwbzarr.accessor.contents import listed
 from intake_nwbzarr.accessor.events import event_times
 from intake_nwbzarr.accessor.interpolation import TakenArray, TimedSamples, values_of, with_missing
 from intake_nwbzarr.accessor.sessions import check_same_session
-from intake_nwbzarr.accessor.times import SessionTime, datetimes_refused, is_decoded, number, session_times
-from intake_nwbzarr.arguments import check_choice
+from intake_nwbzarr.accessor.times import (
+    SessionTime,
+    datetimes_refused,
+    is_decoded,
+    no_times,
+    number,
+    session_times,
+)
+from intake_nwbzarr.arguments import check_choice, invalid_argument
 from intake_nwbzarr.arrays import Computed, lazy_variable
 from intake_nwbzarr.arrays.computed import WIDTH
 from intake_nwbzarr.arrays.selection import Axes, as_key
-from intake_nwbzarr.errors import OptionError, SelectionError
+from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.indexes import IrregularTimeIndex
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, take_slice
@@ -54,10 +62,7 @@ def resample_like(
     labels = _lazy(target)
     moved = {time.dim: time for time in session_times(dataset) if not _is_same(time, target, labels)}
     if not moved and not any(time.name == target.name for time in session_times(dataset)):
-        raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: no series here has a time, so none can be "
-            "put on another's."
-        )
+        raise no_times(dataset, "it cannot be resampled", "series")
     arrays = {}
     for name, variable in dataset.variables.items():
         along = [str(dim) for dim in variable.dims if str(dim) in moved]
@@ -77,10 +82,12 @@ def _check(method: str, tolerance: float | None) -> None:
         return
     seconds = number(tolerance)
     if seconds is None or not seconds >= 0:
-        raise OptionError(f"tolerance={tolerance!r} is not a time; it is a number of seconds, 0 or more.")
+        raise invalid_argument("tolerance", tolerance, "a number of seconds, 0 or more")
     if method == "mean":
         raise OptionError(
-            "tolerance has no meaning with method='mean': its intervals say what is near enough."
+            "tolerance is not valid with method='mean', which averages the samples of each interval.",
+            found=tolerance,
+            next_step="Omit tolerance=.",
         )
 
 
@@ -105,12 +112,17 @@ def _time_of(other: xr.Dataset | xr.DataArray) -> SessionTime:
         return found[0]
     if not found:
         raise OptionError(
-            f"other has no time: none of its indexes, of {list(map(str, other.xindexes))}, is the time of a "
-            "series. Give one that has, as ds['name'] of a flat Dataset."
+            f"other has no time: none of its indexes, {listed(map(str, other.xindexes))}, is the time of a "
+            "series.",
+            found=list(map(str, other.xindexes)),
+            expected="the index of a series' time",
+            next_step="Pass a series with a time, such as ds['name'] of a flat Dataset.",
         )
     raise OptionError(
-        f"other has several times, {', '.join(repr(time.name) for time in found)}: give one series, as "
-        "ds['name']."
+        f"other has several times, {listed(time.name for time in found)}.",
+        found=[time.name for time in found],
+        expected="one time",
+        next_step="Pass one series, such as ds['name'].",
     )
 
 
@@ -149,8 +161,11 @@ def _resampled(
 ) -> xr.Variable:
     if method in {"linear", "mean"} and variable.dtype.kind not in "iufc":
         raise OptionError(
-            f"method={method!r} is not valid for {name!r}, which holds {variable.dtype}: select the numeric "
-            "series first, or use 'nearest' or 'ffill'."
+            f"method={method!r} is not valid for {name!r}, which holds {variable.dtype}.",
+            path=variable.attrs.get("nwb_path"),
+            found=str(variable.dtype),
+            expected="numbers",
+            next_step="Select the numeric series first, or pass 'nearest' or 'ffill'.",
         )
     view, source = _lazy(time).view, variable
     if view.samples.step < 0:

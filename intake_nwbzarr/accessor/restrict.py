@@ -18,7 +18,9 @@ from intake_nwbzarr.accessor.contents import (
     ShownColumn,
     ShownObject,
     is_of,
+    listed,
     part_named,
+    selected_as_scalar,
     shown_columns,
     shown_objects,
 )
@@ -40,6 +42,7 @@ from intake_nwbzarr.accessor.times import (
     in_seconds,
     is_irregular,
     is_template,
+    no_times,
     number,
     seconds_index,
     seconds_variable,
@@ -71,12 +74,7 @@ def restrict(
             chosen[table.rows] = _positions(rows)
         restricted = restricted_rows(restricted, table, columns, windows)
     if not chosen and not times and restricted is dataset:
-        raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')} has no series, intervals, events or spikes "
-            "with times, so it cannot be restricted.",
-            found=[each.name for each in shown],
-            next_step="ds.nwb.describe() lists the objects of a Dataset.",
-        )
+        raise no_times(dataset, "it cannot be restricted")
     for time in times:
         restricted = _restricted_series(restricted, time, windows, alone=len(times) == 1)
     # The bounds came first: rows of units all stay, unless the same table says when its rows were.
@@ -89,8 +87,10 @@ def _windows(dataset: xr.Dataset, start: Time | Epochs, stop: Time | None) -> Wi
         return window_of(start, stop, dataset.attrs)
     if number(start) is not None or isinstance(start, datetime | np.datetime64):
         raise OptionError(
-            f"restrict({as_given(start)}) lacks a stop: pass start and stop, or epochs, such as a table of "
-            "intervals."
+            f"restrict({as_given(start)}) has a start and no stop.",
+            found=as_given(start),
+            expected="start and stop, or epochs",
+            next_step="Pass start and stop, or epochs, such as a table of intervals.",
         )
     epochs = epoch_table(start, dataset)
     return Windows.union(epochs.starts, epochs.stops)
@@ -108,13 +108,17 @@ def _check_series(dataset: xr.Dataset, shown: list[ShownObject], times: list[Ses
             continue
         if variable.ndim and _has_times(variable.attrs):
             raise SelectionError(
-                f"The times of {series.path!r} are not in this Dataset, so it cannot be restricted. Open it, "
-                f"or its container, with group=, or leave it out with ds.drop_vars({series.main!r})."
+                f"The times of {series.path!r} are not in this Dataset, so it cannot be restricted.",
+                path=series.path,
+                found=list(map(str, variable.dims)),
+                next_step="Open it, or its container, with group=, or drop it with "
+                f"ds.drop_vars({series.main!r}).",
             )
         whole.append(series.path)
     if whole:
-        shortened = ", ".join(map(repr, whole[:3])) + (", ..." if len(whole) > 3 else "")
-        warn_caller(f"restrict left {shortened} whole: no time is known along any of its dimensions.")
+        warn_caller(
+            f"restrict() returned {listed(whole, 3)} unchanged: none of the dimensions has a time coordinate."
+        )
 
 
 def _has_times(attributes: Mapping[Any, Any]) -> bool:
@@ -140,15 +144,15 @@ def _restricted_series(
         if not alone:
             # One series without an order does not stop what is done to a whole session.
             warn_caller(
-                f"{error} All times along {time.name!r} were read and compared one by one; samples without a "
-                "time are left out."
+                f"{error.args[0]} All times along {time.name!r} were read and compared one by one; samples "
+                "without a time are dropped."
             )
             return dataset.isel({time.dim: _positions(windows.holds(index.view.values()))})
-        raise SelectionError(
-            f"{error} Samples in any order are compared one by one once their times are in memory, which "
-            f"ds.sortby({time.name!r}) sees to. Or leave out what lies along it, with "
-            f"ds.drop_dims({time.dim!r})."
-        ) from error
+        error.next_step = (
+            f"Call ds.sortby({time.name!r}) first, which loads the times and sorts by them, or drop the "
+            f"series with ds.drop_dims({time.dim!r})."
+        )
+        raise
     if backwards:
         runs = Runs(index.size - (runs.starts + runs.lengths)[::-1], runs.lengths[::-1])
     if len(runs.starts) > 1 and not backwards and not is_in_memory(index.view):
@@ -179,7 +183,11 @@ def _rows(
         missing = next(name for name in INTERVAL if name not in plain)
         raise SelectionError(
             f"The column {missing!r} of {table.path!r} is not in this Dataset, so its rows cannot be "
-            "restricted: keep both start_time and stop_time."
+            "restricted.",
+            path=table.path,
+            found=list(plain),
+            expected=missing,
+            next_step="Keep both start_time and stop_time when selecting variables.",
         )
     events = next(_event_times(dataset, plain), None)
     if events is None:
@@ -190,13 +198,18 @@ def _rows(
 def _column(dataset: xr.Dataset, table: ShownObject, name: str) -> NDArray[np.float64]:
     """Read a column of one time a row."""
     variable = dataset.variables[name]
-    told = f"Leave the table out, with ds.drop_vars({list(table.variables)!r})."
-    if variable.ndim != 1:
-        raise SelectionError(f"{name!r} has the dimensions {variable.dims}, not one time a row. {told}")
     try:
-        return in_seconds(variable.values, dataset.attrs, repr(name))
+        if variable.ndim == 1:
+            return in_seconds(variable.values, dataset.attrs, repr(name))
+        raise SelectionError(
+            f"{name!r} has the dimensions {variable.dims}, not one time per row.",
+            found=variable.dims,
+            expected="one dimension",
+        )
     except SelectionError as error:
-        raise SelectionError(f"{error} {told}") from error
+        error.path = table.path
+        error.next_step = f"Drop the table, with ds.drop_vars({list(table.variables)!r})."
+        raise
 
 
 def _event_times(dataset: xr.Dataset, plain: dict[str, str]) -> Iterator[str]:
@@ -252,17 +265,17 @@ def _check_spikes(dataset: xr.Dataset, table: ShownObject, divided: dict[str, Sh
         if path in {dataset.variables[name].attrs.get(key) for key in ("nwb_path", "ragged_values")}
     ]
     if present and table.rows is None:
-        raise SelectionError(
-            f"One row of {table.path!r} was selected as a scalar, which leaves no bounds to draw in: "
-            "restrict first, or select a list of one row."
-        )
+        raise selected_as_scalar(table.path)
     if present and SPIKE_TIMES not in divided:
         raise _undivided(dataset, table, path, present)
     for name in (*RAGGED_TIMES, OBS_INTERVALS):
         if name in divided and "start" not in divided[name].bounds[0]:
             raise SelectionError(
-                f"{divided[name].variable!r} is compact: its rows follow one another without gaps, as those "
-                "of a part of a session do not. Restrict first, then call ds.nwb.compact()."
+                f"{divided[name].variable!r} is compact: its rows are stored one after the other, so that no "
+                "values can be left out between them.",
+                path=f"{table.path}/{name}",
+                found=divided[name].variable,
+                next_step="Restrict first, then call ds.nwb.compact().",
             )
 
 
@@ -271,16 +284,23 @@ def _undivided(dataset: xr.Dataset, table: ShownObject, path: str, present: list
         dataset.variables[name] for name in present if dataset.variables[name].attrs.get("ragged_values")
     ]
     apart = next((each.dims for each in counts if each.dims != (table.rows,)), None)
+    drop = f"ds.drop_vars({present!r})"
     if apart is not None:
         return SelectionError(
-            f"What divides {path!r} into rows lies along {apart}, not along the rows {table.rows!r}: in the "
-            f"file it does not fit the table, so that nothing tells whose spikes are whose. Leave them out, "
-            f"with ds.drop_vars({present!r})."
+            f"The index of {path!r} has the dimensions {apart}, not that of the rows, {table.rows!r}: in the "
+            "file its length differs from the table's, so that spikes cannot be assigned to units.",
+            path=path,
+            found=apart,
+            expected=(table.rows,),
+            next_step=f"Drop the spikes, with {drop}.",
         )
     return SelectionError(
-        f"Of {path!r}, only {', '.join(map(repr, present))} is in this Dataset. To restrict spikes, keep the "
-        f"spike times together with their _start and _count; where the file has none, leave all of them out, "
-        f"with ds.drop_vars({present!r})."
+        f"Of {path!r}, only {listed(present)} is in this Dataset, so spikes cannot be assigned to units.",
+        path=path,
+        found=present,
+        expected="spike times with their _start and _count",
+        next_step="Keep the spike times together with their _start and _count. Where the file has none, drop "
+        f"the spikes, with {drop}.",
     )
 
 
@@ -296,9 +316,12 @@ def _kept(
         if np.isnan(times).any() or np.any(times[1:] < times[:-1]):
             unit = dataset.coords[table.rows].values[row] if table.rows in dataset.coords else row
             raise SelectionError(
-                f"The {column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they "
-                f"cannot be restricted. Leave this row out, with ds.isel({table.rows}=...) without position "
-                f"{row}."
+                f"The {column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they cannot "
+                "be restricted.",
+                path=f"{table.path}/{column}",
+                found=unit,
+                expected="ascending times",
+                next_step=f"Drop this row, with ds.drop_isel({table.rows}={row}).",
             )
         found[row] = np.flatnonzero(windows.holds(times) if times.ndim == 1 else windows.overlaps(*times.T))
         if found[row].size:
@@ -359,10 +382,7 @@ def span(dataset: xr.Dataset) -> tuple[float, float]:
     times = np.concatenate([np.empty(0), *(series or _times_of_tables(dataset))])
     known = times[np.isfinite(times)]
     if not known.size:
-        raise SelectionError(
-            f"{dataset.attrs.get('nwb_location', 'This Dataset')}: no series, event, interval or spike here "
-            "has a time, so it has no start and no stop."
-        )
+        raise no_times(dataset, "it has no start and no stop")
     return float(known.min()), float(known.max())
 
 

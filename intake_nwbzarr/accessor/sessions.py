@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Protocol
 
 import pandas as pd
 import xarray as xr
 
 from intake_nwbzarr.accessor.ragged import has_clashing_rows
-from intake_nwbzarr.errors import AccessorError, NodeNotFoundError, SessionMismatchError
+from intake_nwbzarr.errors import AccessorError, NodeNotFoundError, NWBZarrError, SessionMismatchError
 from intake_nwbzarr.location.location import Location
 
 if TYPE_CHECKING:
@@ -55,6 +56,27 @@ def origin_of(variable: xr.Variable) -> Origin | None:
     """Return the session that a variable was opened from, if operations have kept its encoding."""
     origin = variable.encoding.get(SOURCE)
     return origin if isinstance(origin, Origin) else None
+
+
+class _OfDataset(Protocol):
+    _dataset: xr.Dataset
+
+
+def with_location[S: _OfDataset, **P, T](
+    method: Callable[Concatenate[S, P], T],
+) -> Callable[Concatenate[S, P], T]:
+    """Make a method of an accessor add the location of its Dataset to errors that lack one."""
+
+    @wraps(method)
+    def located(self: S, /, *arguments: P.args, **keywords: P.kwargs) -> T:
+        try:
+            return method(self, *arguments, **keywords)
+        except NWBZarrError as error:
+            if error.location is None:
+                error.location = self._dataset.attrs.get("nwb_location")
+            raise
+
+    return located
 
 
 def location_of(dataset: xr.Dataset) -> Location:

@@ -14,7 +14,9 @@ from intake_nwbzarr.accessor.contents import (
     ShownColumn,
     ShownObject,
     find_object,
+    listed,
     one_label,
+    selected_as_scalar,
     shown_columns,
     shown_objects,
 )
@@ -69,21 +71,31 @@ def spike_times(dataset: xr.Dataset, unit: int) -> NDArray[np.float64]:
     """The spike times of a unit; see `intake_nwbzarr.accessor.NWBAccessor.spike_times`."""
     unit = one_label(unit, "unit", "the id of one unit")
     column = ragged(dataset, "spike_times")
-    ids = _row_ids(dataset, column.levels[0])
+    ids, path = _row_ids(dataset, column.levels[0]), column.values.attrs.get("nwb_path")
     if ids is None:
         raise NodeNotFoundError(
-            f"The rows of {column.name!r} have no ids here, so unit {unit!r} cannot be found; use "
-            f"ds.nwb.ragged({column.name!r})[i] with a row's position."
+            f"The rows of {column.name!r} have no ids in this Dataset, so unit {unit!r} cannot be found.",
+            path=path,
+            found=unit,
+            next_step=f"Use ds.nwb.ragged({column.name!r})[i] with the position of a row.",
         )
     rows = np.flatnonzero(ids == unit)
     if len(rows) > 1:
         raise SelectionError(
-            f"{len(rows)} units have the id {unit!r}, in the rows {rows.tolist()}: use "
-            f"ds.nwb.ragged({column.name!r})[i]."
+            f"{len(rows)} units have the id {unit!r}, in the rows {rows.tolist()}.",
+            path=path,
+            found=rows.tolist(),
+            expected="one row",
+            next_step=f"Use ds.nwb.ragged({column.name!r})[i] with the position of a row.",
         )
     if not len(rows):
-        known = ", ".join(str(known) for known in ids[:10]) + (", ..." if len(ids) > 10 else "")
-        raise NodeNotFoundError(f"No unit {unit!r} in this Dataset; its {len(ids)} units are {known or '-'}.")
+        known = ids.tolist()
+        raise NodeNotFoundError(
+            f"No unit {unit!r} in this Dataset; the ids of its {len(ids)} units are {listed(known)}.",
+            path=path,
+            found=unit,
+            expected=known,
+        )
     times = np.asarray(column[int(rows[0])])
     return in_seconds(times, dataset.attrs, repr(column.name))
 
@@ -117,15 +129,15 @@ def unit_table(dataset: xr.Dataset) -> UnitTable:
     column = ragged(dataset, next(iter(_divided_times(dataset)), SPIKE_TIMES))
     if not isinstance(column, RaggedColumn) or len(column.levels) != 1 or column.values.ndim != 1:
         raise SelectionError(
-            f"{column.name!r} has spike times along {column.values.dims} in {len(column.levels)} levels of "
-            "rows; one of each was expected."
+            f"{column.name!r} has the dimensions {column.values.dims} and {len(column.levels)} levels of "
+            "rows; spike times have one of each.",
+            path=column.values.attrs.get("nwb_path"),
+            found=(column.values.dims, len(column.levels)),
+            expected="one dimension and one level of rows",
         )
     rows = column.levels[0].count.dims
     if not rows:
-        raise SelectionError(
-            f"One unit was selected as a scalar, which leaves {column.name!r} without a dimension of units; "
-            "select it with a list, such as isel(unit=[0]) or sel(unit=[191])."
-        )
+        raise selected_as_scalar(str(column.values.attrs.get("nwb_path", column.name)).rpartition("/")[0])
     starts, counts = column.bounds()
     values = seconds_variable(column.values, dataset.attrs, repr(column.name))
     return UnitTable(rows[0], column.name, Spikes(values, starts, counts), dict(column.values.attrs))
@@ -144,8 +156,11 @@ def observed_intervals(dataset: xr.Dataset, units: UnitTable) -> list[NDArray[np
     intervals = ragged(dataset, name).read()
     if len(intervals) != len(units.spikes):
         raise NodeNotFoundError(
-            f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}; leave it out to "
-            "count all time as observed."
+            f"{name!r} has intervals for {len(intervals)} units of {len(units.spikes)}.",
+            path=path,
+            found=len(intervals),
+            expected=len(units.spikes),
+            next_step=f"Drop it, with ds.drop_vars({name!r}), to treat units as observed at all times.",
         )
     return [_merged(in_seconds(each, dataset.attrs, repr(name))) for each in intervals]
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from intake_nwbzarr.accessor.sessions import with_location
+
 if TYPE_CHECKING:
     from intake_nwbzarr.accessor.align import AlignMethod, Events, OnMissing
     from intake_nwbzarr.accessor.epochs import Epochs
@@ -18,6 +20,7 @@ class TimeMethods:
 
     _dataset: xr.Dataset
 
+    @with_location
     def align(
         self,
         events: Events | str,
@@ -135,6 +138,7 @@ class TimeMethods:
             by=by,
         )
 
+    @with_location
     def bin(
         self,
         width: float,
@@ -202,6 +206,7 @@ class TimeMethods:
 
         return bin_events(self._dataset, width, start=start, stop=stop, name=name, by=by)
 
+    @with_location
     def restrict(
         self, start: Time | Epochs, stop: Time | None = None, *, name: str | None = None
     ) -> xr.Dataset:
@@ -273,6 +278,7 @@ class TimeMethods:
 
         return restrict(self._dataset, start, stop, name=name)
 
+    @with_location
     def label(self, epochs: Epochs, column: str | None = None, *, name: str | None = None) -> xr.Dataset:
         """Label every sample, spike and event with the epoch that contains it.
 
@@ -317,6 +323,7 @@ class TimeMethods:
         return label(self._dataset, epochs, column, name=name)
 
     @property
+    @with_location
     def start(self) -> float:
         """The time in seconds at which this Dataset starts: that of the first sample of its series.
 
@@ -327,6 +334,7 @@ class TimeMethods:
         return span(self._dataset)[0]
 
     @property
+    @with_location
     def stop(self) -> float:
         """The time in seconds at which this Dataset ends: the end of its series.
 
@@ -347,6 +355,7 @@ class TimeMethods:
 
         return span(self._dataset)[1]
 
+    @with_location
     def resample_like(
         self,
         other: Times,

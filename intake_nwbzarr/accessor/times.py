@@ -104,8 +104,10 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
         return times.astype(np.float64)
     if not _are_datetimes(times):
         raise SelectionError(
-            f"Times are numbers of seconds or datetimes; {what} holds {times.dtype}, such as "
-            f"{times.ravel()[:1].tolist()}."
+            f"Times must be numbers of seconds or datetimes; {what} holds {times.dtype}, such as "
+            f"{times.ravel()[:1].tolist()}.",
+            found=str(times.dtype),
+            expected="numbers of seconds, or datetimes",
         )
     import pandas as pd
 
@@ -116,8 +118,9 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
     except (TypeError, ValueError, OverflowError) as error:
         # Before 1678 and after 2262; a TypeError of NumPy's datetimes that have no unit.
         raise SelectionError(
-            f"{what} holds datetimes without a unit, or too far from {zero} to be counted in nanoseconds: "
-            f"{error}."
+            f"{what} holds datetimes without a unit, or too far from {zero} for nanoseconds: {error}.",
+            found=str(times.dtype),
+            expected="datetimes from 1678 to 2262",
         ) from error
     # As whole nanoseconds: a time that was stored to the nanosecond comes back bit for bit within 104 days of
     # the zero. Seconds since 1970, as float64, would keep no more than tenths of microseconds.
@@ -131,9 +134,11 @@ def one_time(value: object, keyword: str, attributes: Mapping[Any, Any], *, fini
     scalar = np.asarray(value) if _is_datetime(value) else None
     seconds = number(value) if scalar is None else float(in_seconds(scalar, attributes, keyword))
     if seconds is None or np.isnan(seconds) or (finite and np.isinf(seconds)):
-        kind = "a finite number" if finite else "a number"
+        expected = f"a {'finite ' if finite else ''}number of seconds or a datetime"
         raise OptionError(
-            f"{keyword}={as_given(value)} is not a time; it is {kind} of seconds, or a datetime."
+            f"{keyword} must be {expected}, not {as_given(value):.100}.",
+            found=as_given(value),
+            expected=expected,
         )
     return seconds
 
@@ -143,7 +148,11 @@ def stretch(start: object, stop: object, attributes: Mapping[Any, Any]) -> tuple
     low = -np.inf if start is None else one_time(start, "start", attributes, finite=False)
     high = np.inf if stop is None else one_time(stop, "stop", attributes, finite=False)
     if low > high:
-        raise OptionError(f"start={as_given(start)} is after stop={as_given(stop)}: nothing lies between.")
+        raise OptionError(
+            f"start={as_given(start)} is after stop={as_given(stop)}.",
+            found=(as_given(start), as_given(stop)),
+            expected="a start before the stop",
+        )
     return low, high
 
 
@@ -167,8 +176,26 @@ def number(value: object) -> float | None:
 
 
 def datetimes_refused(what: str, why: str) -> OptionError:
-    """Return the error for what cannot be done where times are decoded."""
-    return OptionError(f"{what} are datetimes, and {why}: open the session without decode_times=True.")
+    """Return the error for an operation that decoded times do not support."""
+    return OptionError(
+        f"{what} are datetimes, but {why}.",
+        found="datetimes",
+        expected="seconds",
+        next_step="Open the session without decode_times=True.",
+    )
+
+
+def no_times(
+    dataset: xr.Dataset, why: str, what: str = "series, events, intervals or spikes"
+) -> SelectionError:
+    """Return the error for a Dataset in which nothing has a time."""
+    return SelectionError(
+        f"{dataset.attrs.get('nwb_location', 'This Dataset')} has no {what} with times, so {why}.",
+        path=dataset.attrs.get("nwb_path"),
+        found=list(map(str, dataset.variables)),
+        expected=what,
+        next_step="ds.nwb.describe() lists the objects of a Dataset.",
+    )
 
 
 def _are_datetimes(times: NDArray[Any]) -> bool:

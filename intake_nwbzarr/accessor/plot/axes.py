@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from intake_nwbzarr.arguments import describe_value
-from intake_nwbzarr.errors import OptionError
+from intake_nwbzarr.arguments import invalid_argument
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +40,7 @@ def axes_or_new(ax: Axes | None) -> Axes:
     if isinstance(ax, Axes):
         return ax
     if ax is not None:
-        raise OptionError(f"ax must be matplotlib Axes, not {describe_value(ax)}.", found=ax)
+        raise invalid_argument("ax", ax, "matplotlib Axes")
     from matplotlib import pyplot as plt
 
     return plt.subplots(layout="constrained")[1]
@@ -56,9 +55,7 @@ def checked_color(color: object) -> Any:
     try:
         return to_rgba(color)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise OptionError(
-            f"color must be a matplotlib color, not {describe_value(color)}.", found=color
-        ) from None
+        raise invalid_argument("color", color, "a matplotlib color") from None
 
 
 def with_units(name: str, variable: xr.Variable) -> str:

@@ -15,6 +15,7 @@ from intake_nwbzarr.accessor.contents import (
     ShownColumn,
     ShownObject,
     find_object,
+    no_such_label,
     one_label,
     row_ids,
     shown_columns,
@@ -23,7 +24,8 @@ from intake_nwbzarr.accessor.contents import (
 from intake_nwbzarr.accessor.plot.axes import axes_or_new, with_units
 from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.accessor.times import Time, one_time, session_times, with_seconds
-from intake_nwbzarr.errors import OptionError, SelectionError
+from intake_nwbzarr.arguments import invalid_argument
+from intake_nwbzarr.errors import SelectionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,7 +202,7 @@ def _position(plane: object) -> int:
     try:
         return operator.index(plane)  # type: ignore[arg-type]
     except TypeError:
-        raise OptionError(f"plane must be a position along z, not {plane!r}.", found=plane) from None
+        raise invalid_argument("plane", plane, "a position along z") from None
 
 
 def _upright(variable: xr.Variable, plane: int, image: _Image) -> NDArray[Any]:
@@ -238,13 +240,7 @@ def _masks(dataset: xr.Dataset, image: _Image, plane: int, roi: int | None) -> t
     if not len(ids):
         raise SelectionError(f"{image.shown.name!r} has no ROIs in this Dataset.", path=image.shown.path)
     if not len(chosen):
-        shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
-        raise SelectionError(
-            f"There is no ROI {roi!r} in {image.shown.name!r}; the ids are {shown}.",
-            path=image.shown.path,
-            found=roi,
-            expected=ids.tolist(),
-        )
+        raise no_such_label("ROI", roi, image.shown, ids)
     what = f"{len(ids)} ROIs" if roi is None else f"ROI {roi}"
     if image.column.bounds:
         return _from_pixels(dataset, image, chosen), what

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import xarray as xr
 
+from intake_nwbzarr.accessor.sessions import with_location
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -28,6 +30,7 @@ class Plots:
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
 
+    @with_location
     def raster(
         self,
         units: int | Sequence[int] | None = None,
@@ -90,6 +93,7 @@ class Plots:
             return draw_raster(self._dataset, units, start, stop, name, color, ax)
         return draw_raster_around(self._dataset, units, events, window, on, name, color, ax)
 
+    @with_location
     def traces(
         self,
         name: str | None = None,
@@ -144,6 +148,7 @@ class Plots:
 
         return draw_traces(self._dataset, name, start, stop, channels, spacing, ax)
 
+    @with_location
     def image(
         self,
         name: str | None = None,

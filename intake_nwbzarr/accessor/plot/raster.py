@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import ShownObject, row_ids, several_labels
+from intake_nwbzarr.accessor.contents import ShownObject, no_such_label, row_ids, several_labels
 from intake_nwbzarr.accessor.events import Events, event_times, events_named
 from intake_nwbzarr.accessor.lags import checked_window
 from intake_nwbzarr.accessor.plot.axes import (
@@ -22,7 +22,7 @@ from intake_nwbzarr.accessor.plot.axes import (
 )
 from intake_nwbzarr.accessor.spikes import rows_of, spikes_of, spiking_table
 from intake_nwbzarr.accessor.times import Time, stretch
-from intake_nwbzarr.errors import OptionError, SelectionError, warn_caller
+from intake_nwbzarr.errors import OptionError, warn_caller
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,12 @@ def draw_raster_around(
 ) -> Axes:
     """Draw a line of one unit's spikes for each event; see `Plots.raster`."""
     if events is None or window is None:
-        raise OptionError("A raster around events needs both events= and window=(before, after), in seconds.")
+        raise OptionError(
+            "A raster around events requires both events= and window=.",
+            found="window" if events is None else "events",
+            expected=("events", "window"),
+            next_step="Pass events=, and window=(before, after) in seconds.",
+        )
     before, after = checked_window(window)
     table = spiking_table(dataset, name)
     rows, ids = _rows(dataset, table, units)
@@ -106,13 +111,7 @@ def _rows(
     wanted = several_labels(units, "units", "the id of a unit, or a list of ids")
     missing = [unit for unit in wanted if unit not in ids]
     if missing:
-        shown = ", ".join(map(str, ids[:10].tolist())) + (", ..." if len(ids) > 10 else "")
-        raise SelectionError(
-            f"There is no unit {missing[0]!r} in {table.name!r}; the ids are {shown}.",
-            path=table.path,
-            found=missing[0],
-            expected=ids.tolist(),
-        )
+        raise no_such_label("unit", missing[0], table, ids)
     # Every row with a repeated id is drawn.
     positions = [int(row) for unit in wanted for row in np.flatnonzero(ids == unit)]
     return positions, ids[positions]

@@ -9,7 +9,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.accessor.contents import ShownObject, find_object, several_labels, shown_objects
+from intake_nwbzarr.accessor.contents import (
+    ShownObject,
+    find_object,
+    no_such_label,
+    several_labels,
+    shown_objects,
+)
 from intake_nwbzarr.accessor.lags import checked_positive
 from intake_nwbzarr.accessor.plot.axes import (
     INK,
@@ -45,7 +51,7 @@ def draw_traces(
 ) -> Axes:
     """Draw a line for each channel; see `Plots.traces`."""
     if spacing is not None:
-        spacing = checked_positive(spacing, "spacing", "a number, in the data's units")
+        spacing = checked_positive(spacing, "spacing", "the units of the data")
     low, high = stretch(start, stop, dataset.attrs)
     what = "series over time of at most two dimensions"
     found = find_object(
@@ -110,13 +116,7 @@ def _select_channels(
         wanted = several_labels(channels, "channels", "the label of a channel, or a list of labels")
         missing = [channel for channel in wanted if channel not in labels]
         if missing or not wanted:
-            raise SelectionError(
-                f"There is no channel {missing[0] if missing else channels!r} in {found.name!r}; along "
-                f"{dim!r} are {', '.join(map(str, labels[:10].tolist()))}{', ...' if size > 10 else ''}.",
-                path=found.path,
-                found=missing[0] if missing else channels,
-                expected=labels.tolist(),
-            )
+            raise no_such_label("channel", missing[0] if missing else channels, found, labels)
         rows = np.array([int(np.flatnonzero(labels == channel)[0]) for channel in wanted])
         total = len(rows)
     whole = len(rows) == size and np.array_equal(rows, np.arange(size))
