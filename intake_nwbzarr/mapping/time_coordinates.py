@@ -172,7 +172,10 @@ def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray
             "decode_times=False to have them in seconds."
         )
         missing |= outside
-    nanoseconds = np.rint(np.where(missing, 0.0, seconds) * 1e9).astype(np.int64)
+    # Whole seconds apart from their fraction: one product would be rounded to a neighbouring nanosecond.
+    known = np.where(missing, 0.0, seconds)
+    whole = np.floor(known)
+    nanoseconds = whole.astype(np.int64) * 10**9 + np.rint((known - whole) * 1e9).astype(np.int64)
     result = np.asarray(np.int64(epoch * 1000) + nanoseconds).view("datetime64[ns]")
     result[missing] = np.datetime64("NaT", "ns")
     return result
