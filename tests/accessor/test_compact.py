@@ -103,5 +103,5 @@ def test_a_dataset_without_ragged_columns_stays_as_it_is(units: xr.Dataset) -> N
 
 
 def test_values_that_were_selected_are_detected(units: xr.Dataset) -> None:
-    with pytest.raises(SelectionError, match="Choose rows instead"):
+    with pytest.raises(SelectionError, match="Select rows instead"):
         units.isel(spike=slice(3)).nwb.compact()

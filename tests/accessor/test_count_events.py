@@ -277,20 +277,18 @@ def test_times_of_every_form_are_what_a_series_is_resampled_like(path: Path) -> 
 
 
 def test_what_cannot_be_counted_says_why(path: Path, dataset: xr.Dataset) -> None:
-    with pytest.raises(OptionError, match=r"'data' has no timestamps|'voltage' has no timestamps of its own"):
+    with pytest.raises(OptionError, match=r"'(data|voltage)' is a series without timestamps"):
         opened(path, "acquisition/voltage").nwb.bin(1)
-    with pytest.raises(OptionError, match="'voltage' has no timestamps of its own"):
+    with pytest.raises(OptionError, match="'voltage' is a series without timestamps"):
         dataset.nwb.bin(1, name="voltage")
     with pytest.raises(NodeNotFoundError, match="No 'licks' among the spikes, events"):
         dataset.nwb.bin(1, name="licks")
     without_units = dataset[["lick", "notes", "trials_start_time"]]
-    with pytest.raises(OptionError, match=r"name one of .*'lick'|pass name=.*'lick'"):
+    with pytest.raises(OptionError, match=r"Pass name=, one of .*'lick'"):
         without_units.nwb.bin(1)
-    with pytest.raises(
-        OptionError, match="by='colour' is no column of one value for each event of 'stimuli'"
-    ):
+    with pytest.raises(OptionError, match="'stimuli' has no column by='colour' with one value per event"):
         dataset.nwb.bin(1, name="stimuli", by="colour")
-    with pytest.raises(OptionError, match="by='quality' is of events"):
+    with pytest.raises(OptionError, match="by='quality' is not valid for units"):
         dataset.nwb.bin(1, by="quality")
     with pytest.raises(NodeNotFoundError, match="no spikes, events, intervals and timestamps"):
         opened(path, "general/extracellular_ephys/electrodes").nwb.bin(1)

@@ -104,11 +104,11 @@ def test_the_flat_view_counts_too_and_dask_chunks_it(session: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"width": 0}, "width=0 is not valid"),
-        ({"width": "1"}, "width='1' is not valid"),
-        ({"width": np.nan}, "width=nan is not valid"),
-        ({"width": 1, "stop": -1}, "stop=-1 is before the start, 0.0 s"),
-        ({"width": 1, "start": np.inf}, "start=inf is not a time; it is a finite number of seconds"),
+        ({"width": 0}, "width must be .* seconds, not 0"),
+        ({"width": "1"}, "width must be .*, not '1'"),
+        ({"width": np.nan}, "width must be .*, not nan"),
+        ({"width": 1, "stop": -1}, "stop=-1 is before the start of the bins, 0.0 s"),
+        ({"width": 1, "start": np.inf}, "start must be .*seconds or a datetime, not inf"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(units: xr.Dataset, arguments: dict, message: str) -> None:
@@ -119,7 +119,7 @@ def test_numbers_that_make_no_sense_are_refused(units: xr.Dataset, arguments: di
 def test_datasets_without_units_or_with_one_as_a_scalar_say_so(units: xr.Dataset) -> None:
     with pytest.raises(NodeNotFoundError, match="'_start' and '_count' of spike times"):
         units[["quality"]].nwb.bin(1.0)
-    with pytest.raises(SelectionError, match="select it with a list"):
+    with pytest.raises(SelectionError, match="Select a list of one row"):
         units.isel(unit=0).nwb.bin(1.0)
-    with pytest.raises(SelectionError, match="Choose rows instead"):
+    with pytest.raises(SelectionError, match="Select rows instead"):
         units.isel(spike=slice(9)).nwb.bin(1.0)

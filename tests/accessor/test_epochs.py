@@ -218,15 +218,15 @@ def test_reordered_units_and_reversed_series_keep_their_order(dataset: xr.Datase
 @pytest.mark.parametrize(
     ("epochs", "error", "message"),
     [
-        (3.0, OptionError, r"restrict\(3.0\) lacks a stop"),
+        (3.0, OptionError, r"restrict\(3.0\) has a start and no stop"),
         (
             [1.0, 2.0, 3.0],
             OptionError,
-            r"pairs of times of shape \(epoch, 2\); the list has the shape \(3,\)",
+            r"pairs of times of shape \(epoch, 2\), not .* list of shape \(3,\)",
         ),
         ([[1.0], [2.0, 3.0]], OptionError, "pairs of times"),
-        (["a", "b"], OptionError, "Epochs are a table|holds"),
-        (None, OptionError, "Epochs are a table"),
+        (["a", "b"], OptionError, "Epochs must be a table|holds"),
+        (None, OptionError, "Epochs must be a table"),
         ("nothing", NodeNotFoundError, "No 'nothing' among the tables of intervals"),
         (xr.Dataset({"x": ("row", [1.0])}), NodeNotFoundError, "no column 'start_time'"),
         (pynapple.Ts(np.array([1.0, 2.0])), NodeNotFoundError, "no column 'start_time'"),
@@ -321,12 +321,12 @@ def test_labels_group_and_each_time_has_its_own(dataset: xr.Dataset) -> None:
 
 def test_what_cannot_be_labelled_says_why(dataset: xr.Dataset) -> None:
     with pytest.raises(
-        SelectionError, match=r"1 epochs start before another .*the first are 0 \(1.0 to 3.0 s\) and 1"
+        SelectionError, match=r"1 epochs start before another .*the first two are 0 \(1.0 to 3.0 s\) and 1"
     ):
         dataset.nwb.label([[1.0, 3.0], [2.0, 4.0], [5.0, 6.0]])
     with pytest.raises(
-        NodeNotFoundError, match="no column 'stim' of one value each; their columns are 'start_time'"
+        NodeNotFoundError, match="no column 'stim' with one value per epoch; their columns are 'start_time'"
     ):
         dataset.nwb.label(xr.Dataset({"start_time": ("row", [1.0]), "stop_time": ("row", [2.0])}), "stim")
-    with pytest.raises(SelectionError, match="has no series, events or spikes with times"):
+    with pytest.raises(SelectionError, match="has no series, events, intervals or spikes with times"):
         dataset[["units_quality"]].nwb.label(EPOCHS)

@@ -51,7 +51,7 @@ def draw_traces(
 ) -> Axes:
     """Draw a line for each channel; see `Plots.traces`."""
     if spacing is not None:
-        spacing = checked_positive(spacing, "spacing", "the units of the data")
+        spacing = checked_positive(spacing, "spacing", "data units")
     low, high = stretch(start, stop, dataset.attrs)
     what = "series over time of at most two dimensions"
     found = find_object(
