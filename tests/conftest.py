@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from intake_nwbzarr.hierarchy import hierarchy as remembered
+from intake_nwbzarr.hierarchy import documents
 from intake_nwbzarr.transport import base as presence
 from intake_nwbzarr.transport import memory as remembering
 from tests.servers.http_server import StaticServer
@@ -96,7 +96,7 @@ def no_settings_of_whoever_runs_the_tests(
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     """Forget what other tests have read when they opened sessions, so that requests can be counted."""
-    remembered.memory.clear()
+    documents.memory.clear()
     remembering.memory.clear()
     presence.looks.clear()
 

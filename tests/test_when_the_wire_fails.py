@@ -11,7 +11,7 @@ import xarray as xr
 
 from intake_nwbzarr import open_nwb, track_requests
 from intake_nwbzarr.errors import AccessError, NWBZarrError, TransportError
-from intake_nwbzarr.hierarchy.hierarchy import memory
+from intake_nwbzarr.hierarchy.documents import memory
 from tests.servers.s3_server import S3Server
 
 Corpus = Callable[[str, str], Path]

@@ -1,4 +1,4 @@
-"""Zarr metadata documents: consolidated or listed, of Zarr 2 or 3, fetched in few round trips."""
+"""Zarr metadata documents, of Zarr 2 or 3: consolidated, listed or remembered, in few round trips."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import shlex
 from collections.abc import Collection, Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
@@ -26,9 +27,10 @@ from intake_nwbzarr.errors import (
     UnsafePathError,
 )
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Bytes, Fetched
+from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather
+from intake_nwbzarr.transport.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,61 @@ class Documents:
         except MetadataError:
             return True
         return not {"nwb_version", "neurodata_type"}.isdisjoint(attributes or {})
+
+
+MOST_DOCUMENT_BYTES: Final = 256 * 2**20
+"""Bytes of metadata documents that a process caches; the least recently used are evicted."""
+
+_NAMES: Final[Mapping[Literal[2, 3], str]] = {3: "zarr.json", 2: ".zmetadata"}
+
+
+memory: Memory[Documents] = Memory(MOST_DOCUMENT_BYTES)
+
+
+async def load_remembered(transport: Transport) -> Documents:
+    """Return the metadata documents of a store, from the memory of this process if they are unchanged."""
+    # Over HTTP and S3, consolidated metadata with an ETag take one conditional GET, or with the option
+    # revalidate=False no request at all.
+    if not transport.conditional or transport.location.option("consolidated") is False:
+        return await load_documents(transport)
+    key = transport.location.uncached.cache_key
+    revalidate = transport.location.option("revalidate") is not False
+    known = memory.get(key)
+    if known is None and not revalidate:
+        known = await _from_chunk_cache(transport)
+    documents = known if known is not None and not revalidate else await _revalidated(transport, known)
+    if documents.consolidated and documents.etag and not documents.etag.startswith("W/"):
+        memory.put(key, documents, _size(documents))
+    else:
+        memory.forget(key)
+    return documents
+
+
+async def _revalidated(transport: Transport, known: Documents | None) -> Documents:
+    if known is None or known.etag is None:
+        return await load_documents(transport)
+    found = await transport.get_unless(_NAMES[known.zarr_format], known.etag, limit=LARGEST_DOCUMENT)
+    if isinstance(found, Unchanged):
+        return known
+    # Removed, or no longer consolidated: then all documents are requested.
+    documents = None if found is None else parse_documents(transport.location, known.zarr_format, found)
+    return documents or await load_documents(transport)
+
+
+async def _from_chunk_cache(transport: Transport) -> Documents | None:
+    """Return the documents in the chunk cache, of any age."""
+    for zarr_format, name in _NAMES.items():
+        kept = await transport.kept(name)
+        # A stray document of the other format may have been cached, too.
+        with suppress(MetadataError):
+            documents = kept and parse_documents(transport.location, zarr_format, kept)
+            if documents and documents.is_nwb:
+                return documents
+    return None
+
+
+def _size(documents: Documents) -> int:
+    return sum(memoryview(raw).nbytes for node in documents.nodes.values() for raw in node.values())
 
 
 async def load_documents(transport: Transport) -> Documents:

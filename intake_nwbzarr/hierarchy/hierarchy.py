@@ -16,7 +16,6 @@ from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import describe_value, takes_storage_options
 from intake_nwbzarr.bounds import (
-    LARGEST_DOCUMENT,
     LONGEST_KEY,
     MOST_COMPARED,
     MOST_LINK_HOPS,
@@ -43,18 +42,15 @@ from intake_nwbzarr.hierarchy.documents import (
     find_groups,
     how_to_consolidate,
     list_documents,
-    load_documents,
+    load_remembered,
     missing_groups,
-    parse_documents,
 )
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_array, check_group, check_shape
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable
-from intake_nwbzarr.transport.answers import Unchanged
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.memory import Memory
 from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
 
 UNREACHABLE: Final = (
@@ -167,61 +163,6 @@ def resolve(hierarchy: Hierarchy, path: str, *, look_up: bool = False) -> Target
 def _parts(path: str, location: Location) -> list[str]:
     checked = safe_path(path, location)
     return checked.split("/") if checked else []
-
-
-MOST_BYTES: Final = 256 * 2**20
-"""Bytes of metadata documents that a process caches; the least recently used are evicted."""
-
-_NAMES: Final[Mapping[Literal[2, 3], str]] = {3: "zarr.json", 2: ".zmetadata"}
-
-
-memory: Memory[Documents] = Memory(MOST_BYTES)
-
-
-async def load_remembered(transport: Transport) -> Documents:
-    """Return the metadata documents of a store, from the memory of this process if they are unchanged."""
-    # Over HTTP and S3, consolidated metadata with an ETag take one conditional GET, or with the option
-    # revalidate=False no request at all.
-    if not transport.conditional or transport.location.option("consolidated") is False:
-        return await load_documents(transport)
-    key = transport.location.uncached.cache_key
-    revalidate = transport.location.option("revalidate") is not False
-    known = memory.get(key)
-    if known is None and not revalidate:
-        known = await _from_chunk_cache(transport)
-    documents = known if known is not None and not revalidate else await _revalidated(transport, known)
-    if documents.consolidated and documents.etag and not documents.etag.startswith("W/"):
-        memory.put(key, documents, _size(documents))
-    else:
-        memory.forget(key)
-    return documents
-
-
-async def _revalidated(transport: Transport, known: Documents | None) -> Documents:
-    if known is None or known.etag is None:
-        return await load_documents(transport)
-    found = await transport.get_unless(_NAMES[known.zarr_format], known.etag, limit=LARGEST_DOCUMENT)
-    if isinstance(found, Unchanged):
-        return known
-    # Removed, or no longer consolidated: then all documents are requested.
-    documents = None if found is None else parse_documents(transport.location, known.zarr_format, found)
-    return documents or await load_documents(transport)
-
-
-async def _from_chunk_cache(transport: Transport) -> Documents | None:
-    """Return the documents in the chunk cache, of any age."""
-    for zarr_format, name in _NAMES.items():
-        kept = await transport.kept(name)
-        # A stray document of the other format may have been cached, too.
-        with suppress(MetadataError):
-            documents = kept and parse_documents(transport.location, zarr_format, kept)
-            if documents and documents.is_nwb:
-                return documents
-    return None
-
-
-def _size(documents: Documents) -> int:
-    return sum(memoryview(raw).nbytes for node in documents.nodes.values() for raw in node.values())
 
 
 @takes_storage_options

@@ -12,7 +12,7 @@ import pytest
 
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.errors import AccessError, LocationNotFoundError, NWBZarrError
-from intake_nwbzarr.hierarchy.hierarchy import memory
+from intake_nwbzarr.hierarchy.documents import memory
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
