@@ -88,7 +88,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
             A file made by `intake_nwbzarr.snapshot`, to open the session without reading its metadata.
         verify
             How a snapshot is compared with what is stored: ``"metadata"``, one conditional GET for each
-            metadata document; ``"all"``, one for each object that it holds; False, not at all, which the
+            metadata document; ``"all"``, one for each object that it contains; False, not at all, which the
             attribute ``nwb_snapshot`` says.
         **keywords
             ``mask_and_scale``, ``decode_times``, ``dtype``, ``names``, ``share_time``, ``image_axes``: see
@@ -213,7 +213,7 @@ def _open(
             next_step="Pass snapshot= as well.",
         )
     from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
-    from intake_nwbzarr.transport.memory import keeping_in_memory
+    from intake_nwbzarr.transport.memory_cache import keeping_in_memory
 
     return load_hierarchy(location, keeping_in_memory()), None
 

@@ -14,7 +14,7 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     │   ├── HostNotFoundError (ConnectionError)
     │   ├── ResponseError                         a response contradicts its request
     │   └── ObjectChangedError                    an object was replaced while it was being read
-    ├── CacheError (OSError)                      a folder cannot hold a chunk cache
+    ├── CacheError (OSError)                      a folder cannot be used as a chunk cache
     ├── DownloadError (OSError)                   a download could not be written or completed
     ├── ForkError (RuntimeError)                  connections were used in a forked child process
     ├── LimitError (ValueError)                   data exceed a size, depth or count limit
@@ -24,7 +24,7 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     ├── NodeNotFoundError (KeyError)              no such object in the file
     │   └── LinkError                             a link or reference that cannot or must not be followed
     ├── ChunkError (OSError)                      stored bytes cannot be decoded as part of their array
-    │   └── LegacyObjectError                     a pickled chunk holds more than inert values
+    │   └── LegacyObjectError                     a pickled chunk contains more than inert values
     ├── SnapshotError (ValueError)                a snapshot is damaged, or its format is not supported
     │   ├── StaleSnapshotError                    the session has changed since the snapshot was made
     │   └── NotInSnapshotError (KeyError)         the session is not in the snapshot
@@ -155,7 +155,7 @@ class ObjectChangedError(TransportError):
 
 
 class CacheError(NWBZarrError, OSError):
-    """A folder cannot, or must not, hold a chunk cache."""
+    """A folder cannot, or must not, be used as a chunk cache."""
 
 
 class DownloadError(NWBZarrError, OSError):
@@ -195,7 +195,7 @@ class ChunkError(NWBZarrError, OSError):
 
 
 class LegacyObjectError(ChunkError):
-    """A pickled chunk holds values other than strings, numbers and object references."""
+    """A pickled chunk contains values other than strings, numbers and object references."""
 
 
 class SnapshotError(NWBZarrError, ValueError):

@@ -10,7 +10,7 @@ import pytest
 
 from intake_nwbzarr.hierarchy import documents
 from intake_nwbzarr.transport import base as presence
-from intake_nwbzarr.transport import memory as remembering
+from intake_nwbzarr.transport import memory_cache as remembering
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

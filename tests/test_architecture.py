@@ -10,7 +10,7 @@ import pytest
 from tools.rooms import PACKAGE, circles, import_graph
 
 PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
-# The lowest first. What stands beside them (errors, bounds, limits, backend, cli) is used from anywhere.
+# The lowest first; files beside them (errors, limits, backend, cli, ...) are used from anywhere.
 FOLDERS = (
     "location",
     "transport",

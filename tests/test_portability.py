@@ -18,7 +18,7 @@ import intake_nwbzarr
 from intake_nwbzarr import download
 from intake_nwbzarr.location import options as cache_option
 from intake_nwbzarr.location.urls import file_url, path_of
-from intake_nwbzarr.transport import disk as cache_folder
+from intake_nwbzarr.transport import disk_cache as cache_folder
 from tests.servers.http_server import StaticServer
 
 type Corpus = Callable[[str, str], Path]

@@ -176,8 +176,9 @@ def test_an_extension_without_its_schema_says_what_to_do(
     store = Path(shutil.copytree(file_with_an_extension, tmp_path / "colours.nwb.zarr"))
     _leave_the_schemas_out(store)
     shutil.rmtree(store / "specifications")
-    with pytest.raises(MetadataError, match=r"ndx-colour.*Import the Python package"):
+    with pytest.raises(MetadataError, match=r"ndx-colour.*Import the Python package") as raised:
         open_nwb(store)
+    assert (raised.value.location, raised.value.found) == (f"file://{store}", ["ndx-colour"])
 
 
 def test_it_travels_to_another_process_as_its_location(corpus_dir: Corpus) -> None:

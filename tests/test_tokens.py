@@ -43,9 +43,9 @@ dataset.to_netcdf(sys.argv[1], engine="scipy")
 opened = xr.open_dataset(sys.argv[1], engine="scipy")
 objects = [dataset, dataset.a, dataset.a.variable, dataset.x.variable, chunked.a, opened, opened.a[:1]]
 alone = [tokenize(each) for each in objects]
-assert "intake_nwbzarr.arrays.tokens" not in sys.modules
+assert "intake_nwbzarr.arrays.dask_tokens" not in sys.modules
 import intake_nwbzarr.arrays, intake_nwbzarr.indexes
-assert "intake_nwbzarr.arrays.tokens" in sys.modules
+assert "intake_nwbzarr.arrays.dask_tokens" in sys.modules
 assert [tokenize(each) for each in objects] == alone
 """
 

@@ -1,4 +1,4 @@
-"""`ds.nwb`: what a session's Dataset can do beside holding values. Importing this registers it."""
+"""`ds.nwb`: operations for neurophysiology on a session's Dataset. Importing this registers it."""
 
 from intake_nwbzarr.accessor.accessor import NWBAccessor, NWBArrayAccessor
 from intake_nwbzarr.accessor.sessions import Origin

@@ -195,7 +195,7 @@ def selected_as_scalar(path: str) -> SelectionError:
 
 
 def _named(candidates: Sequence[ShownObject], name: str) -> list[ShownObject]:
-    """Return those that a name fits best: as shown, as a path, as the object's own."""
+    """Return the objects of a name: their name in the Dataset, else their path, else their own name."""
     ways: tuple[list[set[str | None]], ...] = (
         [{each.name, each.main, each.path} for each in candidates],
         [{f"/{each.path}", each.rows} for each in candidates],
@@ -289,7 +289,7 @@ def _column(
 
 
 def _chain(dataset: xr.Dataset, path: str, pairs: Mapping[str, Pair]) -> Iterator[Pair]:
-    """Return the bounds of an array, outermost first: an index may be divided too."""
+    """Return the bounds of an array, outermost first: an index may itself be indexed."""
     pair = pairs.get(path, {})
     if "count" not in pair:
         return

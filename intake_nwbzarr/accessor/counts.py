@@ -141,7 +141,7 @@ class Countable:
 
 
 def countable(dataset: xr.Dataset, name: str | None, by: str | None) -> Countable:
-    """Find what to count: what `name` says, the units with spike times, or the only thing there is.
+    """Return what to count: `name`, the units with spike times, or the only countable object.
 
     `by` is the column of one value each that events and timestamps are counted apart by.
     """
@@ -184,7 +184,7 @@ def countable(dataset: xr.Dataset, name: str | None, by: str | None) -> Countabl
 
 
 def _ragged_times(dataset: xr.Dataset, shown: ShownObject) -> str | None:
-    """Find a table's ragged column of times: the spikes of units, or the events of kinds."""
+    """Return a table's ragged column of times: spike times of units, or times of kinds of events."""
     if shown.kind != "table":
         return None
     return next((each for each in RAGGED_TIMES if ragged_of(dataset, shown, each)), None)
@@ -209,7 +209,7 @@ def _of_units(dataset: xr.Dataset, by: str | None) -> Countable:
 
 
 def _times(dataset: xr.Dataset, shown: ShownObject) -> str | SessionTime | None:
-    """Find when the events of an object were: a table's column, the timestamps of an irregular series."""
+    """Return the times of an object's events: a table's column, or the timestamps of an irregular series."""
     if shown.kind == "table":
         return row_time(dataset, shown)
     return event_time_of(dataset, shown)
@@ -300,7 +300,7 @@ def count_variable(
     *,
     whole: bool,
 ) -> xr.Variable:
-    """Return counts along rows and bins: of dask where the times are, and lazy where they are not.
+    """Return counts along rows and bins, as a dask array if the times are one, otherwise lazy.
 
     They are integers where every count is known, which `whole` says.
     """
@@ -312,7 +312,7 @@ def count_variable(
 
 @dataclass(frozen=True, eq=False)
 class CountArray(Computed):
-    """Lazy counts: a selection reads the times of its rows, in one gather."""
+    """Lazy counts; a selection reads the times of its rows, in one gather."""
 
     spikes: Spikes  # of every row
     bins: Bins
@@ -384,7 +384,7 @@ def _counted(
 
 @dataclass(frozen=True, eq=False)
 class TimeBins:
-    """Bins one after the other: the next one begins where one ends."""
+    """Contiguous bins of equal width."""
 
     view: TimestampView  # where each begins
     last: float | None = None  # the last time, by the ends of rows; None where nothing relies on that

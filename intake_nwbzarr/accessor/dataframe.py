@@ -116,7 +116,7 @@ def _is_region(dataset: xr.Dataset, column: ShownColumn) -> bool:
 
 
 def _column(dataset: xr.Dataset, column: ShownColumn) -> Any:
-    """Return a column's values, one for each row: an array of several goes into one cell."""
+    """Return a column's values, one per row; several values of a row become an array in one cell."""
     import pandas as pd
 
     if column.bounds:

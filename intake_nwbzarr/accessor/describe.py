@@ -1,4 +1,4 @@
-"""What a Dataset holds, as a table and as text: `describe` and the repr of `ds.nwb`."""
+"""Describe the contents of a Dataset, as a table and as text: `describe` and the repr of `ds.nwb`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def describe(dataset: xr.Dataset) -> pd.DataFrame:
 
 
 def object_row(dataset: xr.Dataset, shown: ShownObject, times: dict[str, SessionTime]) -> dict[str, Any]:
-    """What is known of one object, by the names of the columns; what is not known is not among them."""
+    """Return the known properties of an object, by column name."""
     row: dict[str, Any] = {
         "type": shown.neurodata_type or "DynamicTable",
         "name": shown.name,
@@ -72,12 +72,12 @@ def object_row(dataset: xr.Dataset, shown: ShownObject, times: dict[str, Session
 
 
 def _own_dims(dataset: xr.Dataset, shown: ShownObject) -> tuple[str, ...]:
-    """The dimensions of whatever else an object has: of an external movie, the times of its frames."""
+    """Return the dimensions of an object's other variables, such as the times of a movie's frames."""
     return tuple(str(dim) for name in shown.variables for dim in dataset.variables[name].dims)
 
 
 def _time(time: SessionTime) -> dict[str, Any]:
-    """What is known of a time without reading it."""
+    """Return the properties of a time coordinate that are known without reading it."""
     index = time.index
     if not isinstance(index, LazyTimeIndex):
         values: Any = index.index
@@ -113,7 +113,7 @@ _WIDEST = 60
 
 
 def as_text(dataset: xr.Dataset) -> str:
-    """A line for each object, reading nothing."""
+    """Return a line for each object, without reading data."""
     shown = shown_objects(dataset)
     cells = _cells(dataset, shown)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)] if cells else []
@@ -125,7 +125,7 @@ def as_text(dataset: xr.Dataset) -> str:
 
 
 def as_html(dataset: xr.Dataset) -> str:
-    """The same as a table for notebooks, in their own colours."""
+    """Return the same as an HTML table for notebooks, in their colours."""
     shown = shown_objects(dataset)
     left = "style='text-align: left'"
     heading = "".join(f"<th {left}>{each}</th>" for each in _HEADINGS)

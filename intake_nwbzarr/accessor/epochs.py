@@ -227,7 +227,7 @@ def label(
 
 
 def _check_apart(table: EpochTable) -> None:
-    """Refuse epochs that overlap: a sample in several of them has no one label."""
+    """Raise if epochs overlap, because a sample in several of them has no single label."""
     reach = np.maximum.accumulate(table.stops)
     overlapping = np.flatnonzero(table.starts[1:] < reach[:-1])
     if overlapping.size:
@@ -259,7 +259,7 @@ def _label_values(table: EpochTable, column: str | None) -> tuple[NDArray[Any], 
 
 
 def _times(dataset: xr.Dataset) -> Iterator[tuple[Hashable, xr.Variable]]:
-    """Find the times along each dimension: of samples, events, intervals (their starts) and spikes."""
+    """Return the times along each dimension: of samples, events, intervals (their starts) and spikes."""
     for time in session_times(dataset):
         yield time.dim, dataset.variables[time.name]
     for table in (each for each in shown_objects(dataset) if each.kind == "table"):

@@ -1,4 +1,4 @@
-"""Lags: the times around an event that a window has, in samples or in bins."""
+"""Lags: the times around an event within a window, in samples or in bins."""
 
 from __future__ import annotations
 

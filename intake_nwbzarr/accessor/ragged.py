@@ -1,4 +1,4 @@
-"""Ragged columns: where each row's values start, how many there are, and the values of chosen rows."""
+"""Ragged columns: the start and count of each row's values, and the values of selected rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ type Starts = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 @dataclass(frozen=True, eq=False)
 class RaggedColumn:
-    """The rows of a ragged column, each read when it is asked for; made by `ds.nwb.ragged`.
+    """The rows of a ragged column, each read on demand; returned by `ds.nwb.ragged`.
 
     ``len(column)`` is the number of rows. ``column[i]`` is the values of row `i`: a numpy array of shape
     (value, ...), or, in a doubly ragged column, a `RaggedColumn` of that row's own rows. ``column[2:5]`` is a
@@ -49,7 +49,7 @@ class RaggedColumn:
     Parameters
     ----------
     name
-        Of the variable that holds the values.
+        Of the variable with the values.
     values
         The values of all rows of the file, the ragged dimension first.
     levels
@@ -107,7 +107,7 @@ class RaggedColumn:
             yield from self.read(rows)
 
     def bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where each row starts in what the outermost level divides, and how many of it there are, (row,)."""
+        """Return the start and count of each row in what the outermost level divides, (row,)."""
         return self._bounds
 
     @cached_property
@@ -115,7 +115,7 @@ class RaggedColumn:
         return self.levels[0].read(self.rows)
 
     def read(self, rows: NDArray[np.integer[Any]] | None = None) -> list[Any]:
-        """The values of several rows, in one gather.
+        """Read the values of several rows, in one gather.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ def _along_one(count: xr.Variable) -> xr.Variable:
 
 
 def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> str:
-    """Return the variable of a column's values: by its own name, or by the column's in the file."""
+    """Return the variable of a column's values, given its name or the column's name in the file."""
     columns = {
         variable: own
         for variable, own in roles(dataset.variables).items()
@@ -233,7 +233,7 @@ def _values_name(dataset: xr.Dataset, name: str, pairs: Mapping[str, Pair]) -> s
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """One level of a ragged column: where its rows start in what it divides, and how long they are."""
+    """One level of a ragged column: the start and count of each row in the dimension that it divides."""
 
     name: str  # of the variable with the counts, for errors
     start: xr.Variable | None  # None where rows follow one another without gaps
@@ -464,7 +464,7 @@ def _rows_digest(dataset: xr.Dataset, count: xr.Variable) -> str:
 
 
 def run_positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """Return the positions of runs, one after the other: a slice where each begins where the last one ends.
+    """Return the concatenated positions of ranges, as a slice if these are contiguous.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A session between two times or within epochs (`ds.nwb.restrict`), and when it starts and stops."""
+"""Restrict a session to a time range or epochs (`ds.nwb.restrict`); its start and stop time."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _TIME_COLUMNS = frozenset({*ROW_TIMES, "stop_time"})
 def restrict(
     dataset: xr.Dataset, start: Time | Epochs, stop: Time | None = None, *, name: str | None = None
 ) -> xr.Dataset:
-    """Keep what a session holds between two times, or within epochs; see `NWBAccessor.restrict`."""
+    """Select the part of a session between two times, or within epochs; see `NWBAccessor.restrict`."""
     windows = _windows(dataset, start, stop)
     dataset = part_named(dataset, name)
     shown = shown_objects(dataset)
@@ -316,8 +316,8 @@ def _kept(
         if np.isnan(times).any() or np.any(times[1:] < times[:-1]):
             unit = dataset.coords[table.rows].values[row] if table.rows in dataset.coords else row
             raise SelectionError(
-                f"The {column!r} of row {unit} of {table.path!r} do not ascend or hold NaN, so they cannot "
-                "be restricted.",
+                f"The {column!r} of row {unit} of {table.path!r} do not ascend or contain NaN, so they "
+                "cannot be restricted.",
                 path=f"{table.path}/{column}",
                 found=unit,
                 expected="ascending times",

@@ -1,4 +1,4 @@
-"""Roles of variables: what each is of its neurodata object, by the attributes that the mapping writes."""
+"""Roles of variables in their neurodata objects, from the attributes that the mapping writes."""
 
 from __future__ import annotations
 

@@ -154,13 +154,13 @@ def frame_of(dataset: xr.Dataset, frame: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Session:
-    """The identity of the session that an object is from, as far as it is known."""
+    """The identity of the session of an object, as far as it is known."""
 
     identifier: str | None  # of the file: copies of a session have the same, wherever they are opened from
     location: str | None  # where it was opened from
 
     def differs(self, other: Session) -> bool:
-        """Whether these are certainly two sessions."""
+        """Return whether two sessions certainly differ."""
         if self.identifier is not None and other.identifier is not None:
             return self.identifier != other.identifier
         if self.identifier is other.identifier is None:

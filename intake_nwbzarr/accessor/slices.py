@@ -51,7 +51,7 @@ class Runs:
         return positions + (self._offsets - self.starts)[run]
 
     def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the positions at places among all of them: what `places` undoes.
+        """Return the positions at places among all of them, the inverse of `places`.
 
         >>> Runs.of(np.array([5, 0]), np.array([7, 2])).at(np.arange(4))
         array([0, 1, 5, 6])

@@ -1,4 +1,4 @@
-"""The spikes of a Dataset's units: their table, their times row by row, and when each unit was observed."""
+"""Spike times of a Dataset's units, row by row, and the intervals in which each unit was observed."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def ends_of_rows(spikes: Spikes) -> NDArray[np.float64]:
 
 
 def spiking_table(dataset: xr.Dataset, name: str | None = None) -> ShownObject:
-    """Find the table of units that have spike times: the one of that name, or the only one."""
+    """Return the table of units with spike times of that name, or the only one."""
     tables = [each for each in shown_objects(dataset) if each.kind == "table"]
     spiking = [each for each in tables if spikes_of(dataset, each) is not None]
     if not spiking and has_spikes(dataset):
@@ -224,6 +224,6 @@ def ragged_of(dataset: xr.Dataset, table: ShownObject, name: str) -> ShownColumn
 def rows_of(
     dataset: xr.Dataset, column: ShownColumn, rows: Sequence[int] | None = None
 ) -> list[NDArray[np.float64]]:
-    """Read the times of a ragged column in seconds, row by row: of all rows, or of some, by position."""
+    """Read the times of a ragged column in seconds, by row: of all rows, or of those at some positions."""
     read = ragged(dataset, column.variable).read(None if rows is None else np.asarray(rows, np.intp))
     return [in_seconds(values, dataset.attrs, repr(column.variable)) for values in read]

@@ -254,7 +254,7 @@ class TimeMethods:
         NodeNotFoundError
             When the epochs have no ``start_time`` or ``stop_time``, or there is no object of that name.
         SelectionError
-            When the timestamps of the only series, or the spike times of a unit, hold NaN or do not ascend
+            When the timestamps of the only series, or the spike times of a unit, contain NaN or do not ascend
             where they are searched; when a table is in this Dataset without the columns of its times, or
             these hold no times; when the times of a series are not in this Dataset; when nothing has a time.
 
@@ -396,8 +396,8 @@ class TimeMethods:
             When the method is none of these, or not valid for a series of text or of booleans; when `other`
             has no time or several; when times are decoded, because samples are compared in seconds.
         SelectionError
-            When no series has a time. On reading values: when timestamps hold NaN or do not ascend, or when
-            several samples have exactly the requested time.
+            When no series has a time. On reading values: when timestamps contain NaN or do not ascend, or
+            when several samples have exactly the requested time.
 
         Examples
         --------

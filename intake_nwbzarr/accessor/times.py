@@ -104,7 +104,7 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
         return times.astype(np.float64)
     if not _are_datetimes(times):
         raise SelectionError(
-            f"Times must be numbers of seconds or datetimes; {what} holds {times.dtype}, such as "
+            f"Times must be numbers of seconds or datetimes; {what} has {times.dtype}, such as "
             f"{times.ravel()[:1].tolist()}.",
             found=str(times.dtype),
             expected="numbers of seconds, or datetimes",
@@ -118,7 +118,7 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
     except (TypeError, ValueError, OverflowError) as error:
         # Before 1678 and after 2262; a TypeError of NumPy's datetimes that have no unit.
         raise SelectionError(
-            f"{what} holds datetimes without a unit, or too far from {zero} for nanoseconds: {error}.",
+            f"{what} has datetimes without a unit, or too far from {zero} for nanoseconds: {error}.",
             found=str(times.dtype),
             expected="datetimes from 1678 to 2262",
         ) from error

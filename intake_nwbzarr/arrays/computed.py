@@ -57,7 +57,7 @@ class Computed:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """Return the shape of what is best read at once: the first source's, of another shape everything."""
+        """Return the chunks of the first source, or the whole array if its shape differs."""
         if not self.sources or len(self.sources[0].shape) != len(self.shape):
             return self.shape
         source = self.sources[0]

@@ -19,7 +19,6 @@ from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore, StorePath
 
-from intake_nwbzarr.bounds import LARGEST_OBJECT
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError
 from intake_nwbzarr.hierarchy.decompress import CHECKSUMS, COMPRESSORS, OutputBuffer, undo_bytes
 from intake_nwbzarr.hierarchy.nodes import parse_named_configuration
@@ -31,6 +30,7 @@ from intake_nwbzarr.hierarchy.zarr2.objects import (
     text_limit,
 )
 from intake_nwbzarr.hierarchy.zarr2.types import ARRAY_FILTERS
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT
 from intake_nwbzarr.zarr_internals import bytes_spec
 
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
@@ -317,7 +317,7 @@ def _variable_length(
     found, count, limit = memoryview(content).nbytes, prod(stage.shape), text_limit(stage.shape)
     if found > limit:
         raise LimitError(
-            f"{where} holds {found} bytes; at most {limit} are allowed for {count} strings.",
+            f"{where} has {found} bytes; at most {limit} are allowed for {count} strings.",
             found=found,
             expected=limit,
         )

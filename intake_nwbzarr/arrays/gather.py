@@ -19,10 +19,10 @@ from intake_nwbzarr.arrays.decode import ChunkName, decode
 from intake_nwbzarr.arrays.layout import Layout
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
-from intake_nwbzarr.bounds import LARGEST_OBJECT, MOST_CHUNKS
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MOST_CHUNKS
 
 UNDECODED: Final = 512 * 2**20
 """Decoded bytes of the chunks that are fetched, or wait to be decoded, at a time."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 
 from intake_nwbzarr.arrays.computed import ScaledArray
+from intake_nwbzarr.arrays.dask_tokens import Identified
 from intake_nwbzarr.arrays.stored import Readable, StoredArray
-from intake_nwbzarr.arrays.tokens import Identified
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,
@@ -87,7 +87,7 @@ def lazy_variable(
 
 
 class LazyVariable(xr.Variable):
-    """A variable whose dask array is named for what is stored, not only for the call that opened it.
+    """A variable whose dask array is named after the stored data, not only after the call that opened it.
 
     xarray names it for the file, the call's keywords and the variable: `xarray.open_groups` gives the
     ``data`` of two groups one name, and dask then computes one in place of the other (xarray 2026.9); of a
@@ -144,7 +144,7 @@ def target() -> int:
 def preferred_chunks(array: Readable) -> tuple[int, ...]:
     """Return the shape of dask's blocks: whole stored chunks, by a rule that keeps reductions small.
 
-    Blocks are measured by what a task holds in memory, the values that reading gives: int16 samples that are
+    Blocks are measured by what a task keeps in memory, the values that reading gives: int16 samples that are
     scaled to float64 count eight bytes each. A block has at most ``block_bytes`` of
     `intake_nwbzarr.set_limits`, 128 MiB, or is one stored chunk that is larger. Shards that are larger are
     divided into equal parts.

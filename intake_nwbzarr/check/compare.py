@@ -23,9 +23,9 @@ type Slices = tuple[slice, ...]
 
 
 def same(raw: Any, shown: Any) -> bool:
-    """Return whether an attribute holds the same value as a field of pynwb.
+    """Return whether an attribute has the same value as a field of pynwb.
 
-    Attributes hold what netCDF and Zarr can store: booleans are 0 and 1 there, dates ISO texts, what is
+    Attributes contain what netCDF and Zarr can store: booleans are 0 and 1 there, dates ISO texts, what is
     nested or mixed JSON, a single compound the list of its fields. pynwb, in turn, gives a single text as a
     tuple of one where it expects several.
 
@@ -58,7 +58,7 @@ def same(raw: Any, shown: Any) -> bool:
 
 
 def _is_large(raw: Any) -> bool:
-    """Return whether an integer is too large for an attribute, which then holds text."""
+    """Return whether an integer is too large for an attribute, which is then text."""
     return isinstance(raw, int) and not -(2**63) <= raw < 2**63
 
 
@@ -230,7 +230,7 @@ _LONGEST = 120
 
 @dataclass(frozen=True)
 class Equal:
-    """A field that pynwb and xarray give alike.
+    """A field that is equal in pynwb and xarray.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ class Equal:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that xarray shows otherwise than pynwb does, or that only xarray shows.
+    """A field that differs between pynwb and xarray, or that only xarray shows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Expected values: what xarray shows of an array as pynwb reads it, by the type of what holds the array."""
+"""Expected values: what xarray should show of an array that pynwb reads, by the type of its object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw fields: what pynwb reads from a file, and what only the file holds, with the paths that store them."""
+"""Raw fields: what pynwb reads from a file, and what it omits, with the paths where they are stored."""
 
 from __future__ import annotations
 

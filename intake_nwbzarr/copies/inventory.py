@@ -19,7 +19,6 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from intake_nwbzarr.arrays.layout import layout
-from intake_nwbzarr.bounds import MOST_OBJECTS
 from intake_nwbzarr.check.chunks import chunk_grid
 from intake_nwbzarr.errors import (
     AccessError,
@@ -35,6 +34,7 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.untrusted_input import MOST_OBJECTS
 
 NAME: Final = ".nwbzarr-download.jsonl"
 FORMAT: Final = "intake-nwbzarr download"

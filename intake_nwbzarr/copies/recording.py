@@ -11,7 +11,6 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
-from intake_nwbzarr.bounds import LARGEST_DOCUMENT, LARGEST_SNAPSHOT_OBJECT
 from intake_nwbzarr.copies.from_snapshot import SnapshotTransport
 from intake_nwbzarr.copies.snapshot import (
     CONSOLIDATED,
@@ -41,6 +40,7 @@ from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.transport.answers import Fetched, Folder, Part
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import Opener
+from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, LARGEST_SNAPSHOT_OBJECT
 
 ENDING: Final = ".snapshot.zip"
 

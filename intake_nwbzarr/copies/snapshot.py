@@ -16,12 +16,6 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from intake_nwbzarr.arguments import local_path
-from intake_nwbzarr.bounds import (
-    LARGEST_RATIO,
-    LARGEST_SNAPSHOT_INDEX,
-    LARGEST_SNAPSHOT_SESSION,
-    SMALL_MEMBER,
-)
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -34,6 +28,12 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.location.urls import check_path
 from intake_nwbzarr.transport.answers import Listed
 from intake_nwbzarr.transport.request_log import readable_size
+from intake_nwbzarr.untrusted_input import (
+    LARGEST_RATIO,
+    LARGEST_SNAPSHOT_INDEX,
+    LARGEST_SNAPSHOT_SESSION,
+    SMALL_MEMBER,
+)
 
 CONSOLIDATED: Final = ("zarr.json", ".zmetadata")
 """The documents at a file's root that may hold all of its metadata."""

@@ -115,8 +115,8 @@ def s3_server() -> Iterator[Callable[[], S3Server]]:
             if not port:
                 raise DemoUnavailableError(
                     "The demo's S3 server did not start.",
-                    found=process.poll(),
-                    next_step=f"Run {' '.join(command[1:3])} to see its error.",
+                    found=process.wait(),
+                    next_step=f"Run `python {' '.join(command[1:3])}` to see its error.",
                 )
             return S3Server(f"http://127.0.0.1:{port}", key, secret)
 

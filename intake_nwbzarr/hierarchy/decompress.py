@@ -19,9 +19,9 @@ import numpy as np
 from numcodecs import blosc, lz4, zstd
 from numpy.typing import NDArray
 
-from intake_nwbzarr.bounds import LARGEST_LZMA_DICTIONARY, MOST_STREAMS
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
 from intake_nwbzarr.hierarchy.nodes import parse_named_configuration
+from intake_nwbzarr.untrusted_input import LARGEST_LZMA_DICTIONARY, MOST_STREAMS
 
 type OutputBuffer = NDArray[np.uint8] | None
 """A contiguous output buffer, or None to allocate one."""

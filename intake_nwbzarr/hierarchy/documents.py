@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from intake_nwbzarr.bounds import LARGEST_DOCUMENT, MOST_NODES, safe_path
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -30,7 +29,8 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather
-from intake_nwbzarr.transport.memory import Memory
+from intake_nwbzarr.transport.memory_cache import Memory
+from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, MOST_NODES, safe_path
 
 
 @dataclass(frozen=True)

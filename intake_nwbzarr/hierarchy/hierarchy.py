@@ -15,13 +15,6 @@ import msgspec
 from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import describe_value, takes_storage_options
-from intake_nwbzarr.bounds import (
-    LONGEST_KEY,
-    MOST_COMPARED,
-    MOST_LINK_HOPS,
-    MOST_LOOKED_UP,
-    safe_path,
-)
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -52,6 +45,13 @@ from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
+from intake_nwbzarr.untrusted_input import (
+    LONGEST_KEY,
+    MOST_COMPARED,
+    MOST_LINK_HOPS,
+    MOST_LOOKED_UP,
+    safe_path,
+)
 
 UNREACHABLE: Final = (
     NodeNotFoundError,

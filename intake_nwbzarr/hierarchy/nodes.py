@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from intake_nwbzarr.bounds import DEEPEST_PATH, LARGEST_ELEMENT, LARGEST_LENGTH, MOST_DIMENSIONS
 from intake_nwbzarr.errors import MetadataError
+from intake_nwbzarr.untrusted_input import DEEPEST_PATH, LARGEST_ELEMENT, LARGEST_LENGTH, MOST_DIMENSIONS
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dask.base import normalize_token
 from xarray.backends import BackendArray
 from xarray.indexes import CoordinateTransform, CoordinateTransformIndex, PandasIndex
 
-from intake_nwbzarr.arrays.tokens import Identified
+from intake_nwbzarr.arrays.dask_tokens import Identified
 from intake_nwbzarr.indexes.timestamps import Floats, TimestampView, is_in_memory
 from intake_nwbzarr.xarray_internals import (
     ExplicitIndexer,

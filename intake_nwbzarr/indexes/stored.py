@@ -196,7 +196,7 @@ class StoredTimestamps(Timestamps):
         if missing.size:
             position = number * self.block + int(missing[0])
             raise SelectionError(
-                f"The timestamps of {self.source} cannot be searched: position {position} holds NaN.",
+                f"The timestamps of {self.source} cannot be searched: position {position} is NaN.",
                 found=position,
                 next_step="Select the samples that have a time: ds.isel(time=ds.time.notnull().values).",
             )
@@ -218,7 +218,7 @@ class StoredTimestamps(Timestamps):
     def _unsorted(self, position: int, time: float, later: int, earlier_time: float) -> None:
         raise SelectionError(
             f"The timestamps of {self.source} do not ascend, so they cannot be searched: position {position} "
-            f"holds {time!r} s and position {later} holds {earlier_time!r} s.",
+            f"is at {time!r} s and position {later} at {earlier_time!r} s.",
             found=(position, later),
             next_step="Select by position with isel, or sort by them, in memory, with sortby.",
         )

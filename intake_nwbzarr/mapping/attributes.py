@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
 from intake_nwbzarr.arrays.computed import Elementwise
-from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE
 from intake_nwbzarr.errors import LinkError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Reference, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.model import ArrayPart, Dimension, Mapper, free_name, stored, values_or_none
 from intake_nwbzarr.mapping.schema import core_type, definition_of, is_scalar
+from intake_nwbzarr.untrusted_input import LONGEST_ATTRIBUTE
 
 _STRINGS = np.dtype(object)
 

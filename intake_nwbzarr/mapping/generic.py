@@ -41,7 +41,7 @@ from intake_nwbzarr.mapping.model import (
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.regions import is_region, map_region
 from intake_nwbzarr.mapping.schema import dimension_names, is_scalar
-from intake_nwbzarr.mapping.series_members import Axes, schema_axes
+from intake_nwbzarr.mapping.series_layout import Axes, schema_axes
 
 # Datasets with the times of an object's events, in seconds.
 _TIMES = ("times", "timestamps")

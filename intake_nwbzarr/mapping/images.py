@@ -29,7 +29,7 @@ from intake_nwbzarr.mapping.model import (
 )
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.schema import dimension_names
-from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers, rows_first, schema_axes
+from intake_nwbzarr.mapping.series_layout import Axes, SeriesMembers, rows_first, schema_axes
 from intake_nwbzarr.mapping.series_parts import TimeBase
 
 ORDER = "order_of_images"
@@ -204,7 +204,7 @@ def _names_at(names: tuple[str, ...], path: str, positions: NDArray[Any]) -> NDA
     if positions.size and (positions.min() < 0 or positions.max() >= len(names)):
         outside = positions[(positions < 0) | (positions >= len(names))].flat[0]
         raise ChunkError(
-            f"{path!r} holds {outside}, which is not the number of one of its {len(names)} images.",
+            f"{path!r} contains {outside}, which is not the number of one of its {len(names)} images.",
             path=path,
             found=int(outside),
             expected=range(len(names)),

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_at_open
-from intake_nwbzarr.bounds import MOST_CHUNKS_AT_OPEN
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.open import Opener
+from intake_nwbzarr.untrusted_input import MOST_CHUNKS_AT_OPEN
 
 # Series in it count time "relative to the beginning of the stimulus" (NWB schema).
 TEMPLATES = "stimulus/templates/"

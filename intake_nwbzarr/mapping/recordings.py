@@ -210,7 +210,7 @@ def _owners(rows: NDArray[Any], ends: NDArray[Any], where: str) -> NDArray[np.in
     if np.any(counts < 0) or counts.sum() != len(rows) or np.any(rows < 0):
         raise ChunkError(
             f"{where[0].upper()}{where[1:]} does not divide its {len(rows)} values into rows: its index ends "
-            f"at {int(ends[-1]) if len(ends) else 0}, or it holds negative row numbers.",
+            f"at {int(ends[-1]) if len(ends) else 0}, or it contains negative row numbers.",
             next_step="The file is damaged; open its series with group= instead.",
         )
     owners = np.full(int(rows.max(initial=-1)) + 2, -1, np.int64)
@@ -218,7 +218,9 @@ def _owners(rows: NDArray[Any], ends: NDArray[Any], where: str) -> NDArray[np.in
     owners[rows[::-1]] = np.repeat(np.arange(len(counts)), counts)[::-1]
     repeated = len(rows) - len(np.unique(rows))
     if repeated:
-        warn_caller(f"In {where}, {repeated} rows occur repeatedly; the first row that holds them is used.")
+        warn_caller(
+            f"In {where}, {repeated} rows occur repeatedly; the first row that contains them is used."
+        )
     return owners
 
 

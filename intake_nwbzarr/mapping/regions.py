@@ -118,7 +118,7 @@ def _without_table(
 def _without_rows(region: Target, values: NDArray[Any], name: str, owner: str) -> Region:
     """Return a region whose values are not row numbers but NaN, fractions or text."""
     warn_caller(
-        f"The region {region.path!r} in {region.hierarchy.location} holds {values.dtype} "
+        f"The region {region.path!r} in {region.hierarchy.location} contains {values.dtype} "
         f"({', '.join(map(str, values[:3].tolist()))}, ...) instead of row numbers; no columns are joined."
     )
     series = owner.rpartition("/")[2]

@@ -31,13 +31,13 @@ from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.pixel_grid import Grid, map_grid
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.mapping.schema import definition_of, series_dimensions
-from intake_nwbzarr.mapping.series_members import (
+from intake_nwbzarr.mapping.series_layout import (
     Axes,
     SeriesMembers,
     fit_lengths,
     rows_first,
     schema_axes,
-    series_members,
+    series_layout,
 )
 from intake_nwbzarr.mapping.series_parts import (
     TimeBase,
@@ -70,7 +70,7 @@ _OF_VALUES = frozenset({"unit", "conversion", "offset", "resolution"})
 
 def map_series(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
     """Map a TimeSeries or a subtype: data, time, joined table rows, and its other datasets."""
-    members = series_members(hierarchy, path)
+    members = series_layout(hierarchy, path)
     axes = _axes(members, options)
     small = dict(members.small)
     if members.starting_time is not None:

@@ -15,7 +15,7 @@ from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.mapping.attributes import array_attributes, identity, scalar, storable
 from intake_nwbzarr.mapping.model import ArrayPart, Dimension, IrregularTime, Labels, RegularTime
 from intake_nwbzarr.mapping.options import MappingOptions
-from intake_nwbzarr.mapping.series_members import Axes, SeriesMembers
+from intake_nwbzarr.mapping.series_layout import Axes, SeriesMembers
 from intake_nwbzarr.mapping.time_coordinates import warn_of_epoch
 
 # Short lists that are stored with a series, and the dimension that each labels.

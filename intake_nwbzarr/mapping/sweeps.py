@@ -31,7 +31,7 @@ from intake_nwbzarr.mapping.model import (
 )
 from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.recordings import Extent, Recordings, map_recordings, target_of
-from intake_nwbzarr.mapping.series_members import SeriesMembers, series_members
+from intake_nwbzarr.mapping.series_layout import SeriesMembers, series_layout
 from intake_nwbzarr.mapping.series_parts import number
 
 _RECORDING: Final = "recording"
@@ -323,7 +323,7 @@ def _series(hierarchy: Hierarchy, reference: Reference) -> _Series | None:
     target = target_of(hierarchy, reference)
     if target is None:
         return None
-    members = series_members(target.hierarchy, target.path)
+    members = series_layout(target.hierarchy, target.path)
     data = members.data
     if data is None or data.ndim != 1 or data.dtype.kind not in "biuf":
         found = "no data" if data is None else f"data of shape {data.shape} and type {data.dtype}"

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
 from intake_nwbzarr.arrays.computed import Elementwise, InMemory, Lookup, RaggedBounds
-from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE, LONGEST_WAVEFORM
 from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
@@ -54,6 +53,7 @@ from intake_nwbzarr.mapping.table_layout import (
     table_layout,
 )
 from intake_nwbzarr.mapping.time_coordinates import instant_of
+from intake_nwbzarr.untrusted_input import LONGEST_ATTRIBUTE, LONGEST_WAVEFORM
 
 SECONDS = "s"
 

@@ -14,11 +14,11 @@ from xarray.indexes import PandasIndex
 
 from intake_nwbzarr.arrays import read_at_open
 from intake_nwbzarr.arrays.computed import Elementwise
-from intake_nwbzarr.bounds import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 from intake_nwbzarr.errors import LimitError, MetadataError, warn_caller
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
 from intake_nwbzarr.mapping.model import ArrayPart, IrregularTime, RegularTime
 from intake_nwbzarr.transport.open import Opener
+from intake_nwbzarr.untrusted_input import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 
 # Seconds since 1970 of the year 1985: no recording is that long, so such timestamps have another zero.
 _EPOCH_LIKE = 5e8

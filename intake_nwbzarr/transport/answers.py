@@ -85,7 +85,7 @@ class Failure:
 
     # The error to raise when nothing helps.
     error: type[NWBZarrError]
-    # For people: "the server answered 503 (SlowDown)".
+    # For people: "the server responded with 503 (SlowDown)".
     cause: str
     # How often this kind of failure is worth a request; None for as often as the timeouts allow.
     attempts: int | None = 1

@@ -14,7 +14,6 @@ from math import inf
 from time import monotonic
 from typing import Final, NamedTuple, NoReturn
 
-from intake_nwbzarr.bounds import LARGEST_OBJECT, safe_path
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -29,6 +28,7 @@ from intake_nwbzarr.location.options import Timeouts, timeouts
 from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
 from intake_nwbzarr.transport.loop import budget, on_loop
 from intake_nwbzarr.transport.request_log import readable_size, record
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, safe_path
 
 REMEMBERED: Final = 3.0
 """Seconds that a session is taken to be still there after it was seen."""
@@ -159,7 +159,7 @@ class Transport(ABC):
         return f"{type(self).__name__}({self.location.url!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"{self!r} has secrets and cannot be pickled; pickle its location instead.")
+        raise TypeError(f"{self!r} contains secrets and cannot be pickled; pickle its location instead.")
 
     async def get(
         self,
@@ -268,12 +268,7 @@ class Transport(ABC):
         """List every object whose key is under `prefix`, a folder relative to the location, sorted by key."""
         listed = await on_loop(self._list(self._safe(prefix)))
         for entry in listed:
-            if self._safe(entry.key) != entry.key:
-                raise UnsafePathError(
-                    f"{self.location} has an object whose name is not valid in Zarr, {entry.key!r:.400}.",
-                    location=self.location,
-                    path=entry.key,
-                )
+            self._check_listed(entry.key)
         return sorted(listed, key=lambda entry: entry.key)
 
     async def list_folder(self, folder: str) -> Folder:
@@ -284,9 +279,18 @@ class Transport(ABC):
         """
         found = await on_loop(self._list_folder(self._safe(folder)))
         for name in (*found.names, *found.folders):
-            # Two slashes in a row, in a bucket, make a folder without a name: the last part shows it.
-            self._safe(f"{folder}/{name}/-")
+            self._check_listed(f"{folder}/{name}" if folder else name)
         return found
+
+    def _check_listed(self, key: str) -> None:
+        """Raise for a listed key that is not a valid path; in a bucket, names can be empty (``a//b``)."""
+        if not key or self._safe(key) != key:
+            raise UnsafePathError(
+                f"{self.location} has an object whose name is not valid in Zarr, {key!r:.400}.",
+                location=self.location,
+                path=key,
+                next_step="Rename or delete it, or compare the session with the original.",
+            )
 
     async def put(
         self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
@@ -389,16 +393,16 @@ class Transport(ABC):
             except TimeoutError:
                 pass
         if _now() >= session:
-            return Failure(TransportError, "nothing complete arrived in time", 1, self._spent, transient=True)
+            return Failure(TransportError, "no complete response in time", 1, self._spent, transient=True)
         return Failure(
-            TransportError, f"nothing complete arrived within {self.timeouts.total:g} s", transient=True
+            TransportError, f"no complete response within {self.timeouts.total:g} s", transient=True
         )
 
     @property
     def _spent(self) -> str:
         return (
-            f"The {self.timeouts.session:g} s that the session was given, timeouts={{'session': ...}}, have "
-            "passed. Open it again, or allow more."
+            f"The session's timeout of {self.timeouts.session:g} s, timeouts={{'session': ...}}, has "
+            "expired. Open it again, or pass a longer one."
         )
 
     def _pause(self, number: int, wanted: float | None) -> float:

@@ -20,7 +20,6 @@ from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 from yarl import URL
 
-from intake_nwbzarr.bounds import LARGEST_ERROR, LONGEST_HEADER
 from intake_nwbzarr.errors import HostNotFoundError, TransportError
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Bytes, Failure, Part
@@ -35,6 +34,7 @@ from intake_nwbzarr.transport.connect import (
 )
 from intake_nwbzarr.transport.loop import budget, when_closing
 from intake_nwbzarr.transport.request_log import record
+from intake_nwbzarr.untrusted_input import LARGEST_ERROR, LONGEST_HEADER
 
 # Of a body, what aiohttp receives before its limit is known, and at a time after that.
 _BUFFERED: Final = 64 * 2**10
@@ -189,9 +189,9 @@ async def _receive(
     if response.status == 101 or response.version not in {aiohttp.HttpVersion10, aiohttp.HttpVersion11}:
         return _not_http()
     if codings not in ([], ["chunked"]):
-        return _not_http("the answer has a Transfer-Encoding that was not asked for")
+        return _not_http("the response has a Transfer-Encoding that was not requested")
     if proxied and response.status == 407:
-        return _proxy_failure("answered 407", transient=False)
+        return _proxy_failure("responded with 407", transient=False)
     announced = None if codings else response.headers.get("Content-Length")
     head = Head(
         response.status,
@@ -362,7 +362,7 @@ def _proxy_failure(what: str, *, transient: bool) -> Failure:
     )
 
 
-def _not_http(cause: str = "the answer is not HTTP/1.1") -> Failure:
+def _not_http(cause: str = "the response is not HTTP/1.1") -> Failure:
     return Failure(TransportError, cause, attempts=3)
 
 
@@ -372,11 +372,11 @@ def _failure(error: Exception, prepared: _Prepared, timeouts: Timeouts, sending:
     if prepared.proxy is not None and not sending.is_sent:
         match error:
             case aiohttp.ClientHttpProxyError():
-                return _proxy_failure(f"answered {error.status}", transient=error.status >= 500)
+                return _proxy_failure(f"responded with {error.status}", transient=error.status >= 500)
             case aiohttp.ClientProxyConnectionError() | aiohttp.ClientConnectorDNSError():
                 return _proxy_failure(f"cannot be reached ({_os_error(error.os_error)})", transient=True)
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientResponseError():
-                return _proxy_failure("gave no answer", transient=True)
+                return _proxy_failure("did not respond", transient=True)
     match error:
         case aiohttp.ClientConnectorDNSError():
             return Failure(
@@ -404,7 +404,7 @@ def _failure(error: Exception, prepared: _Prepared, timeouts: Timeouts, sending:
             pass
         case aiohttp.ClientResponseError():
             if _is_too_long(error):
-                return _not_http("the head of the answer is too long")
+                return _not_http("the response headers are too long")
             return _not_http()
         case _ if _is_disconnected(error):
             return Failure(TransportError, "the connection was closed", attempts=None)
@@ -421,8 +421,8 @@ def _failure(error: Exception, prepared: _Prepared, timeouts: Timeouts, sending:
 def _not_sendable() -> Failure:
     return Failure(
         TransportError,
-        "its address, or a header given for it, is none that HTTP can send",
-        advice="Characters other than ASCII, blanks and line breaks must be encoded.",
+        "its URL, or a header passed for it, is not valid in HTTP",
+        advice="Encode spaces, line breaks and characters other than ASCII.",
     )
 
 

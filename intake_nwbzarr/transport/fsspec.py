@@ -312,7 +312,7 @@ def _failure(error: Exception) -> Failure | None:
             return Failure(
                 AccessError,
                 "access was denied",
-                advice="Check the credentials, and that they may read there.",
+                advice="Check the credentials and their permissions.",
             )
         case ImportError():
             return Failure(MissingPackageError, f"a package is not installed: {_missing_package(error)}")

@@ -9,9 +9,9 @@ from functools import partial
 from urllib.parse import quote, unquote, urlsplit
 from xml.parsers import expat
 
-from intake_nwbzarr.bounds import DEEPEST_PAGE, DEEPEST_PATH, MOST_EMPTY, MOST_KEYS, MOST_PAGES
 from intake_nwbzarr.errors import LimitError, ResponseError
 from intake_nwbzarr.transport.answers import Failure, Folder, Listed
+from intake_nwbzarr.untrusted_input import DEEPEST_PAGE, DEEPEST_PATH, MOST_EMPTY, MOST_KEYS, MOST_PAGES
 
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
 MOST_FOLDERS = 64
@@ -184,7 +184,7 @@ class _PageReader:
         token = self._fields.get("NextContinuationToken") if truncated else None
         if truncated and not token:
             return Failure(
-                ResponseError, "the listing is cut off and does not say where to go on", attempts=None
+                ResponseError, "the listing is truncated and has no continuation token", attempts=None
             )
         objects = tuple(
             Listed(decode(entry.get("Key", "")), int(size), entry.get("ETag"))

@@ -25,13 +25,13 @@ from intake_nwbzarr.transport.request_log import record
 # Taken for absent, a chunk that git-annex has not fetched would be read as its array's fill value.
 _DANGLING = Failure(
     TransportError,
-    "it is a symbolic link to a file that is not there",
+    "it is a symbolic link to a file that does not exist",
     advice="Fetch the content first, for example by `datalad get` or `git annex get`.",
 )
 
 _NO_FILE = Failure(
     TransportError,
-    "it is a folder, a pipe, a socket or a device, and no file",
+    "it is a folder, a pipe, a socket or a device, not a file",
     advice="Compare the session with the original.",
 )
 
@@ -186,7 +186,7 @@ class LocalTransport(Transport):
             finally:
                 aside.unlink(missing_ok=True)
         except FileExistsError:
-            return Failure(ObjectChangedError, "there is such a file by now")
+            return Failure(ObjectChangedError, "a file of this name was created meanwhile")
         except OSError as error:
             return _failure(error)
         return tag
@@ -227,7 +227,9 @@ def _size_of(etag: str) -> list[str]:
 
 
 def _failure(error: OSError) -> Failure:
-    cause = f"the operating system says {os.strerror(error.errno) if error.errno else type(error).__name__!r}"
+    cause = (
+        f"the operating system reports {os.strerror(error.errno) if error.errno else type(error).__name__!r}"
+    )
     if isinstance(error, PermissionError):
-        return Failure(AccessError, cause, advice="Check who may read it.")
+        return Failure(AccessError, cause, advice="Check its permissions.")
     return Failure(TransportError, cause, transient=error.errno in _PASSING)

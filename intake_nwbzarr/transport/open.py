@@ -119,7 +119,7 @@ def _new(location: Location) -> Transport:
 def _cached(transport: Transport) -> Transport:
     if transport.location.option("chunk_cache") is None:
         return transport
-    from intake_nwbzarr.transport.disk import cached
+    from intake_nwbzarr.transport.disk_cache import cached
 
     return cached(transport)
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from yarl import URL
 
-from intake_nwbzarr.bounds import LARGEST_PAGE
 from intake_nwbzarr.errors import AccessError, CredentialsError, TransportError
 from intake_nwbzarr.location.credentials import Keys, s3_access
 from intake_nwbzarr.location.location import Location
@@ -23,6 +22,7 @@ from intake_nwbzarr.transport.connect import authority_of
 from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.listing import Ask, PageOutcome, page_query
 from intake_nwbzarr.transport.web import EXPIRED, REDIRECTS, HttpTransport, error_code
+from intake_nwbzarr.untrusted_input import LARGEST_PAGE
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 # The region becomes part of a host's name.
@@ -151,7 +151,8 @@ class S3Transport(HttpTransport):
         named = f" to the region {region}" if _REGION.fullmatch(region) else ""
         return Failure(
             AccessError,
-            f"the server redirects{named} ({answer.status}), and a request with credentials is not sent on",
+            f"the server redirects{named} ({answer.status}), and requests with credentials do not follow "
+            "redirects",
             advice="Give the bucket's region and endpoint_url in storage_options.",
         )
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import quote, urljoin, urlsplit
 
-from intake_nwbzarr.bounds import LARGEST_ERROR, LARGEST_PAGE, MOST_REDIRECTS
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -37,6 +36,7 @@ from intake_nwbzarr.transport.listing import (
     parse_page,
     public_bucket,
 )
+from intake_nwbzarr.untrusted_input import LARGEST_ERROR, LARGEST_PAGE, MOST_REDIRECTS
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
@@ -148,8 +148,8 @@ class HttpTransport(Transport):
                 # Nothing tells whether it is missing, moved, or behind a login.
                 return Failure(
                     ResponseError,
-                    "the server answered with a web page instead of the object",
-                    advice="Where it does so for what is missing, chunks that are left out cannot be told.",
+                    "the server returned a web page instead of the object",
+                    advice="If it does so for missing objects, missing chunks cannot be recognized.",
                 )
             self._found_by_redirect |= answer.redirected
             return Fetched(answer.body, answer.headers.get("ETag"), answer.size)
@@ -159,7 +159,7 @@ class HttpTransport(Transport):
             return self._refusal(answer)
         if answer.redirected and not is_document(key) and not await self._finds_by_redirect():
             # Elsewhere than where it was said to be: nothing tells that it was never stored.
-            return Failure(TransportError, "the server redirects to an address where it is not")
+            return Failure(TransportError, "the server redirects to a URL where it does not exist")
         return None
 
     async def _finds_by_redirect(self) -> bool:
@@ -198,14 +198,14 @@ class HttpTransport(Transport):
             host = ""
         if not host or goal.scheme not in {"http", "https"} or goal.username is not None:
             return Failure(
-                ResponseError, f"the server answered {answer.status} without a usable address to go on"
+                ResponseError, f"the server responded with {answer.status} without a valid Location header"
             )
         shown = f"{goal.scheme}://{host}"
         if self._signed:
             return Failure(
                 AccessError,
-                f"the server redirects to {shown}, and a request with credentials is not sent on",
-                advice="If that address is right, use it as the location.",
+                f"the server redirects to {shown}, and requests with credentials do not follow redirects",
+                advice="If that URL is right, use it as the location.",
             )
         if origin.scheme == "https" and goal.scheme == "http":
             return Failure(AccessError, f"the server redirects from https to {shown}, which is not encrypted")
@@ -218,14 +218,14 @@ class HttpTransport(Transport):
             return Failure(
                 AccessError,
                 f"the server redirects to {shown}, a private address",
-                advice="If that address is right, use it as the location.",
+                advice="If that URL is right, use it as the location.",
             )
         return target
 
     def _refusal(self, answer: Answer) -> Failure:
         """Return the failure that an error status means."""
         status, code = answer.status, error_code(answer)
-        said = f"the server answered {status}" + (f" ({code})" if code else "")
+        said = f"the server responded with {status}" + (f" ({code})" if code else "")
         if status == 404 and code == "NoSuchBucket":
             return Failure(LocationNotFoundError, "the bucket does not exist", advice="Check the spelling.")
         if code in EXPIRED:
@@ -234,12 +234,12 @@ class HttpTransport(Transport):
             return Failure(
                 CredentialsError,
                 said,
-                advice="Check the credentials: they are unknown there, or not valid for this bucket.",
+                advice="Check the credentials: they are unknown to the server, or not valid for this bucket.",
             )
         if status == 403:
             return Failure(AccessError, said, advice=self._forbidden())
         if status == 410:
-            return Failure(TransportError, "it was removed permanently: the server answered 410")
+            return Failure(TransportError, "it was removed permanently: the server responded with 410")
         if status == 412:
             return Failure(ObjectChangedError, "it was changed or created since it was read")
         if status in {408, 429} or status >= 500:
@@ -308,8 +308,8 @@ def _admit(request: Request, head: Head) -> int | Failure:
         if head.status == 200 and request.method == "GET":
             return Failure(
                 ResponseError,
-                "the server ignored the Range header and answered with the whole object",
-                advice="This server cannot give parts of objects; copy the file, or use another server.",
+                "the server ignored the Range header and returned the whole object",
+                advice="This server does not support range requests; copy the file, or use another server.",
             )
         if head.status == 206:
             return Failure(ResponseError, "the server returned a part of the object instead of all of it")
@@ -318,7 +318,7 @@ def _admit(request: Request, head: Head) -> int | Failure:
         return 0
     if request.method == "GET" and head.length is None and not head.is_chunked:
         return Failure(
-            ResponseError, "the server does not say how long its answer is, so its end cannot be told"
+            ResponseError, "the response has no Content-Length, so a truncated one would not be noticed"
         )
     length = head.length
     if request.part is not None:
@@ -327,7 +327,9 @@ def _admit(request: Request, head: Head) -> int | Failure:
             return span
         length = span[0]
         if head.length not in {None, length}:
-            return _short(f"the answer is announced with {head.length} bytes and {length} are its range")
+            return _short(
+                f"the response's Content-Length is {head.length} bytes, but its Content-Range has {length}"
+            )
     if length is not None and length > request.limit:
         return too_large(length, request.limit)
     # One byte more tells that there is more than is allowed.
@@ -339,7 +341,7 @@ def _span(header: str, part: Part) -> tuple[int, int | None] | Failure:
     match = _CONTENT_RANGE.fullmatch(header.strip())
     if match is None:
         return Failure(
-            ResponseError, "the answer is a part of the object and does not say which (Content-Range)"
+            ResponseError, "the response is a part of the object without a valid Content-Range header"
         )
     first, last = int(match[1]), int(match[2])
     size = None if match[3] == "*" else int(match[3])

@@ -9,11 +9,11 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 
-from intake_nwbzarr.bounds import LARGEST_DIRECTORY, LARGEST_RATIO, SMALL_MEMBER
 from intake_nwbzarr.errors import LimitError, NotZarrError, ObjectChangedError, ResponseError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, same_etag, too_large
+from intake_nwbzarr.untrusted_input import LARGEST_DIRECTORY, LARGEST_RATIO, SMALL_MEMBER
 
 # The directory is at the end; that of a small session arrives with the first request.
 FIRST_TAIL = 128 * 2**10
@@ -243,9 +243,7 @@ def _unpack(body: Bytes, member: zipfile.ZipInfo) -> Bytes | Failure:
     elif member.compress_type == zipfile.ZIP_STORED:
         data = body
     else:
-        return Failure(
-            ResponseError, f"its compression (zip method {member.compress_type}) is not known here"
-        )
+        return Failure(ResponseError, f"its compression (zip method {member.compress_type}) is not supported")
     if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
         return Failure(
             ResponseError, "the member does not have the length and checksum that the archive declares"

@@ -252,7 +252,9 @@ def test_spike_times_without_an_order_name_their_unit(
     stored[41:43] = spikes
     rewrite(path, "units/spike_times", stored)
     dataset = xr.open_dataset(path, engine="nwbzarr")
-    with pytest.raises(SelectionError, match="'spike_times' of row 103 of 'units' do not ascend or hold NaN"):
+    with pytest.raises(
+        SelectionError, match="'spike_times' of row 103 of 'units' do not ascend or contain NaN"
+    ):
         dataset.nwb.restrict(0, 1)
     rest = dataset.isel(units=[0, 1, 2]).nwb.restrict(0, 1)
     np.testing.assert_array_equal(spikes_of(rest)[0], SPIKES[0][SPIKES[0] < 1])

@@ -12,7 +12,6 @@ import pytest
 import xarray as xr
 
 from intake_nwbzarr import open_nwb, track_requests
-from intake_nwbzarr.bounds import MOST_OBJECTS
 from intake_nwbzarr.copies.download import Progress, download
 from intake_nwbzarr.copies.inventory import NAME
 from intake_nwbzarr.errors import (
@@ -22,6 +21,7 @@ from intake_nwbzarr.errors import (
     NotZarrError,
     UnsafePathError,
 )
+from intake_nwbzarr.untrusted_input import MOST_OBJECTS
 from tests.copies.downloads import CHUNK, Bucket, contents, serve
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

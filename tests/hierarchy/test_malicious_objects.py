@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from intake_nwbzarr.bounds import LARGEST_OBJECT_CHUNK
 from intake_nwbzarr.errors import ChunkError, LegacyObjectError, LimitError
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT_CHUNK
 from tests.hierarchy.malicious_pickles import BOMBS, CRASHERS, RESERVATION, UNUSUAL, runners
 from tests.hierarchy.test_objects import FIELDS, ROWS, compound, decode
 from tests.hierarchy.zarr2 import PICKLE, Zarr2Array, objects

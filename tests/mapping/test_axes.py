@@ -3,7 +3,7 @@
 import pytest
 
 from intake_nwbzarr.mapping.schema import series_dimensions
-from intake_nwbzarr.mapping.series_members import Axes, fit_lengths, schema_axes
+from intake_nwbzarr.mapping.series_layout import Axes, fit_lengths, schema_axes
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import zarr
 from intake_nwbzarr.errors import LocationError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.options import default_folder
-from intake_nwbzarr.transport.disk import open_store
+from intake_nwbzarr.transport.disk_cache import open_store
 from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, get_object

@@ -14,7 +14,7 @@ import pytest
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import AccessError, CacheError, CredentialsError, TransportError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.transport.disk import CacheStore
+from intake_nwbzarr.transport.disk_cache import CacheStore
 from intake_nwbzarr.transport.open import fetch_many, open_transport
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import ObjectChangedError
-from intake_nwbzarr.transport.keeping import CachedRange, split_range
+from intake_nwbzarr.transport.cache import CachedRange, split_range
 from intake_nwbzarr.transport.loop import run
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cached_transport, get_object, store_object

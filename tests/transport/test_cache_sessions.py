@@ -20,8 +20,8 @@ import zarr
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.errors import NWBZarrError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.transport.disk import parse_range_name, range_name
-from intake_nwbzarr.transport.keeping import CachedRange, etag_digest
+from intake_nwbzarr.transport.cache import CachedRange, etag_digest
+from intake_nwbzarr.transport.disk_cache import parse_range_name, range_name
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import StoredFile, open_transport
 from tests.servers.http_server import StaticServer

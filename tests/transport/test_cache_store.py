@@ -15,8 +15,8 @@ import pytest
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import CacheWarning
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.transport.disk import CacheStore
-from intake_nwbzarr.transport.keeping import CacheEntry
+from intake_nwbzarr.transport.cache import CacheEntry
+from intake_nwbzarr.transport.disk_cache import CacheStore
 from intake_nwbzarr.transport.open import open_transport
 from tests.servers.http_server import StaticServer
 from tests.transport.cached import DATA, cache_files, cached_transport, get_object, little_room, store_object
@@ -75,8 +75,8 @@ def test_a_link_in_the_place_of_a_copy_is_not_followed(web: StaticServer, folder
 _WRITER = """
 import sys
 from pathlib import Path
-from intake_nwbzarr.transport.keeping import CacheEntry
-from intake_nwbzarr.transport.disk import CacheStore
+from intake_nwbzarr.transport.cache import CacheEntry
+from intake_nwbzarr.transport.disk_cache import CacheStore
 
 store = CacheStore(Path(sys.argv[1]), int(sys.argv[2]))
 number = 0

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from intake_nwbzarr.bounds import LARGEST_ERROR
 from intake_nwbzarr.errors import LimitError, ResponseError, TransportError
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.options import Timeouts
@@ -14,6 +13,7 @@ from intake_nwbzarr.transport.answers import Failure
 from intake_nwbzarr.transport.engine import Answer
 from intake_nwbzarr.transport.loop import budget, run
 from intake_nwbzarr.transport.request_log import track_requests
+from intake_nwbzarr.untrusted_input import LARGEST_ERROR
 from tests.servers.scripted import Link, Script, scripted, settle, until
 from tests.transport.connected import CHUNKED, OK, answering, ask, body_of, sized
 
@@ -276,9 +276,9 @@ def test_a_connection_that_breaks_while_its_answer_waits_for_others_is_an_error(
     [
         (b"", "the connection stalled for 0.1 s"),
         (sized(b"hello")[:-1], "the connection stalled for 0.1 s"),
-        (b"220 mail.example ESMTP\r\n", "the answer is not HTTP/1.1"),
-        (OK + b"A: " + b"x" * 2**14, "the head of the answer is too long"),
-        (OK + b"\r\nhello", "the server does not say how long its answer is, so its end cannot be told"),
+        (b"220 mail.example ESMTP\r\n", "the response is not HTTP/1.1"),
+        (OK + b"A: " + b"x" * 2**14, "the response headers are too long"),
+        (OK + b"\r\nhello", "the response has no Content-Length, so a truncated one would not be noticed"),
     ],
 )
 def test_an_answer_that_is_none_is_one_clear_failure(answer: bytes, cause: str) -> None:

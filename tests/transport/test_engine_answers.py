@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intake_nwbzarr.bounds import LONGEST_HEADER
 from intake_nwbzarr.location.options import Timeouts
 from intake_nwbzarr.transport.answers import Failure
 from intake_nwbzarr.transport.engine import Answer
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.untrusted_input import LONGEST_HEADER
 from tests.servers.scripted import Link, scripted, settle, until
 from tests.transport.connected import CHUNKED, OK, answering, ask, body_of, sized
 
 FORGED = sized(b"forged")
 LARGE = bytes(range(256)) * 2**17
-CUT_SHORT, NOT_HTTP = "the response was truncated", "the answer is not HTTP/1.1"
+CUT_SHORT, NOT_HTTP = "the response was truncated", "the response is not HTTP/1.1"
 
 # By name: the answer, its status and body, and whether another may follow on the same connection.
 ANSWERS: dict[str, tuple[bytes, int, bytes, bool]] = {

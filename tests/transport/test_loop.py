@@ -79,7 +79,7 @@ if child == 0:
     try:
         print(run(open_transport(location).get("k")).data.decode(), flush=True)
     except ForkError as error:
-        print(error, flush=True)
+        print(error, error.found, error.expected, sep="|", flush=True)
     os._exit(0)
 os.waitpid(child, 0)
 print(run(open_transport(location).get("k")).data.decode())
@@ -100,7 +100,9 @@ def test_a_fork_after_use_is_an_error_that_names_the_remedy(http_server: StaticS
         return done.stdout.splitlines()
 
     used = output("used")
-    assert "'spawn' or 'forkserver'" in used[0]
+    message, *fields = used[0].split("|")
+    assert "'spawn' or 'forkserver'" in message
+    assert fields == ["fork", "spawn or forkserver"]
     assert used[1] == "value"
     assert output("unused") == ["value", "value"]
 

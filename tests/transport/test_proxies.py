@@ -146,7 +146,7 @@ def test_a_tunnel_to_an_address_of_ipv6_has_brackets(monkeypatch: pytest.MonkeyP
     async def scenario() -> None:
         async with scripted(refuse) as proxy:
             monkeypatch.setenv("https_proxy", proxy.url)
-            assert await cause_of("https://[2001:db8::1]:8443/x") == "the proxy answered 502"
+            assert await cause_of("https://[2001:db8::1]:8443/x") == "the proxy responded with 502"
             assert proxy.requests[0].startswith(b"CONNECT [2001:db8::1]:8443 HTTP/1.1\r\n")
 
     run(scenario())
@@ -181,7 +181,7 @@ def test_a_proxy_that_wants_another_password_is_said(scheme: str, monkeypatch: p
             monkeypatch.setenv(f"{scheme}_proxy", with_user(proxy))
             failure = await ask(f"{scheme}://example.org/x")
             assert isinstance(failure, Failure)
-            assert failure.cause == "the proxy answered 407"
+            assert failure.cause == "the proxy responded with 407"
             assert "user and password" in failure.advice
             await until(lambda: proxy.closed == [1])
 

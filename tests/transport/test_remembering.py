@@ -14,7 +14,7 @@ from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import AccessError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.loop import run
-from intake_nwbzarr.transport.memory import LARGEST, keeping_in_memory, memory
+from intake_nwbzarr.transport.memory_cache import LARGEST, keeping_in_memory, memory
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

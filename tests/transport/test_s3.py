@@ -223,6 +223,15 @@ def test_a_region_that_makes_no_sense_ends_it(s3_server: S3Server, urls: dict[st
     assert s3_server.count() == 1
 
 
+def test_a_region_that_is_none_is_refused_before_any_request(s3_server: S3Server) -> None:
+    location = locate("s3://private-bucket/a", {**s3_server.signed_options, "region": "evil.example/"})
+    with pytest.raises(CredentialsError, match="not an AWS region") as raised:
+        open_transport(location)
+    assert (raised.value.location, raised.value.expected) == (str(location), "an AWS region")
+    assert "storage_options={'region': ...}" in raised.value.next_step
+    assert s3_server.count() == 0
+
+
 def test_requester_pays_is_said_in_every_request(s3_server: S3Server, urls: dict[str, str]) -> None:
     s3_server.requester_pays.add("private-bucket")
     with pytest.raises(AccessError):
@@ -268,8 +277,10 @@ def test_writing_is_conditional_on_the_etag(s3_server: S3Server, urls: dict[str,
     stored = run(source.get(key))
     assert stored is not None
     assert (stored.data, stored.etag) == (b"two", second)
-    with pytest.raises(AccessError):
+    with pytest.raises(AccessError, match="Cannot write") as raised:
         run(transport(urls["public-bucket"], **s3_server.anonymous_options).put("x", b""))
+    assert (raised.value.location, raised.value.path) == (urls["public-bucket"], "x")
+    assert not raised.value.transient
 
 
 def test_a_write_whose_answer_was_lost_is_not_taken_for_somebody_elses(
@@ -318,9 +329,11 @@ def test_a_folder_without_a_name_is_refused(s3_server: S3Server, tmp_path: Path)
     (tmp_path / "k").touch()
     s3_server.upload(s3_server.public_bucket, "odd//k", tmp_path / "k")
     source = transport("s3://public-bucket/odd", **s3_server.anonymous_options)
-    for call in (source.list_folder(""), source.list()):
-        with pytest.raises(UnsafePathError):
+    for call, listed in ((source.list_folder(""), ""), (source.list(), "/k")):
+        with pytest.raises(UnsafePathError, match="not valid in Zarr") as raised:
             run(call)
+        assert raised.value.path == listed
+        assert "Rename or delete it" in raised.value.next_step
 
 
 def test_a_listing_that_is_refused_is_an_error(s3_server: S3Server, urls: dict[str, str]) -> None:

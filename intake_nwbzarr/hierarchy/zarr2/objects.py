@@ -17,14 +17,6 @@ from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.codec import BytesBytesCodec
 
-from intake_nwbzarr.bounds import (
-    LARGEST_LENGTH,
-    LARGEST_OBJECT,
-    LARGEST_OBJECT_CHUNK,
-    LEAST_TEXT,
-    MOST_DIMENSIONS,
-    TEXT_PER_VALUE,
-)
 from intake_nwbzarr.errors import LegacyObjectError, LimitError, NWBZarrError
 from intake_nwbzarr.hierarchy.decompress import decompress
 from intake_nwbzarr.hierarchy.nodes import numpy_dtype
@@ -34,6 +26,14 @@ from intake_nwbzarr.hierarchy.zarr2.pickles import (
     ReferenceRecord,
     element_dtype,
     interpret_pickle,
+)
+from intake_nwbzarr.untrusted_input import (
+    LARGEST_LENGTH,
+    LARGEST_OBJECT,
+    LARGEST_OBJECT_CHUNK,
+    LEAST_TEXT,
+    MOST_DIMENSIONS,
+    TEXT_PER_VALUE,
 )
 from intake_nwbzarr.zarr_internals import ArraySpec
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from intake_nwbzarr.bounds import DEEPEST_PICKLE, MOST_OPCODES
 from intake_nwbzarr.errors import LegacyObjectError
+from intake_nwbzarr.untrusted_input import DEEPEST_PICKLE, MOST_OPCODES
 
 
 @dataclass

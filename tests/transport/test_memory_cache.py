@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intake_nwbzarr.transport.memory import Memory
+from intake_nwbzarr.transport.memory_cache import Memory
 
 OPERATIONS = st.lists(
     st.tuples(st.sampled_from(["put", "get", "forget"]), st.sampled_from("abcdef"), st.integers(0, 60)),

@@ -37,7 +37,7 @@ def etag_digest(etag: str) -> str:
 class CacheEntry:
     """Cached bytes of an object, or of a part of it."""
 
-    # Of the object; a keeper on disk takes none that is weak or absent.
+    # Of the object; a cache on disk takes none that is weak or absent.
     etag: str | None
     # Of the whole object, in bytes.
     size: int
@@ -63,7 +63,7 @@ class CacheEntry:
         return bool(self.etag) and not (self.etag or "").startswith("W/")
 
 
-class Keeper(Protocol):
+class CacheStorage(Protocol):
     """A cache of the objects of a location; its methods are awaited on the package's event loop."""
 
     @property
@@ -86,23 +86,25 @@ class Keeper(Protocol):
         """Remove all entries of an object."""
 
 
-class KeepingTransport(OverTransport):
+class CachingTransport(OverTransport):
     """Returns cached bytes that are known to be current, and caches others.
 
     Bytes that may not be current are validated by one conditional GET, as is every metadata document unless
     all are trusted. Absent objects and failures are not cached.
     """
 
-    def __init__(self, inner: Transport, keeper: Keeper, trust: Trust, state: str | None = None) -> None:
+    def __init__(
+        self, inner: Transport, storage: CacheStorage, trust: Trust, state: str | None = None
+    ) -> None:
         super().__init__(inner, state)
-        self._keeper = keeper
+        self._storage = storage
         self._trust = trust
         # Whoever asks for what is being fetched waits for it.
         self._locks: WeakValueDictionary[tuple[str, Part | None], asyncio.Lock] = WeakValueDictionary()
 
     def at(self, etag: str | None) -> Transport:
         """Return this transport for the session in the state whose metadata document has this ETag."""
-        transport = KeepingTransport(self._inner.at(etag), self._keeper, self._trust, etag)
+        transport = CachingTransport(self._inner.at(etag), self._storage, self._trust, etag)
         transport._locks = self._locks
         transport.opening = self.opening
         return transport
@@ -110,7 +112,7 @@ class KeepingTransport(OverTransport):
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Fetch an object; bytes that are cached with the ETag that it is known to have are current."""
         safe = self._safe(key)
-        if not self._keeper.keeps(safe, part, self.state):
+        if not self._storage.keeps(safe, part, self.state):
             return await self._inner.fetch(key, part, limit, etag)
 
         async def answer() -> Fetched | None:
@@ -120,7 +122,7 @@ class KeepingTransport(OverTransport):
                 return await self._part(safe, part, limit, etag)
 
         fetched = await on_loop(answer())
-        if fetched is not None and self._keeper.counted:
+        if fetched is not None and self._storage.counted:
             record(self.counted, "get", cached=fetched.cached)
         return fetched
 
@@ -130,22 +132,22 @@ class KeepingTransport(OverTransport):
         """Fetch an object unless it still has an ETag, with a request in any case."""
         safe = self._safe(key)
         found = await self._inner.fetch_unless(key, part, limit, etag)
-        if not isinstance(found, Unchanged) and self._keeper.keeps(safe, part, self.state):
+        if not isinstance(found, Unchanged) and self._storage.keeps(safe, part, self.state):
             await on_loop(self._keep(safe, part, found))
         return found
 
     async def kept(self, key: str) -> Fetched | None:
         """Return a whole object as it is cached, however old, without a request."""
-        if not self._keeper.keeps(key, None, self.state):
+        if not self._storage.keeps(key, None, self.state):
             return await self._inner.kept(key)
-        entry = await on_loop(self._keeper.read(self._safe(key)))
+        entry = await on_loop(self._storage.read(self._safe(key)))
         if entry is None:
             return None
         record(self.counted, "get", cached=len(entry.data))
         return _fetched(entry)
 
     async def _whole(self, key: str, limit: int, etag: str | None) -> Fetched | None:
-        entry = await self._keeper.read(key)
+        entry = await self._storage.read(key)
         if entry is None or len(entry.data) > limit or etag not in {None, entry.etag}:
             return await self._fetch(key, None, limit, etag)
         if etag is None and not self._is_current(key, entry):
@@ -188,11 +190,11 @@ class KeepingTransport(OverTransport):
 
     async def _cached_part(self, key: str, part: Part, etag: str | None) -> _CachedPart | None:
         """Return what is cached of a part of an object, all of one version of it; None for nothing at all."""
-        whole = await self._keeper.read(key)
+        whole = await self._storage.read(key)
         if whole is not None and etag in {None, whole.etag} and (at := part.bounds(whole.size)):
             name = whole.range
             return _CachedPart(*at, whole.etag or "", whole.size, [Segment(*at, name)], {name: whole})
-        ranges = await self._keeper.ranges(key)
+        ranges = await self._storage.ranges(key)
         if etag is not None:
             ranges = [cached for cached in ranges if cached.tag == etag_digest(etag)]
         # There is one version, but for a moment in which another process learns of a new one.
@@ -201,7 +203,7 @@ class KeepingTransport(OverTransport):
             return None
         segments = split_range(*at, ranges)
         needed = {segment.cached for segment in segments if segment.cached is not None}
-        read = {name: await self._keeper.read(key, name) for name in needed}
+        read = {name: await self._storage.read(key, name) for name in needed}
         entries = {name: entry for name, entry in read.items() if entry is not None}
         etags = {entry.etag or "" for entry in entries.values()}
         if len(entries) != len(needed) or len(etags) != 1:
@@ -215,16 +217,16 @@ class KeepingTransport(OverTransport):
         """Cache what was fetched, and nothing of another version of the object."""
         entry = None if fetched is None else _entry(part, fetched, self.state)
         if entry is None:
-            await self._keeper.forget(key)
+            await self._storage.forget(key)
         else:
-            await self._keeper.write(key, entry)
+            await self._storage.write(key, entry)
         return fetched
 
     async def _confirm(self, key: str, entries: Iterable[CacheEntry]) -> None:
         """Note that entries are current in this state of the session."""
         for entry in entries:
             if self.state is not None and entry.state != self.state:
-                await self._keeper.write(key, replace(entry, state=self.state))
+                await self._storage.write(key, replace(entry, state=self.state))
 
     def _is_current(self, key: str, entry: CacheEntry) -> bool:
         """Return whether an entry is used without a request."""
@@ -236,7 +238,7 @@ class KeepingTransport(OverTransport):
         try:
             return await self._inner._put(key, data, if_match, if_none_match)
         finally:
-            await self._keeper.forget(key)
+            await self._storage.forget(key)
 
 
 def _entry(part: Part | None, fetched: Fetched, state: str | None) -> CacheEntry | None:

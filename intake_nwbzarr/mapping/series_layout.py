@@ -1,4 +1,4 @@
-"""The members of a TimeSeries (datasets, links, attributes) and the names of its data's axes."""
+"""The layout of a TimeSeries: its datasets, links and attributes, and the names of its data's axes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.bounds import LONGEST_ATTRIBUTE
 from intake_nwbzarr.errors import warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -15,6 +14,7 @@ from intake_nwbzarr.mapping.attributes import linked, scalar
 from intake_nwbzarr.mapping.model import stored
 from intake_nwbzarr.mapping.regions import is_region
 from intake_nwbzarr.mapping.schema import DimensionNames, ancestry, is_scalar
+from intake_nwbzarr.untrusted_input import LONGEST_ATTRIBUTE
 
 # The names of dimensions for the schema's names, which differ between types.
 _WORDS = {
@@ -212,7 +212,7 @@ class SeriesMembers:
         return float(value) if isinstance(value, int | float) and 0 < value < float("inf") else None
 
 
-def series_members(hierarchy: Hierarchy, path: str) -> SeriesMembers:
+def series_layout(hierarchy: Hierarchy, path: str) -> SeriesMembers:
     """Sort the datasets and links of a series by how they are mapped."""
     found = SeriesMembers(hierarchy, path)
     for name, reference in hierarchy.links(path).items():

@@ -23,7 +23,7 @@ from intake_nwbzarr.errors import CacheError, CacheWarning, warn_caller
 from intake_nwbzarr.location.options import DEFAULT_SIZE, default_folder, expand_home
 from intake_nwbzarr.transport.answers import Bytes, Identity, Part
 from intake_nwbzarr.transport.base import Transport
-from intake_nwbzarr.transport.keeping import CachedRange, CacheEntry, KeepingTransport, Trust
+from intake_nwbzarr.transport.cache import CachedRange, CacheEntry, CachingTransport, Trust
 
 _MAGIC = b"nwbzarr chunk 1\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -40,10 +40,10 @@ def cached(inner: Transport) -> Transport:
     store = open_store(folder, option.get("size", DEFAULT_SIZE))
     revalidate: bool | None = inner.location.option("revalidate")
     trust: Trust = "state" if revalidate is None else "etag" if revalidate else "always"
-    return KeepingTransport(inner, DiskKeeper(inner, store), trust) if store.usable else inner
+    return CachingTransport(inner, DiskCache(inner, store), trust) if store.usable else inner
 
 
-class DiskKeeper:
+class DiskCache:
     """Caches the objects with a strong ETag that a transport fetches, in a folder, by identity."""
 
     counted = True
@@ -376,8 +376,8 @@ class CacheStore:
             self._has_warned = True
             why = os.strerror(error.errno) if error.errno else type(error).__name__
             warn_caller(
-                f"The chunk cache in {self.folder} cannot be written ({why}): what is read is not kept. Make "
-                "room there, or give another folder or a smaller size.",
+                f"The chunk cache in {self.folder} cannot be written ({why}): what is read is not cached. "
+                "Free some space there, or pass another folder or a smaller size.",
                 CacheWarning,
             )
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Part
 from intake_nwbzarr.transport.base import Transport, is_document
-from intake_nwbzarr.transport.keeping import CachedRange, CacheEntry, KeepingTransport
+from intake_nwbzarr.transport.cache import CachedRange, CacheEntry, CachingTransport
 from intake_nwbzarr.transport.open import Opener, open_transport
 
 
@@ -86,7 +86,7 @@ def keeping_in_memory() -> Opener:
         own = open_transport(location)
         if not own.conditional or location.option("revalidate") is True:
             return own
-        transport = KeepingTransport(own, MemoryKeeper(location.uncached.cache_key), "state")
+        transport = CachingTransport(own, MemoryCache(location.uncached.cache_key), "state")
         transport.opening = True
         return transport
 
@@ -94,7 +94,7 @@ def keeping_in_memory() -> Opener:
 
 
 @dataclass(frozen=True)
-class MemoryKeeper:
+class MemoryCache:
     """Caches whole small objects of a session whose state is known, for a location and identity."""
 
     scope: Hashable

@@ -167,12 +167,12 @@ def test_odd_keywords(name: str, session: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_odd_arguments_of_functions(name: str, session: str) -> None:
+def test_invalid_arguments_of_functions(name: str, session: str) -> None:
     assert foreign(FUNCTIONS[name], session) == []
 
 
 @pytest.mark.parametrize(("method", "on", "right"), ACCESSOR)
-def test_odd_arguments_of_the_accessor(
+def test_invalid_arguments_of_the_accessor(
     method: str, on: str, right: dict[str, Any], corpus_dir: Callable[[str, str], Path]
 ) -> None:
     path = corpus_dir("ecephys", "0.14.0")
