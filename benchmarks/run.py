@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -103,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace, folder: Path) -> None:
     begin = time.monotonic()
+    # Installed packages have bytecode; without it, the first import of every process would compile.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in SESSIONS:
         if not (options.only and options.resume):
             _say(f"data: {make(name, options.cache)}")

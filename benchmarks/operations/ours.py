@@ -172,7 +172,7 @@ def read_spikes(url: str, options: Options, unit: int) -> Run:
     """The spike times of one unit."""
     import xarray as xr
 
-    ready("accessor.ragged")
+    ready("accessor.spikes")
     units = xr.open_dataset(url, engine="nwbzarr", storage_options=options, group="units", cache=False)
 
     def run() -> Run:

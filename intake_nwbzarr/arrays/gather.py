@@ -89,7 +89,9 @@ async def gather(readings: Sequence[Reading]) -> list[NDArray[Any]]:
     objects = _objects(readings)
     if objects:
         largest = max(stored.layout.chain.nbytes for stored in objects)
-        slots = min(max(UNDECODED // max(largest, 1), 8), 1024)
+        # More than can be requested or decoded at once only cost memory.
+        most = limits().requests + limits().decoding_threads
+        slots = min(max(UNDECODED // max(largest, 1), 8), most)
         await _all(
             [_work(queue, slots) for queue in [iter(objects)] for _ in range(min(slots, len(objects)))]
         )

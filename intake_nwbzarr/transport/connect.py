@@ -140,7 +140,10 @@ class Connector(aiohttp.TCPConnector):
     ) -> Connection:
         """Return a kept connection, or a new one once the ramp allows it."""
         sending = self.sendings[req]
-        ramp = sending.ramp = self._ramps.setdefault(req.connection_key, Ramp())
+        ramp = self._ramps.get(req.connection_key)
+        if ramp is None:
+            ramp = self._ramps[req.connection_key] = Ramp()
+        sending.ramp = ramp
         while True:
             sending.is_reused = True
             try:

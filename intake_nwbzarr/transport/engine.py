@@ -221,7 +221,7 @@ async def _receive_body(
     pieces: list[bytes] = []
     content.set_read_chunk_size(min(wanted, _AT_A_TIME))
     try:
-        with _noticing_the_end(response):
+        with nullcontext() if content.is_eof() else _noticing_the_end(response):
             while received < wanted and not content.at_eof():
                 # Nothing, where a chunk ends.
                 piece, _ = await content.readchunk()
@@ -327,7 +327,8 @@ def _prepare(request: Request) -> _Prepared:
     sent.encode()
     if request.body is not None:
         headers["Content-Length"] = str(len(request.body))
-    whole = URL(f"{url.scheme}://{authority}{target}", encoded=True)
+    address = f"{url.scheme}://{authority}{target}"
+    whole = url if address == request.url else URL(address, encoded=True)
     host = whole.host_subcomponent or ""
     proxy, proxy_headers = proxy_for(f"{url.scheme}://{host}:{url.port}")
     if url.scheme == "http":
