@@ -104,7 +104,7 @@ def in_seconds(times: NDArray[Any], attributes: Mapping[Any, Any], what: str) ->
         return times.astype(np.float64)
     if not _are_datetimes(times):
         raise SelectionError(
-            f"Times must be numbers of seconds or datetimes; {what} has {times.dtype}, such as "
+            f"Times must be numbers of seconds or datetimes; {what} is of type {times.dtype}, such as "
             f"{times.ravel()[:1].tolist()}.",
             found=str(times.dtype),
             expected="numbers of seconds, or datetimes",

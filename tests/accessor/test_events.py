@@ -250,7 +250,7 @@ def test_datetimes_are_events_in_utc_or_in_their_own_zone(session: Path) -> None
     assert np.isnan(counter.nwb.align([pd.NaT, pd.Timestamp("2024-05-01T12:00:02")], (0, 0.1)).data[0]).all()
     with pytest.raises(SelectionError, match=r"too far from 2024-05-01 .* for nanoseconds"):
         counter.nwb.align(np.array(["9999-01-01"], "datetime64[s]"), (0, 0.1))
-    with pytest.raises(SelectionError, match="the array of events holds object, such as"):
+    with pytest.raises(SelectionError, match="the array of events is of type object, such as"):
         counter.nwb.align(np.array([pd.Timestamp("2024-05-01"), 2.0], object), (0, 0.1))
 
 
@@ -437,7 +437,7 @@ def test_columns_of_events_that_are_not_there_or_not_times_are_named(
         counter.nwb.align(trials, (0, 1), on="cue")
     with pytest.raises(NodeNotFoundError, match="no column 'start_time' or 'timestamp'"):
         counter.nwb.align(opened(session, "units"), (0, 1))
-    with pytest.raises(SelectionError, match="the column 'stim' holds object"):
+    with pytest.raises(SelectionError, match="the column 'stim' is of type object"):
         counter.nwb.align(trials, (0, 1), on="stim")
     with pytest.raises(OptionError, match=r"the column 'waveforms' has the dimensions"):
         counter.nwb.align(opened(session, "units"), (0, 1), on="waveforms")

@@ -302,7 +302,7 @@ def test_spikes_that_the_file_does_not_divide_among_units_are_named(path: Path, 
 @pytest.mark.parametrize(
     ("column", "told"),
     [
-        (np.array(["a"] * len(TRIALS)), "'trials_start_time' holds object, such as"),
+        (np.array(["a"] * len(TRIALS)), "'trials_start_time' is of type object, such as"),
         (np.zeros((len(TRIALS), 2)), r"'trials_start_time' has the dimensions .*not one time per row"),
     ],
 )

@@ -196,7 +196,7 @@ def test_unsorted_timestamps_between_blocks_are_named() -> None:
     times = np.concatenate([np.arange(50.0, 100.0), np.arange(0.0, 50.0)])
     dataset = with_index(irregular(times, chunk=10)[0], 100)
     with pytest.raises(
-        SelectionError, match=r"position 9 holds 59\.0 s and position 90 holds 40\.0 s"
+        SelectionError, match=r"position 9 is at 59\.0 s and position 90 at 40\.0 s"
     ) as caught:
         dataset.sel(time=slice(3, 5))
     assert caught.value.found == (9, 90)
@@ -208,7 +208,7 @@ def test_nan_timestamps_are_named_and_can_be_left_out() -> None:
     times = np.arange(30.0)
     times[17] = np.nan
     dataset = with_index(irregular(times, chunk=10)[0], 30)
-    with pytest.raises(SelectionError, match="position 17 holds NaN") as caught:
+    with pytest.raises(SelectionError, match="position 17 is NaN") as caught:
         dataset.sel(time=15.0)
     assert caught.value.found == 17
     assert "ds.isel(time=ds.time.notnull().values)" in caught.value.next_step

@@ -98,7 +98,7 @@ def test_an_index_beyond_the_images_is_an_error_of_their_names_only(tmp_path: Pa
     path = written(tmp_path, data=np.array([2, 9], "uint32"), timestamps=[0.0, 1.0])
     dataset = opened(path, group="stimulus/presentation/shown")
     np.testing.assert_array_equal(dataset["data"].values, [2, 9])
-    with pytest.raises(ChunkError, match="holds 9") as caught:
+    with pytest.raises(ChunkError, match="contains 9") as caught:
         dataset["image"].load()
     assert caught.value.path == "stimulus/presentation/shown/data"
     assert (caught.value.found, caught.value.expected) == (9, range(3))

@@ -212,7 +212,7 @@ def test_a_region_of_two_dimensions_costs_its_labels_and_nothing_else(
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
-        ([0.0, 1.0, np.nan, 3.0, 4.0, 5.0, 6.0, 7.0], r"holds float64 \(0.0, 1.0, nan, ...\)"),
+        ([0.0, 1.0, np.nan, 3.0, 4.0, 5.0, 6.0, 7.0], r"contains float64 \(0.0, 1.0, nan, ...\)"),
         ([0, 1, 2, 3, 4, 5, 6, -1], "has no row -1"),
         ([0, 1, 2, 3, 4, 5, 6, 8], "has only 8 rows"),
     ],

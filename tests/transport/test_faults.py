@@ -176,7 +176,7 @@ def test_a_server_that_asks_for_patience_gets_it(server: StaticServer | S3Server
 def test_signed_requests_follow_no_redirect(s3_server: S3Server, http_server: StaticServer) -> None:
     s3_server.fault("redirect", times=math.inf, status=307, to=f"{http_server.url}/stolen?canary=1")
     location = locate(f"s3://{s3_server.private_bucket}/x", s3_server.signed_options)
-    with pytest.raises(AccessError, match="credentials is not sent on") as caught:
+    with pytest.raises(AccessError, match="credentials do not follow") as caught:
         run(open_transport(location).get("chunk"))
     assert http_server.count() == 0
     assert "canary" not in str(caught.value)
@@ -184,7 +184,7 @@ def test_signed_requests_follow_no_redirect(s3_server: S3Server, http_server: St
         http_server.fault("redirect", "chunk", status=302, to=f"http://localhost:{s3_server.port}/")
         url = http_server.url if options else http_server.url.replace("//", "//me:canary@")
         before = s3_server.count()
-        with pytest.raises(AccessError, match="credentials is not sent on"):
+        with pytest.raises(AccessError, match="credentials do not follow"):
             run(open_transport(locate(url, options)).get("chunk"))
         assert s3_server.count() == before
 
@@ -332,7 +332,7 @@ def test_all_reads_of_a_session_end_with_its_time(server: StaticServer | S3Serve
     transport = source(server, stall=5, session=0.5)
     began = time.monotonic()
     for key in ("chunk", "chunk", "other"):
-        with pytest.raises(TransportError, match=r"0\.5 s that the session was given") as caught:
+        with pytest.raises(TransportError, match=r"0\.5 s, timeouts=") as caught:
             run(transport.get(key))
         assert caught.value.transient
     assert time.monotonic() - began < 3
@@ -345,7 +345,7 @@ def test_all_reads_of_a_session_end_with_its_time(server: StaticServer | S3Serve
 def test_a_pause_does_not_go_beyond_the_time_of_a_session(server: StaticServer | S3Server) -> None:
     server.fault("status", times=math.inf, status=503)
     began = time.monotonic()
-    with pytest.raises(TransportError, match="that the session was given"):
+    with pytest.raises(TransportError, match="timeout of 1 s"):
         run(source(server, attempts=50, backoff=0.2, session=1).get("chunk"))
     assert time.monotonic() - began < 3
 

@@ -191,7 +191,7 @@ def test_a_named_pipe_or_a_socket_is_an_error_and_not_waited_for(tmp_path: Path,
     path = tmp_path / key
     path.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(path)
-    with pytest.raises(TransportError, match="no file"):
+    with pytest.raises(TransportError, match="not a file"):
         run(open_transport(locate(tmp_path)).get(key))
     path.unlink()
     with socket.socket(socket.AF_UNIX) as listening:

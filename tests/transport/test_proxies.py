@@ -214,9 +214,9 @@ def test_a_proxy_that_cannot_be_used_is_said_without_its_password(
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
-        (b"", "the proxy gave no answer"),
-        (b"HTTP/1.1 20", "the proxy gave no answer"),
-        (b"SSH-2.0-x\r\n", "the proxy gave no answer"),
+        (b"", "the proxy did not respond"),
+        (b"HTTP/1.1 20", "the proxy did not respond"),
+        (b"SSH-2.0-x\r\n", "the proxy did not respond"),
         (b"HTTP/1.1 200 OK\r\n\r\n", "no connection to example.org (ECONNRESET)"),
     ],
 )

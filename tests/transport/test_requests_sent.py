@@ -113,7 +113,7 @@ def test_what_would_be_another_request_is_not_sent(path: str, headers: dict[str,
             failure = await ask(server.url + path, headers=headers)
             assert isinstance(failure, Failure)
             assert (failure.error, failure.attempts) == (TransportError, 1)
-            assert "none that HTTP can send" in failure.cause
+            assert "is not valid in HTTP" in failure.cause
             assert server.connections == 0
 
     with track_requests() as log:
@@ -127,7 +127,7 @@ def test_what_would_be_another_request_is_not_sent(path: str, headers: dict[str,
 def test_what_is_no_address_is_one_clear_failure(url: str) -> None:
     failure = run(ask(url))
     assert isinstance(failure, Failure)
-    assert "none that HTTP can send" in failure.cause
+    assert "is not valid in HTTP" in failure.cause
 
 
 def test_a_request_shows_no_secrets() -> None:

@@ -36,7 +36,7 @@ def test_the_transport_of_a_file_is_looked_up_once_and_stays_in_its_process(
     assert again.transport == file.transport
     assert s3_server.secret.encode() not in pickle.dumps(file)
     for transport in (file.transport, open_transport(file.location)):
-        with pytest.raises(TypeError, match="has secrets"):
+        with pytest.raises(TypeError, match="contains secrets"):
             pickle.dumps(transport)
 
 
