@@ -1,13 +1,30 @@
-"""Requests to a transport and its responses, as plain data: parts, fetched bytes, listings, failures."""
+"""Responses of a transport as plain data (bytes, listings, failures), and what an HTTP status means."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from intake_nwbzarr.errors import NWBZarrError
+from intake_nwbzarr.errors import (
+    AccessError,
+    CredentialsError,
+    LocationNotFoundError,
+    NWBZarrError,
+    ObjectChangedError,
+    ResponseError,
+    TransportError,
+)
 
 type Bytes = bytes | memoryview
 """Bytes that were received; many of them are a read-only view of where they were received."""
+
+# Codes of S3's error documents.
+EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+_WRONG_CREDENTIALS = frozenset(
+    {
+        "AuthFailure", "AuthorizationHeaderMalformed", "InvalidAccessKeyId", "InvalidSecurity",
+        "InvalidToken", "InvalidClientTokenId", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,3 +126,40 @@ class Failure:
             next_step=self.advice or ("Check the connection, and try again." if transient else None),
             transient=transient,
         )
+
+
+def failure_of_status(status: int, code: str, retry_after: str, *, is_signed: bool) -> Failure:
+    """Return the failure that an HTTP error status means, with the code of S3's error document."""
+    said = f"the server responded with {status}" + (f" ({code})" if code else "")
+    if status == 404 and code == "NoSuchBucket":
+        return Failure(LocationNotFoundError, "the bucket does not exist", advice="Check the spelling.")
+    if code in EXPIRED:
+        return Failure(CredentialsError, f"the credentials have expired: {said}", advice="Get new ones.")
+    if code in _WRONG_CREDENTIALS or status == 401:
+        return Failure(
+            CredentialsError,
+            said,
+            advice="Check the credentials: they are unknown to the server, or not valid for this bucket.",
+        )
+    if status == 403:
+        remedy = "" if is_signed else " The request was anonymous; credentials may be needed."
+        return Failure(
+            AccessError,
+            said,
+            advice="Buckets that deny listing also return 403 for objects that do not exist. Check the URL "
+            f"and your permissions.{remedy}",
+        )
+    if status == 410:
+        return Failure(TransportError, "it was removed permanently: the server responded with 410")
+    if status == 412:
+        return Failure(ObjectChangedError, "it was changed or created since it was read")
+    if status in {408, 429} or status >= 500:
+        return Failure(
+            TransportError,
+            said,
+            attempts=None,
+            advice="Try again later.",
+            wait=float(retry_after) if retry_after.isdecimal() else None,
+            overload=status in {429, 503},
+        )
+    return Failure(ResponseError, said)

@@ -80,6 +80,12 @@ class Answer:
     size: int | None = None  # of the whole object, where it is known
     redirected: bool = False
 
+    @property
+    def error_code(self) -> str:
+        """Return the code in S3's error document; its message, which may quote credentials, is not read."""
+        match = re.search(rb"<Code>([A-Za-z0-9.]{1,80})</Code>", self.body) if self.status >= 300 else None
+        return match[1].decode() if match else ""
+
 
 type Admit = Callable[[Request, Head], int | Failure]
 """Return how many bytes of a body to receive at most, or a failure."""

@@ -16,12 +16,12 @@ from intake_nwbzarr.errors import AccessError, CredentialsError, TransportError
 from intake_nwbzarr.location.credentials import Keys, s3_access
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.urls import access_point
-from intake_nwbzarr.transport.answers import Failure, Fetched, Identity, Part
+from intake_nwbzarr.transport.answers import EXPIRED, Failure, Fetched, Identity, Part
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.connect import authority_of
 from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.listing import Ask, PageOutcome, page_query
-from intake_nwbzarr.transport.web import EXPIRED, REDIRECTS, HttpTransport, error_code
+from intake_nwbzarr.transport.web import REDIRECTS, HttpTransport
 from intake_nwbzarr.untrusted_input import LARGEST_PAGE
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -125,7 +125,7 @@ class S3Transport(HttpTransport):
             if answer.status in {301, 307, 400} and not followed and self._follow_region(answer, region):
                 followed = True
                 continue
-            if error_code(answer) in EXPIRED and self._signer is not None and not refreshed:
+            if answer.error_code in EXPIRED and self._signer is not None and not refreshed:
                 refreshed = True
                 if await self._signer.refresh(keys):
                     continue

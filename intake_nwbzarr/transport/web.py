@@ -11,18 +11,24 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from intake_nwbzarr.errors import (
     AccessError,
-    CredentialsError,
     HostNotFoundError,
     ListingError,
-    LocationNotFoundError,
-    ObjectChangedError,
     ResponseError,
     TransportError,
 )
 from intake_nwbzarr.location.credentials import credentials_not_sent
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import Timeouts
-from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
+from intake_nwbzarr.transport.answers import (
+    Failure,
+    Fetched,
+    Folder,
+    Identity,
+    Listed,
+    Part,
+    Unchanged,
+    failure_of_status,
+)
 from intake_nwbzarr.transport.base import Transport, is_document, same_etag, too_large
 from intake_nwbzarr.transport.connect import addresses, ascii_name, check_certificates, proxy_of
 from intake_nwbzarr.transport.engine import Answer, Head, Request, engine
@@ -39,13 +45,6 @@ from intake_nwbzarr.transport.listing import (
 from intake_nwbzarr.untrusted_input import LARGEST_ERROR, LARGEST_PAGE, MOST_REDIRECTS
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
-_WRONG_CREDENTIALS = frozenset(
-    {
-        "AuthFailure", "AuthorizationHeaderMalformed", "InvalidAccessKeyId", "InvalidSecurity",
-        "InvalidToken", "InvalidClientTokenId", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
-    }
-)  # fmt: skip
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # Mapped, compatible, and NAT64: an IPv4 address in the last 32 bits.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
@@ -155,7 +154,7 @@ class HttpTransport(Transport):
             return Fetched(answer.body, answer.headers.get("ETag"), answer.size)
         if is_document(key) and answer.status == 410:
             return None
-        if answer.status != 404 or error_code(answer) == "NoSuchBucket":
+        if answer.status != 404 or answer.error_code == "NoSuchBucket":
             return self._refusal(answer)
         if answer.redirected and not is_document(key) and not await self._finds_by_redirect():
             # Elsewhere than where it was said to be: nothing tells that it was never stored.
@@ -223,42 +222,8 @@ class HttpTransport(Transport):
         return target
 
     def _refusal(self, answer: Answer) -> Failure:
-        """Return the failure that an error status means."""
-        status, code = answer.status, error_code(answer)
-        said = f"the server responded with {status}" + (f" ({code})" if code else "")
-        if status == 404 and code == "NoSuchBucket":
-            return Failure(LocationNotFoundError, "the bucket does not exist", advice="Check the spelling.")
-        if code in EXPIRED:
-            return Failure(CredentialsError, f"the credentials have expired: {said}", advice="Get new ones.")
-        if code in _WRONG_CREDENTIALS or status == 401:
-            return Failure(
-                CredentialsError,
-                said,
-                advice="Check the credentials: they are unknown to the server, or not valid for this bucket.",
-            )
-        if status == 403:
-            return Failure(AccessError, said, advice=self._forbidden())
-        if status == 410:
-            return Failure(TransportError, "it was removed permanently: the server responded with 410")
-        if status == 412:
-            return Failure(ObjectChangedError, "it was changed or created since it was read")
-        if status in {408, 429} or status >= 500:
-            wait = answer.headers.get("Retry-After", "")
-            return Failure(
-                TransportError,
-                said,
-                attempts=None,
-                advice="Try again later.",
-                wait=float(wait) if wait.isdecimal() else None,
-                overload=status in {429, 503},
-            )
-        return Failure(ResponseError, said)
-
-    def _forbidden(self) -> str:
-        remedy = "" if self._signed else " The request was anonymous; credentials may be needed."
-        return (
-            "Buckets that deny listing also return 403 for objects that do not exist. Check the URL and your "
-            f"permissions.{remedy}"
+        return failure_of_status(
+            answer.status, answer.error_code, answer.headers.get("Retry-After", ""), is_signed=self._signed
         )
 
 
@@ -268,12 +233,6 @@ def _is_web_page(answer: Answer) -> bool:
         bytes(answer.body[:64]).lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html"))
     )
     return begins and answer.headers.get("Content-Type", "").lower().startswith("text/html")
-
-
-def error_code(answer: Answer) -> str:
-    """Return the code in S3's error document; its message, which may quote credentials, is not read."""
-    match = re.search(rb"<Code>([A-Za-z0-9.]{1,80})</Code>", answer.body) if answer.status >= 300 else None
-    return match[1].decode() if match else ""
 
 
 # Checks.
