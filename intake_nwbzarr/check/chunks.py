@@ -130,7 +130,7 @@ def count_chunks(
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _PossibleChunks:
     """The chunks that an array may have, by the names that they are stored under."""
 
     layout: Layout
@@ -156,13 +156,13 @@ class _Grid:
         )
 
 
-def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _Grid]:
+def _grids(hierarchy: Hierarchy, path: str) -> Mapping[str, _PossibleChunks]:
     """Return the chunk grids of all valid arrays."""
     grids = {}
     for node in hierarchy.valid_nodes():
         if isinstance(node, ArrayNode) and (not path or f"{node.path}/".startswith(f"{path}/")):
             with suppress(MetadataError, LimitError):
-                grids[node.path] = _Grid(layout(node), chunk_grid(node))
+                grids[node.path] = _PossibleChunks(layout(node), chunk_grid(node))
     return grids
 
 

@@ -18,7 +18,7 @@ from intake_nwbzarr.arguments import invalid_argument, local_path, takes_storage
 from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.copies.inventory import (
     ROOTS,
-    Entry,
+    FetchedObject,
     Inventory,
     Journal,
     Wanted,
@@ -136,7 +136,7 @@ _BLOCK = 2**20
 
 async def fetch_object(
     transport: Transport, wanted: Wanted, folder: Path, received: Callable[[int], None]
-) -> Entry | None:
+) -> FetchedObject | None:
     """Fetch an object into a folder, again if it changes meanwhile; None if it does not exist."""
     # `received` is called with the number of bytes written, and with its negative when a fetch is restarted.
     for restart in range(RESTARTS + 1):
@@ -159,7 +159,7 @@ async def fetch_object(
 
 async def _fetch(
     transport: Transport, wanted: Wanted, writing: _Writing, received: Callable[[int], None]
-) -> Entry | None:
+) -> FetchedObject | None:
     first = await _first_piece(transport, wanted)
     if first is None:
         return None
@@ -178,7 +178,7 @@ async def _fetch(
             )
         await asyncio.to_thread(writing.write, piece.data)
         received(len(piece.data))
-    return Entry(wanted.key, writing.size, first.etag, writing.digest.hexdigest())
+    return FetchedObject(wanted.key, writing.size, first.etag, writing.digest.hexdigest())
 
 
 async def _first_piece(transport: Transport, wanted: Wanted) -> Fetched | None:
@@ -210,7 +210,7 @@ class _Writing:
         self.size += len(data)
 
 
-def is_intact(folder: Path, entry: Entry) -> bool:
+def is_intact(folder: Path, entry: FetchedObject) -> bool:
     """Return whether a file has the size and checksum that were recorded when it was written."""
     path = folder / entry.key
     digest = hashlib.sha256()
@@ -316,7 +316,7 @@ class _Downloading:
     workspace: Workspace
     journal: Journal
     progress: Callable[[Progress], None] | None
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, FetchedObject] = field(default_factory=dict)
     fetched: set[str] = field(default_factory=set)
 
     def run(self) -> Download:
@@ -367,7 +367,7 @@ class _Downloading:
             # Damaged sessions are downloaded as they are.
             return None
 
-    def _adopt(self, before: Mapping[str, Entry]) -> None:
+    def _adopt(self, before: Mapping[str, FetchedObject]) -> None:
         """Take over from the earlier download the objects that may be current."""
         for key, entry in before.items():
             wanted = self.inventory.objects.get(key)
@@ -379,7 +379,7 @@ class _Downloading:
                 continue
             self._note(entry)
 
-    def _note(self, entry: Entry) -> None:
+    def _note(self, entry: FetchedObject) -> None:
         self.entries[entry.key] = entry
         self.journal.add(entry)
 
@@ -407,7 +407,7 @@ class _Downloading:
             self.entries.pop(wanted.key, None)
         return missing
 
-    def _has_file(self, entry: Entry) -> bool:
+    def _has_file(self, entry: FetchedObject) -> bool:
         try:
             return (self.workspace.partial / entry.key).stat().st_size == entry.size
         except (FileNotFoundError, NotADirectoryError):
@@ -454,7 +454,7 @@ class _Downloading:
         report = Reporter("verifying", len(entries), sum(entry.size for entry in entries), self.progress)
         limited = asyncio.Semaphore(os.cpu_count() or 2)
 
-        async def check(entry: Entry) -> str | None:
+        async def check(entry: FetchedObject) -> str | None:
             async with limited:
                 intact = await asyncio.to_thread(is_intact, self.workspace.partial, entry)
             report.received(entry.size)
@@ -501,13 +501,13 @@ class _Downloading:
         return f"The objects fetched so far are kept in {self.workspace.partial}."
 
 
-def _entries(folder: Path) -> dict[str, Entry]:
+def _entries(folder: Path) -> dict[str, FetchedObject]:
     """Return the objects in a folder, by its record."""
     record = read_record(folder)
     return dict(record.entries) if record is not None else {}
 
 
-def _may_be_current(wanted: Wanted, entry: Entry) -> bool:
+def _may_be_current(wanted: Wanted, entry: FetchedObject) -> bool:
     """Return whether an object fetched earlier may be current; without a strong ETag, that is unknown."""
     return (
         entry.etag is not None

@@ -41,7 +41,7 @@ FORMAT: Final = "intake-nwbzarr download"
 VERSION: Final = 1
 
 
-class Entry(msgspec.Struct, frozen=True):
+class FetchedObject(msgspec.Struct, frozen=True):
     """An object that was written completely: its size, ETag, if any, and the SHA-256 of its bytes."""
 
     key: str
@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _Header(msgspec.Struct, frozen=True):
     format: str
     version: int
     location: str
@@ -61,7 +61,7 @@ class Record:
     """The location that a folder was downloaded from, and the objects in it."""
 
     location: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, FetchedObject]
 
 
 def read_record(folder: Path) -> Record | None:
@@ -74,13 +74,13 @@ def read_record(folder: Path) -> Record | None:
         # The process was killed before the first line was complete.
         return None
     try:
-        head = msgspec.json.decode(lines[0], type=_Head)
+        head = msgspec.json.decode(lines[0], type=_Header)
         if (head.format, head.version) != (FORMAT, VERSION):
             raise ValueError("another format, or a later version of it")
-        entries: dict[str, Entry] = {}
+        entries: dict[str, FetchedObject] = {}
         # After the last line feed, there may be an incomplete line of a process that was killed.
         for line in lines[1:-1]:
-            entry = msgspec.json.decode(line, type=Entry)
+            entry = msgspec.json.decode(line, type=FetchedObject)
             entries[entry.key] = entry
     except (msgspec.MsgspecError, ValueError) as error:
         raise DownloadError(
@@ -127,11 +127,11 @@ class Journal:
         self._file.close()
         self._release()
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: FetchedObject) -> None:
         """Add an object that was written completely."""
         self._write(msgspec.to_builtins(entry))
 
-    def replace(self, entries: Iterable[Entry]) -> None:
+    def replace(self, entries: Iterable[FetchedObject]) -> None:
         """Rewrite the record with only these entries, and close it."""
         self._file.close()
         aside = self._path.with_name(f"{NAME}.partial")

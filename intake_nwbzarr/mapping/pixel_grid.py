@@ -28,7 +28,7 @@ _METRES = {
 
 
 @dataclass(frozen=True)
-class Grid:
+class PixelGrid:
     """The grid of an imaging plane."""
 
     path: str  # of the imaging plane
@@ -46,7 +46,7 @@ class Grid:
                 yield Labels(dimension, values, {"units": self.unit} | where)
 
 
-def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[Grid | None]:
+def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[PixelGrid | None]:
     """Read the grid of the imaging plane that a series or segmentation links to, or None."""
     arrays = _arrays(hierarchy, path)
     values = yield from values_of(list(arrays.values()))
@@ -68,7 +68,7 @@ def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[Grid | None]:
             return None
         scale = 10.0 ** (_METRES[theirs] - _METRES[unit]) if theirs != unit else 1.0
         origin = stored_origin.astype(np.float64) * scale
-    return Grid(plane, spacing.astype(np.float64), origin, unit)
+    return PixelGrid(plane, spacing.astype(np.float64), origin, unit)
 
 
 def _arrays(hierarchy: Hierarchy, path: str) -> dict[str, StoredArray]:

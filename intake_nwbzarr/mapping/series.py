@@ -28,7 +28,7 @@ from intake_nwbzarr.mapping.model import (
     whole_values,
 )
 from intake_nwbzarr.mapping.options import MappingOptions
-from intake_nwbzarr.mapping.pixel_grid import Grid, map_grid
+from intake_nwbzarr.mapping.pixel_grid import PixelGrid, map_grid
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.mapping.schema import definition_of, series_dimensions
 from intake_nwbzarr.mapping.series_layout import (
@@ -173,7 +173,7 @@ class _Series:
     axes: Axes
     values: Mapping[str, NDArray[Any]]
     regions: tuple[tuple[str, Region], ...]
-    grid: Grid | None
+    grid: PixelGrid | None
     options: MappingOptions
 
     def mapped(self) -> MappedObject:

@@ -102,7 +102,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class _Series:
+class _SweepSeries:
     """The arrays and attributes of a series that sweeps need."""
 
     members: SeriesMembers
@@ -117,7 +117,7 @@ class _Series:
 class _Side:
     """The stimulus or the response of one recording."""
 
-    series: _Series
+    series: _SweepSeries
     start: int
     count: int
     starting_time: float  # of its first sample, in seconds; NaN where there are timestamps instead
@@ -319,7 +319,7 @@ def _sides(hierarchy: Hierarchy, extents: Sequence[Extent | None]) -> Mapper[lis
     ]
 
 
-def _series(hierarchy: Hierarchy, reference: Reference) -> _Series | None:
+def _series(hierarchy: Hierarchy, reference: Reference) -> _SweepSeries | None:
     target = target_of(hierarchy, reference)
     if target is None:
         return None
@@ -337,7 +337,7 @@ def _series(hierarchy: Hierarchy, reference: Reference) -> _Series | None:
     unit, times = own.get("unit"), members.timestamps
     irregular = times is not None and times.shape == data.shape
     small = members.small.items()
-    return _Series(
+    return _SweepSeries(
         members,
         scaled(data, conversion, offset),
         None if unit is None else str(unit),
@@ -347,7 +347,7 @@ def _series(hierarchy: Hierarchy, reference: Reference) -> _Series | None:
     )
 
 
-def _side(extent: Extent, series: _Series, starting_time: float) -> _Side:
+def _side(extent: Extent, series: _SweepSeries, starting_time: float) -> _Side:
     size, rate = series.array.size, series.rate
     count = size - extent.start if extent.count is None else extent.count
     if extent.start + count > size:

@@ -414,11 +414,11 @@ class Transport(ABC):
         return safe_path(key, self.location)
 
 
-_sessions: dict[Hashable, _Session] = {}
+_sessions: dict[Hashable, _SessionClock] = {}
 
 
 @dataclass
-class _Session:
+class _SessionClock:
     """The times of the first and the last request of a session in this process."""
 
     began: float
@@ -437,7 +437,7 @@ def session_deadline(location: Location, allowed: Timeouts) -> float:
     now = _now()
     for name in [name for name, known in _sessions.items() if now - known.used > _LONGEST_SESSION]:
         del _sessions[name]
-    session = _sessions.setdefault(location.uncached.cache_key, _Session(now, now))
+    session = _sessions.setdefault(location.uncached.cache_key, _SessionClock(now, now))
     if now - session.used > allowed.session:
         session.began = now
     session.used = now

@@ -175,7 +175,7 @@ class CachingTransport(OverTransport):
         return found.joined({})
 
     async def _fill(
-        self, key: str, part: Part, limit: int, found: _CachedPart, gaps: Sequence[Segment]
+        self, key: str, part: Part, limit: int, found: _CachedPart, gaps: Sequence[RangePiece]
     ) -> Fetched | None:
         """Fetch the gaps of a part; their ETag says whether the rest is current."""
         parts = [Part(gap.start, gap.stop) for gap in gaps]
@@ -193,7 +193,7 @@ class CachingTransport(OverTransport):
         whole = await self._storage.read(key)
         if whole is not None and etag in {None, whole.etag} and (at := part.bounds(whole.size)):
             name = whole.range
-            return _CachedPart(*at, whole.etag or "", whole.size, [Segment(*at, name)], {name: whole})
+            return _CachedPart(*at, whole.etag or "", whole.size, [RangePiece(*at, name)], {name: whole})
         ranges = await self._storage.ranges(key)
         if etag is not None:
             ranges = [cached for cached in ranges if cached.tag == etag_digest(etag)]
@@ -256,15 +256,15 @@ def _fetched(entry: CacheEntry) -> Fetched:
     return Fetched(entry.data, entry.etag, entry.size, len(entry.data))
 
 
-class Segment(NamedTuple):
-    """A segment ``[start, stop)`` of an object, and the cached range that has it; None for a gap."""
+class RangePiece(NamedTuple):
+    """A piece ``[start, stop)`` of a range of an object, and the cached range that has it; None for a gap."""
 
     start: int
     stop: int
     cached: CachedRange | None
 
 
-def split_range(start: int, stop: int, ranges: Iterable[CachedRange]) -> list[Segment]:
+def split_range(start: int, stop: int, ranges: Iterable[CachedRange]) -> list[RangePiece]:
     """Split ``[start, stop)`` into segments that are cached and gaps, as few and as long as possible.
 
     Examples
@@ -274,7 +274,7 @@ def split_range(start: int, stop: int, ranges: Iterable[CachedRange]) -> list[Se
     [(20, 40, False), (40, 60, False), (60, 80, True)]
     """
     ordered = sorted(cached for cached in ranges if cached.stop > start and cached.start < stop)
-    segments: list[Segment] = []
+    segments: list[RangePiece] = []
     position, following = start, 0
     longest: CachedRange | None = None
     while position < stop:
@@ -286,7 +286,7 @@ def split_range(start: int, stop: int, ranges: Iterable[CachedRange]) -> list[Se
             end, cached = min(longest.stop, stop), longest
         else:
             end, cached = (ordered[following].start if following < len(ordered) else stop), None
-        segments.append(Segment(position, end, cached))
+        segments.append(RangePiece(position, end, cached))
         position = end
     return segments
 
@@ -299,7 +299,7 @@ class _CachedPart:
     stop: int
     etag: str
     size: int
-    segments: list[Segment]
+    segments: list[RangePiece]
     entries: dict[CachedRange, CacheEntry]
 
     def joined(self, filled: dict[int, Bytes]) -> Fetched:
