@@ -28,6 +28,7 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     ├── SnapshotError (ValueError)                a snapshot is damaged, or its format is not supported
     │   ├── StaleSnapshotError                    the session has changed since the snapshot was made
     │   └── NotInSnapshotError (KeyError)         the session is not in the snapshot
+    ├── TableError (ValueError)                   a table of sessions is damaged, replaced, or too new
     ├── BoundsError (IndexError)                  a position outside an array
     ├── OptionError (ValueError)                  an argument has an invalid value
     │   └── SessionMismatchError                  an argument belongs to another session
@@ -208,6 +209,10 @@ class StaleSnapshotError(SnapshotError):
 
 class NotInSnapshotError(SnapshotError, KeyError):
     """The session is not in the snapshot."""
+
+
+class TableError(NWBZarrError, ValueError):
+    """A table of sessions is damaged, was replaced while it was used, or has a newer format."""
 
 
 class BoundsError(NWBZarrError, IndexError):

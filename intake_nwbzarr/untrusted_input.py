@@ -67,6 +67,10 @@ LARGEST_SNAPSHOT_OBJECT: Final = 64 * MIB
 MOST_OBJECTS: Final = 2 * 10**6
 """Stored objects of a session that is downloaded."""
 
+# Tables of sessions
+LARGEST_TABLE: Final = 16 * 2**30
+"""Bytes of a table of sessions; a hundred thousand sessions without snapshots take 100 MB."""
+
 # Metadata documents
 LARGEST_DOCUMENT: Final = 256 * MIB
 """Bytes of a metadata document; the consolidated metadata of 8,000 nodes take 8 MB."""

@@ -7,7 +7,7 @@ import numpy as np
 from pynwb import get_class, load_namespaces
 from pynwb.spec import NWBAttributeSpec, NWBGroupSpec, NWBNamespaceBuilder
 
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 
 def write_colours(folder: Path) -> None:

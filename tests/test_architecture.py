@@ -22,6 +22,7 @@ FOLDERS = (
     "check",
     "copies",
     "catalog",
+    "sessions",
     "demo",
 )
 

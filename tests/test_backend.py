@@ -29,7 +29,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.request_log import track_requests
-from tests.sessions import consolidate, empty_session, opened, write
+from tests.session_files import consolidate, empty_session, opened, write
 
 
 @pytest.mark.parametrize(

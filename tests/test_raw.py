@@ -30,7 +30,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.raw import closing
 from tests.conftest import SESSIONS
 from tests.servers.http_server import StaticServer
-from tests.sessions import edit, empty_session, write
+from tests.session_files import edit, empty_session, write
 
 Corpus = Callable[[str, str], Path]
 

@@ -18,7 +18,7 @@ from dask.base import tokenize
 from intake_nwbzarr.arrays import LazyArray
 from intake_nwbzarr.xarray_internals import CopyOnWriteArray, LazilyIndexedArray, lazy_data
 from tests.servers.http_server import StaticServer
-from tests.sessions import opened
+from tests.session_files import opened
 
 SERIES = "ElectricalSeriesAP"
 

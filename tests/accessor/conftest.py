@@ -7,7 +7,7 @@ import xarray as xr
 
 from tests.accessor.peri_event_session import peri_event_session
 from tests.accessor.timed_session import timed_session
-from tests.sessions import opened
+from tests.session_files import opened
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pynwb.ecephys import ElectricalSeries
 
 import intake_nwbzarr.accessor  # noqa: F401 - registers ds.nwb
 from intake_nwbzarr.demo.sessions import add_electrodes
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 RATE = 1000.0
 START = 1.5

@@ -19,7 +19,7 @@ from pynwb.icephys import (
 
 from intake_nwbzarr.demo.sessions import add_pipette
 from tests.mapping.construct_mode import constructed
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 _random = np.random.default_rng(3)
 

@@ -11,7 +11,7 @@ from pynwb import TimeSeries
 from pynwb.epoch import TimeIntervals
 
 from tests.mapping.extension_files import extension_files
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 TRIALS, STARTS = [(0.0, 0.5), (1.0, 1.5)], [(0.0, 0.5), (1.0, 1.5), (2.0, 3.0)]
 

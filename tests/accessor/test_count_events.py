@@ -25,7 +25,7 @@ from tests.accessor.timed_session import (
     START,
     TRIALS,
 )
-from tests.sessions import opened
+from tests.session_files import opened
 
 KINDS = list("abcde")
 STARTS = [start for start, _ in TRIALS]

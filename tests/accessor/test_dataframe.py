@@ -19,7 +19,7 @@ from intake_nwbzarr.demo.sessions import add_electrodes
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.timed_session import LICK_TIMES
 from tests.conftest import KINDS
-from tests.sessions import copy_of, empty_session, opened, rewrite, write
+from tests.session_files import copy_of, empty_session, opened, rewrite, write
 
 CorpusDir = Callable[[str, str], Path]
 

@@ -29,7 +29,7 @@ from intake_nwbzarr.accessor.times import in_seconds
 from intake_nwbzarr.demo.sessions import add_pipette
 from intake_nwbzarr.errors import MetadataError, OptionError
 from intake_nwbzarr.mapping.time_coordinates import datetimes, reference_time
-from tests.sessions import START, empty_session, write
+from tests.session_files import START, empty_session, write
 
 ZERO = np.datetime64(START.replace(tzinfo=None), "ns")
 

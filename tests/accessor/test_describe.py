@@ -19,7 +19,7 @@ from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
 from tests.accessor.timed_session import LICK_TIMES, RATE, START
 from tests.conftest import KINDS
-from tests.sessions import empty_session, opened, write
+from tests.session_files import empty_session, opened, write
 
 CorpusDir = Callable[[str, str], Path]
 

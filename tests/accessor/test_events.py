@@ -27,7 +27,7 @@ from tests.accessor.peri_event_session import (
     VOLTAGE,
     units_in_memory,
 )
-from tests.sessions import opened
+from tests.session_files import opened
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.accessor.peri_event_session import (
     units_in_memory,
 )
 from tests.arrays.stored_arrays import write
-from tests.sessions import opened
+from tests.session_files import opened
 
 
 def chunks_touched(window: tuple[float, float]) -> int:

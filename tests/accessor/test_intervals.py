@@ -13,7 +13,7 @@ from pynwb.misc import IntervalSeries
 
 from intake_nwbzarr.accessor.dataframe import paired
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.sessions import empty_session, rewrite, write
+from tests.session_files import empty_session, rewrite, write
 
 changes = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 12)), max_size=25)
 

@@ -18,7 +18,7 @@ from pynwb.ophys import OnePhotonSeries
 import intake_nwbzarr
 from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError, SelectionError
-from tests.sessions import empty_session, opened, write
+from tests.session_files import empty_session, opened, write
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from intake_nwbzarr import track_requests
 from intake_nwbzarr.accessor.ragged import RaggedColumn, read_rows, run_positions
 from intake_nwbzarr.errors import BoundsError, NodeNotFoundError, OptionError, SelectionError
 from tests.accessor.peri_event_session import TAGS, TRAINS, UNITS, waveforms
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 
 def test_each_row_has_its_own_values(units: xr.Dataset) -> None:

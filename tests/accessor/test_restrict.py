@@ -21,7 +21,7 @@ from tests.accessor.timed_session import (
     START,
     TRIALS,
 )
-from tests.sessions import copy_of, edit, rewrite
+from tests.session_files import copy_of, edit, rewrite
 
 VOLTAGE_TIMES = START + np.arange(SIZE) / RATE
 MARKS = [0.0, 1.0, 1.25, 4.0, *LICK_TIMES[::9], *VOLTAGE_TIMES[::50], *SPIKES[0][::7], *EVENTS[:2]]

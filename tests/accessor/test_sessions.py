@@ -14,7 +14,7 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import AccessorError, SelectionError, SessionMismatchError
-from tests.sessions import empty_session, opened, write
+from tests.session_files import empty_session, opened, write
 
 MINIMAL: dict[str, Any] = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
 

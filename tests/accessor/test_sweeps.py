@@ -21,7 +21,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.mapping.sweeps import Segment, SweepArray, open_sweeps
 from tests.accessor.sweep_files import clamp, samples, with_sweep_numbers, with_tables
-from tests.sessions import edit, empty_session, rewrite, write
+from tests.session_files import edit, empty_session, rewrite, write
 
 ICEPHYS = "general/intracellular_ephys"
 

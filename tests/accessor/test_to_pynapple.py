@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     NodeNotFoundError,
     SelectionError,
 )
-from tests.sessions import empty_session, opened, write
+from tests.session_files import empty_session, opened, write
 
 
 def test_a_session_lists_what_pynapple_has_something_for(ecephys: xr.Dataset) -> None:

@@ -12,7 +12,7 @@ from pynwb.event import EventsTable, TimestampVectorData
 from pynwb.misc import AnnotationSeries, IntervalSeries
 
 from intake_nwbzarr.demo.sessions import add_electrodes
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 random = np.random.default_rng(7)
 

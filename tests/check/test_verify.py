@@ -26,7 +26,7 @@ from tests.mapping.core_schema import ABSTRACT, PARENTS
 from tests.mapping.event_waveform import NAME as EVENT_WAVEFORM
 from tests.mapping.event_waveform import TIMES, event_waveform
 from tests.mapping.extension_files import extension_files, without_schemas
-from tests.sessions import edit, empty_session, write
+from tests.session_files import edit, empty_session, write
 
 # Both libraries warn of the oddities that are in these files on purpose.
 pytestmark = [

@@ -28,7 +28,7 @@ from intake_nwbzarr.location.location import locate
 from tests.conftest import CORPUS, KINDS
 from tests.copies.conftest import ConditionalServer
 from tests.servers.s3_server import S3Server
-from tests.sessions import opened
+from tests.session_files import opened
 
 Corpus = Callable[[str, str], Path]
 RELEASES = ("0.2.0", "0.14.0")

@@ -44,7 +44,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from tests.copies.conftest import ConditionalServer
-from tests.sessions import opened
+from tests.session_files import opened
 
 Corpus = Callable[[str, str], Path]
 DOCUMENTATION = Path(intake_nwbzarr.__file__).parents[1] / "docs" / "snapshots.md"

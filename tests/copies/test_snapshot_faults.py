@@ -25,7 +25,7 @@ from intake_nwbzarr.location.location import locate
 from tests.copies.conftest import ConditionalServer
 from tests.hierarchy.stores import NWB_ROOT, array, group, write_store
 from tests.servers.s3_server import S3Server
-from tests.sessions import empty_session, opened, write
+from tests.session_files import empty_session, opened, write
 
 Corpus = Callable[[str, str], Path]
 QUICK_TO_GIVE_UP = {"timeouts": {"stall": 0.5, "total": 5, "attempts": 3, "backoff": 0.01}}
@@ -220,7 +220,7 @@ def test_sharded_arrays_are_kept_whole(tmp_path: Path, saved: Path) -> None:
     import numpy as np
     import zarr
 
-    from tests.sessions import consolidate
+    from tests.session_files import consolidate
 
     nwbfile = empty_session()
     for number in range(8):

@@ -22,7 +22,7 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
 )
 from tests.servers.http_server import StaticServer
-from tests.sessions import opened
+from tests.session_files import opened
 
 HIDDEN = "acquisition/ElectricalSeriesAP"
 RELEASES = ("0.13.0", "0.14.0")

@@ -15,7 +15,7 @@ from pynwb import TimeSeries
 
 from intake_nwbzarr import track_requests
 from intake_nwbzarr.indexes import IrregularTimeIndex, RegularTimeIndex
-from tests.sessions import consolidate, empty_session, opened, write
+from tests.session_files import consolidate, empty_session, opened, write
 
 SIZE = 10**8
 CHUNK = 10**6

@@ -7,7 +7,7 @@ import numpy as np
 from pynwb.ecephys import LFP, SpikeEventSeries
 
 from intake_nwbzarr.demo.sessions import add_electrodes
-from tests.sessions import edit, empty_session, write
+from tests.session_files import edit, empty_session, write
 
 NAME = "processing/ecephys/EventWaveform"
 TIMES = (0.5, 0.75, 2.0)

@@ -29,7 +29,7 @@ from pynwb.ophys import (
 )
 
 from intake_nwbzarr.demo.sessions import add_electrodes, add_imaging_plane, add_pipette
-from tests.sessions import consolidate, empty_session, write
+from tests.session_files import consolidate, empty_session, write
 
 REGULAR: dict[str, Any] = {"rate": 10.0, "starting_time": 0.5}
 TIMES = np.array([0.0, 0.1, 0.25, 0.7, 1.5])

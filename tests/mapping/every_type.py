@@ -14,7 +14,7 @@ from tests.mapping.every_type_icephys import add_icephys
 from tests.mapping.every_type_images import add_images
 from tests.mapping.every_type_ophys import add_ophys
 from tests.mapping.every_type_tables import add_tables
-from tests.sessions import write
+from tests.session_files import write
 
 _PACIFIC = dt.timezone(dt.timedelta(hours=-8))
 

@@ -21,7 +21,7 @@ from pynwb.spec import (
     NWBNamespaceBuilder,
 )
 
-from tests.sessions import edit, empty_session, write
+from tests.session_files import edit, empty_session, write
 
 
 def extension_files(folder: Path) -> dict[str, Path]:

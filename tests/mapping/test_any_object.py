@@ -11,7 +11,7 @@ from pynwb import NWBFile
 from pynwb.ecephys import ElectricalSeries, EventDetection, FeatureExtraction
 
 from intake_nwbzarr.errors import MappingWarning
-from tests.sessions import consolidate, edit, empty_session, opened, write
+from tests.session_files import consolidate, edit, empty_session, opened, write
 
 
 def recording() -> NWBFile:

@@ -18,7 +18,7 @@ from pynwb.ecephys import ElectricalSeries
 
 from intake_nwbzarr.demo.sessions import add_electrodes
 from intake_nwbzarr.errors import MappingWarning, NWBZarrError, NWBZarrWarning
-from tests.sessions import edit, empty_session, opened, rewrite, write
+from tests.session_files import edit, empty_session, opened, rewrite, write
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
 GROUP = "general/extracellular_ephys/shank"

@@ -17,7 +17,7 @@ import xarray as xr
 import zarr
 
 import intake_nwbzarr
-from tests.sessions import consolidate, edit, empty_session, opened, write
+from tests.session_files import consolidate, edit, empty_session, opened, write
 
 LICKS = [1.0, 2.0, 3.5]
 

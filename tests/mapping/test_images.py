@@ -12,7 +12,7 @@ from pynwb.core import ScratchData
 from pynwb.image import GrayscaleImage, ImageSeries, IndexSeries, RGBAImage, RGBImage
 
 from intake_nwbzarr.errors import ChunkError, MappingWarning
-from tests.sessions import consolidate, edit, empty_session, opened, write
+from tests.session_files import consolidate, edit, empty_session, opened, write
 
 GREY = np.arange(12.0).reshape(3, 4)
 RED = np.arange(36, dtype="uint8").reshape(3, 4, 3)

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from pynwb import TimeSeries
 
-from tests.sessions import empty_session, write
+from tests.session_files import empty_session, write
 
 MANY = 2000
 

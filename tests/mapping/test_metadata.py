@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from intake_nwbzarr.hierarchy.hierarchy import Reference
 from intake_nwbzarr.mapping.attributes import linked, storable
-from tests.sessions import edit, empty_session, write
+from tests.session_files import edit, empty_session, write
 
 text = st.text("aé€\n", max_size=4)
 values = st.recursive(

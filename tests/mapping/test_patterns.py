@@ -10,7 +10,7 @@ import xarray as xr
 from pynwb import TimeSeries
 
 from intake_nwbzarr.errors import NodeNotFoundError, OptionError
-from tests.sessions import edit, empty_session, opened, write
+from tests.session_files import edit, empty_session, opened, write
 
 
 def test_a_star_stands_for_one_name(ecephys: Path) -> None:

@@ -9,7 +9,7 @@ from pynwb.ophys import ImageSegmentation, TwoPhotonSeries
 
 from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning
-from tests.sessions import edit, empty_session, opened, write
+from tests.session_files import edit, empty_session, opened, write
 
 PLANE = "general/optophysiology/plane"
 

@@ -21,7 +21,7 @@ from intake_nwbzarr.mapping.options import MappingOptions
 from intake_nwbzarr.mapping.regions import map_region
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
-from tests.sessions import consolidate, edit, empty_session, rewrite, write
+from tests.session_files import consolidate, edit, empty_session, rewrite, write
 
 TABLE = "general/extracellular_ephys/electrodes"
 WHOLE = "acquisition/ElectricalSeriesAP"

@@ -13,7 +13,7 @@ from pynwb.behavior import Position, SpatialSeries
 from pynwb.ophys import Fluorescence
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MappingWarning, MetadataError
-from tests.sessions import edit, empty_session, opened, write
+from tests.session_files import edit, empty_session, opened, write
 
 
 def positions(*shifts: float) -> NWBFile:

@@ -13,7 +13,7 @@ from pynwb import TimeSeries
 from intake_nwbzarr.errors import MappingWarning
 from intake_nwbzarr.mapping.model import ArrayPart
 from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
-from tests.sessions import START, consolidate, edit, empty_session, rewrite, write
+from tests.session_files import START, consolidate, edit, empty_session, rewrite, write
 
 CorpusDir = Callable[[str, str], Path]
 

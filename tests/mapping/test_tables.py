@@ -24,7 +24,7 @@ from intake_nwbzarr.mapping.model import MappedObject
 from intake_nwbzarr.transport.request_log import track_requests
 from tests.conftest import KINDS, RELEASES
 from tests.mapping.mapped_tables import by_name, dimension_names, mapped, values
-from tests.sessions import START, consolidate, edit, empty_session, rewrite, write
+from tests.session_files import START, consolidate, edit, empty_session, rewrite, write
 
 TABLES = {
     "ecephys": ("general/extracellular_ephys/electrodes", "intervals/epochs", "intervals/trials", "units"),

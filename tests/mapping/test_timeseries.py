@@ -15,7 +15,7 @@ from pynwb import NWBFile, TimeSeries
 
 from intake_nwbzarr.errors import MappingWarning
 from tests.mapping.every_series import TIMES
-from tests.sessions import consolidate, copy_of, edit, empty_session, rewrite, write
+from tests.session_files import consolidate, copy_of, edit, empty_session, rewrite, write
 
 # Series whose shape departs from the schema, and opening says so.
 DEPARTING = {"rois_first", "frame"}

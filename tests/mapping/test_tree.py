@@ -16,7 +16,7 @@ from pynwb.ophys import ImageSegmentation, TwoPhotonSeries
 import intake_nwbzarr
 from intake_nwbzarr.demo.sessions import add_imaging_plane
 from intake_nwbzarr.errors import MappingWarning, NodeNotFoundError, OptionError
-from tests.sessions import consolidate, edit, empty_session, write
+from tests.session_files import consolidate, edit, empty_session, write
 
 
 def tree_of(path: Path, **arguments: Any) -> xr.DataTree:

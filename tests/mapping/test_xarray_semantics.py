@@ -13,7 +13,7 @@ from pynwb import TimeSeries
 
 import intake_nwbzarr
 from intake_nwbzarr.errors import MappingWarning
-from tests.sessions import empty_session, opened, rewrite, write
+from tests.session_files import empty_session, opened, rewrite, write
 
 START_OF_SMALL = np.datetime64("2024-05-01T12:00:00", "ns")
 REFERENCE = np.datetime64("2024-05-01T20:00:00", "ns")  # 12:00 at -08:00

@@ -8,7 +8,7 @@ from hdmf.common import CSRMatrix, DynamicTable, SimpleMultiContainer, VectorDat
 from hdmf.container import AbstractContainer
 from hdmf_zarr import ZarrIO
 
-from tests.sessions import consolidate, empty_session, write
+from tests.session_files import consolidate, empty_session, write
 
 
 def unplaced_types(folder: Path) -> Path:

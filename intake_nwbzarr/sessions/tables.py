@@ -1,0 +1,454 @@
+"""The two Parquet tables of many sessions, `sessions` and `objects`: their columns, and their files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from intake_nwbzarr import __version__
+from intake_nwbzarr.errors import (
+    AccessError,
+    ListingError,
+    LocationNotFoundError,
+    ObjectChangedError,
+    TableError,
+    TransportError,
+)
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.untrusted_input import LARGEST_TABLE
+
+type Kind = Literal["sessions", "objects"]
+
+MAJOR: Final = 1
+MINOR: Final = 0
+
+_TEXTS: Final = pa.list_(pa.string())
+_INSTANT: Final = pa.timestamp("us", "UTC")
+
+
+def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    return pa.schema([pa.field(name, kind, metadata={"description": text}) for name, kind, text in columns])
+
+
+SESSIONS: Final = _schema(
+    ("location", pa.string(), "URL or path of the file, without secrets: the key of both tables"),
+    ("storage", pa.string(), "Name of the entry of storage_options with which it is opened; null for none"),
+    ("dandiset", pa.string(), "Identifier of its dandiset, such as 000719"),
+    ("version", pa.string(), "Version of the dandiset, such as draft or 0.240409.1542"),
+    ("asset_path", pa.string(), "Path of the asset in the dandiset"),
+    ("asset_id", pa.string(), "Identifier of the asset"),
+    ("title", pa.string(), "Name of the dandiset"),
+    ("identifier", pa.string(), "identifier of the NWB file"),
+    ("session_id", pa.string(), "session_id"),
+    ("session_description", pa.string(), "session_description"),
+    ("start", _INSTANT, "session_start_time in UTC; null if it is stored without a time zone"),
+    ("start_text", pa.string(), "session_start_time as stored, with its time zone"),
+    ("subject_id", pa.string(), "subject_id"),
+    ("species", pa.string(), "species of the subject as stored"),
+    ("taxon", pa.string(), "Scientific name of the species, such as Mus musculus; null if not recognised"),
+    ("age", pa.string(), "age of the subject as stored, an ISO 8601 duration such as P90D"),
+    ("age_days", pa.float64(), "Age in days; the middle of a range; null if not recognised"),
+    ("sex", pa.string(), "sex of the subject as stored"),
+    ("sex_code", pa.string(), "F, M, O (other) or U (unknown); null if not recognised"),
+    ("genotype", pa.string(), "genotype of the subject"),
+    ("strain", pa.string(), "strain of the subject"),
+    ("date_of_birth", pa.string(), "date_of_birth of the subject as stored"),
+    ("weight", pa.string(), "weight of the subject as stored"),
+    ("institution", pa.string(), "institution"),
+    ("lab", pa.string(), "lab"),
+    ("experimenter", _TEXTS, "experimenter"),
+    ("keywords", _TEXTS, "keywords"),
+    ("devices", _TEXTS, "Names of the devices"),
+    ("brain_regions", _TEXTS, "Distinct locations of electrodes, imaging planes and the like, sorted"),
+    ("unit_count", pa.int64(), "Rows of the table units; null without one"),
+    ("electrode_count", pa.int64(), "Rows of the electrodes table; null without one"),
+    ("roi_count", pa.int64(), "Rows of all PlaneSegmentation tables; null without one"),
+    ("trial_count", pa.int64(), "Rows of the table trials; null without one"),
+    ("object_count", pa.int64(), "Rows of this session in the table objects"),
+    ("nbytes", pa.int64(), "Bytes of all arrays, decompressed"),
+    ("zarr_format", pa.int8(), "2 or 3"),
+    ("consolidated", pa.bool_(), "Whether the metadata are consolidated"),
+    ("nwb_version", pa.string(), "nwb_version"),
+    ("namespaces", _TEXTS, "Namespaces of cached extension schemas with versions, such as ndx-pose 0.2.0"),
+    ("etag", pa.string(), "ETag of the consolidated metadata: the state that was scanned"),
+    ("not_read", _TEXTS, "Columns that were not filled, to stay within the requests per session"),
+    ("requests", pa.int32(), "Requests that scanning it took"),
+    ("scanned", _INSTANT, "When it was scanned"),
+    ("error", pa.string(), "Why it could not be read, without secrets; null where it could"),
+    ("error_type", pa.string(), "Name of the error's class"),
+    ("transient", pa.bool_(), "Whether scanning it again may succeed; null without an error"),
+    ("snapshot", pa.binary(), "Snapshot from which it opens without reading its metadata; mostly null"),
+)
+"""The columns of the table `sessions`: one row for each file."""
+
+OBJECTS: Final = _schema(
+    ("location", pa.string(), "The file's key in the table sessions"),
+    ("path", pa.string(), "Path of the object in the file, as group= takes it"),
+    ("name", pa.string(), "Last part of the path"),
+    ("type", pa.string(), "neurodata_type"),
+    ("namespace", pa.string(), "Namespace of the type: core, hdmf-common, or an extension's"),
+    ("types", _TEXTS, "The type and all types that it extends, nearest first"),
+    ("description", pa.string(), "description, if it is an attribute"),
+    ("unit", pa.string(), "unit of the data of a TimeSeries"),
+    ("rate", pa.float64(), "rate of a TimeSeries in Hz; null for one with timestamps"),
+    ("start", pa.float64(), "starting_time of a TimeSeries in seconds, where it takes no request; else null"),
+    ("duration", pa.float64(), "Samples divided by rate, in seconds; null for a TimeSeries with timestamps"),
+    ("shape", pa.list_(pa.int64()), "Shape of the data of a TimeSeries or image; (rows,) of a table"),
+    ("dtype", pa.string(), "Stored dtype of the data, as NumPy names it; null for a table"),
+    ("columns", _TEXTS, "Columns of a table, in its order"),
+    ("nbytes", pa.int64(), "Bytes of its arrays, decompressed"),
+    ("chunks", pa.int64(), "Stored chunks (or shards) of its arrays: requests to read all of it"),
+)
+"""The columns of the table `objects`: one row for each neurodata object of each file."""
+
+SCHEMAS: Final[Mapping[Kind, pa.Schema]] = {"sessions": SESSIONS, "objects": OBJECTS}
+
+# Columns with few distinct values in many rows, which are read dictionary-encoded.
+_REPEATED: Final[Mapping[Kind, tuple[str, ...]]] = {
+    "sessions": ("storage", "dandiset", "species", "taxon", "sex", "sex_code", "nwb_version"),
+    "objects": ("location", "path", "name", "type", "namespace", "types.list.element", "unit", "dtype"),
+}
+
+_KEY: Final = b"nwbzarr"
+_ENDING: Final = ".parquet"
+# How long the two files of a part may differ, while a writer replaces them.
+_ATTEMPTS: Final = 8
+_PAUSE: Final = 0.25
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of both tables: what one scan of one prefix or dandiset has found."""
+
+    name: str
+    # Identifies the scan, and is the same in both files of a part.
+    scan: str
+    # What was scanned, without secrets.
+    source: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables at a location: one pair of files, ``NAME.parquet``, or a folder with a pair for each part.
+
+    A file ``sessions.parquet`` has its objects beside it, in ``sessions.objects.parquet``. A folder has
+    ``sessions/PART.parquet`` and ``objects/PART.parquet``, which other engines read as
+    ``sessions/*.parquet`` and ``objects/*.parquet``.
+    """
+
+    place: Location
+    # In the state in which the tables were opened; none for tables that are only written.
+    parts: tuple[Part, ...] = field(default=())
+
+    @property
+    def is_folder(self) -> bool:
+        """Return whether the tables are a folder of parts."""
+        return not self.place.url.endswith(_ENDING)
+
+    @property
+    def digest(self) -> str:
+        """Return a digest of the state in which the tables were opened."""
+        return sha256("\n".join(sorted(part.scan for part in self.parts)).encode()).hexdigest()[:16]
+
+    def opened(self) -> Tables:
+        """Return these tables in their present state, after reading the footers of their files."""
+        names = self._part_names()
+        with ThreadPoolExecutor(8) as threads:
+            parts = list(threads.map(self._footer, names))
+        return Tables(self.place, tuple(parts))
+
+    def read(
+        self, kind: Kind, columns: Sequence[str] | None = None, parts: Iterable[Part] | None = None
+    ) -> pa.Table:
+        """Read columns of one table, all by default, over all or some of its parts.
+
+        Raises `TableError` where a part was rewritten since the tables were opened.
+        """
+        chosen = list(self.parts if parts is None else parts)
+        with ThreadPoolExecutor(8) as threads:
+            tables = list(threads.map(lambda part: self._read(kind, part, columns), chosen))
+        if not tables:
+            schema = SCHEMAS[kind]
+            return (
+                schema if columns is None else pa.schema([schema.field(name) for name in columns])
+            ).empty_table()
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def write(self, name: str, source: str, sessions: pa.Table, objects: pa.Table) -> Part:
+        """Replace a part of both tables; `name` is ignored for a single pair of files."""
+        scan = secrets.token_hex(8)
+        part = Part(name if self.is_folder else "", scan, source, len(sessions))
+        # The objects first: whoever reads in between sees two scans, and waits.
+        tables: Mapping[Kind, pa.Table] = {"objects": objects, "sessions": sessions}
+        for kind, table in tables.items():
+            about = {
+                "format": f"nwbzarr-{kind}",
+                "version": f"{MAJOR}.{MINOR}",
+                "scan": scan,
+                "source": source,
+                "written_by": f"intake-nwbzarr {__version__}",
+            }
+            write_file(self.location_of(kind, part.name), _encoded(conformed(kind, table), about))
+        return part
+
+    def location_of(self, kind: Kind, part: str = "") -> Location:
+        """Return the location of a part's file of one table."""
+        if self.is_folder:
+            return replace(self.place, url=f"{self.place.url}/{kind}/{part}{_ENDING}")
+        if kind == "sessions":
+            return self.place
+        return replace(self.place, url=f"{self.place.url.removesuffix(_ENDING)}.objects{_ENDING}")
+
+    def _part_names(self) -> list[str]:
+        if not self.is_folder:
+            return [""]
+        try:
+            names = run(open_transport(self.place).list_folder("sessions")).names
+        except ListingError as error:
+            raise TableError(
+                f"The folder of tables {self.place} cannot be listed.",
+                location=self.place,
+                next_step=f"Pass the URL of one table instead, such as {self.place}/sessions.parquet.",
+            ) from error
+        except LocationNotFoundError:
+            names = ()
+        parts = sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
+        if not parts:
+            raise LocationNotFoundError(
+                f"{self.place} has no tables of sessions.",
+                location=self.place,
+                expected="sessions/*.parquet and objects/*.parquet",
+                next_step="Make them with: nwbzarr catalog scan PREFIX -o " + str(self.place),
+            )
+        return [name for name in parts if not name.startswith(".")]
+
+    def _footer(self, name: str) -> Part:
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE)
+            sessions, objects = self._file("sessions", name), self._file("objects", name)
+            about = self._about("sessions", sessions), self._about("objects", objects)
+            if about[0]["scan"] == about[1]["scan"]:
+                return Part(name, about[0]["scan"], str(about[0].get("source")), sessions.metadata.num_rows)
+        raise TableError(
+            f"The tables {self.place}{f' (part {name})' if name else ''} are of two different scans.",
+            location=self.place,
+            path=name or None,
+            found=[each["scan"] for each in about],
+            next_step="Scan again; a scan that was writing them was interrupted.",
+        )
+
+    def _read(self, kind: Kind, part: Part, columns: Sequence[str] | None) -> pa.Table:
+        file = self._file(kind, part.name)
+        if self._about(kind, file)["scan"] != part.scan:
+            raise TableError(
+                f"The tables {self.place} were rewritten since they were opened.",
+                location=self.place,
+                path=part.name or None,
+                next_step="Open them again.",
+                transient=True,
+            )
+        known = set(file.schema_arrow.names)
+        wanted = None if columns is None else [name for name in columns if name in known]
+        try:
+            table = file.read(wanted)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(kind, error) from error
+        # A minor version may have added columns.
+        for name in () if columns is None else columns:
+            if name not in known:
+                missing = pa.nulls(len(table), SCHEMAS[kind].field(name).type)
+                table = table.append_column(name, missing)
+        return table if columns is None else table.select(list(columns))
+
+    def _file(self, kind: Kind, part: str) -> pq.ParquetFile:
+        where = self.location_of(kind, part)
+        try:
+            source: Any = (
+                pa.PythonFile(StoredBytes(where), "r")
+                if where.path is None
+                else pa.memory_map(str(where.path))
+            )
+            about = pq.read_metadata(source)
+            stored = {about.schema.column(number).path for number in range(about.num_columns)}
+            # Texts that repeat are read as dictionaries, so that a condition is tried once for each text.
+            return pq.ParquetFile(
+                source,
+                metadata=about,
+                read_dictionary=[name for name in _REPEATED[kind] if name in stored],
+                pre_buffer=True,
+            )
+        except FileNotFoundError as error:
+            raise LocationNotFoundError(
+                f"The table {where} does not exist.",
+                location=where,
+                next_step=f"Make it with: nwbzarr catalog scan PREFIX -o {self.place}",
+            ) from error
+        except PermissionError as error:
+            raise AccessError(
+                f"The table {where} cannot be read: access was denied.", location=where
+            ) from error
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, TransportError):
+                raise
+            raise self._damaged(kind, error) from error
+
+    def _about(self, kind: Kind, file: pq.ParquetFile) -> dict[str, Any]:
+        about: Any = None
+        with suppress(ValueError):
+            about = json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"null"))
+        if not isinstance(about, dict) or about.get("format") != f"nwbzarr-{kind}" or "scan" not in about:
+            raise TableError(
+                f"{self.place} is a Parquet file, but not a table of {kind}.",
+                location=self.place,
+                found=sorted(file.schema_arrow.names)[:10],
+                next_step="Pass a table that nwbzarr catalog scan has written.",
+            )
+        major = str(about.get("version", "")).partition(".")[0]
+        if not major.isdigit() or int(major) > MAJOR:
+            raise TableError(
+                f"The tables {self.place} have the format {about.get('version')!r:.40}; this release reads "
+                f"up to {MAJOR}.",
+                location=self.place,
+                found=about.get("version"),
+                expected=f"{MAJOR}.x",
+                next_step="Update intake-nwbzarr.",
+            )
+        return about
+
+    def _damaged(self, kind: Kind, error: Exception) -> TableError:
+        return TableError(
+            f"The table of {kind} {self.place} cannot be read as Parquet: {str(error).splitlines()[0]:.200}.",
+            location=self.place,
+            found=type(error).__name__,
+            next_step="Make it again with: nwbzarr catalog scan.",
+        )
+
+
+def write_file(where: Location, data: bytes) -> None:
+    """Write a file, local or on S3, so that it is there whole or not at all."""
+    if where.path is not None:
+        write_local(where.path, data)
+        return
+    transport = open_transport(where)
+    if not transport.writable:
+        raise transport.unwritable()
+    run(transport.put("", data))
+
+
+def write_local(path: Path, data: bytes) -> None:
+    """Write a local file aside and rename it, so that it is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            with suppress(OSError):
+                aside.unlink()
+    except OSError as error:
+        kind = AccessError if isinstance(error, PermissionError) else TransportError
+        found = error.strerror or str(error)
+        raise kind(f"{path} cannot be written: {found}.", location=path, found=found) from error
+
+
+def table_of(kind: Kind, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Return rows, whose missing values are null, as a table."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMAS[kind])
+
+
+def conformed(kind: Kind, table: pa.Table) -> pa.Table:
+    """Return a table with all columns in order, in their types; unknown columns follow them unchanged."""
+    schema = SCHEMAS[kind]
+    columns = [
+        table[each.name].cast(each.type)
+        if each.name in table.column_names
+        else pa.nulls(len(table), each.type)
+        for each in schema
+    ]
+    others = [name for name in table.column_names if name not in schema.names]
+    fields = [*schema, *(table.schema.field(name) for name in others)]
+    return pa.table([*columns, *(table[name] for name in others)], schema=pa.schema(fields))
+
+
+def _encoded(table: pa.Table, about: Mapping[str, str]) -> bytes:
+    output = io.BytesIO()
+    table = table.replace_schema_metadata({_KEY: json.dumps(about).encode()})
+    pq.write_table(table, output, compression="zstd", row_group_size=250_000)
+    return output.getvalue()
+
+
+class StoredBytes(io.RawIOBase):
+    """A stored object as a file, which pyarrow reads in ranges; another object of that key is an error."""
+
+    def __init__(self, location: Location) -> None:
+        super().__init__()
+        self._location, self._transport = location, open_transport(location)
+        # The footer, which is read first, is at the end; of a small object, the end is all of it.
+        found = run(self._transport.get("", suffix=1 << 16, limit=LARGEST_TABLE))
+        if found is None:
+            raise FileNotFoundError(str(location))
+        self._etag, self._size = found.etag, found.size or len(found.data)
+        self._end = bytes(found.data)
+        self._position = 0
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read a range with one request, or none for the end of the object."""
+        stop = self._size if size is None or size < 0 else min(self._size, self._position + size)
+        start = self._position
+        if stop <= start:
+            return b""
+        known = self._size - len(self._end)
+        if start >= known:
+            data = self._end[start - known : stop - known]
+        else:
+            try:
+                found = run(self._transport.get("", start=start, stop=stop, etag=self._etag))
+            except ObjectChangedError as error:
+                raise TableError(
+                    f"The table {self._location} was rewritten since it was opened.",
+                    location=self._location,
+                    next_step="Open it again.",
+                    transient=True,
+                ) from error
+            data = b"" if found is None else bytes(found.data)
+        self._position = start + len(data)
+        return data
