@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from intake_nwbzarr.errors import NWBZarrError
 from intake_nwbzarr.location.location import Location
 
 type Multiple = Literal["error", "first", "all"]
@@ -26,5 +27,7 @@ class Selected:
     multiple: Mapping[str, Multiple] = field(default_factory=dict)
     # Subject, species and session id, which every result is labelled with.
     labels: Mapping[str, str | None] = field(default_factory=dict)
-    # The session's snapshot, as the table has it.
+    # The session's snapshot, as the table has it: the document of a `KeptSession`.
     snapshot: bytes | None = None
+    # Why a table must not name this location, and what to pass to allow it: raised instead of opening it.
+    refused: NWBZarrError | None = None

@@ -92,7 +92,11 @@ SESSIONS: Final = _schema(
     ("error", pa.string(), "Why it could not be read, without secrets; null where it could"),
     ("error_type", pa.string(), "Name of the error's class"),
     ("transient", pa.bool_(), "Whether scanning it again may succeed; null without an error"),
-    ("snapshot", pa.binary(), "Snapshot from which it opens without reading its metadata; mostly null"),
+    (
+        "snapshot",
+        pa.binary(),
+        "Snapshot, a msgpack document, from which it opens without reading its metadata; mostly null",
+    ),
 )
 """The columns of the table `sessions`: one row for each file."""
 
