@@ -10,6 +10,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `set_limits`                  how many requests, bytes and threads are at work at once
 `consolidate`                 write or repair a file's consolidated metadata
 `snapshot`                    save what opening sessions reads, to open them without a request
+`Find`                        conditions on an object, to search many sessions with
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
 `download`                    a whole session to a local folder, resumable and verified
 `errors`                      the tree of errors and warnings
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.sessions.search import Find
     from intake_nwbzarr.transport.request_log import track_requests
 
 __all__ = [
+    "Find",
     "__version__",
     "consolidate",
     "download",
@@ -50,6 +53,7 @@ __all__ = [
 __version__ = version("intake-nwbzarr")
 
 _HOMES = {
+    "Find": "intake_nwbzarr.sessions.search",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
     "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",

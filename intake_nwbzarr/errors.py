@@ -29,6 +29,7 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     │   ├── StaleSnapshotError                    the session has changed since the snapshot was made
     │   └── NotInSnapshotError (KeyError)         the session is not in the snapshot
     ├── TableError (ValueError)                   a table of sessions is damaged, replaced, or too new
+    ├── SessionNotFoundError (KeyError)           no such session in the tables
     ├── BoundsError (IndexError)                  a position outside an array
     ├── OptionError (ValueError)                  an argument has an invalid value
     │   └── SessionMismatchError                  an argument belongs to another session
@@ -213,6 +214,10 @@ class NotInSnapshotError(SnapshotError, KeyError):
 
 class TableError(NWBZarrError, ValueError):
     """A table of sessions is damaged, was replaced while it was used, or has a newer format."""
+
+
+class SessionNotFoundError(NWBZarrError, KeyError):
+    """The tables, or the result of a search, have no such session."""
 
 
 class BoundsError(NWBZarrError, IndexError):

@@ -56,6 +56,15 @@ def masked_url(url: object) -> str:
     return _FRAGMENT.sub(MASK, masked) if re.search("https?://", text) else masked
 
 
+def masked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of an entry with `MASK` for every secret in its URL and storage options."""
+    masked = {**arguments, "urlpath": masked_url(arguments["urlpath"])}
+    for name in ("storage_options", "table_options"):
+        if isinstance(options := arguments.get(name), Mapping):
+            masked[name] = masked_options(options)
+    return masked
+
+
 def _masked(value: Any, secret: bool) -> Any:
     match value:
         case Mapping():
@@ -101,12 +110,13 @@ def entry_location(
 
     storage_options = checked_options(storage_options)
     given = templates or {}
-    _check_url(urlpath, given.get("urlpath"))
-    _check_credentials(urlpath, storage_options, given.get("storage_options"))
+    check_url(urlpath, given.get("urlpath"))
+    check_credentials(urlpath, storage_options, given.get("storage_options"))
     return locate(urlpath, storage_options)
 
 
-def _check_url(urlpath: Place, template: object) -> None:
+def check_url(urlpath: Place, template: object) -> None:
+    """Refuse a URL that an environment variable which is not set has left incomplete."""
     if not isinstance(urlpath, str):
         return
     variable = _unset_variable(template, urlpath) if isinstance(template, str) else None
@@ -140,7 +150,8 @@ def _unset_variable(template: str, filled: str) -> str | None:
     return unset[0] if unset and re.fullmatch(made, filled) else None
 
 
-def _check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templates: object) -> None:
+def check_credentials(urlpath: Place, storage_options: Mapping[str, Any], templates: object) -> None:
+    """Refuse storage options with an empty or masked secret."""
     for path, value in _leaves(storage_options):
         is_empty = value is None or (isinstance(value, str) and value in {"", "None", MASK})
         if path[-1] not in _NEVER_EMPTY or not is_empty:

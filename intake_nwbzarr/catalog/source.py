@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,15 +12,16 @@ from intake.source.base import DataSource, NoEntry, Schema
 
 from intake_nwbzarr.arguments import check_keywords
 from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
-from intake_nwbzarr.catalog.entries import entry_location, masked_options, masked_url, open_raw, summary
+from intake_nwbzarr.catalog.entries import entry_location, masked_arguments, open_raw, summary
 from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
 
 if TYPE_CHECKING:
     import pynwb
     import xarray as xr
 
-    from intake_nwbzarr.location.location import Location, Place
+    from intake_nwbzarr.location.location import Place
     from intake_nwbzarr.mapping.find import Group
 
 
@@ -135,7 +137,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     def describe(self) -> dict[str, Any]:
         """Return the catalog's description of this entry, with literal secrets masked."""
         description: dict[str, Any] = super().describe()
-        return {**description, "args": _masked_arguments(description["args"])}
+        return {**description, "args": masked_arguments(description["args"])}
 
     def _get_schema(self) -> Schema:
         found = summary(self.location, self.group, self.keywords)
@@ -153,11 +155,14 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 
     def _yaml(self) -> dict[str, Any]:
         # Intake uses this for `yaml`, `repr`, notebooks and `Catalog.add`.
+        # A location has its options; a snapshot in a table of sessions has no path to be saved.
+        options = self.urlpath.public if isinstance(self.urlpath, Location) else self.storage_options
         arguments = {
             "urlpath": self.urlpath,
-            "storage_options": self.storage_options or None,
+            "storage_options": options or None,
             "group": self.group,
             **self.keywords,
+            "snapshot": _path_of(self.keywords.get("snapshot")),
         }
         given = {name: value for name, value in arguments.items() if value is not None}
         if self.chunks not in ("auto", {}):
@@ -168,7 +173,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
                     "driver": NWBZarrSource.name,
                     "description": self.description or "",
                     "metadata": dict(self.metadata),
-                    "args": _masked_arguments(given),
+                    "args": masked_arguments(given),
                 }
             }
         }
@@ -199,9 +204,7 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         return NWBZarrSource.__qualname__, self.location, self.group, self.chunks, self.keywords
 
 
-def _masked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    masked = {**arguments, "urlpath": masked_url(arguments["urlpath"])}
-    options = arguments.get("storage_options")
-    if isinstance(options, Mapping):
-        masked["storage_options"] = masked_options(options)
-    return masked
+def _path_of(snapshot: object) -> str | None:
+    """Return the path of a snapshot file, None for one that is not in a file of its own."""
+    path = getattr(snapshot, "path", snapshot)
+    return os.fspath(path) if isinstance(path, str | os.PathLike) and not hasattr(snapshot, "table") else None

@@ -186,15 +186,13 @@ class SnapshotOpener:
             return
         changed = changed_since(file, location, self.verify)
         if changed is not None:
-            add = " --add" if len(self.snapshots) > 1 else ""
             raise StaleSnapshotError(
                 f"The snapshot {self.snapshots.path} of {self.session.url}, made {self.session.made}, is "
                 f"stale: {changed!r} in {location} has been changed or removed since.",
                 location=location,
                 path=None if changed == _LISTING else changed,
                 found=changed,
-                next_step=f"Make it again with: nwbzarr snapshot {self.session.url}{add} -o "
-                f"{self.snapshots.path}",
+                next_step=self.snapshots.remade(self.session.url),
             )
         if not file.is_verifiable:
             self._unverifiable = True

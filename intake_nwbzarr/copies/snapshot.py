@@ -193,6 +193,10 @@ class Snapshots(Mapping[str, Entry]):
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return "intake_nwbzarr.Snapshots", str(self.path), self._state
 
+    def remade(self, url: str) -> str:
+        """Return the advice of how to make the snapshot of a session again."""
+        return f"Make it again with: nwbzarr snapshot {url}{' --add' if len(self) > 1 else ''} -o {self.path}"
+
     def session(self, url: str) -> KeptSession:
         """Return the session at a URL."""
         entry = self.get(url)
@@ -205,13 +209,7 @@ class Snapshots(Mapping[str, Entry]):
                 found=list(self),
                 next_step=f"Add it with: nwbzarr snapshot {url} --add -o {self.path}",
             )
-        document = self.document(entry)
-        try:
-            session = decode(document)
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(
-                f"its member {entry.member!r} is not a session ({error})", entry.member
-            ) from error
+        session = self._decoded(self.document(entry), entry.member)
         if session.url != url or not session.files or session.files[0].url != url:
             raise self._damaged(f"its member {entry.member!r} is not the session {url}", entry.member)
         return session
@@ -273,6 +271,12 @@ class Snapshots(Mapping[str, Entry]):
             raise self._damaged(f"its member {name!r:.80} is truncated", name)
         return data
 
+    def _decoded(self, document: bytes, member: str) -> KeptSession:
+        try:
+            return decode(document)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"its member {member!r} is not a session ({error})", member) from error
+
     def _damaged(self, cause: str, member: str) -> SnapshotError:
         return SnapshotError(
             f"The snapshot {self.path} is damaged: {cause}.",
@@ -280,6 +284,36 @@ class Snapshots(Mapping[str, Entry]):
             path=member,
             next_step=_ANEW,
         )
+
+
+class SnapshotInTable(Snapshots):
+    """The snapshot of one session that stands in a table of sessions, as `encode` has serialised it."""
+
+    def __init__(self, document: bytes, table: str) -> None:
+        self.path = Path(f"in the table {table}")
+        self._document, self.table = document, table
+        if len(document) > LARGEST_SNAPSHOT_SESSION:
+            raise LimitError(
+                f"A snapshot {self.path} has {readable_size(len(document))}; "
+                f"{readable_size(LARGEST_SNAPSHOT_SESSION)} are allowed.",
+                location=table,
+                found=len(document),
+                expected=LARGEST_SNAPSHOT_SESSION,
+            )
+        digest = hashlib.sha256(document).hexdigest()
+        self._state = (len(document), len(document), int(digest[:15], 16))
+        session = self._decoded(document, "snapshot")
+        self._index = Index(FORMAT, VERSION, {session.url: Entry("snapshot", digest, session.made)})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SnapshotInTable, (self._document, self.table)
+
+    def remade(self, url: str) -> str:  # noqa: ARG002
+        """Return the advice of how to make the snapshot again."""
+        return "Make it again with: nwbzarr catalog scan --snapshots"
+
+    def _member(self, name: str, limit: int) -> bytes:  # noqa: ARG002
+        return self._document
 
 
 def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:

@@ -253,10 +253,11 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
     >>> str(locate("https://me:password@example.org/a%20b.nwb.zarr/?signature=0123"))
     'https://example.org/a%20b.nwb.zarr'
     """
-    return _remember(_locate(location, storage_options))
+    return _remember(parse_location(location, storage_options))
 
 
-def _locate(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
+def parse_location(location: Place, storage_options: Mapping[str, Any] | None = None) -> Location:
+    """Return a `Location` as `locate` does, for one that data name: Dataset attributes cannot reopen it."""
     options = checked_options(storage_options)
     if isinstance(location, Location):
         if options:
@@ -405,7 +406,7 @@ def _resolve_source(
         scheme = source.partition("://")[0].lower()
         if scheme not in _LINKED_SCHEMES or (scheme == "file" and location.scheme != "file"):
             return None, None
-        base, parts = split_url(_locate(redact(source)).url)
+        base, parts = split_url(parse_location(redact(source)).url)
         return base, normalized(parts)
     if source.startswith("/"):
         # An absolute path is one of the machine that wrote the file, so it is valid on a local disk only.

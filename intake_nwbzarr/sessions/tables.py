@@ -7,7 +7,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -130,6 +131,10 @@ _REPEATED: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 _KEY: Final = b"nwbzarr"
 _ENDING: Final = ".parquet"
+_ROWS_IN_GROUP: Final = 250_000
+# Bytes of the snapshots of one row group, and how many groups there are at most.
+_SNAPSHOTS_IN_GROUP: Final = 2**22
+_MOST_GROUPS: Final = 500
 # How long the two files of a part may differ, while a writer replaces them.
 _ATTEMPTS: Final = 8
 _PAUSE: Final = 0.25
@@ -144,7 +149,14 @@ class Part:
     scan: str
     # What was scanned, without secrets.
     source: str
+    # Of the table sessions.
     rows: int
+    # Of the table objects.
+    objects: int = 0
+    # The columns of each table that the schema does not have.
+    more_columns: Mapping[Kind, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    # Whether there may be snapshots.
+    has_snapshots: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,6 +182,20 @@ class Tables:
         """Return a digest of the state in which the tables were opened."""
         return sha256("\n".join(sorted(part.scan for part in self.parts)).encode()).hexdigest()[:16]
 
+    def columns(self, kind: Kind) -> list[str]:
+        """Return the names of a table's columns, those that the schema does not have last."""
+        more = (name for part in self.parts for name in part.more_columns.get(kind, ()))
+        return list(dict.fromkeys((*SCHEMAS[kind].names, *more)))
+
+    def rows(self, kind: Kind) -> int:
+        """Return the number of rows of a table."""
+        return sum(part.rows if kind == "sessions" else part.objects for part in self.parts)
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Return whether there may be snapshots in the table sessions."""
+        return any(part.has_snapshots for part in self.parts)
+
     def opened(self) -> Tables:
         """Return these tables in their present state, after reading the footers of their files."""
         names = self._part_names()
@@ -194,10 +220,37 @@ class Tables:
             ).empty_table()
         return pa.concat_tables(tables, promote_options="permissive")
 
+    def snapshots(self, rows: Sequence[int]) -> Iterator[bytes | None]:
+        """Yield the snapshots in ascending rows of the table sessions, reading one row group at a time."""
+        # Snapshots are far larger than all other columns, so that only the row groups of the rows are read.
+        wanted = deque(rows)
+        start = 0
+        for part in self.parts:
+            if not wanted:
+                return
+            if wanted[0] < start + part.rows:
+                yield from self._snapshots_of(part, start, wanted)
+            start += part.rows
+
+    def _snapshots_of(self, part: Part, start: int, wanted: deque[int]) -> Iterator[bytes | None]:
+        file = self._opened_part("sessions", part)
+        for number in range(file.num_row_groups):
+            stop = start + file.metadata.row_group(number).num_rows
+            if wanted and wanted[0] < stop:
+                column = file.read_row_group(number, ["snapshot"])["snapshot"]
+                while wanted and wanted[0] < stop:
+                    yield column[wanted.popleft() - start].as_py()
+            start = stop
+
     def write(self, name: str, source: str, sessions: pa.Table, objects: pa.Table) -> Part:
         """Replace a part of both tables; `name` is ignored for a single pair of files."""
         scan = secrets.token_hex(8)
-        part = Part(name if self.is_folder else "", scan, source, len(sessions))
+        more: dict[Kind, tuple[str, ...]] = {
+            "sessions": _more(sessions.column_names, SESSIONS),
+            "objects": _more(objects.column_names, OBJECTS),
+        }
+        place = name if self.is_folder else ""
+        part = Part(place, scan, source, len(sessions), len(objects), more, _any_snapshot(sessions))
         # The objects first: whoever reads in between sees two scans, and waits.
         tables: Mapping[Kind, pa.Table] = {"objects": objects, "sessions": sessions}
         for kind, table in tables.items():
@@ -249,7 +302,14 @@ class Tables:
             sessions, objects = self._file("sessions", name), self._file("objects", name)
             about = self._about("sessions", sessions), self._about("objects", objects)
             if about[0]["scan"] == about[1]["scan"]:
-                return Part(name, about[0]["scan"], str(about[0].get("source")), sessions.metadata.num_rows)
+                more: dict[Kind, tuple[str, ...]] = {
+                    "sessions": _more(sessions.schema_arrow.names, SESSIONS),
+                    "objects": _more(objects.schema_arrow.names, OBJECTS),
+                }
+                rows = sessions.metadata.num_rows, objects.metadata.num_rows
+                return Part(
+                    name, about[0]["scan"], str(about[0].get("source")), *rows, more, _has_snapshots(sessions)
+                )
         raise TableError(
             f"The tables {self.place}{f' (part {name})' if name else ''} are of two different scans.",
             location=self.place,
@@ -258,7 +318,8 @@ class Tables:
             next_step="Scan again; a scan that was writing them was interrupted.",
         )
 
-    def _read(self, kind: Kind, part: Part, columns: Sequence[str] | None) -> pa.Table:
+    def _opened_part(self, kind: Kind, part: Part) -> pq.ParquetFile:
+        """Return a part's file, which must be in the state in which the tables were opened."""
         file = self._file(kind, part.name)
         if self._about(kind, file)["scan"] != part.scan:
             raise TableError(
@@ -268,16 +329,23 @@ class Tables:
                 next_step="Open them again.",
                 transient=True,
             )
+        return file
+
+    def _read(self, kind: Kind, part: Part, columns: Sequence[str] | None) -> pa.Table:
+        file = self._opened_part(kind, part)
         known = set(file.schema_arrow.names)
         wanted = None if columns is None else [name for name in columns if name in known]
         try:
-            table = file.read(wanted)
+            # Arrow does not read dictionary-encoded lists from several row groups at once.
+            groups = [file.read_row_group(number, wanted) for number in range(file.num_row_groups)]
+            table = pa.concat_tables(groups) if groups else file.read(wanted)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(kind, error) from error
         # A minor version may have added columns.
         for name in () if columns is None else columns:
             if name not in known:
-                missing = pa.nulls(len(table), SCHEMAS[kind].field(name).type)
+                kind_of = SCHEMAS[kind].field(name).type if name in SCHEMAS[kind].names else pa.null()
+                missing = pa.nulls(part.rows if kind == "sessions" else part.objects, kind_of)
                 table = table.append_column(name, missing)
         return table if columns is None else table.select(list(columns))
 
@@ -398,8 +466,35 @@ def conformed(kind: Kind, table: pa.Table) -> pa.Table:
 def _encoded(table: pa.Table, about: Mapping[str, str]) -> bytes:
     output = io.BytesIO()
     table = table.replace_schema_metadata({_KEY: json.dumps(about).encode()})
-    pq.write_table(table, output, compression="zstd", row_group_size=250_000)
+    pq.write_table(table, output, compression="zstd", row_group_size=_rows_in_group(table))
     return output.getvalue()
+
+
+def _rows_in_group(table: pa.Table) -> int:
+    """Return the length of a row group: shorter with snapshots, of which single ones are read."""
+    size = table["snapshot"].nbytes if "snapshot" in table.column_names else 0
+    groups = max(1, min(size // _SNAPSHOTS_IN_GROUP, _MOST_GROUPS))
+    return int(min(_ROWS_IN_GROUP, max(1, -(-len(table) // groups))))
+
+
+def _any_snapshot(sessions: pa.Table) -> bool:
+    return "snapshot" in sessions.column_names and sessions["snapshot"].null_count < len(sessions)
+
+
+def _has_snapshots(file: pq.ParquetFile) -> bool:
+    """Return whether the column of snapshots may have values, by the footer alone."""
+    about = file.metadata
+    names = [about.schema.column(number).path for number in range(about.num_columns)]
+    if "snapshot" not in names:
+        return False
+    column = names.index("snapshot")
+    groups = [about.row_group(number) for number in range(about.num_row_groups)]
+    known = [(group.num_rows, group.column(column).statistics) for group in groups]
+    return any(each is None or each.null_count is None or each.null_count < rows for rows, each in known)
+
+
+def _more(names: Iterable[str], schema: pa.Schema) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in schema.names)
 
 
 class StoredBytes(io.RawIOBase):

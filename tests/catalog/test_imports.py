@@ -23,6 +23,8 @@ OWN = [
             "location",
             "location.options",
             "location.urls",
+            "sessions",
+            "sessions.reader",
         )
     ),
 ]
@@ -45,7 +47,9 @@ def test_importing_intake_imports_the_reader_and_nothing_else(tmp_path: Path) ->
     assert sorted(name for name in added if name.partition(".")[0] not in sys.stdlib_module_names) == OWN
 
 
-@pytest.mark.parametrize("module", ["intake_nwbzarr.cli", "intake_nwbzarr.catalog.source"])
+@pytest.mark.parametrize(
+    "module", ["intake_nwbzarr.cli", "intake_nwbzarr.catalog.source", "intake_nwbzarr.sessions.catalog"]
+)
 def test_entry_points_import_neither_pynwb_nor_hdmf(module: str) -> None:
     assert (
         run(f"import {module}, sys; print('pynwb' in sys.modules, 'hdmf' in sys.modules)") == "False False\n"

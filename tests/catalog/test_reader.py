@@ -195,8 +195,9 @@ functions = {each: (each.func, sorted(each.other_funcs)) for each in readers.sub
 found["functions"] = sorted(map(str, (named for each, named in functions.items() if not ours(each))))
 if len(sys.argv) > 1:
     others = {name for each, (func, names) in functions.items() if not ours(each) for name in (func, *names)}
-    (own,) = (func for each, (func, _) in functions.items() if ours(each))
-    assert own not in others, own
+    own = [func for each, (func, _) in functions.items() if ours(each)]
+    assert len(own) == 2, own
+    assert not others.intersection(own), own
 print(json.dumps(found, sort_keys=True))
 """
     (tmp_path / "conf.yaml").write_text("import_on_startup: false\n")

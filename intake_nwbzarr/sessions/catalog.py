@@ -1,0 +1,539 @@
+"""The catalog of many sessions, and the Intake 1 driver ``nwbzarr_sessions``."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+from intake.catalog import Catalog
+from intake.catalog.entry import CatalogEntry
+from intake.source.base import NoEntry
+
+from intake_nwbzarr.arguments import check_keywords, describe_value, invalid_argument, local_path
+from intake_nwbzarr.catalog.entries import check_credentials, check_url, masked_arguments
+from intake_nwbzarr.catalog.source import NWBZarrSource
+from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.options import checked_options
+from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
+from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, text_overview
+from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
+from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.storages import Storages, table_location
+from intake_nwbzarr.sessions.tables import Tables, write_local
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# How many sessions are looked up at a time when all are gone through.
+_AT_ONCE: Final = 2000
+
+
+class SessionCatalog(Catalog):  # type: ignore[misc]
+    """Sessions in the tables that ``nwbzarr catalog scan`` writes: all of them, or those that a search found.
+
+    A mapping from locations to sources of the driver ``nwbzarr``. The tables are opened on first use, and
+    only the columns that are needed are read.
+
+    Parameters
+    ----------
+    urlpath
+        The tables: ``NAME.parquet``, or a folder of parts; a local path, or a URL.
+    storage_options
+        By the names in the column ``storage``: ``{"public": {"anon": True}, "lab": {"profile": "lab"}}``,
+        each with storage options of `intake_nwbzarr.location.location.locate`, and optionally ``prefix``, a
+        URL or a list of URLs that it is used for and no other. Or plain storage options for all sessions.
+    table_options
+        Storage options of the tables themselves. By default, those of the entry whose prefix they are in, or
+        plain `storage_options`.
+    search
+        Conditions of a search, as for `search`, or a list of these: for catalog files.
+    name, description, metadata
+        Of the catalog entry.
+    **keywords
+        Keywords of the sources: ``chunks``, ``names``, ``dtype``, ...
+
+    Examples
+    --------
+    >>> import intake
+    >>> lab = intake.open_nwbzarr_sessions("s3://lab/sessions", {"lab": {"profile": "lab"}})
+    >>> mice = lab.search(species="mouse", units=Find("Units"))  # doctest: +SKIP
+    """
+
+    name = "nwbzarr_sessions"
+    container = "catalog"
+    partition_access = False
+    # Notebooks show `_repr_html_` instead of the YAML of the entry.
+    _ipython_display_ = None
+    # Sessions are not compared by the arguments that the catalog was opened with.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        urlpath: str | Location,
+        storage_options: Mapping[str, Any] | Storages | None = None,
+        table_options: Mapping[str, Any] | None = None,
+        search: Mapping[str, Any] | list[Mapping[str, Any]] | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> None:
+        check_keywords("SessionCatalog", keywords)
+        self.urlpath = urlpath
+        self.table_options = table_options
+        self.keywords = keywords
+        self._conditions = _checked_conditions(search)
+        self._columns: Columns | None = None
+        self._selection: Selection | None = None
+        # Whether the selection is not only that of the arguments.
+        self._is_derived = False
+        options = (
+            storage_options if isinstance(storage_options, Storages) else checked_options(storage_options)
+        )
+        super().__init__(name=name or "sessions", description=description, metadata=metadata, ttl=None)
+        self.storage_options = options
+
+    # The tables.
+
+    @property
+    def tables(self) -> Tables:
+        """Return the tables, in the state in which they were opened."""
+        return self._opened.tables
+
+    @property
+    def storages(self) -> Storages:
+        """Return the storage options by name, and what they may be used for."""
+        if not isinstance(self.storage_options, Storages):
+            self.storage_options = Storages.of(self._location(), self.storage_options)
+        return self.storage_options
+
+    @property
+    def selection(self) -> Selection:
+        """Return the rows of the tables that this catalog has."""
+        if self._selection is None:
+            selection = Selection(self._opened.everything)
+            for conditions in self._conditions:
+                selection = search(self._opened, selection, conditions)
+            self._selection = selection
+        return self._selection
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the names of the columns of the table ``sessions``."""
+        return self.tables.columns("sessions")
+
+    @property
+    def _opened(self) -> Columns:
+        if self._columns is None:
+            self._columns = Columns(Tables(self._location()).opened())
+        return self._columns
+
+    def _location(self) -> Location:
+        if isinstance(self.storage_options, Storages):
+            return self.storage_options.tables
+        templates = self._templates()
+        check_url(self.urlpath, templates.get("urlpath"))
+        for options, argument in (
+            (self.storage_options, "storage_options"),
+            (checked_options(self.table_options), "table_options"),
+        ):
+            check_credentials(self.urlpath, options, templates.get(argument))
+        return table_location(self.urlpath, self.table_options, self.storage_options)
+
+    def _templates(self) -> Mapping[str, Any]:
+        try:
+            templates: Mapping[str, Any] = self.entry.describe()["args"]
+        except NoEntry:
+            return {}
+        return templates
+
+    def force_reload(self) -> None:
+        """Open the tables again on next use; not for the result of a search."""
+        if not self._is_derived:
+            self._columns = self._selection = None
+
+    # Searching.
+
+    def search(self, *texts: Any, **conditions: Any) -> Self:
+        """Return the sessions that meet all conditions, as a catalog.
+
+        Sessions that could not be scanned are left out, unless there is a condition on ``error``.
+
+        Parameters
+        ----------
+        **conditions
+            By column of the table ``sessions``:
+
+            - a value: equal to it. A text with ``*``, ``?`` or ``[...]`` is a pattern, which ignores case. A
+              date such as ``"2024-05"`` is all times in it.
+            - a list of values: one of them.
+            - ``(low, high)``: from low to high, both included; None leaves an end open. In YAML,
+              ``{range: [low, high]}``.
+            - None: no value.
+            - a `Find`: an object of the session meets all conditions in it. The keyword names the objects
+              that are found. In YAML, ``{find: {type: TimeSeries, name: "*speed*"}}``.
+
+            In a column of lists, one element has to meet the condition. ``species`` and ``sex`` find all
+            spellings: ``species="mouse"`` also finds ``Mus musculus``.
+
+        Returns
+        -------
+        SessionCatalog
+
+        Raises
+        ------
+        OptionError
+            When there is no such column, or a condition is not valid for it.
+
+        Examples
+        --------
+        >>> lab.search(species="mouse", age_days=(60, None), speed=Find("TimeSeries", name="*speed*"))
+        ... # doctest: +SKIP
+        """
+        if texts:
+            raise OptionError(
+                f"search() takes conditions by column, not {describe_value(texts[0])}.",
+                found=describe_value(texts[0]),
+                next_step="Pass keywords, such as search(species='mouse').",
+            )
+        return self._derived(search(self._opened, self.selection, conditions))
+
+    def filter(self, chosen: Any) -> Self:
+        """Return those sessions that a frame or list names, such as the result of a query in SQL.
+
+        Parameters
+        ----------
+        chosen
+            A pandas or polars DataFrame, a pyarrow Table, a DuckDB relation or the like with the column
+            ``location``; with ``path`` as well, these objects are found, under the names in the column
+            ``find``, or ``"found"``. Or an iterable of locations. Or, as for other Intake catalogs, a
+            function of an entry.
+
+        Raises
+        ------
+        SessionNotFoundError
+            When a location is not in the tables.
+        """
+        if callable(chosen) and not hasattr(chosen, "columns"):
+            chosen = [key for key, entry in self._entries.items() if chosen(entry)]
+        return self._derived(chosen_rows(self._opened, self.selection, chosen))
+
+    def sample(self, n: int, seed: int = 0) -> Self:
+        """Return `n` of the sessions, or all if there are fewer, chosen at random but the same for a seed."""
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
+            raise invalid_argument("n", n, "a number of sessions")
+        rows = self.selection.rows
+        taken = np.random.default_rng(seed).choice(rows, min(int(n), len(rows)), replace=False)
+        mask = np.zeros(self.tables.rows("sessions"), np.bool_)
+        mask[taken] = True
+        return self._derived(self.selection.within(mask))
+
+    def unique(self, column: str) -> list[Any]:
+        """Return the distinct values of a column, sorted; of lists, their elements.
+
+        A column that only the table ``objects`` has is looked up in the found objects, or in all objects of
+        the sessions if none were searched for.
+        """
+        return distinct(self._opened, self.selection, column)
+
+    def _derived(self, selection: Selection) -> Self:
+        new = type(self)(
+            self.urlpath,
+            self.storages,
+            self.table_options,
+            name=self.name,
+            description=self.description,
+            metadata=dict(self.metadata),
+            **self.keywords,
+        )
+        new._columns, new._selection, new._is_derived = self._opened, selection, True
+        return new
+
+    # Sessions.
+
+    @property
+    def df(self) -> pd.DataFrame:
+        """Return the table ``sessions`` of these sessions, indexed by location, without snapshots."""
+        return frame_of(self._opened, self.selection.rows)
+
+    @property
+    def objects(self) -> pd.DataFrame:
+        """Return the found objects, named in the column ``find``, or else all objects of the sessions."""
+        return objects_frame(self._opened, self.selection)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row_of)
+
+    def __len__(self) -> int:
+        return len(self.selection.rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._row_of
+
+    def __getitem__(self, key: Any) -> NWBZarrSource:
+        if isinstance(key, tuple | list) or key in self._row_of:
+            source: NWBZarrSource = super().__getitem__(key)
+            return source
+        raise self._not_found(key)
+
+    def __getattr__(self, name: str) -> Any:
+        # Sessions are not attributes: their keys are no names.
+        if name == "entry":
+            raise NoEntry("Source was not made from a catalog entry")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self)), *self.__dict__})
+
+    def selected(self) -> Iterator[Selected]:
+        """Yield what a worker needs to know of each session, in little memory."""
+        rows = self.selection.rows
+        for start in range(0, len(rows), _AT_ONCE):
+            yield from self._selected(rows[start : start + _AT_ONCE])
+
+    def to_yaml(self, path: Any = None) -> str:
+        """Return the sessions as a plain Intake catalog, with the found objects as ``group``; never secrets.
+
+        Parameters
+        ----------
+        path
+            A local path that it is written to as well.
+        """
+        text = plain_catalog(self._opened, self.selection, self.selected())
+        if path is not None:
+            write_local(local_path(path, "The path of the catalog"), text.encode())
+        return text
+
+    serialize = to_yaml
+
+    @property
+    def _row_of(self) -> dict[str, int]:
+        """Return the rows of the sessions by key."""
+        if "_rows" not in self.__dict__:
+            rows = self.selection.rows
+            (location,) = self._opened.get("sessions", ["location"])
+            self._rows: dict[str, int] = dict(
+                zip(location.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True)
+            )
+        return self._rows
+
+    def _row(self, key: Any) -> int:
+        row = self._row_of.get(key) if isinstance(key, str) else None
+        if row is None:
+            raise self._not_found(key)
+        return row
+
+    def _not_found(self, key: Any) -> SessionNotFoundError:
+        shown = describe_value(key)
+        left_out = isinstance(key, str) and self._opened.rows_of(pa.array([key], pa.string()))[0] >= 0
+        advice = (
+            "It is in the tables, but not among the sessions that the search found." if left_out else None
+        )
+        if advice is None and isinstance(key, str):
+            advice = did_you_mean(key, self._row_of) if len(self._row_of) < 10_000 else None
+        return SessionNotFoundError(
+            f"No session {shown} in {self.tables.place}.",
+            location=self.tables.place,
+            found=shown,
+            next_step=advice or "Keys are locations: see list(catalog), or catalog.df.",
+        )
+
+    def _selected(self, rows: Rows) -> Iterator[Selected]:
+        names = ["location", "storage", "etag", "subject_id", "taxon", "species", "session_id"]
+        columns = [column.take(pa.array(rows)).to_pylist() for column in self._opened.get("sessions", names)]
+        paths = {each.name: self._paths(each.sessions, each.objects, rows) for each in self.selection.found}
+        multiple = {each.name: each.find.multiple for each in self.selection.found}
+        snapshots = self.tables.snapshots(rows.tolist()) if self.tables.has_snapshots else iter(())
+        for row, (key, storage, etag, subject, taxon, species, session) in zip(
+            rows.tolist(), zip(*columns, strict=True), strict=True
+        ):
+            try:
+                location, refused = self.storages.location(key, storage), None
+            except NWBZarrError as error:
+                location, refused = Location(key), error
+            yield Selected(
+                key=key,
+                location=location,
+                etag=etag,
+                paths={name: of[row] for name, of in paths.items()},
+                multiple=multiple,
+                labels={"subject_id": subject, "species": taxon or species, "session_id": session},
+                snapshot=next(snapshots, None),
+                refused=refused,
+            )
+
+    def _paths(self, sessions: Rows, objects: Rows, rows: Rows) -> dict[int, tuple[str, ...]]:
+        """Return the paths of found objects by session, sorted."""
+        mask = np.isin(sessions, rows)
+        (column,) = self._opened.get("objects", ["path"])
+        paths = column.take(pa.array(objects[mask])).to_pylist()
+        found: dict[int, list[str]] = {}
+        for row, path in zip(sessions[mask].tolist(), paths, strict=True):
+            found.setdefault(row, []).append(path)
+        return {row: tuple(sorted(each)) for row, each in found.items()}
+
+    def _source(self, key: str) -> NWBZarrSource:
+        row = self._row(key)
+        storage, description = (
+            column[row].as_py() for column in self._opened.get("sessions", ["storage", "session_description"])
+        )
+        keywords = dict(self.keywords)
+        if self.tables.has_snapshots:
+            from intake_nwbzarr.copies.snapshot import SnapshotInTable
+
+            (document,) = self.tables.snapshots([row])
+            if document is not None:
+                keywords["snapshot"] = SnapshotInTable(document, str(self.tables.place))
+        source = NWBZarrSource(self.storages.location(key, storage), **keywords)
+        source.name, source.description, source.cat = key, description, self
+        return source
+
+    # What Intake asks of a catalog.
+
+    def _make_entries_container(self) -> Mapping[str, CatalogEntry]:
+        return _Entries(self)
+
+    def configure_new(self, **keywords: Any) -> Self:
+        """Return the catalog with other arguments; a search's result keeps its sessions."""
+        if not self._is_derived:
+            new: Self = super().configure_new(**keywords)
+            return new
+        if not keywords:
+            return self
+        given: dict[str, Any] = {"urlpath": self.urlpath, "storage_options": self.storages, **self.keywords}
+        new = type(self)(**{**given, **keywords})
+        new._columns, new._selection, new._is_derived = self._columns, self._selection, True
+        return new
+
+    __call__ = get = configure_new
+
+    def describe(self) -> dict[str, Any]:
+        """Return the catalog's description of this entry, with literal secrets masked."""
+        description: dict[str, Any] = super().describe()
+        return {**description, "args": masked_arguments(description["args"])}
+
+    def discover(self) -> dict[str, Any]:
+        """Return the number of sessions as the shape, and Intake's metadata."""
+        return {**super().discover(), "shape": (len(self),)}
+
+    def _yaml(self) -> dict[str, Any]:
+        options = self._captured_init_kwargs.get("storage_options")
+        arguments = {
+            "urlpath": str(self.urlpath),
+            "storage_options": None if isinstance(options, Storages) else options,
+            "table_options": self.table_options,
+            "search": [dict(each) for each in self._conditions] or None,
+            **self.keywords,
+        }
+        given = {name: value for name, value in arguments.items() if value}
+        return {
+            "sources": {
+                self.name: {
+                    "driver": SessionCatalog.name,
+                    "description": self.description or "",
+                    "metadata": dict(self.metadata),
+                    "args": masked_arguments(given),
+                }
+            }
+        }
+
+    def __repr__(self) -> str:
+        try:
+            return text_overview(self._opened, self.selection, self.storages)
+        except NWBZarrError as error:
+            return f"<SessionCatalog: {error}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            return html_overview(self._opened, self.selection, self.storages)
+        except NWBZarrError:
+            return f"<pre>{self!r}</pre>"
+
+    def __getstate__(self) -> OrderedDict[str, Any]:
+        keywords = {"name": self.name, "description": self.description, "metadata": self.metadata}
+        return OrderedDict(
+            cls=self.classname,
+            args=[],
+            kwargs=OrderedDict(urlpath=self.tables.place, storage_options=self.storages, **keywords)
+            | self.keywords,
+            tables=self.tables,
+            selection=self.selection,
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tables, selection = state.pop("tables"), state.pop("selection")
+        super().__setstate__(state)
+        self._columns, self._selection, self._is_derived = Columns(tables), selection, True
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        found = [(each.name, repr(each.find), each.objects) for each in self.selection.found]
+        return (
+            SessionCatalog.__qualname__,
+            str(self.tables.place),
+            self.tables.digest,
+            self.selection.rows,
+            found,
+        )
+
+
+class SessionEntry(CatalogEntry):  # type: ignore[misc]
+    """The entry of one session, made when Intake asks for it."""
+
+    _container = "xarray"
+
+    def __init__(self, catalog: SessionCatalog, key: str) -> None:
+        super().__init__()
+        self._catalog, self.name = catalog, key
+        self._user_parameters: list[Any] = []
+        self._metadata: dict[str, Any] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the description of the session's source."""
+        return {
+            "name": self.name,
+            "container": self._container,
+            "driver": [NWBZarrSource.name],
+            "plugin": [NWBZarrSource.name],
+            "description": "",
+            "direct_access": "forbid",
+            "user_parameters": [],
+            "metadata": {},
+            "args": {"urlpath": self.name},
+        }
+
+    def get(self, **keywords: Any) -> NWBZarrSource:
+        """Return the session's source."""
+        source = self._catalog._source(self.name)
+        return source if not keywords else source.configure_new(**keywords)
+
+
+class _Entries(Mapping[str, CatalogEntry]):
+    """The entries of a catalog, by key, none of which is kept."""
+
+    def __init__(self, catalog: SessionCatalog) -> None:
+        self._catalog = catalog
+
+    def __getitem__(self, key: str) -> CatalogEntry:
+        self._catalog._row(key)
+        return SessionEntry(self._catalog, key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._catalog._row_of)
+
+    def __len__(self) -> int:
+        return len(self._catalog)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._catalog._row_of
+
+
+def _checked_conditions(given: Any) -> list[Mapping[str, Any]]:
+    listed: Iterable[Any] = [] if given is None else [given] if isinstance(given, Mapping) else given
+    if isinstance(listed, list | tuple) and all(isinstance(each, Mapping) for each in listed):
+        return list(listed)
+    raise invalid_argument("search", given, "a dictionary of conditions, or a list of these")

@@ -1,0 +1,146 @@
+"""Found sessions and objects as pandas DataFrames, and the sessions that a frame of any library names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from intake_nwbzarr.arguments import describe_value
+from intake_nwbzarr.errors import OptionError, SessionNotFoundError
+from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FOUND: Final = "found"
+
+
+def frame_of(columns: Columns, rows: Rows) -> pd.DataFrame:
+    """Return rows of the table sessions as a DataFrame, indexed by location, without snapshots."""
+    names = [name for name in columns.tables.columns("sessions") if name != "snapshot"]
+    return _pandas(columns.tables.read("sessions", names).take(pa.array(rows))).set_index("location")
+
+
+def objects_frame(columns: Columns, selection: Selection) -> pd.DataFrame:
+    """Return the objects of a selection: those found, named in the column ``find``, or else all."""
+    if not selection.found:
+        of_selection = np.isin(columns.session_of_object, selection.rows)
+        return _pandas(columns.tables.read("objects").take(pa.array(np.flatnonzero(of_selection))))
+    rows = np.concatenate([each.objects for each in selection.found])
+    names = np.repeat(
+        [each.name for each in selection.found], [len(each.objects) for each in selection.found]
+    )
+    frame = _pandas(columns.tables.read("objects").take(pa.array(rows)))
+    frame.insert(1, "find", names)
+    return frame.sort_values(["location", "find", "path"], kind="stable", ignore_index=True)
+
+
+def _pandas(table: pa.Table) -> pd.DataFrame:
+    """Return a table as a DataFrame, with missing integers and booleans as pandas has them."""
+    import pandas as pd
+
+    plain = pa.schema([field.with_type(_without_dictionaries(field.type)) for field in table.schema])
+    types = {
+        pa.int64(): pd.Int64Dtype(),
+        pa.int32(): pd.Int32Dtype(),
+        pa.int8(): pd.Int8Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    frame: pd.DataFrame = table.cast(plain).to_pandas(types_mapper=types.get)
+    return frame
+
+
+def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_without_dictionaries(kind.value_type))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def chosen_rows(columns: Columns, selection: Selection, chosen: Any) -> Selection:
+    """Return the sessions of a selection that a frame names, and the objects if it names those."""
+    table = _named(chosen)
+    rows = columns.rows_of(table["location"])
+    unknown = [text.as_py() for text, row in zip(table["location"], rows, strict=True) if row < 0]
+    if unknown:
+        raise SessionNotFoundError(
+            f"{len(unknown):,} of the {len(rows):,} locations are not in the tables {columns.tables.place}, "
+            f"such as {describe_value(unknown[0])}.",
+            location=columns.tables.place,
+            found=unknown[:10],
+            next_step="Locations must be as the tables have them.",
+        )
+    mask = np.zeros(columns.tables.rows("sessions"), np.bool_)
+    mask[rows] = True
+    if "path" not in table.column_names:
+        return selection.within(mask)
+    return selection.with_only(_found(columns, table, rows), mask)
+
+
+def _named(chosen: Any) -> pa.Table:
+    """Return the columns location, path and find of a frame, or of an iterable of locations."""
+    import pandas as pd
+
+    if not hasattr(chosen, "columns") and hasattr(chosen, "to_list"):
+        # A column of pandas or polars.
+        chosen = chosen.to_list()
+    if isinstance(chosen, pd.DataFrame) and "location" not in chosen.columns:
+        chosen = chosen.reset_index()
+    if isinstance(chosen, str):
+        chosen = [chosen]
+    if not hasattr(chosen, "__arrow_c_stream__"):
+        if not isinstance(chosen, Iterable):
+            raise _not_chosen(describe_value(chosen))
+        listed = list(chosen)
+        if not all(isinstance(each, str) for each in listed):
+            odd = next(each for each in listed if not isinstance(each, str))
+            raise _not_chosen(f"an iterable with {describe_value(odd)}")
+        return pa.table({"location": pa.array(listed, pa.string())})
+    names = [str(name) for name in chosen.columns] if isinstance(chosen, pd.DataFrame) else None
+    if isinstance(chosen, pd.DataFrame):
+        wanted = [name for name in ("location", "path", "find") if name in (names or [])]
+        table = pa.Table.from_pandas(chosen[wanted], preserve_index=False)
+    else:
+        table = pa.table(chosen)
+    if "location" not in table.column_names:
+        raise _not_chosen(f"a frame with the columns {', '.join(map(str, table.column_names)) or 'none'}")
+    kept = [name for name in ("location", "path", "find") if name in table.column_names]
+    return table.select(kept).cast(pa.schema([(name, pa.string()) for name in kept]))
+
+
+def _not_chosen(found: str) -> OptionError:
+    expected = "a frame with a column 'location', or an iterable of locations"
+    return OptionError(f"filter() takes {expected}, not {found}.", found=found, expected=expected)
+
+
+def _found(columns: Columns, table: pa.Table, rows: Rows) -> list[Found]:
+    """Return the objects that a frame names by location and path."""
+    import pandas as pd
+
+    names = table["find"].to_pylist() if "find" in table.column_names else [_FOUND] * len(table)
+    wanted = pd.DataFrame({"session": rows, "path": table["path"].to_pylist(), "find": names})
+    objects = np.flatnonzero(np.isin(columns.session_of_object, rows))
+    known = pd.DataFrame(
+        {
+            "object": objects,
+            "session": columns.session_of_object[objects],
+            "path": columns.get("objects", ["path"])[0].take(pa.array(objects)).to_pylist(),
+        }
+    )
+    merged = wanted.drop_duplicates().merge(known, on=["session", "path"], how="left")
+    lost = merged[merged["object"].isna()]
+    if len(lost):
+        raise OptionError(
+            f"{len(lost):,} of the objects are not in the tables {columns.tables.place}, such as "
+            f"{describe_value(lost['path'].iloc[0])}.",
+            location=columns.tables.place,
+            found=lost["path"].iloc[0],
+            next_step="Paths must be as the column path of the table objects has them.",
+        )
+    found = []
+    for name, of_name in merged.sort_values("object").groupby("find", sort=False):
+        numbers = of_name["object"].to_numpy(np.int64)
+        found.append(Found(str(name), Find(), numbers, columns.session_of_object[numbers]))
+    return found

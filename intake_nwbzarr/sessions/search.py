@@ -1,0 +1,567 @@
+"""Search tables of sessions: conditions on columns, `Find` for objects, and the rows that meet them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from fnmatch import translate
+from functools import cached_property
+from numbers import Real
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arguments import check_choice, describe_value, invalid_argument
+from intake_nwbzarr.errors import OptionError, did_you_mean
+from intake_nwbzarr.sessions.normalize import sex_code, taxon
+from intake_nwbzarr.sessions.selected import Multiple
+from intake_nwbzarr.sessions.tables import Kind, Tables
+
+type Rows = NDArray[np.int64]
+type Mask = NDArray[np.bool_]
+
+# Conditions on these columns are met as well by the column beside them, which has the normalised text.
+_NORMALISED: Final[Mapping[str, tuple[str, Callable[[str], str | None]]]] = {
+    "species": ("taxon", taxon),
+    "sex": ("sex_code", sex_code),
+}
+_GLOB: Final = re.compile(r"[*?\[]")
+_EXPECTED: Final = "a value, a list of values, a range (low, high), or None"
+
+
+@dataclass(frozen=True, init=False)
+class Find:
+    """Conditions that one and the same neurodata object of a session meets.
+
+    Parameters
+    ----------
+    type
+        The neurodata type; an object of a type that extends it is found as well.
+    multiple
+        What happens if several objects of one session meet the conditions, when they are opened: ``"error"``,
+        ``"first"`` (by path), or ``"all"`` (a dict of Datasets by path).
+    **columns
+        Conditions on columns of the table ``objects``, such as ``name``, ``path``, ``unit`` and ``rate``: see
+        `SessionCatalog.search`.
+
+    Examples
+    --------
+    >>> Find("TimeSeries", name="*speed*", unit=["cm/s", "m/s"])
+    Find('TimeSeries', name='*speed*', unit=['cm/s', 'm/s'])
+    """
+
+    conditions: Mapping[str, Any] = field(hash=False)
+    multiple: Multiple
+
+    def __init__(self, type: Any = None, *, multiple: Multiple = "error", **columns: Any) -> None:  # noqa: A002
+        check_choice("multiple", multiple, ("error", "first", "all"))
+        given = columns if type is None else {"type": type, **columns}
+        object.__setattr__(self, "conditions", given)
+        object.__setattr__(self, "multiple", multiple)
+
+    def __repr__(self) -> str:
+        shown = [
+            repr(value) if name == "type" else f"{name}={value!r}" for name, value in self.conditions.items()
+        ]
+        if self.multiple != "error":
+            shown.append(f"multiple={self.multiple!r}")
+        return f"Find({', '.join(shown)})"
+
+
+@dataclass(frozen=True)
+class Found:
+    """The objects that one `Find` has found."""
+
+    # The name of the condition (`units=Find(...)`).
+    name: str
+    find: Find
+    # Of each object, its row in the table objects, ascending, and the row of its session.
+    objects: Rows
+    sessions: Rows
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of the table sessions, ascending, and the objects that were found in them."""
+
+    rows: Rows
+    found: tuple[Found, ...] = ()
+
+    def within(self, mask: Mask) -> Selection:
+        """Return the selection restricted to those rows of the table sessions where a mask is true."""
+        rows = self.rows[mask[self.rows]]
+        mask = _mask_of(rows, len(mask))
+        return Selection(rows, tuple(_restricted(each, mask[each.sessions]) for each in self.found))
+
+    def with_found(self, found: Sequence[Found], mask: Mask) -> Selection:
+        """Return the selection with further found objects, restricted to a mask and to sessions with each."""
+        for each in found:
+            mask = mask & _mask_of(each.sessions, len(mask))
+        return replace(self, found=(*self.found, *found)).within(mask)
+
+    def with_only(self, chosen: Sequence[Found], mask: Mask) -> Selection:
+        """Return the selection with chosen objects: of the same names, only those that were found before."""
+        before = {each.name: each for each in self.found}
+        narrowed = []
+        for each in chosen:
+            earlier = before.get(each.name)
+            if earlier is not None:
+                kept_objects = np.isin(each.objects, earlier.objects)
+                each = replace(_restricted(each, kept_objects), find=earlier.find)
+            narrowed.append(each)
+        names = {each.name for each in narrowed}
+        kept = tuple(each for each in self.found if each.name not in names)
+        return replace(self, found=kept).with_found(narrowed, mask)
+
+
+def _mask_of(rows: Rows, length: int) -> Mask:
+    mask = np.zeros(length, np.bool_)
+    mask[rows] = True
+    return mask
+
+
+def _restricted(found: Found, kept: Mask) -> Found:
+    return replace(found, objects=found.objects[kept], sessions=found.sessions[kept])
+
+
+class Columns:
+    """The columns of opened tables, each read once, when a condition needs it."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self._read: dict[tuple[Kind, str], pa.ChunkedArray] = {}
+
+    def get(self, kind: Kind, names: Iterable[str]) -> list[pa.ChunkedArray]:
+        """Return columns, after reading those together that were not read before."""
+        wanted = list(names)
+        missing = [name for name in dict.fromkeys(wanted) if (kind, name) not in self._read]
+        if missing:
+            table = self.tables.read(kind, missing)
+            self._read |= {(kind, name): table[name] for name in missing}
+        return [self._read[kind, name] for name in wanted]
+
+    @cached_property
+    def everything(self) -> Rows:
+        """Return the rows of the table sessions; of a location that several parts have, the first."""
+        if pc.count_distinct(self._locations).as_py() == len(self._locations):
+            return np.arange(len(self._locations))
+        rows = self.rows_of(self._locations)
+        return np.flatnonzero(rows == np.arange(len(rows)))
+
+    def rows_of(self, locations: pa.Array) -> Rows:
+        """Return the row of the table sessions of each location, -1 where there is none."""
+        rows = pc.index_in(pc.cast(locations, pa.string()), value_set=self._locations)
+        return np.asarray(pc.fill_null(rows, -1).to_numpy(zero_copy_only=False), np.int64)
+
+    @cached_property
+    def session_of_object(self) -> Rows:
+        """Return the row of the session of each object, -1 for an object of a session that is left out."""
+        (column,) = self.get("objects", ["location"])
+        chunks = [chunk.dictionary_encode() for chunk in column.chunks]
+        rows = [np.append(self.rows_of(chunk.dictionary), -1)[_indices(chunk)] for chunk in chunks]
+        sessions = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        if len(self.everything) < len(self._locations):
+            self._leave_out_repeated(sessions)
+        return sessions
+
+    @cached_property
+    def _locations(self) -> pa.Array:
+        return pc.cast(self.get("sessions", ["location"])[0], pa.string()).combine_chunks()
+
+    def _leave_out_repeated(self, sessions: Rows) -> None:
+        """Set the objects of the further parts of a location to -1."""
+        others = np.setdiff1d(np.arange(len(self._locations)), self.everything)
+        of_repeated = np.isin(sessions, self.rows_of(self._locations.take(pa.array(others))))
+        objects = np.flatnonzero(of_repeated)
+        paths = self.get("objects", ["path"])[0].take(pa.array(objects)).to_pylist()
+        seen: set[tuple[int, str]] = set()
+        for row, path in zip(objects, paths, strict=True):
+            pair = int(sessions[row]), path
+            if pair in seen:
+                sessions[row] = -1
+            seen.add(pair)
+
+
+def search(columns: Columns, selection: Selection, conditions: Mapping[str, Any]) -> Selection:
+    """Return the sessions of a selection that meet all conditions, and the objects of each `Find`."""
+    of_sessions, finds = _sorted_conditions(selection, conditions)
+    found = [_find(columns, name, find) for name, find in finds.items()]
+    if "error" not in of_sessions:
+        of_sessions = {**of_sessions, "error": None}
+    mask = _conditions_mask(columns, "sessions", of_sessions)
+    return selection.with_found(found, mask)
+
+
+def _sorted_conditions(
+    selection: Selection, conditions: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Find]]:
+    """Return the conditions on sessions, and those on objects."""
+    finds: dict[str, Find] = {}
+    of_sessions: dict[str, Any] = {}
+    for name, condition in conditions.items():
+        find = as_find(condition)
+        if find is None:
+            of_sessions[name] = condition
+            continue
+        if any(each.name == name for each in selection.found):
+            raise OptionError(
+                f"An earlier search has found objects named {name!r}.",
+                found=name,
+                next_step=f"Pass another name than {name}=, or put all conditions in the first Find.",
+            )
+        finds[name] = find
+    return of_sessions, finds
+
+
+def as_find(condition: Any) -> Find | None:
+    """Return a condition that is a `Find`, also in its plain form `{"find": {...}}`, None for others."""
+    if isinstance(condition, Find):
+        return condition
+    if isinstance(condition, Mapping) and set(condition) == {"find"}:
+        inner = condition["find"]
+        if not isinstance(inner, Mapping) or not all(isinstance(name, str) for name in inner):
+            raise OptionError(
+                f"find must be a dictionary of conditions, not {describe_value(inner)}.",
+                found=inner,
+                expected="such as {'type': 'TimeSeries', 'name': '*speed*'}",
+            )
+        return Find(**inner)
+    return None
+
+
+def _find(columns: Columns, name: str, find: Find) -> Found:
+    """Return the objects of all sessions that meet a Find's conditions."""
+    conditions = dict(find.conditions)
+    if "type" in conditions:
+        # Ancestors are found by inheritance.
+        wanted = conditions.pop("type")
+        _check_type(columns, wanted)
+        conditions = {"types": _all_of(wanted, conditions.pop("types", ...)), **conditions}
+    sessions = columns.session_of_object
+    mask = _conditions_mask(columns, "objects", conditions) & (sessions >= 0)
+    objects = np.flatnonzero(mask)
+    return Found(name, find, objects, sessions[objects])
+
+
+@dataclass(frozen=True)
+class _Both:
+    """Two conditions on one column."""
+
+    first: Any
+    second: Any
+
+
+def _all_of(first: Any, second: Any) -> Any:
+    return first if second is ... else _Both(first, second)
+
+
+def _check_type(columns: Columns, wanted: Any) -> None:
+    """Refuse a type that no object has, if it is probably the misspelled name of another."""
+    texts = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | set) else []
+    (types,) = columns.get("objects", ["types"])
+    known = {text for chunk in types.chunks for text in _dictionary(chunk.values).to_pylist()}
+    for text in texts:
+        if not isinstance(text, str) or text in known or _GLOB.search(text):
+            continue
+        by_case = {each.lower(): each for each in known if each}
+        guess = f"Did you mean {by_case[text.lower()]!r}?" if text.lower() in by_case else None
+        guess = guess or did_you_mean(text, [each for each in known if each])
+        if guess is not None and not _is_core_type(text):
+            raise OptionError(
+                f"No object in {columns.tables.place} has the type {text!r}.",
+                location=columns.tables.place,
+                found=text,
+                expected=sorted(known)[:50],
+                next_step=guess,
+            )
+
+
+def _is_core_type(text: str) -> bool:
+    from intake_nwbzarr.mapping.schema import definition_of
+
+    return definition_of(text) is not None
+
+
+def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]) -> Mask:
+    """Return which rows of a table meet conditions on its columns."""
+    known = columns.tables.columns(kind)
+    for name in conditions:
+        if name not in known:
+            raise _no_such_column(columns, kind, name)
+    beside = {name: _NORMALISED[name][0] for name in conditions if kind == "sessions" and name in _NORMALISED}
+    arrays = columns.get(kind, [*conditions, *beside.values()])
+    of = dict(zip([*conditions, *beside.values()], arrays, strict=True))
+    mask: Mask = np.ones(columns.tables.rows(kind), np.bool_)
+    for name, condition in conditions.items():
+        met = matches(of[name], condition, name)
+        if name in beside and condition is not None:
+            met |= matches(of[beside[name]], _normalised(condition, _NORMALISED[name][1]), beside[name])
+        mask &= met
+    return mask
+
+
+def _normalised(condition: Any, normalise: Callable[[str], str | None]) -> Any:
+    """Return a condition on the normalised text: `mouse` becomes `Mus musculus`."""
+    if isinstance(condition, str):
+        return normalise(condition) or condition
+    if isinstance(condition, list | set | frozenset):
+        return [_normalised(each, normalise) for each in condition if each is not None]
+    return condition
+
+
+def _no_such_column(columns: Columns, kind: Kind, name: str) -> OptionError:
+    known = columns.tables.columns(kind)
+    others = columns.tables.columns("objects") if kind == "sessions" else []
+    advice = did_you_mean(name, known) or f"Columns are {', '.join(known)}."
+    if name in others:
+        advice = f"It is a column of the table objects: pass a Find, such as of=Find({name}=...)."
+    return OptionError(
+        f"The table {kind} of {columns.tables.place} has no column {name!r}.",
+        location=columns.tables.place,
+        found=name,
+        expected=known,
+        next_step=advice,
+    )
+
+
+def distinct(columns: Columns, selection: Selection, name: str) -> list[Any]:
+    """Return the distinct values of a column in a selection, sorted."""
+    if not isinstance(name, str):
+        raise invalid_argument("column", name, "the name of a column")
+    tables = columns.tables
+    if name in tables.columns("sessions"):
+        (column,) = columns.get("sessions", [name])
+        rows = selection.rows
+    elif name in tables.columns("objects"):
+        (column,) = columns.get("objects", [name])
+        found = [each.objects for each in selection.found]
+        of_selection = np.isin(columns.session_of_object, selection.rows)
+        rows = np.unique(np.concatenate(found)) if found else np.flatnonzero(of_selection)
+    else:
+        known = [*tables.columns("sessions"), *tables.columns("objects")]
+        raise OptionError(
+            f"The tables {tables.place} have no column {name!r}.",
+            location=tables.place,
+            found=name,
+            expected=known,
+            next_step=did_you_mean(name, known) or f"Columns are {', '.join(dict.fromkeys(known))}.",
+        )
+    values = column.take(pa.array(rows))
+    if pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
+    return sorted({value for value in values.unique().to_pylist() if value is not None})
+
+
+# Conditions.
+
+
+def matches(column: pa.ChunkedArray, condition: Any, name: str) -> Mask:
+    """Return which values of a column meet a condition; of a list, one of its elements has to.
+
+    Parameters
+    ----------
+    column
+        The column.
+    condition
+        See `SessionCatalog.search`.
+    name
+        The column's name, for errors.
+    """
+    if isinstance(condition, _Both):
+        return matches(column, condition.first, name) & matches(column, condition.second, name)
+    if condition is None:
+        return np.asarray(column.is_null().to_numpy(), np.bool_)
+    if isinstance(condition, list | set | frozenset) and None in condition:
+        others = [each for each in condition if each is not None]
+        return matches(column, None, name) | matches(column, others, name)
+    tests = _tests(column.type, condition, name)
+    masks = [_chunk_mask(chunk, tests) for chunk in column.chunks]
+    return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
+
+
+# Returns, of an array without nulls in it, or with nulls that do not matter, which values meet a condition.
+type _Test = Callable[[pa.Array], Mask]
+
+
+def _chunk_mask(chunk: pa.Array, tests: _Test) -> Mask:
+    if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
+        met = np.zeros(len(chunk), np.bool_)
+        parents = pc.list_parent_indices(chunk).to_numpy(zero_copy_only=False)
+        met[parents[_chunk_mask(chunk.flatten(), tests)]] = True
+        return met
+    if pa.types.is_dictionary(chunk.type):
+        # Once for each text, instead of for each row.
+        of_value = np.append(_chunk_mask(chunk.dictionary, tests), False)
+        return np.asarray(of_value[_indices(chunk)], np.bool_)
+    return tests(chunk) & np.asarray(chunk.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
+    """Return the test of a condition on values of a type."""
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if isinstance(condition, Mapping) and set(condition) == {"range"}:
+        # A range in YAML, which has no tuples.
+        condition = tuple(condition["range"]) if isinstance(condition["range"], list | tuple) else condition
+    if isinstance(condition, tuple):
+        if len(condition) != 2:
+            raise _invalid(name, kind, condition)
+        return _range_test(kind, condition, name)
+    if isinstance(condition, np.ndarray) or hasattr(condition, "to_list"):
+        condition = list(condition)
+    if isinstance(condition, list | set | frozenset):
+        return _any_test(kind, list(condition), name)
+    if pa.types.is_timestamp(kind):
+        return _range_test(kind, (condition, condition), name)
+    if pa.types.is_boolean(kind):
+        if not isinstance(condition, bool | np.bool_):
+            raise _invalid(name, kind, condition)
+        return lambda values: _boolean(pc.equal(values, pa.scalar(bool(condition))))
+    if _is_number(kind):
+        number = _number(kind, condition, name)
+        return lambda values: _numbers(values) == number
+    return _text_test(kind, condition, name)
+
+
+def _any_test(kind: pa.DataType, conditions: list[Any], name: str) -> _Test:
+    """Return the test that one of several conditions is met; None among them is left to the caller."""
+    texts = [each for each in conditions if isinstance(each, str) and not _GLOB.search(each)]
+    is_text = not (pa.types.is_timestamp(kind) or _is_number(kind) or pa.types.is_boolean(kind))
+    plain = pa.array(texts, pa.string()) if is_text else None
+    others = [each for each in conditions if plain is None or not isinstance(each, str) or _GLOB.search(each)]
+    tests = [_tests(kind, each, name) for each in others]
+
+    def test(values: pa.Array) -> Mask:
+        mask = np.zeros(len(values), np.bool_)
+        if plain is not None and len(plain):
+            mask |= _boolean(pc.is_in(pc.cast(values, pa.string()), value_set=plain))
+        for each in tests:
+            mask |= each(values)
+        return mask
+
+    return test
+
+
+def _text_test(kind: pa.DataType, condition: Any, name: str) -> _Test:
+    if not isinstance(condition, str):
+        raise _invalid(name, kind, condition)
+    if not _GLOB.search(condition):
+        return lambda values: _boolean(pc.equal(values, pa.scalar(condition, values.type)))
+    pattern = re.compile(translate(condition), re.IGNORECASE)
+
+    def test(values: pa.Array) -> Mask:
+        # A name may itself have brackets.
+        return np.fromiter(
+            (
+                text is not None and (text == condition or pattern.match(text) is not None)
+                for text in values.to_pylist()
+            ),
+            np.bool_,
+            len(values),
+        )
+
+    return test
+
+
+def _range_test(kind: pa.DataType, bounds: tuple[Any, Any], name: str) -> _Test:
+    """Return the test that a value is in a range, both ends included; None leaves an end open."""
+    low, high = bounds
+    if pa.types.is_timestamp(kind):
+        first = None if low is None else _instants(low, name)[0]
+        last = None if high is None else _instants(high, name)[1]
+        return lambda values: _between(values.to_numpy(zero_copy_only=False), first, last)
+    if _is_number(kind):
+        least = None if low is None else _number(kind, low, name)
+        most = None if high is None else _number(kind, high, name)
+        return lambda values: _between(_numbers(values), least, most)
+    if pa.types.is_boolean(kind) or not all(isinstance(each, str | None) for each in bounds):
+        raise _invalid(name, kind, bounds)
+
+    def test(values: pa.Array) -> Mask:
+        mask = np.ones(len(values), np.bool_)
+        if low is not None:
+            mask &= _boolean(pc.greater_equal(values, pa.scalar(low, values.type)))
+        if high is not None:
+            mask &= _boolean(pc.less_equal(values, pa.scalar(high, values.type)))
+        return mask
+
+    return test
+
+
+def _between(values: NDArray[Any], low: Any, high: Any) -> Mask:
+    mask = np.ones(len(values), np.bool_)
+    if low is not None:
+        mask &= values >= low
+    if high is not None:
+        mask &= values <= high
+    return mask
+
+
+def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
+    """Return the first and last instant, in UTC, of a date or time; `2024-05` is all of May."""
+    import pandas as pd
+
+    try:
+        if isinstance(given, str) or (isinstance(given, date) and not isinstance(given, datetime)):
+            at = pd.Timestamp(given)
+            if at.tz is None:
+                period = pd.Period(given, None if isinstance(given, str) else "D")
+                return period.start_time.to_datetime64(), period.end_time.to_datetime64()
+        elif isinstance(given, datetime | np.datetime64):
+            at = pd.Timestamp(given)
+        else:
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _invalid(name, pa.timestamp("us", "UTC"), given) from error
+    instant = (at if at.tz is None else at.tz_convert("UTC").tz_localize(None)).to_datetime64()
+    return instant, instant
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def _number(kind: pa.DataType, given: Any, name: str) -> float:
+    if isinstance(given, Real | np.number) and not isinstance(given, bool):
+        return float(given)
+    raise _invalid(name, kind, given)
+
+
+def _numbers(values: pa.Array) -> NDArray[np.float64]:
+    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
+
+
+def _boolean(values: pa.Array) -> Mask:
+    return np.asarray(pc.fill_null(values, False).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _invalid(name: str, kind: pa.DataType, given: Any) -> OptionError:
+    what = (
+        "dates or times, such as '2024-05-01'"
+        if pa.types.is_timestamp(kind)
+        else "True or False"
+        if pa.types.is_boolean(kind)
+        else "numbers"
+        if _is_number(kind)
+        else "texts"
+    )
+    return OptionError(
+        f"A condition on {name} must be {_EXPECTED} of {what}, not {describe_value(given)}.",
+        found=describe_value(given),
+        expected=what,
+    )
+
+
+def _dictionary(values: pa.Array) -> pa.Array:
+    """Return the distinct values of an array."""
+    return values.dictionary if pa.types.is_dictionary(values.type) else values.unique()
+
+
+def _indices(values: pa.DictionaryArray) -> NDArray[np.integer[Any]]:
+    """Return the positions of values in their dictionary, -1 for null."""
+    return np.asarray(pc.fill_null(values.indices, -1).to_numpy(zero_copy_only=False))

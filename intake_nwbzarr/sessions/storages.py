@@ -1,0 +1,276 @@
+"""Which storage options a session in a table is opened with, and which locations a table may name at all.
+
+A table is data, which may come from others. It names locations and, in the column ``storage``, entries of the
+``storage_options`` that whoever reads it passes. It never chooses an endpoint, credentials or a profile; it
+names local files and private addresses only where its reader has allowed them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from intake_nwbzarr.arguments import STORAGE_OPTIONS, describe_value
+from intake_nwbzarr.errors import AccessError, LocationError, NWBZarrError, OptionError
+from intake_nwbzarr.location.location import Location, locate, parse_location
+from intake_nwbzarr.location.options import checked_options
+from intake_nwbzarr.location.urls import normalized, protocol_of, redact, split_url
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.web import reach
+
+# Options that identify whoever reads, or cost them money: sent to S3 only, unless a prefix says where else.
+_IDENTIFYING: Final = frozenset(
+    {
+        "key",
+        "secret",
+        "token",
+        "headers",
+        "profile",
+        "requester_pays",
+        "instance_role",
+        "username",
+        "password",
+    }
+    | {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
+)
+_WEB: Final = frozenset({"http", "https"})
+_PUBLIC: Final = 2
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An entry of storage_options: for which locations, and with which options."""
+
+    name: str
+    # Canonical URLs; none for any location of a scheme that the entry's options may be used for.
+    prefixes: tuple[str, ...]
+    identifying: bool
+    # By scheme (s3, https, ...), a location with the entry's options; secrets are behind a handle.
+    template: Mapping[str, Location] = field(hash=False)
+    # Why the options are not valid for a scheme.
+    invalid: Mapping[str, str] = field(hash=False)
+
+    def covers(self, url: str) -> bool:
+        """Return whether a canonical URL is at or below one of the prefixes."""
+        return any(_is_below(url, prefix) for prefix in self.prefixes)
+
+
+@dataclass(frozen=True)
+class Storages:
+    """The storage options of whoever reads tables at a location."""
+
+    # The location of the tables.
+    tables: Location
+    storages: Mapping[str, Storage] = field(default_factory=dict, hash=False)
+    # For all rows, if storage_options are plain options instead of entries by name.
+    plain: Storage | None = None
+    _reach: dict[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, tables: Location, storage_options: Mapping[str, Any] | None) -> Storages:
+        """Return the storages of the `storage_options` of a call."""
+        options = checked_options(storage_options)
+        if is_plain(options):
+            return cls(tables, {}, _storage("storage_options", options))
+        return cls(tables, {name: _storage(name, entry) for name, entry in options.items()})
+
+    def location(self, key: str, storage: str | None) -> Location:
+        """Return the location of a row, with its storage options.
+
+        Raises
+        ------
+        AccessError
+            When a table must not name this location.
+        LocationError
+            When it is not a location.
+        """
+        own = self.plain or self.storages.get(storage or "")
+        scheme = protocol_of(key)
+        if scheme in {None, "file", "local"}:
+            return self._local(key, storage)
+        url = parse_location(key)
+        if url.secrets is not None:
+            raise self._refused(url.url, "It has a password or a query, which tables must not contain.")
+        if own is not None and own.prefixes and not own.covers(url.url):
+            raise self._refused(
+                url.url,
+                f"The entry {own.name!r} of storage_options is for {' and '.join(own.prefixes)} only.",
+                f"Add a prefix to the entry {own.name!r}, if you trust this location with it.",
+            )
+        if own is not None and own.prefixes:
+            return self._with_options(own, url)
+        if url.scheme not in _WEB | {"s3"}:
+            raise self._refused(url.url, f"Tables must not name {url.scheme} locations.", *self._advice(url))
+        if url.scheme in _WEB:
+            self._check_host(url)
+        if own is None:
+            return url
+        if own.identifying and url.scheme != "s3":
+            raise self._refused(
+                url.url,
+                f"The entry {own.name!r} of storage_options has credentials or headers, which without a "
+                "prefix are for s3:// locations only.",
+                *self._advice(url, own.name),
+            )
+        return self._with_options(own, url)
+
+    def missing(self, names: list[str | None]) -> list[str]:
+        """Return those names of storages in the tables that storage_options have no entry for."""
+        return [] if self.plain else sorted({name for name in names if name and name not in self.storages})
+
+    def _with_options(self, own: Storage, url: Location) -> Location:
+        if url.scheme in own.template:
+            return replace(own.template[url.scheme], url=url.url)
+        raise LocationError(
+            f"The entry {own.name!r} of storage_options is not valid for {url}. "
+            f"{own.invalid.get(url.scheme, '')}".strip(),
+            location=url,
+            path=own.name,
+        )
+
+    def _local(self, key: str, storage: str | None) -> Location:
+        """Return a local location, which must be below the folder of local tables, or below a prefix."""
+        folder = self._folder()
+        text = key if folder is None or protocol_of(key) or Path(key).is_absolute() else str(folder / key)
+        url = parse_location(text)
+        path = url.path
+        assert path is not None  # noqa: S101 - for the type checker
+        resolved = path.resolve()
+        allowed = [folder] if folder is not None else []
+        entries = [self.plain] if self.plain else list(self.storages.values())
+        prefixes = [prefix for entry in entries if entry for prefix in entry.prefixes]
+        allowed += [place for prefix in prefixes if (place := parse_location(prefix).path) is not None]
+        if any(resolved.is_relative_to(place.resolve()) for place in allowed):
+            return url
+        where = "remote tables" if folder is None else f"tables in {folder}"
+        raise self._refused(
+            url.url,
+            f"Local files outside the folder of the tables must not be named by {where}.",
+            *self._advice(url, storage or "local"),
+        )
+
+    def _folder(self) -> Path | None:
+        """Return the folder of local tables, None for remote ones."""
+        path = self.tables.path
+        return path if path is None or not path.name.endswith(".parquet") else path.parent
+
+    def _check_host(self, url: Location) -> None:
+        """Refuse a host that is less public than that of the tables, as redirects to it are refused."""
+        host = urlsplit(url.url).hostname or ""
+        if host not in self._reach:
+            self._reach[host] = run(reach(host))
+        found = self._reach[host]
+        if found is not None and found < self._own_reach:
+            kind = "link-local" if found == 0 else "private"
+            raise self._refused(
+                url.url, f"{host} is a {kind} address, which these tables must not name.", *self._advice(url)
+            )
+
+    @property
+    def _own_reach(self) -> int:
+        if self.tables.path is not None:
+            return 1
+        server = self.tables.option("endpoint_url") if self.tables.scheme == "s3" else self.tables.url
+        host = urlsplit(server or "").hostname or ""
+        if host not in self._reach:
+            self._reach[host] = run(reach(host)) if host else _PUBLIC
+        found = self._reach[host]
+        return _PUBLIC if found is None else found
+
+    def _advice(self, url: Location, name: str | None = None) -> tuple[str]:
+        base, parts = split_url(url.url)
+        folder = "/".join([base if url.path is None else "", *parts[:-1]]) or "/"
+        if url.path is not None:
+            folder = str(url.path.parent)
+        return (
+            f"If you trust the tables with it, pass storage_options={{{name or 'name'!r}: {{'prefix': "
+            f"{folder!r}}}}}.",
+        )
+
+    def _refused(self, url: str, why: str, next_step: str | None = None) -> NWBZarrError:
+        return AccessError(
+            f"{redact(url)} in the tables {self.tables} is not opened. {why}",
+            location=redact(url),
+            found=str(self.tables),
+            next_step=next_step,
+        )
+
+
+def is_plain(options: Mapping[str, Any]) -> bool:
+    """Return whether storage options are plain ones, and not entries by name."""
+    return any(name in STORAGE_OPTIONS or not isinstance(value, Mapping) for name, value in options.items())
+
+
+def table_location(
+    urlpath: str | Location, table_options: Mapping[str, Any] | None, storage_options: Mapping[str, Any]
+) -> Location:
+    """Return the location of tables: with own options, plain ones, or those of the entry for its prefix."""
+    if isinstance(urlpath, Location) or table_options is not None:
+        return locate(urlpath, table_options)
+    bare = parse_location(urlpath)
+    if is_plain(storage_options):
+        return locate(urlpath, None if bare.path else _without_prefix(storage_options))
+    for entry in storage_options.values():
+        if any(_is_below(bare.url, prefix) for prefix in _prefixes("", entry)):
+            return locate(urlpath, None if bare.path else _without_prefix(entry))
+    return locate(urlpath)
+
+
+def _storage(name: str, options: Mapping[str, Any]) -> Storage:
+    kept = _without_prefix(options)
+    template: dict[str, Location] = {}
+    invalid: dict[str, str] = {}
+    prefixes = _prefixes(name, options)
+    schemes = {_scheme(prefix) for prefix in prefixes} - {"file"} if prefixes else {"s3", "https", "http"}
+    for scheme in schemes:
+        example = next((each for each in prefixes if _scheme(each) == scheme), f"{scheme}://example")
+        try:
+            template[scheme] = parse_location(example, kept)
+        except LocationError as error:
+            invalid[scheme] = str(error)
+    if not template and kept:
+        # Options that are valid nowhere are misspelled.
+        parse_location(prefixes[0] if prefixes else "s3://example", kept)
+    return Storage(name, prefixes, _has_identity(kept), template, invalid)
+
+
+def _prefixes(name: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    given = options.get("prefix")
+    listed = [] if given is None else [given] if isinstance(given, str) else given
+    if not isinstance(listed, list | tuple) or not all(isinstance(each, str) and each for each in listed):
+        raise OptionError(
+            f"The prefix of the entry {name!r} of storage_options must be a URL or a list of URLs, not "
+            f"{describe_value(given)}.",
+            path=name,
+            found=describe_value(given),
+        )
+    return tuple(parse_location(each).url for each in listed)
+
+
+def _without_prefix(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "prefix"}
+
+
+def _has_identity(options: Mapping[str, Any]) -> bool:
+    return any(name in _IDENTIFYING and value not in (None, False) for name, value in _leaves(options))
+
+
+def _leaves(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        yield name, value
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].partition("::")[0]
+
+
+def _is_below(url: str, prefix: str) -> bool:
+    """Return whether a canonical URL is at or below another one; `..` does not lead out of it."""
+    (base, parts), (own, above) = split_url(url), split_url(prefix)
+    resolved = normalized(parts)
+    return base == own and resolved == parts and resolved[: len(above)] == above

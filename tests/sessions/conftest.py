@@ -1,0 +1,88 @@
+"""Tables of five sessions of two species, written by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.sessions.catalog import SessionCatalog
+from intake_nwbzarr.sessions.tables import Tables, table_of
+
+SERIES = ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]
+SPATIAL = ["SpatialSeries", *SERIES]
+UNITS = ["Units", "DynamicTable", "Container"]
+TRIALS = ["TimeIntervals", "DynamicTable", "Container"]
+
+SESSIONS: list[dict[str, Any]] = [
+    {
+        "location": "s3://lab/1",
+        "storage": "lab",
+        "species": "Mus musculus",
+        "taxon": "Mus musculus",
+        "sex": "F",
+        "sex_code": "F",
+        "age_days": 70.0,
+        "subject_id": "a",
+        "session_id": "first",
+        "keywords": ["running", "V1"],
+        "etag": '"1"',
+    },
+    {
+        "location": "s3://lab/2",
+        "storage": "lab",
+        "species": "House mouse",
+        "taxon": "Mus musculus",
+        "age_days": 100.0,
+        "subject_id": "b",
+        "keywords": [],
+    },
+    {
+        "location": "s3://lab/3",
+        "species": "rat",
+        "taxon": "Rattus norvegicus",
+        "sex": "female",
+        "sex_code": "F",
+    },
+    {"location": "s3://lab/4", "species": "mouse", "taxon": "Mus musculus", "subject_id": "a"},
+    {"location": "s3://lab/5", "error": "It is damaged.", "error_type": "MetadataError", "transient": False},
+]
+
+
+def _object(session: int, path: str, types: list[str], **columns: Any) -> dict[str, Any]:
+    name = path.rpartition("/")[2]
+    return {
+        "location": f"s3://lab/{session}",
+        "path": path,
+        "name": name,
+        "type": types[0],
+        "types": types,
+        **columns,
+    }
+
+
+OBJECTS: list[dict[str, Any]] = [
+    _object(1, "units", UNITS, shape=[12], columns=["id", "spike_times"]),
+    _object(1, "processing/behavior/running_speed", SERIES, unit="cm/s", rate=60.0),
+    _object(2, "units", UNITS),
+    _object(2, "processing/behavior/position", SPATIAL, unit="m", rate=30.0),
+    _object(3, "processing/behavior/Speed", SERIES, unit="m/s", rate=25.0),
+    _object(3, "acquisition/lick", SERIES, unit="cm/s"),
+    _object(4, "intervals/trials", TRIALS),
+]
+
+
+def write_tables(place: Path, sessions: list[dict[str, Any]], objects: list[dict[str, Any]]) -> Path:
+    """Write tables of rows, as one pair of files or one part of a folder."""
+    Tables(locate(place)).write(
+        "lab", "s3://lab", table_of("sessions", sessions), table_of("objects", objects)
+    )
+    return place
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> SessionCatalog:
+    """The catalog of the five sessions."""
+    return SessionCatalog(str(write_tables(tmp_path / "sessions.parquet", SESSIONS, OBJECTS)))

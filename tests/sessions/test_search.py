@@ -1,0 +1,232 @@
+"""Conditions on columns of the tables, and on objects."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from intake_nwbzarr import Find
+from intake_nwbzarr.errors import OptionError
+from intake_nwbzarr.sessions.catalog import SessionCatalog
+from intake_nwbzarr.sessions.search import as_find, matches
+
+NOON = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
+
+
+def column(*values: Any, kind: pa.DataType | None = None) -> pa.ChunkedArray:
+    """A column of two chunks, of which the second is empty."""
+    array = pa.array(values, kind)
+    return pa.chunked_array([array, array.slice(0, 0)])
+
+
+TEXTS = column("Mus musculus", "mouse", None, "a[1]", "Speed", "running_speed")
+NUMBERS = column(1.0, 2.5, None, 60.0)
+DATES = column(NOON, NOON + dt.timedelta(days=1), None, dt.datetime(2024, 6, 30, 23, 59, 59, tzinfo=dt.UTC))
+LISTS = column(["V1", "CA1"], [], None, ["v1"])
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "found"),
+    [
+        (TEXTS, "mouse", [1]),
+        (TEXTS, "Mouse", []),
+        (TEXTS, "m*", [0, 1]),
+        (TEXTS, "*SPEED*", [4, 5]),
+        (TEXTS, "?ouse", [1]),
+        (TEXTS, "[sr]*", [4, 5]),
+        (TEXTS, "a[1]", [3]),
+        (TEXTS, ["mouse", "*speed"], [1, 4, 5]),
+        (TEXTS, {"mouse"}, [1]),
+        (TEXTS, pd.Series(["mouse", "rat"]), [1]),
+        (TEXTS, np.array(["mouse", "rat"]), [1]),
+        (TEXTS, [], []),
+        (TEXTS, None, [2]),
+        (TEXTS, ["mouse", None], [1, 2]),
+        (TEXTS, ("N", "s"), [1, 3, 4, 5]),
+        (NUMBERS, 1, [0]),
+        (NUMBERS, [1, 60], [0, 3]),
+        (NUMBERS, (2, None), [1, 3]),
+        (NUMBERS, (None, 2.5), [0, 1]),
+        (NUMBERS, (2.5, 60), [1, 3]),
+        (NUMBERS, {"range": [2, None]}, [1, 3]),
+        (NUMBERS, [(0, 1), 60], [0, 3]),
+        (NUMBERS, None, [2]),
+        (NUMBERS, np.float32(2.5), [1]),
+        (column(1, 2**40, None), 2**40, [1]),
+        (column(True, False, None), True, [0]),
+        (column(True, False, None), False, [1]),
+        (DATES, "2024-05-01", [0]),
+        (DATES, "2024-05", [0, 1]),
+        (DATES, "2024", [0, 1, 3]),
+        (DATES, dt.date(2024, 5, 2), [1]),
+        (DATES, NOON, [0]),
+        (DATES, NOON.astimezone(dt.timezone(dt.timedelta(hours=5))), [0]),
+        (DATES, np.datetime64("2024-05-01T12:00"), [0]),
+        (DATES, "2024-05-01T14:00+02:00", [0]),
+        (DATES, ("2024-05-02", None), [1, 3]),
+        (DATES, ("2024-05", "2024-06"), [0, 1, 3]),
+        (DATES, (None, "2024-05-01"), [0]),
+        (LISTS, "V1", [0]),
+        (LISTS, "v*", [0, 3]),
+        (LISTS, ["CA1", "v1"], [0, 3]),
+        (LISTS, None, [2]),
+        (column([3, 4], [], None, [5]), (4, None), [0, 3]),
+    ],
+)
+def test_a_condition_holds_of_the_values_that_it_names(
+    values: pa.ChunkedArray, condition: Any, found: list[int]
+) -> None:
+    assert np.flatnonzero(matches(values, condition, "column")).tolist() == found
+
+
+@pytest.mark.parametrize("values", [TEXTS, LISTS])
+@pytest.mark.parametrize("condition", ["V1", "m*", ["mouse", "CA1"], None, ("N", "s")])
+def test_dictionaries_give_what_plain_columns_give(values: pa.ChunkedArray, condition: Any) -> None:
+    encoded = pa.dictionary(pa.int32(), pa.string())
+    if pa.types.is_list(values.type):
+        flat = values.combine_chunks()
+        inner = flat.values.dictionary_encode()
+        lists = pa.ListArray.from_arrays(flat.offsets, inner, mask=flat.is_null())
+        other = pa.chunked_array([lists])
+    else:
+        other = values.cast(encoded)
+    assert matches(other, condition, "column").tolist() == matches(values, condition, "column").tolist()
+
+
+@given(
+    st.lists(st.none() | st.lists(st.sampled_from(["a", "b", "ab", ""]) | st.none(), max_size=4), max_size=8),
+    st.sampled_from(["a", "a*", ["a", "b"], "*b"]),
+    st.integers(0, 8),
+)
+def test_lists_are_found_by_any_of_their_elements(
+    lists: list[list[str | None] | None], condition: Any, cut: int
+) -> None:
+    array = pa.array(lists, pa.list_(pa.string()))
+    values = pa.chunked_array([array.slice(0, cut), array.slice(cut)])
+    tests = {
+        "a": lambda text: text == "a",
+        "a*": lambda text: text.startswith("a"),
+        "*b": lambda text: text.endswith("b"),
+    }
+    test = tests.get(condition, lambda text: text in {"a", "b"}) if isinstance(condition, str) else None
+    test = test or (lambda text: text in {"a", "b"})
+    expected = [any(text is not None and test(text) for text in each or []) for each in lists]
+    assert matches(values, condition, "column").tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "said"),
+    [
+        (NUMBERS, "60", "numbers"),
+        (NUMBERS, True, "numbers"),
+        (NUMBERS, (1, "2"), "numbers"),
+        (NUMBERS, (1, 2, 3), "a range"),
+        (TEXTS, 3, "texts"),
+        (TEXTS, object(), "texts"),
+        (TEXTS, [3], "texts"),
+        (column(True), "yes", "True or False"),
+        (DATES, "yesterday", "dates"),
+        (DATES, 3, "dates"),
+        (LISTS, 3, "texts"),
+        (TEXTS, {"range": 3}, "texts"),
+        (TEXTS, {"rnge": [1, 2]}, "texts"),
+    ],
+)
+def test_a_condition_that_is_not_valid_for_its_column_is_one_clear_error(
+    values: pa.ChunkedArray, condition: Any, said: str
+) -> None:
+    with pytest.raises(OptionError, match=said) as caught:
+        matches(values, condition, "that_column")
+    assert "that_column" in str(caught.value)
+
+
+def test_species_and_sex_are_found_in_all_spellings(lab: SessionCatalog) -> None:
+    assert [each[-1] for each in lab.search(species="mouse")] == ["1", "2", "4"]
+    assert [each[-1] for each in lab.search(species="Mus musculus")] == ["1", "2", "4"]
+    assert [each[-1] for each in lab.search(species=["rat", "mouse"])] == ["1", "2", "3", "4"]
+    assert [each[-1] for each in lab.search(species="house*")] == ["2"]
+    assert [each[-1] for each in lab.search(sex="female")] == ["1", "3"]
+    assert [each[-1] for each in lab.search(species=None)] == []
+
+
+def test_all_conditions_of_a_find_hold_of_one_object(lab: SessionCatalog) -> None:
+    # Session 1 has a speed in cm/s; session 3 a speed in m/s, and another series in cm/s.
+    found = lab.search(speed=Find("TimeSeries", name="*speed*", unit="cm/s"))
+    assert [each[-1] for each in found] == ["1"]
+    apart = lab.search(speed=Find("TimeSeries", name="*speed*"), other=Find("TimeSeries", unit="cm/s"))
+    assert [each[-1] for each in apart] == ["1", "3"]
+    paths = {each.key[-1]: each.paths for each in apart.selected()}
+    assert paths["3"]["speed"] == ("processing/behavior/Speed",)
+    assert paths["3"]["other"] == ("acquisition/lick",)
+
+
+def test_types_are_found_by_inheritance(lab: SessionCatalog) -> None:
+    assert len(lab.search(tables=Find("DynamicTable"))) == 3
+    assert len(lab.search(units=Find("Units"))) == 2
+    assert len(lab.search(both=Find(["Units", "TimeIntervals"]))) == 3
+    assert len(lab.search(some=Find("*Series"))) == 3
+    assert [each[-1] for each in lab.search(some=Find("TimeSeries", types="SpatialSeries"))] == ["2"]
+
+
+def test_a_find_in_plain_form_is_that_find(lab: SessionCatalog) -> None:
+    plain = {"find": {"type": "TimeSeries", "name": "*speed*", "rate": {"range": [50, None]}}}
+    assert as_find(plain) == Find("TimeSeries", name="*speed*", rate={"range": [50, None]})
+    assert list(lab.search(speed=plain)) == list(lab.search(speed=Find(name="*speed*", rate=(50, None))))
+    with pytest.raises(OptionError, match="find must be a dictionary"):
+        lab.search(speed={"find": "speed"})
+
+
+def test_searches_chain(lab: SessionCatalog) -> None:
+    chained = lab.search(species="mouse").search(units=Find("Units")).search(age_days=(60, 90))
+    at_once = lab.search(species="mouse", units=Find("Units"), age_days=(60, 90))
+    assert list(chained) == list(at_once) == ["s3://lab/1"]
+    assert [each.paths for each in chained.selected()] == [{"units": ("units",)}]
+    with pytest.raises(OptionError, match="earlier search"):
+        chained.search(units=Find("Units"))
+
+
+def test_sessions_that_were_not_scanned_are_found_only_when_asked_for(lab: SessionCatalog) -> None:
+    assert len(lab) == 5
+    assert len(lab.search()) == 4
+    assert list(lab.search(error="*")) == ["s3://lab/5"]
+    assert len(lab.search(error=["*", None])) == 5
+
+
+@pytest.mark.parametrize(
+    ("search", "found", "advice"),
+    [
+        (lambda lab: lab.search(specie="mouse"), "specie", "Did you mean 'species'?"),
+        (lambda lab: lab.search(rate=3), "rate", "Find(rate=...)"),
+        (lambda lab: lab.search(speed=Find(nmae="speed")), "nmae", "Did you mean 'name'?"),
+        (lambda lab: lab.search(speed=Find("timeseries")), "timeseries", "Did you mean 'TimeSeries'?"),
+        (lambda lab: lab.search(speed=Find("SpatialSerie")), "SpatialSerie", "'SpatialSeries'?"),
+        (lambda lab: lab.unique("spcies"), "spcies", "Did you mean 'species'?"),
+    ],
+)
+def test_a_misspelled_name_is_an_error_that_suggests_another(
+    lab: SessionCatalog, search: Any, found: str, advice: str
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        search(lab)
+    assert caught.value.found == found
+    assert advice in str(caught.value)
+
+
+def test_a_type_that_no_object_has_is_no_error_if_it_exists(lab: SessionCatalog) -> None:
+    assert len(lab.search(images=Find("TwoPhotonSeries"))) == 0
+    assert len(lab.search(poses=Find("PoseEstimation"))) == 0
+
+
+def test_a_find_is_shown_as_it_is_written() -> None:
+    shown = "Find('TimeSeries', name='*speed*', rate=(1, None), multiple='first')"
+    assert repr(Find("TimeSeries", name="*speed*", rate=(1, None), multiple="first")) == shown
+    assert eval(shown) == Find("TimeSeries", name="*speed*", rate=(1, None), multiple="first")
+    with pytest.raises(OptionError, match="multiple must be one of"):
+        Find(multiple="some")  # type: ignore[arg-type]

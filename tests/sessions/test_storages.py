@@ -1,0 +1,210 @@
+"""What a table may name, and with which options it is opened: a table is data, and may come from others."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from intake_nwbzarr.errors import AccessError, LocationError, NWBZarrError, OptionError
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.sessions.catalog import SessionCatalog
+from intake_nwbzarr.sessions.storages import Storages, table_location
+from tests.servers.http_server import StaticServer
+from tests.servers.s3_server import S3Server
+from tests.sessions.conftest import write_tables
+
+REMOTE = locate("s3://public-tables/sessions.parquet", {"anon": True})
+KEYS = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
+LAB = {"lab": {**KEYS, "endpoint_url": "https://s3.lab.example"}}
+BEARER = {"headers": {"Authorization": "Bearer CANARYTOKEN"}}
+
+
+def storages(options: dict[str, Any] | None = None, tables: Any = REMOTE) -> Storages:
+    return Storages.of(tables, options)
+
+
+def test_a_storage_gives_a_session_its_options() -> None:
+    location = storages(LAB).location("s3://lab/1.nwb.zarr", "lab")
+    assert location == locate("s3://lab/1.nwb.zarr", LAB["lab"])
+    assert location.option("endpoint_url") == "https://s3.lab.example"
+
+
+@pytest.mark.parametrize("storage", [None, "other"])
+def test_a_session_of_no_entry_is_opened_without_options(storage: str | None) -> None:
+    assert storages(LAB).location("s3://lab/1.nwb.zarr", storage) == locate("s3://lab/1.nwb.zarr")
+
+
+def test_a_url_chooses_no_endpoint() -> None:
+    location = storages(LAB).location("s3://lab/1?endpoint_url=http://evil.example", "lab")
+    assert location.option("endpoint_url") == "https://s3.lab.example"
+    assert location.url == "s3://lab/1?endpoint_url=http://evil.example"
+
+
+def test_plain_options_are_for_all_sessions() -> None:
+    plain = storages(LAB["lab"])
+    assert plain.location("s3://one/1", "lab") == locate("s3://one/1", LAB["lab"])
+    assert plain.location("s3://two/1", None) == locate("s3://two/1", LAB["lab"])
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "storage", "said"),
+    [
+        # Local files of a remote table.
+        ({}, "file:///etc/passwd", None, "Local files"),
+        ({}, "/etc/passwd", None, "Local files"),
+        ({}, "etc/passwd", None, "Local files"),
+        (LAB, "file:///etc/passwd", "lab", "Local files"),
+        # Secrets elsewhere than they are for.
+        (LAB, "https://evil.example/1.nwb.zarr", "lab", "without a prefix are for s3://"),
+        ({"lab": BEARER}, "https://evil.example/1.nwb.zarr", "lab", "without a prefix are for s3://"),
+        (KEYS, "https://evil.example/1.nwb.zarr", None, "without a prefix are for s3://"),
+        ({"lab": {"profile": "lab"}}, "https://evil.example/1", "lab", "without a prefix are for s3://"),
+        ({"lab": {**KEYS, "prefix": "s3://lab"}}, "s3://evil/1", "lab", "is for s3://lab only"),
+        ({"lab": {**KEYS, "prefix": "s3://lab/a"}}, "s3://lab/ab/1", "lab", "is for s3://lab/a only"),
+        ({"lab": {**KEYS, "prefix": "s3://lab/a"}}, "s3://lab/a/../b/1", "lab", "is for s3://lab/a only"),
+        ({"lab": {**BEARER, "prefix": "https://lab.example"}}, "https://lab.example.evil/1", "lab", "only"),
+        ({"lab": {**BEARER, "prefix": "https://lab.example"}}, "http://lab.example/1", "lab", "only"),
+        # Schemes that lead to others, or to this machine.
+        ({}, "simplecache::file:///etc/passwd", None, "must not name"),
+        ({}, "simplecache::s3://lab/1", None, "must not name"),
+        ({}, "memory://1", None, "must not name"),
+        ({}, "zip://1::https://evil.example/a.zip", None, "must not name"),
+        (LAB, "simplecache::s3://lab/1", "lab", "must not name"),
+        # Secrets and endpoints in the table.
+        ({}, "https://user:CANARYPASSWORD@evil.example/1", None, "password or a query"),
+        ({}, "s3://CANARYKEY:CANARYSECRET@lab/1", None, "password or a query"),
+        ({}, "https://lab.example/1?X-Amz-Signature=CANARYSIGNATURE", None, "password or a query"),
+        # Addresses that are not for tables of others.
+        ({}, "http://169.254.169.254/latest/meta-data/iam", None, "link-local"),
+        ({}, "http://[fe80::1]/1", None, "link-local"),
+        ({}, "http://127.0.0.1:8080/admin", None, "private"),
+        ({}, "http://localhost:8080/admin", None, "private"),
+        ({}, "http://10.0.0.1/1", None, "private"),
+        ({}, "http://[::ffff:127.0.0.1]/1", None, "private"),
+    ],
+)
+def test_what_a_table_of_others_must_not_name(
+    options: dict[str, Any], url: str, storage: str | None, said: str
+) -> None:
+    with pytest.raises(NWBZarrError) as caught:
+        storages(options).location(url, storage)
+    assert isinstance(caught.value, AccessError | LocationError)
+    assert said in str(caught.value)
+    assert "CANARY" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["store://1", "nonsense://1", "https://", "s3://", "", "a\0b"])
+def test_what_is_no_location_is_an_error(url: str) -> None:
+    with pytest.raises(NWBZarrError):
+        storages().location(url, None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ({**BEARER, "prefix": "https://lab.example"}, "https://lab.example/a/1.nwb.zarr"),
+        ({**KEYS, "prefix": ["s3://other", "s3://lab/a"]}, "s3://lab/a/1.nwb.zarr"),
+        ({"prefix": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080/1.nwb.zarr"),
+        ({"anon": True}, "s3://lab/1.nwb.zarr"),
+        ({"anon": True}, "https://lab.example/1.nwb.zarr"),
+        ({"timeouts": {"connect": 3}}, "https://lab.example/1.nwb.zarr"),
+    ],
+)
+def test_what_an_entry_is_for(entry: dict[str, Any], url: str) -> None:
+    kept = {name: value for name, value in entry.items() if name != "prefix"}
+    assert storages({"lab": entry}).location(url, "lab") == locate(url, kept)
+
+
+def test_local_tables_name_files_below_their_folder_and_below_prefixes(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "out").symlink_to(tmp_path)
+    for place in ("tables/sessions.parquet", "tables"):
+        own = storages({}, locate(tmp_path / place))
+        inside = f"file://{tmp_path}/tables/1.nwb.zarr"
+        assert own.location(inside, None) == locate(inside)
+        assert own.location("1.nwb.zarr", None) == locate(inside)
+        for outside in (f"{tmp_path}/1.nwb.zarr", "../1.nwb.zarr", "out/1.nwb.zarr", "file:///etc/passwd"):
+            with pytest.raises(AccessError, match="outside the folder of the tables") as caught:
+                own.location(outside, None)
+            assert "'prefix': " in str(caught.value)
+        more = storages({"local": {"prefix": str(tmp_path)}}, locate(tmp_path / place))
+        assert more.location(f"{tmp_path}/1.nwb.zarr", None) == locate(tmp_path / "1.nwb.zarr")
+    remote = storages({"local": {"prefix": str(tmp_path)}})
+    assert remote.location(f"{tmp_path}/1.nwb.zarr", None) == locate(tmp_path / "1.nwb.zarr")
+
+
+def test_local_tables_name_private_addresses_but_no_link_local_ones(tmp_path: Path) -> None:
+    own = storages({}, locate(tmp_path / "sessions.parquet"))
+    assert own.location("http://127.0.0.1:1/1", None) == locate("http://127.0.0.1:1/1")
+    with pytest.raises(AccessError, match="link-local"):
+        own.location("http://169.254.169.254/1", None)
+
+
+def test_tables_on_a_private_server_name_private_addresses() -> None:
+    tables = locate("s3://tables/sessions.parquet", {"endpoint_url": "http://127.0.0.1:9000", "anon": True})
+    assert storages({}, tables).location("http://127.0.0.1:1/1", None) == locate("http://127.0.0.1:1/1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lab": {"prefix": 3}},
+        {"lab": {"prefix": ["s3://a", None]}},
+        {"lab": {"anno": True}},
+        {"lab": {"key": "only"}},
+        {"anno": True},
+        3,
+        ["lab"],
+    ],
+)
+def test_options_that_are_not_valid_are_one_clear_error(options: Any) -> None:
+    with pytest.raises((OptionError, LocationError, AccessError)):
+        storages(options)
+
+
+def test_the_tables_are_opened_with_plain_options_or_those_of_their_prefix() -> None:
+    url = "s3://lab/sessions"
+    assert table_location(url, None, KEYS) == locate(url, KEYS)
+    entry = {"lab": {**KEYS, "prefix": "s3://lab"}}
+    assert table_location(url, None, entry) == locate(url, KEYS)
+    assert table_location("s3://other/sessions", None, entry) == locate("s3://other/sessions")
+    assert table_location(url, {"anon": True}, entry) == locate(url, {"anon": True})
+    assert table_location("/data/sessions.parquet", None, KEYS) == locate("/data/sessions.parquet")
+
+
+def test_secrets_of_storages_are_not_pickled() -> None:
+    made = storages(
+        {"lab": {**KEYS, "prefix": "s3://lab"}, "web": {**BEARER, "prefix": "https://lab.example"}}
+    )
+    made.location("s3://lab/1", "lab")
+    for shown in (pickle.dumps(made), repr(made).encode()):
+        assert b"CANARY" not in shown
+    # In this process, the handle still leads to them.
+    assert pickle.loads(pickle.dumps(made)).location("s3://lab/1", "lab") == locate("s3://lab/1", KEYS)
+    shipped = storages({"lab": {**KEYS, "ship_credentials": True}})
+    assert b"CANARY" in pickle.dumps(shipped)
+
+
+def test_a_malicious_table_sends_no_secret_anywhere(
+    s3_server: S3Server, http_server: StaticServer, tmp_path: Path
+) -> None:
+    rows = [
+        {"location": "file:///etc", "storage": "lab"},
+        {"location": f"{http_server.url}/1.nwb.zarr", "storage": "lab"},
+        {"location": f"s3://lab/1?endpoint_url={http_server.url}", "storage": "lab"},
+        {"location": f"simplecache::{http_server.url}/1.nwb.zarr", "storage": "lab"},
+        {"location": "http://169.254.169.254/latest", "storage": "lab"},
+        {"location": "s3://evil-bucket/1.nwb.zarr", "storage": "lab"},
+    ]
+    place = write_tables(tmp_path / "sessions.parquet", rows, [])
+    entry = {**s3_server.signed_options, "prefix": f"s3://{s3_server.private_bucket}"}
+    lab = SessionCatalog(str(place), {"lab": entry})
+    for key in lab:
+        with pytest.raises((AccessError, LocationError)):
+            lab[key].read()
+    assert [each.refused is not None for each in lab.selected()] == [True] * len(rows)
+    assert http_server.requests == []
+    assert s3_server.requests == []
