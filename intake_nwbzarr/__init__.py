@@ -13,6 +13,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `Find`                        conditions on an object, to search many sessions with
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
 `download`                    a whole session to a local folder, resumable and verified
+`scan`                        tables of many sessions, which can be searched
 `errors`                      the tree of errors and warnings
 ============================  ==========================================================================
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.sessions.scan import scan
     from intake_nwbzarr.sessions.search import Find
     from intake_nwbzarr.transport.request_log import track_requests
 
@@ -44,6 +46,7 @@ __all__ = [
     "errors",
     "open_hierarchy",
     "open_nwb",
+    "scan",
     "set_limits",
     "snapshot",
     "track_requests",
@@ -58,6 +61,7 @@ _HOMES = {
     "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
+    "scan": "intake_nwbzarr.sessions.scan",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",

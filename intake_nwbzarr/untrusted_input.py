@@ -71,6 +71,27 @@ MOST_OBJECTS: Final = 2 * 10**6
 LARGEST_TABLE: Final = 16 * 2**30
 """Bytes of a table of sessions; a hundred thousand sessions without snapshots take 100 MB."""
 
+LARGEST_LIST_OF_LOCATIONS: Final = 64 * MIB
+"""Bytes of a text file of locations; a million of them take 60 MB."""
+
+DEEPEST_SCAN: Final = 16
+"""Folders inside one another that a scan lists; sessions are usually three deep."""
+
+MOST_SCANNED: Final = 10**6
+"""Folders, and sessions, of one prefix that is scanned."""
+
+MOST_OBJECT_ROWS: Final = 200_000
+"""Neurodata objects of one session in the table of objects; real ones have at most some thousands."""
+
+LONGEST_CELL: Final = 10_000
+"""Characters of one text in a table of sessions, and entries of one list; longer ones are cut."""
+
+LARGEST_COLUMN: Final = 16 * MIB
+"""Decoded bytes of one array from which a column of a table of sessions is filled."""
+
+LARGEST_SNAPSHOT_CELL: Final = 16 * MIB
+"""Bytes of a session's snapshot in a table of sessions; usual ones have 50 kB."""
+
 # Metadata documents
 LARGEST_DOCUMENT: Final = 256 * MIB
 """Bytes of a metadata document; the consolidated metadata of 8,000 nodes take 8 MB."""

@@ -130,6 +130,11 @@ def consolidate(
     return replace(plan, written=True)
 
 
+def compare(location: Location) -> Consolidation:
+    """Return what consolidating would change, also of a file that cannot be written."""
+    return run(_plan(open_transport(location.uncached)))[0]
+
+
 async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
     """Return the planned changes, the new document, and the ETag of the document it replaces."""
     before = await _documents_now(transport)

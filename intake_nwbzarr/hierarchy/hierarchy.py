@@ -218,16 +218,24 @@ def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
     begin_session(where)
     transport = (opener or open_transport)(where)
     documents = run(load_remembered(transport))
-    hierarchy = Hierarchy(where, transport, documents, opener)
-    root = hierarchy[""]
-    if not _is_session(root):
-        raise _not_nwb(where, documents, root)
+    hierarchy = session_hierarchy(where, transport, documents, opener)
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
             f"{where} has no consolidated metadata: reading the metadata took {documents.requests} requests "
             f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
         )
+    return hierarchy
+
+
+def session_hierarchy(
+    where: Location, transport: Transport, documents: Documents, opener: Opener | None = None
+) -> Hierarchy:
+    """Return the hierarchy of metadata documents that must be those of an NWB file."""
+    hierarchy = Hierarchy(where, transport, documents, opener)
+    root = hierarchy[""]
+    if not _is_session(root):
+        raise _not_nwb(where, documents, root)
     return hierarchy
 
 

@@ -49,6 +49,7 @@ def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
 SESSIONS: Final = _schema(
     ("location", pa.string(), "URL or path of the file, without secrets: the key of both tables"),
     ("storage", pa.string(), "Name of the entry of storage_options with which it is opened; null for none"),
+    ("source", pa.string(), "Prefix, list of locations or dandiset in which it was found"),
     ("dandiset", pa.string(), "Identifier of its dandiset, such as 000719"),
     ("version", pa.string(), "Version of the dandiset, such as draft or 0.240409.1542"),
     ("asset_path", pa.string(), "Path of the asset in the dandiset"),
@@ -85,10 +86,13 @@ SESSIONS: Final = _schema(
     ("zarr_format", pa.int8(), "2 or 3"),
     ("consolidated", pa.bool_(), "Whether the metadata are consolidated"),
     ("nwb_version", pa.string(), "nwb_version"),
-    ("namespaces", _TEXTS, "Namespaces of cached extension schemas with versions, such as ndx-pose 0.2.0"),
+    ("namespaces", _TEXTS, "Cached extension schemas, such as ndx-pose 0.2.0; null if not listed"),
     ("etag", pa.string(), "ETag of the consolidated metadata: the state that was scanned"),
+    ("zip_etag", pa.string(), "ETag of the zip file, if it is one"),
+    ("stale", pa.bool_(), "Whether the consolidated metadata differ from the stored; null if not compared"),
     ("not_read", _TEXTS, "Columns that were not filled, to stay within the requests per session"),
-    ("requests", pa.int32(), "Requests that scanning it took"),
+    ("requests", pa.int32(), "Requests that scanning it took, without listing"),
+    ("requests_for_all", pa.int32(), "Requests that would fill the columns in not_read as well, or null"),
     ("scanned", _INSTANT, "When it was scanned"),
     ("error", pa.string(), "Why it could not be read, without secrets; null where it could"),
     ("error_type", pa.string(), "Name of the error's class"),
@@ -125,7 +129,7 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = {"sessions": SESSIONS, "objects": OBJ
 
 # Columns with few distinct values in many rows, which are read dictionary-encoded.
 _REPEATED: Final[Mapping[Kind, tuple[str, ...]]] = {
-    "sessions": ("storage", "dandiset", "species", "taxon", "sex", "sex_code", "nwb_version"),
+    "sessions": ("storage", "source", "dandiset", "species", "taxon", "sex", "sex_code", "nwb_version"),
     "objects": ("location", "path", "name", "type", "namespace", "types.list.element", "unit", "dtype"),
 }
 
@@ -253,6 +257,7 @@ class Tables:
         part = Part(place, scan, source, len(sessions), len(objects), more, _any_snapshot(sessions))
         # The objects first: whoever reads in between sees two scans, and waits.
         tables: Mapping[Kind, pa.Table] = {"objects": objects, "sessions": sessions}
+        files: dict[Location, bytes] = {}
         for kind, table in tables.items():
             about = {
                 "format": f"nwbzarr-{kind}",
@@ -261,8 +266,37 @@ class Tables:
                 "source": source,
                 "written_by": f"intake-nwbzarr {__version__}",
             }
-            write_file(self.location_of(kind, part.name), _encoded(conformed(kind, table), about))
+            files[self.location_of(kind, part.name)] = _encoded(conformed(kind, table), about)
+        if self.place.path is not None:
+            write_local({where.path: data for where, data in files.items() if where.path is not None})
+        else:
+            for where, data in files.items():
+                write_file(where, data)
         return part
+
+    def remains(self, name: str = "") -> tuple[pa.Table, pa.Table] | None:
+        """Return both tables of a part for whoever scans it again, None if there is no such part.
+
+        The two may be of different scans if a writer was killed between its two files: sessions without all
+        of their objects are left out.
+        """
+        name = name if self.is_folder else ""
+        tables: dict[Kind, pa.Table] = {}
+        for kind in SCHEMAS:
+            try:
+                file = self._file(kind, name)
+            except LocationNotFoundError:
+                return None
+            self._about(kind, file)
+            try:
+                tables[kind] = conformed(kind, file.read())
+            except (pa.ArrowException, OSError) as error:
+                raise self._damaged(kind, error) from error
+        sessions, objects = tables["sessions"], tables["objects"]
+        counts = {each["values"]: each["counts"] for each in objects["location"].value_counts().to_pylist()}
+        rows = zip(sessions["location"].to_pylist(), sessions["object_count"].to_pylist(), strict=True)
+        complete = [counts.get(location, 0) == (count or 0) for location, count in rows]
+        return sessions.filter(pa.array(complete, pa.bool_())), objects
 
     def location_of(self, kind: Kind, part: str = "") -> Location:
         """Return the location of a part's file of one table."""
@@ -416,7 +450,7 @@ class Tables:
 def write_file(where: Location, data: bytes) -> None:
     """Write a file, local or on S3, so that it is there whole or not at all."""
     if where.path is not None:
-        write_local(where.path, data)
+        write_local({where.path: data})
         return
     transport = open_transport(where)
     if not transport.writable:
@@ -424,20 +458,24 @@ def write_file(where: Location, data: bytes) -> None:
     run(transport.put("", data))
 
 
-def write_local(path: Path, data: bytes) -> None:
-    """Write a local file aside and rename it, so that it is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
+def write_local(files: Mapping[Path, bytes]) -> None:
+    """Write local files aside and rename them together, so that all are there whole or none is."""
+    asides = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial") for path in files}
+    path = next(iter(files))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with aside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
+            for path, data in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with asides[path].open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path, aside in asides.items():
+                aside.replace(path)
         finally:
-            with suppress(OSError):
-                aside.unlink()
+            for aside in asides.values():
+                with suppress(OSError):
+                    aside.unlink()
     except OSError as error:
         kind = AccessError if isinstance(error, PermissionError) else TransportError
         found = error.strerror or str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from intake_nwbzarr.errors import (
@@ -70,6 +71,13 @@ class Folder:
 
     names: tuple[str, ...]
     folders: tuple[str, ...]
+    # Of objects that tell versions of a session apart, where the listing has ETags.
+    etags: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+
+def tells_versions_apart(name: str) -> bool:
+    """Return whether the ETag of an object of this name tells versions of a session apart."""
+    return name in {"zarr.json", ".zmetadata"} or name.endswith(".zip")
 
 
 @dataclass(frozen=True)

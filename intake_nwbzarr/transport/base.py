@@ -282,6 +282,22 @@ class Transport(ABC):
             self._check_listed(f"{folder}/{name}" if folder else name)
         return found
 
+    async def browse(self, folder: str) -> tuple[Folder, tuple[UnsafePathError, ...]]:
+        """List a folder as `list_folder` does, and return names that are not valid as errors."""
+        found = await on_loop(self._list_folder(self._safe(folder)))
+        refused: list[UnsafePathError] = []
+
+        def is_valid(name: str) -> bool:
+            try:
+                self._check_listed(f"{folder}/{name}" if folder else name)
+            except UnsafePathError as error:
+                refused.append(error)
+                return False
+            return True
+
+        names, folders = tuple(filter(is_valid, found.names)), tuple(filter(is_valid, found.folders))
+        return replace(found, names=names, folders=folders), tuple(refused)
+
     def _check_listed(self, key: str) -> None:
         """Raise for a listed key that is not a valid path; in a bucket, names can be empty (``a//b``)."""
         if not key or self._safe(key) != key:

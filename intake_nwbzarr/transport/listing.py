@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 from xml.parsers import expat
 
 from intake_nwbzarr.errors import LimitError, ResponseError
-from intake_nwbzarr.transport.answers import Failure, Folder, Listed
+from intake_nwbzarr.transport.answers import Failure, Folder, Listed, tells_versions_apart
 from intake_nwbzarr.untrusted_input import DEEPEST_PAGE, DEEPEST_PATH, MOST_EMPTY, MOST_KEYS, MOST_PAGES
 
 # A folder with more folders than this is listed page by page: a request for each costs more than it saves.
@@ -53,14 +53,18 @@ async def list_level(ask: Ask, root: str, folder: str, where: str) -> Folder:
     start = len(query["prefix"])
     listing = _Listing(ask, where)
     page = await listing.page(query)
-    names = [entry.key[start:] for entry in page.objects]
-    folders = [key[start:-1] for key in page.folders]
-    while page.token is not None and ".zarray" not in names:
+    objects, folders = list(page.objects), list(page.folders)
+    while page.token is not None and not any(entry.key[start:] == ".zarray" for entry in page.objects):
         page = await listing.page(query, page)
-        names += [entry.key[start:] for entry in page.objects]
-        folders += [key[start:-1] for key in page.folders]
+        objects += page.objects
+        folders += page.folders
     # The folder itself, where a console made a marker for it, is the empty name.
-    return Folder(tuple(name for name in names if name), tuple(folders))
+    etags = {entry.key[start:]: entry.etag for entry in objects if entry.key[start:]}
+    return Folder(
+        tuple(etags),
+        tuple(key[start:-1] for key in folders),
+        {name: etag for name, etag in etags.items() if etag and tells_versions_apart(name)},
+    )
 
 
 @dataclass

@@ -18,7 +18,15 @@ from intake_nwbzarr.errors import (
     UnsafePathError,
 )
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Listed, Part, Unchanged
+from intake_nwbzarr.transport.answers import (
+    Failure,
+    Fetched,
+    Folder,
+    Listed,
+    Part,
+    Unchanged,
+    tells_versions_apart,
+)
 from intake_nwbzarr.transport.base import Transport, too_large
 from intake_nwbzarr.transport.request_log import record
 
@@ -120,16 +128,19 @@ class LocalTransport(Transport):
     def _scan(self, folder: str) -> Folder | Failure:
         names: list[str] = []
         folders: list[str] = []
+        etags: dict[str, str] = {}
         record(self.counted, "list", requests=1)
         try:
             with os.scandir(self._inside(folder)) as entries:
                 for entry in entries:
                     (folders if entry.is_dir() else names).append(entry.name)
+                    if tells_versions_apart(entry.name) and entry.is_file():
+                        etags[entry.name] = _etag(entry.stat())
         except (FileNotFoundError, NotADirectoryError):
             return _DANGLING if self._dangles(folder) else Folder((), ())
         except OSError as error:
             return _failure(error)
-        return Folder(tuple(sorted(names)), tuple(sorted(folders)))
+        return Folder(tuple(sorted(names)), tuple(sorted(folders)), etags)
 
     def _walk(self, prefix: str) -> list[Listed] | Failure:
         found: list[Listed] = []

@@ -1,0 +1,286 @@
+"""Find NWB Zarr stores below a folder or an S3 prefix, by listing that stops at a store or in a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from intake_nwbzarr.errors import (
+    AccessError,
+    LimitError,
+    ListingError,
+    LocationError,
+    LocationNotFoundError,
+    NWBZarrError,
+    OptionError,
+)
+from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.sessions.harvest import FoundSession
+from intake_nwbzarr.transport.answers import Folder
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.loop import gather, run
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import track_requests
+from intake_nwbzarr.untrusted_input import DEEPEST_SCAN, LARGEST_LIST_OF_LOCATIONS, MOST_SCANNED
+
+STORE: Final = ".nwb.zarr"
+"""Ending of the name of an NWB Zarr store; others are recognised by their documents."""
+
+ZIP: Final = f"{STORE}.zip"
+LIST: Final = ".txt"
+
+_CONSOLIDATED: Final[Sequence[Literal["zarr.json", ".zmetadata"]]] = ("zarr.json", ".zmetadata")
+_GROUP: Final[Literal[".zgroup"]] = ".zgroup"
+# Folders that are listed before progress is shown.
+_BATCH: Final = 500
+# In a URL, apart from letters and digits, as in canonical URLs; % itself is encoded.
+_UNQUOTED: Final = "/:@!$&'()*+,;=~-._"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a prefix has: sessions, what could not be listed, and what is not a session."""
+
+    sessions: Sequence[FoundSession]
+    # Folders that could not be listed, and names and lines that are not valid, with the errors.
+    failures: Sequence[tuple[Location, Exception]] = ()
+    # Folders below which sessions may exist that were not found.
+    unlisted: Sequence[Location] = ()
+    # NWB files in HDF5, which are not scanned.
+    hdf5: int = 0
+    # Requests for listing.
+    requests: int = 0
+
+
+def find_sessions(
+    prefix: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[str, Findings]:
+    """Return a prefix in canonical form, and the sessions below it.
+
+    Parameters
+    ----------
+    prefix
+        A local folder, an ``s3://`` prefix, a public ``https`` URL of S3, a session, or the path of a
+        ``.txt`` file with one location per line; lines that begin with ``#`` are comments.
+    storage_options
+        Credentials and other options for everything that is found.
+    storage
+        Name of these options, for the column `storage`.
+    progress
+        Called with the number of sessions found so far.
+
+    Raises
+    ------
+    OptionError
+        When the prefix is a URL with secrets in it.
+    LocationError, LocationNotFoundError
+        When the prefix or an option is not valid, or a list of locations does not exist.
+    LimitError
+        When there are more folders or sessions than allowed.
+    """
+    where = located(prefix, storage_options)
+    if where.path is not None and where.url.endswith(LIST):
+        return where.url, _of_list(where.path, storage_options, storage)
+    if where.url.endswith(".zip"):
+        return where.url, Findings([FoundSession(where, storage)])
+    with track_requests() as log:
+        findings = _Search(where, storage, progress or _no_progress).findings()
+    listed = sum(counts.requests for (url, _), counts in log.counts.items() if url == where.url)
+    return where.url, replace(findings, requests=listed)
+
+
+def as_folder(url: str) -> str:
+    """Return a URL with a slash at its end, with which those of everything in it begin."""
+    return url if url.endswith("/") else f"{url}/"
+
+
+def located(place: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Location:
+    """Return a location for a table, which never has secrets in its URL."""
+    bare = locate(place)
+    if bare.secrets is not None or bare.store is not None:
+        raise OptionError(
+            f"{bare} has a password, a signature or another secret in its URL, which tables never have.",
+            location=bare,
+            next_step="Pass the URL without it, and credentials as storage_options or a profile.",
+        )
+    # Options are those of a server; local folders among the prefixes have none.
+    return bare if bare.path is not None or not storage_options else locate(bare.url, storage_options)
+
+
+def _no_progress(_found: int) -> None:
+    """Show nothing."""
+
+
+@dataclass
+class _Search:
+    """A search below one prefix, level by level."""
+
+    prefix: Location
+    storage: str | None
+    progress: Callable[[int], None]
+    sessions: list[FoundSession] = field(default_factory=list)
+    failures: list[tuple[Location, Exception]] = field(default_factory=list)
+    unlisted: list[Location] = field(default_factory=list)
+    hdf5: int = 0
+    seen: set[str] = field(default_factory=set)
+
+    def findings(self) -> Findings:
+        """List folders, all of a level concurrently, until there are none that are not stores."""
+        transport = open_transport(self.prefix)
+        level = [""]
+        listed = 0
+        for _ in range(DEEPEST_SCAN):
+            inner: list[str] = []
+            for start in range(0, len(level), _BATCH):
+                batch = level[start : start + _BATCH]
+                found = run(gather([partial(_browse, transport, folder) for folder in batch]))
+                for folder, outcome in zip(batch, found, strict=True):
+                    inner += self._visit(folder, outcome)
+                self.progress(len(self.sessions))
+                listed += len(batch)
+                self._check(max(listed + len(inner), len(self.sessions)))
+            level = [folder for folder in inner if self._is_new(folder)]
+            if not level:
+                break
+        # Deeper folders are as if they could not be listed.
+        for folder in level:
+            self._fail(
+                folder,
+                LimitError(
+                    f"{self._at(folder)} is more than {DEEPEST_SCAN} folders below {self.prefix}.",
+                    location=self._at(folder),
+                    expected=DEEPEST_SCAN,
+                    next_step="Scan it as a prefix of its own.",
+                ),
+            )
+        return Findings(self.sessions, self.failures, self.unlisted, self.hdf5)
+
+    def _visit(self, folder: str, outcome: _Outcome) -> list[str]:
+        """Take note of a folder; return the folders in it that are to be listed."""
+        if isinstance(outcome, NWBZarrError):
+            self._cannot_list(folder, outcome)
+            return []
+        content, refused = outcome
+        names = set(content.names)
+        if not folder and not (names or content.folders or refused):
+            self._fail(folder, self._nothing())
+            return []
+        if ".zarray" in names:
+            return []
+        documents = [name for name in _CONSOLIDATED if name in names]
+        named = self._at(folder).url.endswith(STORE)
+        if documents or _GROUP in names or named:
+            # With both documents, only reading them tells.
+            alone = _GROUP if not documents and _GROUP in names else None
+            only = documents[0] if len(documents) == 1 else alone
+            etag = content.etags.get(only) if only else None
+            self._add(folder, etag, document=only, guessed=not named)
+            return []
+        self.failures += [(self._at(folder), error) for error in refused[:1]]
+        for name in content.names:
+            if name.endswith(ZIP):
+                self._add(f"{folder}/{name}" if folder else name, content.etags.get(name))
+            self.hdf5 += name.endswith(".nwb")
+        return [f"{folder}/{name}" if folder else name for name in content.folders if name[0] != "."]
+
+    def _add(self, path: str, etag: str | None, **details: Any) -> None:
+        self.sessions.append(FoundSession(self._at(path), self.storage, etag, **details))
+
+    def _cannot_list(self, folder: str, error: NWBZarrError) -> None:
+        """Take a prefix that cannot be listed for a session, if it may be one."""
+        is_web = isinstance(error, ListingError)
+        if not folder and (is_web or (isinstance(error, AccessError) and self.prefix.url.endswith(STORE))):
+            self._add(folder, None)
+        else:
+            self._fail(folder, error)
+
+    def _fail(self, folder: str, error: Exception) -> None:
+        self.failures.append((self._at(folder), error))
+        self.unlisted.append(self._at(folder))
+
+    def _nothing(self) -> LocationNotFoundError:
+        return LocationNotFoundError(
+            f"Nothing is stored at {self.prefix}.",
+            location=self.prefix,
+            next_step="Check the path or URL for misspellings.",
+        )
+
+    def _at(self, path: str) -> Location:
+        if not path:
+            return self.prefix
+        name = quote(path, safe=_UNQUOTED) if self.prefix.scheme in {"http", "https"} else path
+        return replace(self.prefix, url=f"{as_folder(self.prefix.url)}{name}")
+
+    def _is_new(self, folder: str) -> bool:
+        """Return whether a local folder is not a symbolic link to one that was listed before."""
+        path = self._at(folder).path
+        if path is None:
+            return True
+        real = os.path.realpath(path)
+        is_new = real not in self.seen
+        self.seen.add(real)
+        return is_new
+
+    def _check(self, count: int) -> None:
+        if count > MOST_SCANNED:
+            raise LimitError(
+                f"{self.prefix} has more than {MOST_SCANNED:,} folders or sessions.",
+                location=self.prefix,
+                found=count,
+                expected=MOST_SCANNED,
+                next_step="Scan the prefixes in it, one at a time.",
+            )
+
+
+type _Outcome = tuple[Folder, Sequence[NWBZarrError]] | NWBZarrError
+
+
+async def _browse(transport: Transport, folder: str) -> _Outcome:
+    try:
+        return await transport.browse(folder)
+    except NWBZarrError as error:
+        return error
+
+
+def _of_list(path: Path, storage_options: Mapping[str, Any] | None, storage: str | None) -> Findings:
+    sessions: dict[str, FoundSession] = {}
+    failures: list[tuple[Location, Exception]] = []
+    for number, line in enumerate(_lines(path), 1):
+        try:
+            where = located(line, storage_options)
+            sessions[where.url] = FoundSession(where, storage)
+        except (LocationError, OptionError, AccessError) as error:
+            # Of a line that is no location, nothing is shown.
+            place = Location(error.location or f"{locate(path).url}#line-{number}")
+            failures.append((place, error))
+    return Findings(list(sessions.values()), failures)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        if path.stat().st_size > LARGEST_LIST_OF_LOCATIONS:
+            raise LimitError(
+                f"{path} is larger than a list of locations may be.",
+                location=path,
+                found=path.stat().st_size,
+                expected=LARGEST_LIST_OF_LOCATIONS,
+            )
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise LocationNotFoundError(f"The list of locations {path} does not exist.", location=path) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LocationError(
+            f"The list of locations {path} cannot be read: {type(error).__name__}.",
+            location=path,
+            expected="a text file in UTF-8, with one location per line",
+        ) from error
+    lines = (line.strip() for line in text.splitlines())
+    return (line for line in lines if line and not line.startswith("#"))

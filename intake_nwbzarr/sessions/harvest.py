@@ -1,0 +1,384 @@
+"""One session as a row of the table `sessions` and rows of the table `objects`, in few requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.arrays import StoredArray
+from intake_nwbzarr.errors import (
+    AccessError,
+    ListingError,
+    MetadataError,
+    NWBZarrError,
+    ObjectChangedError,
+)
+from intake_nwbzarr.hierarchy.documents import (
+    Documents,
+    find_groups,
+    list_documents,
+    load_documents,
+    missing_groups,
+    parse_documents,
+)
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, session_hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.mapping.attributes import as_strings
+from intake_nwbzarr.mapping.model import STRING_AT_OPEN, run_mappers, stored, whole_values
+from intake_nwbzarr.mapping.table_layout import ELECTRODES
+from intake_nwbzarr.sessions.contents import (
+    Contents,
+    Row,
+    as_cell,
+    as_count,
+    as_text,
+    chunks_of,
+    nbytes_of,
+    object_row,
+    read_contents,
+    typed_members,
+)
+from intake_nwbzarr.sessions.normalize import age_days, sex_code, start_time, taxon
+from intake_nwbzarr.transport.base import Transport, begin_session
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import RequestLog, track_requests
+from intake_nwbzarr.untrusted_input import (
+    LARGEST_COLUMN,
+    LARGEST_DOCUMENT,
+    LARGEST_SNAPSHOT_CELL,
+    LONGEST_CELL,
+    MOST_LOOKED_UP,
+)
+
+KNOWN: Final = ("dandiset", "version", "asset_path", "asset_id", "title")
+"""Columns that a finder may know of a session without opening it."""
+
+
+@dataclass(frozen=True)
+class FoundSession:
+    """A session that was found, and what the finder knows of it."""
+
+    # How it is opened.
+    location: Location
+    # Name of the entry of storage_options with which others open it.
+    storage: str | None = None
+    # Of its consolidated metadata, or of the zip file that it is, where a listing told.
+    etag: str | None = None
+    # Columns that the finder knows, of those in KNOWN.
+    known: Mapping[str, Any] = field(default_factory=dict)
+    # The document at its root to begin with, where a listing told.
+    document: Literal["zarr.json", ".zmetadata", ".zgroup"] | None = None
+    # Whether it is only known to be a Zarr store.
+    guessed: bool = False
+
+    @property
+    def is_zip(self) -> bool:
+        """Return whether it is a zip file, whose ETag is the file's and not that of a document."""
+        return self.location.url.endswith(".zip")
+
+
+def harvest(
+    found: FoundSession, *, requests: int = 10, snapshots: bool = False, check: bool = False
+) -> tuple[Row, list[Row]]:
+    """Return the row of a session, and those of its objects; what fails is a row with its error.
+
+    Parameters
+    ----------
+    found
+        The session.
+    requests
+        The requests that may be sent: one for the consolidated metadata, the others for columns that are
+        stored as arrays of their own, the most important first. The schemas of extensions, sessions without
+        consolidated metadata, and repeated attempts take more.
+    snapshots
+        Whether to fill the column `snapshot`, for which the session is opened in every way.
+    check
+        Whether to compare the consolidated metadata with the stored ones, which reads all of them.
+
+    Returns
+    -------
+    tuple of dict and list of dict
+        Their keys are columns of the tables; columns that are missing are null.
+    """
+    row: Row = {}
+    objects: list[Row] = []
+    with track_requests() as log:
+        # What is replaced while it is read is read again, once.
+        for is_last in (False, True):
+            try:
+                row, objects = _harvested(found, requests, snapshots, check)
+                break
+            except Exception as error:  # a session costs itself, whatever is wrong with it
+                row, objects = failed(found, error), []
+                if is_last or not isinstance(error, ObjectChangedError):
+                    break
+    return row | {"requests": requests_of(log, found.location)}, objects
+
+
+def failed(found: FoundSession, error: Exception) -> Row:
+    """Return the row of a session that cannot be read."""
+    return _known(found) | {
+        "error": shown_error(error, found.location),
+        "error_type": type(error).__name__,
+        "transient": bool(getattr(error, "transient", False)),
+    }
+
+
+def shown_error(error: Exception, location: Location) -> str:
+    """Return an error's message on one line, without secrets of the location."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, NWBZarrError):
+        text = f"{type(error).__name__}: {text}"
+    return as_cell(_without_secrets(text, location)) or type(error).__name__
+
+
+def requests_of(log: RequestLog, location: Location) -> int:
+    """Return the requests for a location."""
+    return sum(counts.requests for (url, _), counts in list(log.counts.items()) if url == location.url)
+
+
+def _without_secrets(text: str, location: Location) -> str:
+    given = location.secrets.reveal() if location.secrets is not None else None
+    for secret in sorted(_texts(given or {}), key=len, reverse=True):
+        text = text.replace(secret, "****")
+    return text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str() if value:
+            yield value
+        case Mapping():
+            for each in value.values():
+                yield from _texts(each)
+        case list() | tuple():
+            for each in value:
+                yield from _texts(each)
+
+
+def _known(found: FoundSession) -> Row:
+    return {
+        **found.known,
+        "location": found.location.url,
+        "storage": found.storage,
+        "scanned": datetime.now(UTC),
+        "object_count": 0,
+        "zip_etag": found.etag if found.is_zip else None,
+    }
+
+
+def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool) -> tuple[Row, list[Row]]:
+    where = found.location.uncached
+    transport = open_transport(where)
+    begin_session(where)
+    documents = run(_documents(transport, found))
+    if len(unlisted := missing_groups(documents.nodes)) > MOST_LOOKED_UP:
+        raise MetadataError(
+            f"The metadata of {where} lack {len(unlisted):,} groups whose members they list.",
+            location=where,
+            path=unlisted[0],
+            found=len(unlisted),
+            expected=MOST_LOOKED_UP,
+        )
+    hierarchy = session_hierarchy(where, transport, documents, lambda _: transport.while_opening())
+    contents = read_contents(hierarchy)
+    objects = [object_row(contents, path) for path in contents.typed]
+    # The metadata took one, and without a listing, or for the directory of a zip file, one more.
+    spent = 1 if found.document is not None else 2
+    read, skipped, needed = _read_columns(contents, requests - spent)
+    row = {**_known(found), **_session_row(contents, documents, objects), **_columns(contents, read)}
+    if snapshots:
+        row["snapshot"] = _snapshot(found.location)
+        skipped += [] if row["snapshot"] is not None else ["snapshot"]
+    if check and documents.consolidated:
+        row["stale"] = _is_stale(hierarchy)
+    return row | {"not_read": skipped, "requests_for_all": spent + needed if skipped else None}, objects
+
+
+async def _documents(transport: Transport, found: FoundSession) -> Documents:
+    """Return the metadata documents, with one request where a listing told which one has them."""
+    if found.document == ".zgroup":
+        root = Documents(transport.location, 2, await find_groups(transport, 2, [""]), False, None, 2)
+        return root if found.guessed and not root.is_nwb else await list_documents(transport, 2)
+    if found.document is not None:
+        with suppress(MetadataError):
+            fetched = await transport.get(found.document, limit=LARGEST_DOCUMENT)
+            zarr_format: Literal[2, 3] = 3 if found.document == "zarr.json" else 2
+            parsed = fetched and parse_documents(transport.location, zarr_format, fetched)
+            if parsed:
+                return parsed
+            if fetched and found.guessed:
+                # Only a session is listed: other stores can be of any size.
+                nodes = {"": {"zarr.json": msgspec.Raw(fetched.data)}}
+                root = Documents(transport.location, 3, nodes, False, fetched.etag, 1)
+                if not root.is_nwb:
+                    return root
+    return await load_documents(transport)
+
+
+# Columns that are stored as arrays, each of which takes a request; the most important first.
+_SUBJECT: Final = "general/subject/"
+_ARRAYS: Final[Mapping[str, str]] = {
+    "species": f"{_SUBJECT}species",
+    "age": f"{_SUBJECT}age",
+    "sex": f"{_SUBJECT}sex",
+    "subject_id": f"{_SUBJECT}subject_id",
+    "start_text": "session_start_time",
+    "identifier": "identifier",
+    "session_id": "general/session_id",
+    "brain_regions": "",
+    "genotype": f"{_SUBJECT}genotype",
+    "strain": f"{_SUBJECT}strain",
+    "keywords": "general/keywords",
+    "experimenter": "general/experimenter",
+    "lab": "general/lab",
+    "institution": "general/institution",
+    "session_description": "session_description",
+    "date_of_birth": f"{_SUBJECT}date_of_birth",
+    "weight": f"{_SUBJECT}weight",
+}
+# Types with a `location`, which is a dataset or, of a group of electrodes, an attribute.
+_PLACED: Final = ("ElectrodeGroup", "ImagingPlane", "IntracellularElectrode", "OptogeneticStimulusSite")
+
+
+def _region_paths(contents: Contents) -> list[str]:
+    placed = [path for path in contents.typed if any(contents.is_a(path, each) for each in _PLACED)]
+    paths = [f"{path}/location" for path in (*placed, ELECTRODES)]
+    return [path for path in paths if contents.array(path) is not None]
+
+
+def _read_columns(contents: Contents, requests: int) -> tuple[dict[str, list[NDArray[Any]]], list[str], int]:
+    """Return the values of each column that was read, the columns that were not, and the requests for all."""
+    wanted: dict[str, list[StoredArray]] = {}
+    skipped: list[str] = []
+    needed = taken = 0
+    for column, path in _ARRAYS.items():
+        paths = _region_paths(contents) if column == "brain_regions" else [path]
+        nodes = [node for each in paths if (node := contents.array(each)) is not None]
+        if not nodes:
+            continue
+        cost = sum(map(chunks_of, nodes))
+        needed += cost
+        if taken + cost > requests or sum(map(_decoded_bytes, nodes)) > LARGEST_COLUMN:
+            skipped.append(column)
+            continue
+        taken += cost
+        wanted[column] = [stored(contents.hierarchy, node) for node in nodes]
+    arrays = {array.node.path: array for each in wanted.values() for array in each}
+    ((values, _),) = run_mappers([whole_values(arrays)], contents.hierarchy.opener)
+    read: dict[str, list[NDArray[Any]]] = {}
+    for column, each in wanted.items():
+        # A damaged chunk costs its column.
+        found = [values[array.node.path] for array in each if array.node.path in values]
+        if len(found) == len(each):
+            read[column] = found
+        else:
+            skipped.append(column)
+    return read, skipped, needed
+
+
+def _decoded_bytes(node: ArrayNode) -> int:
+    return node.size * (STRING_AT_OPEN if node.dtype.hasobject else max(node.dtype.itemsize, 1))
+
+
+_LISTS: Final = frozenset({"keywords", "experimenter"})
+
+
+def _columns(contents: Contents, read: Mapping[str, Sequence[NDArray[Any]]]) -> Row:
+    row: Row = {}
+    for column, arrays in read.items():
+        texts = [text for array in arrays for text in _values(array)]
+        if column in _LISTS:
+            row[column] = texts
+        elif column != "brain_regions":
+            row[column] = texts[0] if texts else None
+    groups = (contents.nodes[path].attributes for path in contents.typed if contents.is_a(path, _PLACED[0]))
+    regions = {as_text(each.get("location")) for each in groups}
+    regions |= {text for array in read.get("brain_regions", ()) for text in _values(array)}
+    row["brain_regions"] = sorted(region for region in regions if region)[:LONGEST_CELL]
+    return row | {
+        "taxon": taxon(row.get("species")),
+        "age_days": age_days(row.get("age")),
+        "sex_code": sex_code(row.get("sex")),
+        "start": start_time(row.get("start_text")),
+    }
+
+
+def _values(array: NDArray[Any]) -> list[str]:
+    """Return the distinct texts in an array, in its order, without empty ones."""
+    flat = as_strings(np.atleast_1d(array).reshape(-1)) if array.dtype.names is None else ()
+    texts = dict.fromkeys(text for value in flat if (text := as_text(value)))
+    return list(texts)[:LONGEST_CELL]
+
+
+def _session_row(contents: Contents, documents: Documents, objects: Sequence[Row]) -> Row:
+    rows = {row["path"]: (row.get("shape") or [None])[0] for row in objects}
+    rois = [rows[path] for path in contents.typed if contents.is_a(path, "PlaneSegmentation")]
+    arrays = [array for each in contents.arrays.values() for array in each]
+    root = contents.nodes[""]
+    return {
+        "devices": typed_members(contents, "general/devices"),
+        "unit_count": rows.get("units"),
+        "electrode_count": rows.get(ELECTRODES),
+        "roi_count": sum(count or 0 for count in rois) if rois else None,
+        "trial_count": rows.get("intervals/trials"),
+        "object_count": len(objects),
+        "nbytes": as_count(sum(map(nbytes_of, arrays))),
+        "zarr_format": documents.zarr_format,
+        "consolidated": documents.consolidated,
+        "nwb_version": as_text(root.attributes.get("nwb_version")),
+        "namespaces": _namespaces(contents.hierarchy),
+        "etag": as_cell(documents.etag) if documents.consolidated and documents.etag else None,
+    }
+
+
+# Those of every file.
+_OF_CORE: Final = frozenset({"core", "hdmf-common", "hdmf-experimental"})
+
+
+def _namespaces(hierarchy: Hierarchy) -> list[str] | None:
+    folder = hierarchy.specifications
+    if folder not in hierarchy:
+        return None
+    return [
+        as_cell(f"{name} {version}")
+        for name in hierarchy.children(folder)
+        if name not in _OF_CORE
+        for version in hierarchy.children(f"{folder}/{name}")
+    ][:LONGEST_CELL]
+
+
+def _snapshot(location: Location) -> bytes | None:
+    from intake_nwbzarr.copies.recording import record_session
+    from intake_nwbzarr.copies.snapshot import encode
+
+    try:
+        document = encode(record_session(location))
+    except NWBZarrError:
+        # Of what is damaged for a view, the row is complete all the same.
+        return None
+    return document if len(document) <= LARGEST_SNAPSHOT_CELL else None
+
+
+def _is_stale(hierarchy: Hierarchy) -> bool | None:
+    """Return whether consolidated metadata differ from the stored, apart from schemas cached later."""
+    from intake_nwbzarr.hierarchy.consolidate import compare
+
+    try:
+        found = compare(hierarchy.location)
+    except (AccessError, ListingError):
+        # It can be read, but not listed.
+        return None
+    schemas = f"{hierarchy.specifications}/"
+    paths: Iterable[str] = (*found.added, *found.removed, *found.changed)
+    # hdmf-zarr before 0.14 cached schemas after consolidating, and then named their group in the root.
+    return any(path and not f"{path}/".startswith(schemas) for path in paths)

@@ -1,0 +1,190 @@
+"""The rows of a part of the tables while it is scanned: those from before, and those that replace them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from intake_nwbzarr.sessions.contents import Row
+from intake_nwbzarr.sessions.find import as_folder
+from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession
+from intake_nwbzarr.sessions.tables import Kind, Tables, conformed, table_of
+
+CHECKPOINT = 30.0
+"""Seconds after which what was scanned is written, so that a scan that is killed goes on from there."""
+
+# A checkpoint takes at most this part of the time, however large the tables are.
+_SHARE: Final = 0.1
+
+
+@dataclass(frozen=True)
+class ScanFailure:
+    """A session, or a folder that could not be listed, and its error."""
+
+    location: str
+    error_type: str
+    error: str
+    transient: bool
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What is read of a session; see `scan`."""
+
+    requests: int
+    snapshots: bool
+    check: bool
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a table has of a session that was scanned before."""
+
+    etag: str | None
+    zip_etag: str | None
+    zarr_format: int | None
+    failed: bool
+    requests_for_all: int | None
+    has_snapshot: bool
+    stale: bool | None
+    # What the finder knew of it.
+    labels: Mapping[str, Any]
+
+    def is_complete(self, options: ScanOptions) -> bool:
+        """Return whether scanning it again could add nothing, if it has not changed."""
+        more = self.requests_for_all is not None and options.requests >= self.requests_for_all
+        lacks = options.snapshots and not self.has_snapshot
+        return not (self.failed or more or lacks or options.check)
+
+    def is_current(self, found: FoundSession, options: ScanOptions) -> bool:
+        """Return whether it has the ETag that a listing told, and scanning it again could add nothing."""
+        return self.is_complete(options) and found.etag == (self.zip_etag if found.is_zip else self.etag)
+
+
+# Columns that tell whether a session must be scanned again.
+_COMPARED: Final = (
+    "location", "source", "etag", "zip_etag", "zarr_format", "error_type", "requests_for_all", "stale",
+)  # fmt: skip
+# Columns that may change though the session has not.
+_LABELS: Final = ("storage", *KNOWN)
+
+
+@dataclass
+class PartRows:
+    """The rows of a part while it is scanned: those from before, and the new ones that replace them."""
+
+    tables: Tables
+    name: str
+    source: str
+    old: dict[Kind, pa.Table]
+    before: dict[str, Before]
+    rows: list[Row] = field(default_factory=list)
+    objects: list[Row] = field(default_factory=list)
+    new: dict[Kind, list[pa.Table]] = field(default_factory=lambda: {"sessions": [], "objects": []})
+    replaced: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    # Columns of kept rows that the finder knows otherwise now.
+    labels: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failures: list[ScanFailure] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+    pause: float = field(default_factory=lambda: CHECKPOINT)
+
+    @classmethod
+    def opened(cls, tables: Tables, name: str, source: str) -> PartRows:
+        """Return a part as it is now."""
+        found = tables.remains(name)
+        sessions, objects = found or (table_of("sessions", ()), table_of("objects", ()))
+        columns = sessions.select([*_COMPARED, *_LABELS]).append_column(
+            "has_snapshot", pc.is_valid(sessions["snapshot"])
+        )
+        before = {
+            row["location"]: Before(
+                row["etag"],
+                row["zip_etag"],
+                row["zarr_format"],
+                row["error_type"] is not None,
+                row["requests_for_all"],
+                row["has_snapshot"],
+                row["stale"],
+                {name: row[name] for name in _LABELS},
+            )
+            for row in columns.to_pylist()
+            if row["source"] in {source, None}
+        }
+        return cls(tables, name, source, {"sessions": sessions, "objects": objects}, before)
+
+    def expect(self, found: Mapping[str, object], unlisted: Sequence[str]) -> None:
+        """Note which sessions from before are gone: they were not found where all was listed."""
+        folders = tuple(map(as_folder, unlisted))
+        self.gone = {url for url in self.before if url not in found and not url.startswith(folders)}
+
+    def add(self, row: Row, objects: Sequence[Row]) -> None:
+        """Take the new rows of a session, which replace those from before."""
+        self.rows.append(row | {"source": self.source})
+        self.objects += objects
+        self.replaced.add(row["location"])
+        if row.get("error_type") is not None:
+            self.failures.append(
+                ScanFailure(row["location"], row["error_type"], row["error"], row["transient"])
+            )
+
+    def keep(self, found: FoundSession) -> None:
+        """Keep the row of a session from before, with what the finder knows of it now."""
+        url = found.location.url
+        labels = {**self.before[url].labels, "storage": found.storage, **found.known}
+        if labels != self.before[url].labels:
+            self.labels[url] = labels
+
+    def checkpoint(self) -> None:
+        """Write what there is, if enough time has passed."""
+        if time.monotonic() - self.written >= self.pause:
+            began = time.monotonic()
+            self.write()
+            self.written = time.monotonic()
+            self.pause = max(CHECKPOINT, (self.written - began) / _SHARE)
+
+    def finish(self) -> int:
+        """Write the part without sessions that are gone, if it has changed; return how many these are."""
+        gone = self.gone - self.replaced
+        if self.replaced or self.labels or gone or not len(self.old["sessions"]):
+            self.write(gone, final=True)
+        return len(gone)
+
+    def write(self, gone: Iterable[str] = (), *, final: bool = False) -> None:
+        """Write the rows from before that are not replaced, and the new ones."""
+        self._pack()
+        dropped = pa.array(sorted(self.replaced | set(gone)), pa.string())
+        whole: dict[Kind, pa.Table] = {}
+        for kind, old in self.old.items():
+            kept = old.filter(pc.invert(pc.is_in(old["location"], dropped)))
+            if kind == "sessions" and self.labels:
+                kept = self._labelled(kept)
+            whole[kind] = pa.concat_tables([kept, *self.new[kind]], promote_options="default")
+        if final:
+            order = {"sessions": ["location"], "objects": ["location", "path"]}
+            whole = {
+                kind: table.sort_by([(name, "ascending") for name in order[kind]])
+                for kind, table in whole.items()
+            }
+        self.tables.write(self.name, self.source, whole["sessions"], whole["objects"])
+
+    def _labelled(self, kept: pa.Table) -> pa.Table:
+        locations = kept["location"].to_pylist()
+        for name in _LABELS:
+            values = zip(locations, kept[name].to_pylist(), strict=True)
+            column = [self.labels.get(location, {name: value})[name] for location, value in values]
+            kept = kept.set_column(kept.column_names.index(name), name, pa.array(column, pa.string()))
+        return kept
+
+    def _pack(self) -> None:
+        """Turn the new rows into tables, which take less memory."""
+        rows: dict[Kind, list[Row]] = {"sessions": self.rows, "objects": self.objects}
+        for kind, each in rows.items():
+            if each:
+                self.new[kind].append(conformed(kind, table_of(kind, each)))
+        self.rows, self.objects = [], []

@@ -1,0 +1,406 @@
+"""Scan sessions into tables: only what has changed, resumable, with a report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Final
+
+from intake_nwbzarr.arguments import check_bool, invalid_argument, takes_storage_options
+from intake_nwbzarr.errors import NWBZarrError, NWBZarrWarning, OptionError
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.sessions.contents import Row
+from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
+from intake_nwbzarr.sessions.harvest import FoundSession, failed, harvest, requests_of
+from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanFailure, ScanOptions
+from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.transport.answers import Unchanged
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import track_requests
+from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT
+
+# Sessions that wait for a thread, for each thread.
+_AHEAD: Final = 4
+
+
+@dataclass(frozen=True)
+class ScanProgress:
+    """How far a scan is: first the sessions that were found, then those that were scanned."""
+
+    # The prefix.
+    source: str
+    # Of `total` sessions; of an unknown number while they are found.
+    sessions: int
+    total: int | None = None
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan has found and done.
+
+    Parameters
+    ----------
+    output
+        The location of the tables.
+    sessions
+        Sessions that were found.
+    scanned, unchanged
+        How many of these were read, and how many were not, since they have not changed.
+    failures
+        Those that could not be read, as they are in the table; included in `scanned`.
+    gone
+        Sessions that were removed from the table, because they no longer exist.
+    not_nwb, hdf5
+        Other Zarr stores, and NWB files in HDF5, which are skipped.
+    incomplete
+        Scanned sessions with columns that would have taken more requests; see the column `not_read`.
+    requests_for_all
+        The `requests` that would fill the columns of all of them.
+    unconsolidated
+        Scanned sessions without consolidated metadata, which take a request per group and array.
+    stale
+        With `check`, sessions whose consolidated metadata differ from the stored ones.
+    requests
+        Requests that were sent to find and scan sessions.
+    seconds
+        How long it took.
+    """
+
+    output: str
+    sessions: int = 0
+    scanned: int = 0
+    unchanged: int = 0
+    failures: tuple[ScanFailure, ...] = ()
+    gone: int = 0
+    not_nwb: int = 0
+    hdf5: int = 0
+    incomplete: int = 0
+    requests_for_all: int = 0
+    unconsolidated: int = 0
+    stale: tuple[str, ...] = ()
+    requests: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: ScanReport) -> ScanReport:
+        """Return the report of two scans to the same tables."""
+        added = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in self.__dataclass_fields__
+            if name not in {"output", "requests_for_all"}
+        }
+        most = max(self.requests_for_all, other.requests_for_all)
+        return ScanReport(self.output, requests_for_all=most, **added)
+
+    def __str__(self) -> str:
+        counts = [
+            f"{self.scanned:,} scanned",
+            f"{self.unchanged:,} unchanged",
+            f"{len(self.failures):,} failed",
+        ]
+        counts += [f"{self.gone:,} gone"] if self.gone else []
+        text = f"{self.output}: {self.sessions:,} sessions ({', '.join(counts)}), "
+        text += f"{self.requests:,} requests, {self.seconds:.1f} s"
+        skipped = [f"{self.not_nwb:,} Zarr stores that are not NWB"] if self.not_nwb else []
+        skipped += [f"{self.hdf5:,} NWB files in HDF5"] if self.hdf5 else []
+        lines = [text] + ([f"Skipped: {', '.join(skipped)}."] if skipped else [])
+        if self.unconsolidated:
+            lines.append(
+                f"{self.unconsolidated:,} sessions have no consolidated metadata; nwbzarr consolidate writes "
+                "them."
+            )
+        if self.incomplete:
+            lines.append(
+                f"{self.incomplete:,} sessions have columns that were not read; requests="
+                f"{self.requests_for_all} reads all of them."
+            )
+        return "\n".join(lines)
+
+
+@takes_storage_options
+def scan(
+    *prefixes: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None = None,
+    storage: str | None = None,
+    threads: int = 16,
+    requests: int = 10,
+    snapshots: bool = False,
+    check: bool = False,
+    progress: Callable[[ScanProgress], None] | None = None,
+) -> ScanReport:
+    """Scan sessions into two tables that can be searched: of sessions, and of their neurodata objects.
+
+    Stores are found by listing folders, never their chunks. A scan to tables that exist reads only sessions
+    that are new, have changed, or failed before, and removes those that no longer exist; sessions of other
+    prefixes stay. What was scanned is written about every 30 seconds, so that a scan that was stopped goes on
+    from there. A session that cannot be read is a row with its error.
+
+    Parameters
+    ----------
+    *prefixes
+        Local folders, ``s3://`` prefixes, public ``https`` URLs of S3, single sessions, or paths of ``.txt``
+        files with one location per line (other ``https`` servers cannot be listed).
+    output
+        ``NAME.parquet``, local or on S3, for one pair of files (the objects in ``NAME.objects.parquet``);
+        otherwise a folder, with a pair of files for each prefix.
+    storage_options
+        Credentials and other options, for all prefixes and for an `output` on S3. They are not written.
+    storage
+        Name of the options, which the column `storage` has; others open the sessions with their own options
+        of that name.
+    threads
+        Sessions that are scanned concurrently.
+    requests
+        Requests that a session may take, with its share of the listing. Columns that would take more are
+        null, and named in the column `not_read`. The schemas of extensions, and sessions without
+        consolidated metadata, take more.
+    snapshots
+        Whether to store a snapshot of each session, from which it opens without reading its metadata. Takes
+        the requests of opening each session, and more.
+    check
+        Whether to compare consolidated metadata with the stored ones, for the column `stale`. Takes a request
+        for each group and array of each session, also of unchanged ones.
+    progress
+        Called with a `ScanProgress` now and then.
+
+    Returns
+    -------
+    ScanReport
+        Counts, and the sessions that failed.
+
+    Raises
+    ------
+    OptionError
+        When an argument is not valid, a URL has secrets in it, or a prefix is inside another one.
+    TableError
+        When `output` is another file, or tables of a newer release.
+    LimitError
+        When a prefix has more than a million folders or sessions.
+    AccessError, TransportError
+        When the tables cannot be written; the tables from before are left as they are.
+
+    Examples
+    --------
+    >>> report = scan("s3://lab/sessions", output="sessions.parquet")  # doctest: +SKIP
+    >>> print(report)  # doctest: +SKIP
+    """
+    _check_count("threads", threads)
+    _check_count("requests", requests)
+    check_bool("snapshots", snapshots)
+    check_bool("check", check)
+    if not isinstance(storage, str | None):
+        raise invalid_argument("storage", storage, "the name of an entry of storage_options, or None")
+    if not prefixes:
+        raise OptionError("scan() needs at least one prefix.", found=0, next_step="Pass a folder or URL.")
+    places = [located(prefix, storage_options) for prefix in prefixes]
+    _check_apart(places)
+    tables = Tables(_output(output, storage_options))
+    report = ScanReport(str(tables.place))
+    for prefix, place in zip(prefixes, places, strict=True):
+        began = time.monotonic()
+
+        def found(count: int, source: str = place.url) -> None:
+            if progress is not None:
+                progress(ScanProgress(source, count))
+
+        source, findings = find_sessions(prefix, storage_options, storage, found)
+        done = scan_part(
+            tables,
+            part_name(source),
+            source,
+            findings.sessions,
+            threads=threads,
+            requests=requests - ceil(findings.requests / max(len(findings.sessions), 1)),
+            snapshots=snapshots,
+            check=check,
+            progress=progress,
+            findings=findings,
+        )
+        report += replace(done, seconds=time.monotonic() - began)
+    return report
+
+
+def _check_count(name: str, given: object) -> None:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise invalid_argument(name, given, "a whole number of at least 1")
+
+
+def _check_apart(places: Sequence[Location]) -> None:
+    for place in places:
+        for other in places:
+            if place is not other and as_folder(place.url).startswith(as_folder(other.url)):
+                raise OptionError(
+                    f"{place} is inside {other}, or equal: its sessions would be in the tables twice.",
+                    location=place,
+                    found=str(place),
+                    next_step="Pass only one of the two.",
+                )
+
+
+def _output(output: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Location:
+    place = located(output, None)
+    if place.scheme == "file":
+        return place
+    if place.scheme == "s3":
+        return located(output, storage_options)
+    raise OptionError(
+        f"Tables cannot be written to {place}.",
+        location=place,
+        found=place.scheme,
+        expected="a local path or an s3:// URL",
+    )
+
+
+def part_name(source: str) -> str:
+    """Return the file name of the part of a source: readable, and different for different sources."""
+    words = re.findall(r"[A-Za-z0-9]+", source.partition("://")[2] or source)
+    slug = "-".join(words)[-60:].strip("-") or "sessions"
+    return f"{slug}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+
+
+def scan_part(
+    tables: Tables,
+    name: str,
+    source: str,
+    found: Sequence[FoundSession],
+    *,
+    threads: int = 16,
+    requests: int = 10,
+    snapshots: bool = False,
+    check: bool = False,
+    progress: Callable[[ScanProgress], None] | None = None,
+    findings: Findings | None = None,
+) -> ScanReport:
+    """Scan the sessions of one source into a part of the tables; see `scan`.
+
+    Rows of sessions that have not changed are kept, with columns that this release does not know, and so are
+    all rows of other sources in the same file. Rows of sessions of this source that were not found are
+    removed at the end, unless they are below a folder that could not be listed (`findings`).
+    """
+    began = time.monotonic()
+    part = PartRows.opened(tables, name, source)
+    unique = {each.location.url: each for each in found}
+    options = ScanOptions(requests, snapshots, check)
+    report = ScanReport(str(tables.place), sessions=len(unique))
+    failures = {place.url: (place, error) for place, error in findings.failures} if findings else {}
+    for place, error in (each for url, each in failures.items() if url not in unique):
+        part.add(failed(FoundSession(place), error), ())
+    part.expect(unique, [each.url for each in findings.unlisted] if findings else ())
+    # Warnings of single sessions are in their rows; there may be thousands of them.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NWBZarrWarning)
+        try:
+            for outcome in _outcomes(unique.values(), part, options, threads):
+                report = _taken(report, outcome, part)
+                done = report.scanned + report.unchanged + report.not_nwb
+                if progress is not None:
+                    progress(ScanProgress(source, done, len(unique), len(part.failures)))
+                part.checkpoint()
+        except KeyboardInterrupt:
+            part.write()
+            raise
+    gone = part.finish()
+    return replace(
+        report,
+        sessions=len(unique) - report.not_nwb,
+        failures=tuple(sorted(part.failures, key=lambda each: each.location)),
+        gone=gone,
+        hdf5=findings.hdf5 if findings else 0,
+        requests=report.requests + (findings.requests if findings else 0),
+        seconds=time.monotonic() - began,
+    )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What was done with a session: its rows, None where it has not changed."""
+
+    found: FoundSession
+    rows: tuple[Row, Sequence[Row]] | None
+    requests: int
+
+
+def _outcomes(
+    found: Iterable[FoundSession], part: PartRows, options: ScanOptions, threads: int
+) -> Iterator[_Outcome]:
+    """Scan sessions on threads, and yield what was done in the order in which it was."""
+    waiting: set[Future[_Outcome]] = set()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="nwbzarr-scan")
+    try:
+        for each in found:
+            before = part.before.get(each.location.url)
+            if before is not None and each.etag is not None and before.is_current(each, options):
+                yield _Outcome(each, None, 0)
+                continue
+            waiting.add(pool.submit(_scan_one, each, before, options))
+            if len(waiting) >= threads * _AHEAD:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _scan_one(found: FoundSession, before: Before | None, options: ScanOptions) -> _Outcome:
+    asked = 0
+    if before is not None and found.etag is None and before.is_complete(options):
+        with track_requests() as log:
+            unchanged = _is_unchanged(found, before)
+        asked = requests_of(log, found.location)
+        if unchanged:
+            return _Outcome(found, None, asked)
+    row, objects = harvest(
+        found, requests=max(options.requests, 1), snapshots=options.snapshots, check=options.check
+    )
+    return _Outcome(found, (row, objects), asked + row["requests"])
+
+
+def _is_unchanged(found: FoundSession, before: Before) -> bool:
+    """Return whether a session that no listing has found still has the same metadata document."""
+    if before.etag is None or before.etag.startswith("W/"):
+        return False
+    document = "zarr.json" if before.zarr_format == 3 else ".zmetadata"
+    try:
+        transport = open_transport(found.location.uncached)
+        answer = run(transport.get_unless(document, before.etag, limit=LARGEST_DOCUMENT))
+    except NWBZarrError:
+        # Scanning it tells what is wrong.
+        return False
+    return isinstance(answer, Unchanged)
+
+
+def _taken(report: ScanReport, outcome: _Outcome, part: PartRows) -> ScanReport:
+    """Return the report with one outcome more, whose rows the part takes."""
+    report = replace(report, requests=report.requests + outcome.requests)
+    url = outcome.found.location.url
+    if outcome.rows is None:
+        part.keep(outcome.found)
+        stale = part.before[url].stale
+        return replace(
+            report, unchanged=report.unchanged + 1, stale=(*report.stale, url) if stale else report.stale
+        )
+    row, objects = outcome.rows
+    if outcome.found.guessed and row.get("error_type") == "NotNWBError":
+        part.gone.update({url} & part.before.keys())
+        return replace(report, not_nwb=report.not_nwb + 1)
+    part.add(row, objects)
+    needed = row.get("requests_for_all") or 0
+    return replace(
+        report,
+        scanned=report.scanned + 1,
+        incomplete=report.incomplete + bool(row.get("not_read")),
+        requests_for_all=max(report.requests_for_all, needed),
+        unconsolidated=report.unconsolidated + (row.get("consolidated") is False),
+        stale=(*report.stale, url) if row.get("stale") else report.stale,
+    )

@@ -1,0 +1,356 @@
+"""Scans find sessions, read what has changed, and leave tables that tell what failed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from intake_nwbzarr import scan
+from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.sessions import find
+from intake_nwbzarr.sessions.harvest import FoundSession
+from intake_nwbzarr.sessions.scan import ScanProgress, part_name, scan_part
+from intake_nwbzarr.sessions.tables import Tables, table_of
+from tests.servers.http_server import StaticServer
+from tests.servers.s3_server import S3Server
+from tests.session_files import copy_of, edit
+from tests.sessions.lab import DAMAGED, WHOLE, names_of, write_lab, write_small
+
+FAST = {"timeouts": {"backoff": 0.01, "attempts": 3, "stall": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `write_lab`: read it only."""
+    return write_lab(tmp_path_factory.mktemp("lab") / "sessions")
+
+
+def _read(output: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    tables = Tables(locate(output)).opened()
+    return tables.read("sessions").to_pylist(), tables.read("objects").to_pylist()
+
+
+def _copies(root: Path, count: int) -> Path:
+    """Write one session some times."""
+    first = write_small(root / "sub-0")
+    for number in range(1, count):
+        shutil.copytree(first, root / f"sub-{number}" / first.name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sessions: read them only."""
+    return _copies(tmp_path_factory.mktemp("three") / "sessions", 3)
+
+
+def test_a_folder_is_scanned_to_tables_and_only_what_has_changed_is_scanned_again(
+    lab: Path, tmp_path: Path
+) -> None:
+    copy, output = copy_of(lab, tmp_path), tmp_path / "table.parquet"
+    report = scan(copy, output=output)
+    assert (report.sessions, report.scanned, report.unchanged) == (7, 7, 0)
+    assert (report.hdf5, report.not_nwb, report.unconsolidated) == (1, 1, 1)
+    tables = Tables(locate(output)).opened()
+    sessions = tables.read("sessions")
+    assert names_of(sessions) == WHOLE | DAMAGED
+    assert {each.location.removeprefix(f"{locate(copy)}/") for each in report.failures} == DAMAGED
+    rows = {row["location"].removeprefix(f"{locate(copy)}/"): row for row in sessions.to_pylist()}
+    assert {name for name, row in rows.items() if row["error"]} == DAMAGED
+    assert rows["sub-4/cut.nwb.zarr"]["error_type"] == "MetadataError"
+    counts = {row["location"]: row["object_count"] for row in sessions.to_pylist() if row["object_count"]}
+    assert dict(tables.read("objects")["location"].to_pandas().value_counts()) == counts
+
+    # Without consolidated metadata there is no ETag to compare; what failed is tried again.
+    again = scan(copy, output=output)
+    assert (again.sessions, again.scanned, again.unchanged, again.gone) == (7, 3, 4, 0)
+    assert again.failures == report.failures
+
+    edit(
+        copy / "sub-1" / "ses-1.nwb.zarr", "acquisition/speed", lambda each: each["attributes"].update(new=1)
+    )
+    shutil.rmtree(copy / "sub-2")
+    shutil.copytree(copy / "sub-1" / "ses-1.nwb.zarr", copy / "sub-4" / "cut.nwb.zarr", dirs_exist_ok=True)
+    last = scan(copy, output=output)
+    assert (last.sessions, last.scanned, last.unchanged, last.gone) == (5, 3, 2, 2)
+    sessions = Tables(locate(output)).opened().read("sessions")
+    assert names_of(sessions) == (WHOLE | DAMAGED) - {"sub-2/ses-1.nwb.zarr", "deeper/old.nwb.zarr"}
+    assert [row["location"] for row in sessions.to_pylist() if row["error"]] == [
+        f"{locate(copy)}/sub-4/begun.nwb.zarr"
+    ]
+
+
+def test_tables_that_have_not_changed_are_not_written(three: Path, tmp_path: Path) -> None:
+    scan(three, output=tmp_path / "tables")
+    before = Tables(locate(tmp_path / "tables")).opened().digest
+    scan(three, output=tmp_path / "tables")
+    assert Tables(locate(tmp_path / "tables")).opened().digest == before
+
+
+def test_listing_stops_at_stores_and_an_unchanged_session_takes_no_other_request(
+    lab: Path, s3_server: S3Server, tmp_path: Path
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "stops", lab)
+    options = s3_server.anonymous_options
+    first = scan(url, output=tmp_path / "table.parquet", storage_options=options, storage="public")
+    assert first.requests == len(s3_server.requests)
+    listed = [
+        seen.path for seen in s3_server.requests if "list-type" in seen.path and "delimiter" in seen.path
+    ]
+    # Each folder once; of stores only the one without consolidated metadata.
+    inside = {match[1] for path in listed if (match := re.search(r"%2F([a-z0-9.-]+)\.(?:nwb|zarr)%2F\w", path))}
+    assert inside == {"old.nwb"}
+    # Each folder once, except where a session is looked for or listed.
+    assert len(listed) - len(set(listed)) <= 3
+    assert names_of(Tables(locate(tmp_path / "table.parquet")).opened().read("sessions")) == WHOLE | DAMAGED
+    rows, _ = _read(tmp_path / "table.parquet")
+    assert {row["storage"] for row in rows} == {"public"}
+
+    s3_server.requests.clear()
+    again = scan(url, output=tmp_path / "table.parquet", storage_options=options, storage="public")
+    assert (again.unchanged, again.scanned) == (4, 3)
+    failed_or_listed = ("cut.nwb.zarr", "begun.nwb.zarr", "old.nwb.zarr", "part.zarr")
+    others = [
+        seen.path for seen in s3_server.requests if not any(name in seen.path for name in failed_or_listed)
+    ]
+    assert others
+    assert all("list-type" in path for path in others)
+
+
+def test_an_ordinary_session_takes_ten_requests_with_its_listing(
+    three: Path, s3_server: S3Server, tmp_path: Path
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "three", three)
+    report = scan(url, output=tmp_path / "table.parquet", storage_options=s3_server.anonymous_options)
+    assert report.requests == len(s3_server.requests) <= 10 * report.sessions
+    assert report.requests_for_all == 18
+    assert report.incomplete == 3
+    rows, _ = _read(tmp_path / "table.parquet")
+    assert all(row["taxon"] == "Mus musculus" and row["identifier"] == "lab-1" for row in rows)
+    assert all(set(row["not_read"]) >= {"session_description", "weight"} for row in rows)
+    # Only these are scanned again, when they may take what they need.
+    more = scan(
+        url, output=tmp_path / "table.parquet", requests=22, storage_options=s3_server.anonymous_options
+    )
+    assert (more.scanned, more.unchanged, more.incomplete) == (3, 0, 0)
+    assert (
+        scan(url, output=tmp_path / "table.parquet", storage_options=s3_server.anonymous_options).unchanged
+        == 3
+    )
+
+
+def test_other_prefixes_stay_in_a_file_and_in_a_folder(three: Path, tmp_path: Path) -> None:
+    for output in (tmp_path / "table.parquet", tmp_path / "tables"):
+        scan(three / "sub-0", three / "sub-1", output=output)
+        scan(three / "sub-2", output=output)
+        rows, _ = _read(output)
+        assert [row["source"] for row in rows] == [locate(three / f"sub-{number}").url for number in range(3)]
+    names = {path.stem for path in (tmp_path / "tables" / "sessions").iterdir()}
+    assert names == {part_name(locate(three / f"sub-{number}").url) for number in range(3)}
+    # The key of the table is unique, whatever prefix it was found by.
+    report = scan(three, output=tmp_path / "table.parquet")
+    rows, objects = _read(tmp_path / "table.parquet")
+    assert (report.scanned, len(rows)) == (3, 3)
+    assert len({(each["location"], each["path"]) for each in objects}) == len(objects)
+
+
+def test_prefixes_inside_one_another_are_refused(three: Path, tmp_path: Path) -> None:
+    for prefixes in ((three, three / "sub-0"), (three, three)):
+        with pytest.raises(OptionError, match="is inside"):
+            scan(*prefixes, output=tmp_path / "table.parquet")
+    scan(three / "sub-1", three / "sub-2", output=tmp_path / "table.parquet")
+
+
+def test_a_list_of_locations_is_scanned_with_conditional_requests(
+    three: Path, http_server: StaticServer, tmp_path: Path
+) -> None:
+    for name in ("sub-0", "sub-1"):
+        shutil.copytree(three / name, http_server.root / name)
+    places = tmp_path / "places.txt"
+    places.write_text(
+        f"# sessions\n{http_server.url}/sub-0/ses-1.nwb.zarr\n\n{http_server.url}/sub-1/ses-1.nwb.zarr/\n"
+        f"{three / 'sub-2' / 'ses-1.nwb.zarr'}\nhttps://me:canary@127.0.0.1:1/a.nwb.zarr?sig=canary\n"
+        f"{http_server.url}/missing.nwb.zarr\nnot a:b@c location\n"
+    )
+    report = scan(places, output=tmp_path / "table.parquet")
+    rows, _ = _read(tmp_path / "table.parquet")
+    errors = {row["location"]: row["error_type"] for row in rows if row["error"]}
+    assert errors == {
+        "https://127.0.0.1:1/a.nwb.zarr": "OptionError",
+        f"{http_server.url}/missing.nwb.zarr": "LocationNotFoundError",
+        f"{locate(places)}#line-6": "LocationNotFoundError",
+    }
+    assert (report.scanned, len(rows)) == (4, 6)
+    http_server.requests.clear()
+    again = scan(places, output=tmp_path / "table.parquet")
+    assert (again.unchanged, again.scanned) == (3, 1)
+    assert [seen.status for seen in http_server.requests if "sub-" in seen.path] == [304, 304]
+    with pytest.raises(LocationNotFoundError, match="does not exist"):
+        scan(tmp_path / "none.txt", output=tmp_path / "table.parquet")
+
+
+def test_a_session_is_a_prefix_too(three: Path, http_server: StaticServer, tmp_path: Path) -> None:
+    shutil.copytree(three / "sub-0", http_server.root / "sub-0")
+    for prefix in (three / "sub-0" / "ses-1.nwb.zarr", f"{http_server.url}/sub-0/ses-1.nwb.zarr"):
+        assert scan(prefix, output=tmp_path / "table.parquet").scanned == 1
+
+
+def test_secrets_in_a_url_are_refused_and_found_nowhere(
+    three: Path, s3_server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    for url in (
+        "https://me:canary@127.0.0.1:1/x",
+        "https://127.0.0.1:1/x?X-Amz-Signature=canary",
+        "s3://k:canary@bucket/x",
+    ):
+        with pytest.raises(OptionError) as caught:
+            scan(url, output=tmp_path / "table.parquet")
+        assert "canary" not in str(caught.value)
+    wrong = {"key": "canary-key", "secret": "canary-secret", "token": "canary-token"}
+    options = {**wrong, "endpoint_url": s3_server.endpoint_url}
+    url = s3_server.upload(s3_server.private_bucket, "secret", three)
+    report = scan(url, output=tmp_path / "table.parquet", storage_options=options)
+    assert [each.error_type for each in report.failures] == ["CredentialsError"]
+    url = s3_server.upload(s3_server.public_bucket, "secret", three)
+    right = s3_server.signed_options
+    seen = scan(url, output=tmp_path / "table.parquet", storage_options=right, snapshots=True, check=True)
+    assert seen.scanned == 3
+    texts = [str(report), repr(report), str(seen), repr(seen), caplog.text]
+    texts += [str(_read(tmp_path / "table.parquet"))]
+    texts += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*.parquet")]
+    for secret in ("canary", right["secret"], right["key"], s3_server.endpoint_url):
+        assert not any(secret in text for text in texts), secret
+
+
+def test_snapshots_and_comparisons_are_made_when_asked_for(three: Path, tmp_path: Path) -> None:
+    output = tmp_path / "table.parquet"
+    scan(three, output=output)
+    assert scan(three, output=output, snapshots=True).scanned == 3
+    rows, _ = _read(output)
+    assert all(row["snapshot"] for row in rows)
+    assert scan(three, output=output, snapshots=True).unchanged == 3
+    report = scan(three, output=output, check=True)
+    assert (report.scanned, report.stale) == (3, ())
+
+
+def test_labels_of_the_finder_are_updated_without_scanning(three: Path, tmp_path: Path) -> None:
+    tables, url = Tables(locate(tmp_path / "tables")), locate(three / "sub-0" / "ses-1.nwb.zarr")
+    etag = find.find_sessions(three / "sub-0")[1].sessions[0].etag
+    for version in ("draft", "0.1"):
+        found = FoundSession(url, "public", etag, {"dandiset": "000001", "version": version})
+        report = scan_part(tables, "one", "dandi:000001", [found])
+    assert (report.unchanged, report.scanned) == (1, 0)
+    (row,) = tables.opened().read("sessions").to_pylist()
+    assert (row["dandiset"], row["version"], row["storage"]) == ("000001", "0.1", "public")
+
+
+def test_unknown_columns_of_unchanged_sessions_are_kept(three: Path, tmp_path: Path) -> None:
+    output = tmp_path / "table.parquet"
+    scan(three, output=output)
+    tables = Tables(locate(output)).opened()
+    marked = tables.read("sessions").append_column(
+        "quality", table_of("sessions", [{"age": "good"}] * 3)["age"]
+    )
+    tables.write("", "", marked, tables.read("objects"))
+    copy = copy_of(three / "sub-0", tmp_path)
+    scan(three, copy, output=output)
+    rows, _ = _read(output)
+    assert sorted(str(row["quality"]) for row in rows) == ["None", "good", "good", "good"]
+
+
+def test_progress_is_reported_from_finding_to_the_end(three: Path, tmp_path: Path) -> None:
+    seen: list[ScanProgress] = []
+    scan(three, output=tmp_path / "table.parquet", progress=seen.append)
+    assert [each.sessions for each in seen if each.total is None][-1] == 3
+    assert [each.sessions for each in seen if each.total == 3] == [1, 2, 3]
+
+
+def test_links_in_a_circle_end(three: Path, tmp_path: Path) -> None:
+    copy = copy_of(three, tmp_path)
+    (copy / "sub-0" / "up").symlink_to(copy)
+    (copy / "sub-1" / "up").symlink_to(copy)
+    assert scan(copy, output=tmp_path / "table.parquet").sessions == 3
+
+
+def test_links_out_of_the_folder_are_not_followed(three: Path, tmp_path: Path) -> None:
+    copy = copy_of(three / "sub-0", tmp_path)
+    (copy / "out").symlink_to(three)
+    report = scan(copy, output=tmp_path / "table.parquet")
+    assert [(each.error_type, each.location) for each in report.failures] == [
+        ("UnsafePathError", f"{locate(copy)}/out")
+    ]
+    assert report.scanned == 1
+
+
+def test_depth_and_number_are_bounded(tmp_path: Path, three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep" / "/".join("abcdefghijklmnopqrst")).mkdir(parents=True)
+    report = scan(tmp_path / "deep", output=tmp_path / "table.parquet")
+    assert [each.error_type for each in report.failures] == ["LimitError"]
+    monkeypatch.setattr(find, "MOST_SCANNED", 2)
+    with pytest.raises(ValueError, match="more than 2 folders or sessions"):
+        scan(three, output=tmp_path / "table.parquet")
+
+
+def test_what_is_no_table_is_not_overwritten(three: Path, tmp_path: Path) -> None:
+    for path in (tmp_path / "mine.parquet", tmp_path / "mine.objects.parquet"):
+        path.write_bytes(b"my own data")
+    with pytest.raises(TableError):
+        scan(three, output=tmp_path / "mine.parquet")
+    assert (tmp_path / "mine.parquet").read_bytes() == b"my own data"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"threads": 0},
+        {"threads": True},
+        {"requests": "10"},
+        {"snapshots": 1},
+        {"check": None},
+        {"storage": 3},
+    ],
+)
+def test_odd_arguments_are_refused(arguments: dict[str, Any], three: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError):
+        scan(three, output=tmp_path / "table.parquet", **arguments)
+
+
+def test_tables_are_written_to_a_local_path_or_s3_only(three: Path, s3_server: S3Server) -> None:
+    with pytest.raises(OptionError, match="cannot be written"):
+        scan(three, output="https://127.0.0.1:1/table.parquet")
+    with pytest.raises(OptionError, match="at least one prefix"):
+        scan(output="table.parquet")
+    output = f"s3://{s3_server.private_bucket}/scans/tables"
+    scan(three, output=output, storage_options=s3_server.signed_options)
+    assert len(Tables(locate(output, s3_server.signed_options)).opened().read("sessions")) == 3
+
+
+def test_nothing_at_a_prefix_is_a_failure_and_removes_nothing(three: Path, tmp_path: Path) -> None:
+    copy, output = copy_of(three, tmp_path), tmp_path / "table.parquet"
+    scan(copy, output=output)
+    copy.rename(tmp_path / "not-mounted")
+    report = scan(copy, output=output)
+    assert [each.error_type for each in report.failures] == ["LocationNotFoundError"]
+    assert report.gone == 0
+    assert len(_read(output)[0]) == 4
+    (tmp_path / "not-mounted").rename(copy)
+    assert scan(copy, output=output).unchanged == 3
+    assert len(_read(output)[0]) == 3
+
+
+@settings(max_examples=25)
+@given(words=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=5))
+def test_names_of_parts_are_plain_and_tell_sources_apart(words: list[str]) -> None:
+    source = "s3://lab/" + "/".join(words)
+    name = part_name(source)
+    assert name == name.strip("-.")
+    assert all(character.isascii() and (character.isalnum() or character == "-") for character in name)
+    assert part_name(source + "x") != name
