@@ -268,7 +268,7 @@ class Tables:
             }
             files[self.location_of(kind, part.name)] = _encoded(conformed(kind, table), about)
         if self.place.path is not None:
-            write_local({where.path: data for where, data in files.items() if where.path is not None})
+            write_together({where.path: data for where, data in files.items() if where.path is not None})
         else:
             for where, data in files.items():
                 write_file(where, data)
@@ -289,7 +289,7 @@ class Tables:
                 return None
             self._about(kind, file)
             try:
-                tables[kind] = conformed(kind, file.read())
+                tables[kind] = conformed(kind, _whole(file))
             except (pa.ArrowException, OSError) as error:
                 raise self._damaged(kind, error) from error
         sessions, objects = tables["sessions"], tables["objects"]
@@ -370,9 +370,7 @@ class Tables:
         known = set(file.schema_arrow.names)
         wanted = None if columns is None else [name for name in columns if name in known]
         try:
-            # Arrow does not read dictionary-encoded lists from several row groups at once.
-            groups = [file.read_row_group(number, wanted) for number in range(file.num_row_groups)]
-            table = pa.concat_tables(groups) if groups else file.read(wanted)
+            table = _whole(file, wanted)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(kind, error) from error
         # A minor version may have added columns.
@@ -450,7 +448,7 @@ class Tables:
 def write_file(where: Location, data: bytes) -> None:
     """Write a file, local or on S3, so that it is there whole or not at all."""
     if where.path is not None:
-        write_local({where.path: data})
+        write_local(where.path, data)
         return
     transport = open_transport(where)
     if not transport.writable:
@@ -458,7 +456,12 @@ def write_file(where: Location, data: bytes) -> None:
     run(transport.put("", data))
 
 
-def write_local(files: Mapping[Path, bytes]) -> None:
+def write_local(path: Path, data: bytes) -> None:
+    """Write a local file aside and rename it, so that it is there whole or not at all."""
+    write_together({path: data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
     """Write local files aside and rename them together, so that all are there whole or none is."""
     asides = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial") for path in files}
     path = next(iter(files))
@@ -506,6 +509,13 @@ def _encoded(table: pa.Table, about: Mapping[str, str]) -> bytes:
     table = table.replace_schema_metadata({_KEY: json.dumps(about).encode()})
     pq.write_table(table, output, compression="zstd", row_group_size=_rows_in_group(table))
     return output.getvalue()
+
+
+def _whole(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read columns of a file, all by default."""
+    # Arrow does not read dictionary-encoded lists from several row groups at once.
+    groups = [file.read_row_group(number, columns) for number in range(file.num_row_groups)]
+    return pa.concat_tables(groups) if groups else file.read(columns)
 
 
 def _rows_in_group(table: pa.Table) -> int:

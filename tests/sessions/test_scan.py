@@ -105,7 +105,8 @@ def test_listing_stops_at_stores_and_an_unchanged_session_takes_no_other_request
         seen.path for seen in s3_server.requests if "list-type" in seen.path and "delimiter" in seen.path
     ]
     # Each folder once; of stores only the one without consolidated metadata.
-    inside = {match[1] for path in listed if (match := re.search(r"%2F([a-z0-9.-]+)\.(?:nwb|zarr)%2F\w", path))}
+    matches = (re.search(r"%2F([a-z0-9.-]+)\.(?:nwb|zarr)%2F\w", path) for path in listed)
+    inside = {match[1] for match in matches if match}
     assert inside == {"old.nwb"}
     # Each folder once, except where a session is looked for or listed.
     assert len(listed) - len(set(listed)) <= 3
