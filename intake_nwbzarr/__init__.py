@@ -14,6 +14,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
 `download`                    a whole session to a local folder, resumable and verified
 `scan`                        tables of many sessions, which can be searched
+`scan_dandi`                  the same of dandisets
 `errors`                      the tree of errors and warnings
 ============================  ==========================================================================
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.sessions.dandi import scan_dandi
     from intake_nwbzarr.sessions.scan import scan
     from intake_nwbzarr.sessions.search import Find
     from intake_nwbzarr.transport.request_log import track_requests
@@ -47,6 +49,7 @@ __all__ = [
     "open_hierarchy",
     "open_nwb",
     "scan",
+    "scan_dandi",
     "set_limits",
     "snapshot",
     "track_requests",
@@ -62,6 +65,7 @@ _HOMES = {
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
     "scan": "intake_nwbzarr.sessions.scan",
+    "scan_dandi": "intake_nwbzarr.sessions.dandi",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",

@@ -79,6 +79,8 @@ class FoundSession:
     document: Literal["zarr.json", ".zmetadata", ".zgroup"] | None = None
     # Whether it is only known to be a Zarr store.
     guessed: bool = False
+    # Why it cannot be read, where the finder knows.
+    error: NWBZarrError | None = None
 
     @property
     def is_zip(self) -> bool:
@@ -177,6 +179,8 @@ def _known(found: FoundSession) -> Row:
 
 
 def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool) -> tuple[Row, list[Row]]:
+    if found.error is not None:
+        raise found.error
     where = found.location.uncached
     transport = open_transport(where)
     begin_session(where)

@@ -59,8 +59,8 @@ class ScanReport:
         Those that could not be read, as they are in the table; included in `scanned`.
     gone
         Sessions that were removed from the table, because they no longer exist.
-    not_nwb, hdf5
-        Other Zarr stores, and NWB files in HDF5, which are skipped.
+    not_nwb, hdf5, other_assets
+        Other Zarr stores, NWB files in HDF5, and assets of dandisets that are not Zarr, which are skipped.
     incomplete
         Scanned sessions with columns that would have taken more requests; see the column `not_read`.
     requests_for_all
@@ -83,6 +83,7 @@ class ScanReport:
     gone: int = 0
     not_nwb: int = 0
     hdf5: int = 0
+    other_assets: int = 0
     incomplete: int = 0
     requests_for_all: int = 0
     unconsolidated: int = 0
@@ -111,6 +112,7 @@ class ScanReport:
         text += f"{self.requests:,} requests, {self.seconds:.1f} s"
         skipped = [f"{self.not_nwb:,} Zarr stores that are not NWB"] if self.not_nwb else []
         skipped += [f"{self.hdf5:,} NWB files in HDF5"] if self.hdf5 else []
+        skipped += [f"{self.other_assets:,} assets that are not Zarr"] if self.other_assets else []
         lines = [text] + ([f"Skipped: {', '.join(skipped)}."] if skipped else [])
         if self.unconsolidated:
             lines.append(
@@ -193,8 +195,8 @@ def scan(
     >>> report = scan("s3://lab/sessions", output="sessions.parquet")  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     """
-    _check_count("threads", threads)
-    _check_count("requests", requests)
+    check_count("threads", threads)
+    check_count("requests", requests)
     check_bool("snapshots", snapshots)
     check_bool("check", check)
     if not isinstance(storage, str | None):
@@ -203,7 +205,7 @@ def scan(
         raise OptionError("scan() needs at least one prefix.", found=0, next_step="Pass a folder or URL.")
     places = [located(prefix, storage_options) for prefix in prefixes]
     _check_apart(places)
-    tables = Tables(_output(output, storage_options))
+    tables = Tables(output_location(output, storage_options))
     report = ScanReport(str(tables.place))
     for prefix, place in zip(prefixes, places, strict=True):
         began = time.monotonic()
@@ -229,7 +231,8 @@ def scan(
     return report
 
 
-def _check_count(name: str, given: object) -> None:
+def check_count(name: str, given: object) -> None:
+    """Refuse an argument that is not a count of at least one."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise invalid_argument(name, given, "a whole number of at least 1")
 
@@ -246,7 +249,8 @@ def _check_apart(places: Sequence[Location]) -> None:
                 )
 
 
-def _output(output: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Location:
+def output_location(output: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Location:
+    """Return the location of tables that are to be written."""
     place = located(output, None)
     if place.scheme == "file":
         return place

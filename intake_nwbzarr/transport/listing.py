@@ -211,6 +211,24 @@ def public_bucket(url: str) -> tuple[str, str] | None:
     return (f"{origin}/{quote(bucket)}", key) if bucket else None
 
 
+def s3_url(url: str) -> str | None:
+    """Return the s3:// URL of a plain https URL of S3; None for other servers.
+
+    Examples
+    --------
+    >>> s3_url("https://dandiarchive.s3.amazonaws.com/zarr/c8c6b848/")
+    's3://dandiarchive/zarr/c8c6b848'
+    >>> s3_url("https://s3.us-east-2.amazonaws.com/bucket/key")
+    's3://bucket/key'
+    """
+    parts = urlsplit(url)
+    match = _S3_HOST.fullmatch(parts.hostname or "")
+    if match is None:
+        return None
+    bucket = f"{match['bucket']}/" if match["bucket"] is not None else ""
+    return f"s3://{bucket}{unquote(parts.path).strip('/')}"
+
+
 async def _list_folder(listing: _Listing, prefix: str, depth: int) -> list[Listed]:
     from intake_nwbzarr.transport.loop import gather
 

@@ -175,7 +175,9 @@ class S3Server(LoopbackServer):
         # Signatures cover the Range header, so the request cannot be passed on without it.
         return await self._forward(request, self._signed(request, ()), b"")
 
-    def _signed(self, request: web.Request, names: tuple[str, ...] = ("Range",)) -> Mapping[str, str]:
+    def _signed(
+        self, request: web.Request, names: tuple[str, ...] = ("Range", "If-None-Match")
+    ) -> Mapping[str, str]:
         kept = {name: request.headers[name] for name in names if name in request.headers}
         signed = AWSRequest("GET", f"http://{request.host}{request.raw_path}", kept)
         S3SigV4Auth(Credentials(self.key, self.secret), "s3", "us-east-1").add_auth(signed)
