@@ -120,7 +120,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         options = _options(**keywords)
         hierarchy, opener = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
         dataset = open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
-        return _with_way_back(dataset, hierarchy, opener, dataset.attrs)
+        return with_way_back(dataset, hierarchy, opener, dataset.attrs)
 
     def open_groups_as_dict(
         self,
@@ -178,7 +178,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         datasets = open_tree(hierarchy, _options(**keywords), group)
         session = datasets["/"].attrs
         return {
-            path: _with_way_back(dataset, hierarchy, opener, session) for path, dataset in datasets.items()
+            path: with_way_back(dataset, hierarchy, opener, session) for path, dataset in datasets.items()
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
@@ -255,7 +255,7 @@ def _options(
     )
 
 
-def _with_way_back(
+def with_way_back(
     dataset: xr.Dataset, hierarchy: Hierarchy, opener: SnapshotOpener | None, session: Mapping[str, Any]
 ) -> xr.Dataset:
     """Return a Dataset that leads back to its session, however it is treated and wherever it is sent."""

@@ -29,7 +29,15 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     │   ├── StaleSnapshotError                    the session has changed since the snapshot was made
     │   └── NotInSnapshotError (KeyError)         the session is not in the snapshot
     ├── TableError (ValueError)                   a table of sessions is damaged, replaced, or too new
+    │   └── StaleTableError                       a session has changed since it was scanned
     ├── SessionNotFoundError (KeyError)           no such session in the tables
+    ├── MapError (RuntimeError)                   map() over many sessions ended early
+    │   ├── SessionFailedError                    a session failed, with on_error="raise"
+    │   └── ClusterError                          the cluster has no workers left, or was closed
+    ├── SessionTimeoutError (TimeoutError)        a session was not finished in time
+    ├── SessionMemoryError (MemoryError)          a session took more memory than allowed
+    ├── SessionCrashError (RuntimeError)          the process that worked on a session ended
+    ├── ResultError (TypeError)                   a function's result cannot be stored or combined
     ├── BoundsError (IndexError)                  a position outside an array
     ├── OptionError (ValueError)                  an argument has an invalid value
     │   └── SessionMismatchError                  an argument belongs to another session
@@ -220,6 +228,38 @@ class SessionNotFoundError(NWBZarrError, KeyError):
     """The tables, or the result of a search, have no such session."""
 
 
+class StaleTableError(TableError):
+    """A session has changed since it was scanned."""
+
+
+class MapError(NWBZarrError, RuntimeError):
+    """Mapping a function over sessions ended early; results that are stored are kept."""
+
+
+class SessionFailedError(MapError):
+    """A session failed, and `on_error="raise"` ends everything then."""
+
+
+class ClusterError(MapError):
+    """The cluster has no workers left, lost its scheduler, or was closed."""
+
+
+class SessionTimeoutError(NWBZarrError, TimeoutError):
+    """A session was not finished in time, so its process was ended."""
+
+
+class SessionMemoryError(NWBZarrError, MemoryError):
+    """A session took more memory than allowed, so its process was ended."""
+
+
+class SessionCrashError(NWBZarrError, RuntimeError):
+    """The process that worked on a session ended: it crashed, or the system ended it."""
+
+
+class ResultError(NWBZarrError, TypeError):
+    """The result of a function cannot be stored as a table, or combined with those of other sessions."""
+
+
 class BoundsError(NWBZarrError, IndexError):
     """An index is outside the shape of an array, or has the wrong number of dimensions."""
 
@@ -280,6 +320,10 @@ class CacheWarning(NWBZarrWarning):
 
 class DownloadWarning(NWBZarrWarning):
     """A download may be incomplete, because not all of the session could be inspected."""
+
+
+class MapWarning(NWBZarrWarning):
+    """Results of a changed function are kept, or the outcome of map() over sessions cannot be stored."""
 
 
 class MappingWarning(NWBZarrWarning):

@@ -67,7 +67,11 @@ def open_nwb(
     ...     nwbfile.subject.species
     'Mus musculus'
     """
-    hierarchy = open_hierarchy(location, storage_options, consolidated=consolidated)
+    return nwb_of(open_hierarchy(location, storage_options, consolidated=consolidated))
+
+
+def nwb_of(hierarchy: Hierarchy) -> NWBFile:
+    """Return the pynwb object of a file whose hierarchy is open."""
     try:
         nwbfile = _read(HierarchyStore(hierarchy))
     except Exception as error:

@@ -88,6 +88,30 @@ class Secrets:
         return Secrets, (self.handle, self.ships)
 
 
+# Shorter texts, such as "x", may stand in a message by chance.
+_SHORTEST_MASKED = 6
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+
+
+def mask_secrets(text: str) -> str:
+    """Return a text in which the secrets that this process knows are replaced by asterisks."""
+    known = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
+    for values in list(_GIVEN.values()):
+        known.update(_texts(values))
+    for secret in sorted(known, key=len, reverse=True):
+        if len(secret) >= _SHORTEST_MASKED:
+            text = text.replace(secret, "****")
+    return text
+
+
+def _texts(values: object) -> Iterator[str]:
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _texts(value)
+
+
 class Shipment:
     """Secret values in a pickle for another process of the same user."""
 

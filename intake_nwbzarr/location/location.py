@@ -135,6 +135,14 @@ class Location:
             return self
         return _remember(replace(self, options=canonical(self.public | {"consolidated": consolidated})))
 
+    def finished_within(self, seconds: float) -> Location:
+        """Return the location with a time limit for all requests to the session together."""
+        public = self.public
+        # A shorter one that was given for the location holds.
+        limits = {"session": seconds} | public.get("timeouts", {})
+        timeouts = limits | {"session": min(limits["session"], seconds)}
+        return _remember(replace(self, options=canonical(public | {"timeouts": timeouts})))
+
     def attributes(self) -> dict[str, str]:
         """Return the Dataset attributes from which `from_attributes` finds the location."""
         options = self.public

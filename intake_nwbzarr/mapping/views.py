@@ -58,30 +58,35 @@ class Mapped:
         return {**self.session, **({"nwb_unmapped": list(self.unmapped)} if self.unmapped else {})}
 
 
-def map_alone(hierarchy: Hierarchy, found: Found, options: MappingOptions) -> Mapped:
-    """Map a single object; damage of the object as a whole is an error."""
-    mapper = _mapper(found, options)
-    ((neurodata, session),) = run_mappers(
-        [both(mapper, map_session(hierarchy, whole=False))], hierarchy.opener
-    )
-    reference = _reference(hierarchy, session, options)
-    # The object's own attributes take precedence over the session's.
-    added = {
-        name: each
-        for name, each in session.items()
-        if name not in OF_WHOM or name not in neurodata.attributes
-    }
-    return Mapped((found,), (neurodata,), with_zone(added, reference), neurodata.unmapped, reference)
-
-
 def map_many(hierarchy: Hierarchy, objects: Objects, options: MappingOptions, *, whole: bool) -> Mapped:
     """Map objects, skipping damaged ones with a warning; `whole` adds all of the session's metadata."""
+    session = map_session(hierarchy, whole=whole)
+    ((several, attributes),) = run_mappers([both(_map_several(objects, options), session)], hierarchy.opener)
+    return _mapped(hierarchy, several, attributes, options)
+
+
+@dataclass(frozen=True)
+class _Several:
+    """Objects as they were mapped; None for those that are damaged."""
+
+    objects: Objects
+    mapped: list[MappedObject | None]
+    unmapped: list[str]
+
+
+def _map_several(objects: Objects, options: MappingOptions) -> Mapper[_Several]:
     unmapped = list(objects.unmapped)
-    mappers = run_together([_or_none(found, options, unmapped) for found in objects.found])
-    ((mapped, session),) = run_mappers([both(mappers, map_session(hierarchy, whole=whole))], hierarchy.opener)
+    mapped = yield from run_together([_or_none(found, options, unmapped) for found in objects.found])
+    return _Several(objects, mapped, unmapped)
+
+
+def _mapped(
+    hierarchy: Hierarchy, several: _Several, session: Mapping[str, Any], options: MappingOptions
+) -> Mapped:
+    unmapped = several.unmapped
     shown = [
         (found, neurodata)
-        for found, neurodata in zip(objects.found, mapped, strict=True)
+        for found, neurodata in zip(several.objects.found, several.mapped, strict=True)
         if neurodata is not None
     ]
     mapped_objects: Sequence[MappedObject] = [neurodata for _, neurodata in shown]
@@ -138,29 +143,81 @@ def open_group(hierarchy: Hierarchy, group: Group, options: MappingOptions) -> x
     if not isinstance(group, str) or is_pattern(hierarchy, group):
         return _open_several(hierarchy, [group] if isinstance(group, str) else group, options)
     path = group.strip("/")
-    if not path:
-        return open_session(hierarchy, options)
-    target = find_group(hierarchy, path)
-    # `nwb_group` is the path as passed: with the location, it opens this Dataset again.
-    where = {"nwb_group": path, **hierarchy.location.attributes()}
-    objects = find_objects(target.hierarchy, target.path)
-    kind = kind_of(target.hierarchy, target.node)
-    if kind is not None and (kind is not Kind.OBJECT or len(objects.found) <= 1):
-        mapped = map_alone(target.hierarchy, Found(target, kind, path), options)
-        attributes = {**mapped.attributes, **where}
-        return dataset_of_one(
-            mapped.mapped_objects[0], options, mapped.reference, attributes, opener=hierarchy.opener
+    return open_each(hierarchy, [path], options)[path] if path else open_session(hierarchy, options)
+
+
+def open_each(hierarchy: Hierarchy, paths: Sequence[str], options: MappingOptions) -> dict[str, xr.Dataset]:
+    """Return the Datasets of objects or containers by path, each as `open_group` gives it, in one gather."""
+    places = {path: _Place.of(hierarchy, path) for path in paths}
+    files = {id(place.hierarchy): place.hierarchy for place in places.values()}
+    mapping = run_together([place.map(options) for place in places.values()])
+    sessions = run_together([map_session(file, whole=False) for file in files.values()])
+    ((mapped, attributes),) = run_mappers([both(mapping, sessions)], hierarchy.opener)
+    session_of = dict(zip(files, attributes, strict=True))
+    return {
+        path: place.dataset(each, session_of[id(place.hierarchy)], options)
+        for (path, place), each in zip(places.items(), mapped, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An object, or a container of several, that is opened by its path."""
+
+    opened: Hierarchy  # of the session, which may link to another file
+    path: str
+    target: Target
+    objects: Objects
+    alone: Found | None  # the object, unless several are shown
+
+    @classmethod
+    def of(cls, opened: Hierarchy, path: str) -> _Place:
+        target = find_group(opened, path)
+        objects = find_objects(target.hierarchy, target.path)
+        kind = kind_of(target.hierarchy, target.node)
+        single = kind is not None and (kind is not Kind.OBJECT or len(objects.found) <= 1)
+        if not (single or objects.found or objects.unmapped):
+            warn_caller(f"{path!r} in {opened.location} is empty: the Dataset has no variables.")
+        alone = Found(target, kind, path) if kind is not None and single else None
+        return cls(opened, path, target, objects, alone)
+
+    @property
+    def hierarchy(self) -> Hierarchy:
+        """Return the hierarchy of the file that the object is stored in."""
+        return self.target.hierarchy
+
+    def map(self, options: MappingOptions) -> Mapper[MappedObject | _Several]:
+        """Map the object, whose damage is an error, or those of the container that are not damaged."""
+        if self.alone is not None:
+            return (yield from _mapper(self.alone, options))
+        return (yield from _map_several(self.objects, options))
+
+    def dataset(
+        self, mapped: MappedObject | _Several, session: Mapping[str, Any], options: MappingOptions
+    ) -> xr.Dataset:
+        """Return the Dataset of what was mapped, with the session's attributes."""
+        opener = self.opened.opener
+        # `nwb_group` is the path as passed: with the location, it opens this Dataset again.
+        where = {"nwb_group": self.path, **self.opened.location.attributes()}
+        if isinstance(mapped, MappedObject):
+            reference = _reference(self.hierarchy, session, options)
+            # The object's own attributes take precedence over the session's.
+            own = {name for name in OF_WHOM if name in mapped.attributes}
+            kept = with_zone({name: each for name, each in session.items() if name not in own}, reference)
+            unmapped = {"nwb_unmapped": list(mapped.unmapped)} if mapped.unmapped else {}
+            return dataset_of_one(mapped, options, reference, {**kept, **unmapped, **where}, opener=opener)
+        several = _mapped(self.hierarchy, mapped, session, options)
+        attributes = next(
+            (each.attributes for each in several.mapped_objects if each.path == self.target.path), {}
         )
-    if not (objects.found or objects.unmapped):
-        warn_caller(f"{path!r} in {hierarchy.location} is empty: the Dataset has no variables.")
-    mapped = map_many(target.hierarchy, objects, options, whole=False)
-    own = next(
-        (neurodata.attributes for neurodata in mapped.mapped_objects if neurodata.path == target.path), {}
-    )
-    attributes = {**own, **mapped.attributes, **where}
-    return dataset_of_many(
-        mapped.mapped_objects, options, mapped.reference, attributes, hierarchy.opener, target.path
-    )
+        return dataset_of_many(
+            several.mapped_objects,
+            options,
+            several.reference,
+            {**attributes, **several.attributes, **where},
+            opener,
+            self.target.path,
+        )
 
 
 def find_group(hierarchy: Hierarchy, path: str) -> Target:

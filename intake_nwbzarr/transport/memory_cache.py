@@ -49,6 +49,11 @@ class Memory[T]:
         with self._lock:
             self._drop(key)
 
+    def keys(self) -> list[Hashable]:
+        """Return the keys of all values."""
+        with self._lock:
+            return list(self._values)
+
     def clear(self) -> None:
         """Remove all values."""
         with self._lock:
@@ -70,6 +75,13 @@ LARGEST: Final = 256 * 2**10
 _OVERHEAD = 500
 
 memory: Memory[CacheEntry] = Memory(MOST_BYTES)
+
+
+def forget_session(scope: Hashable) -> None:
+    """Remove the objects of a session, which its location and identity tell from others."""
+    for key in memory.keys():  # noqa: SIM118 (a list of them, as others are added)
+        if isinstance(key, tuple) and key[0] == scope:
+            memory.forget(key)
 
 
 def keeping_in_memory() -> Opener:

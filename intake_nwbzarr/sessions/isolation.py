@@ -1,0 +1,243 @@
+"""Sessions in processes of their own, which end on a deadline, over a limit of memory, or by themselves."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from queue import SimpleQueue
+from time import monotonic
+from typing import Any, BinaryIO, Final
+
+from intake_nwbzarr.errors import SessionCrashError, SessionMemoryError, SessionTimeoutError
+from intake_nwbzarr.limits import limits, set_limits
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome, Sealed, attempt, failure_of
+
+# Seconds between two looks at memory and time.
+_LOOK: Final = 0.1
+# Seconds that the transport's own, more telling error of a session's time has before the process ends.
+_GRACE: Final = 2.0
+# Seconds for a process to import what it needs.
+_START: Final = 120.0
+
+
+def attempt_isolated(job: Job, selected: Selected, key: str) -> Outcome:
+    """Do what `attempt` does in a process that nothing else runs in."""
+    began = monotonic()
+    child = _borrow()
+    try:
+        outcome = child.run(job, selected, key)
+    except (SessionCrashError, SessionMemoryError, SessionTimeoutError) as error:
+        child.kill()
+        failure = failure_of(error)
+        return Outcome(
+            failure=Failure(failure.error, failure.message, failure.transient),
+            seconds=round(monotonic() - began, 3),
+        )
+    except BaseException:
+        child.kill()
+        raise
+    _give_back(child)
+    return outcome
+
+
+# Processes without work; each is used by one thread at a time.
+_idle: list[_Child] = []
+_lock = threading.Lock()
+
+
+def _borrow() -> _Child:
+    while True:
+        with _lock:
+            child = _idle.pop() if _idle else None
+        if child is None:
+            return _Child()
+        if child.process.poll() is None:
+            return child
+        child.kill()
+
+
+def _give_back(child: _Child) -> None:
+    with _lock:
+        _idle.append(child)
+
+
+def close_idle() -> None:
+    """End the processes that wait for work."""
+    with _lock:
+        children, _idle[:] = list(_idle), []
+    for child in children:
+        child.kill()
+
+
+class _Child:
+    """A process for one session at a time; it ends when its parent does."""
+
+    def __init__(self) -> None:
+        reading, writing = os.pipe()
+        try:
+            # A group of its own: Ctrl-C is for the parent, which then ends this one.
+            self.process = subprocess.Popen(  # noqa: S603 (this package's own module)
+                [sys.executable, "-m", "intake_nwbzarr.sessions.isolation", str(writing)],
+                stdin=subprocess.PIPE,
+                pass_fds=[writing],
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        assert self.process.stdin is not None  # noqa: S101 (a pipe was asked for)
+        self._to: BinaryIO = self.process.stdin  # type: ignore[assignment]
+        self._back = os.fdopen(reading, "rb")
+        self._ready = False
+        self._job: Job | None = None
+
+    def run(self, job: Job, selected: Selected, key: str) -> Outcome:
+        """Have a session worked on, and wait for its outcome or its end."""
+        session = selected.key
+        with suppress(BrokenPipeError):
+            if job is not self._job:
+                # The secrets go through a pipe to the same user's process, which ends with this one.
+                sent = job if job.folder is None else replace(job, folder=_with_secrets(job.folder))
+                _send(self._to, (sys.path, Sealed.of(sent)))
+                self._job = job
+            requests = max(1, limits().requests // job.processes)
+            located = replace(selected, location=_with_secrets(selected.location))
+            _send(self._to, (requests, located, key))
+        if not self._ready:
+            self._await(session, monotonic() + _START, None, job)
+            _receive(self._back)
+            self._ready = True
+        deadline = None if job.timeout is None else monotonic() + job.timeout + _GRACE
+        self._await(session, deadline, job.memory_limit, job)
+        outcome: Outcome | None = _receive(self._back)
+        if outcome is None:
+            raise self._crash(session)
+        return outcome
+
+    def _await(self, session: str, deadline: float | None, memory_limit: int | None, job: Job) -> None:
+        """Wait until the process answers or ends; raise where it takes too long or too much memory."""
+        import psutil
+
+        about = psutil.Process(self.process.pid)
+        while not select.select([self._back], [], [], _LOOK)[0]:
+            if deadline is not None and monotonic() > deadline:
+                raise SessionTimeoutError(
+                    f"{session} was not finished within {job.timeout:g} s; its process was ended.",
+                    location=session,
+                    expected=job.timeout,
+                    next_step="Pass a longer timeout=, if the function needs more time.",
+                )
+            taken = 0
+            with suppress(psutil.Error):
+                taken = about.memory_info().rss
+            if memory_limit is not None and taken > memory_limit:
+                raise SessionMemoryError(
+                    f"The process of {session} took {taken:,} bytes of memory; {memory_limit:,} are allowed. "
+                    "It was ended.",
+                    location=session,
+                    found=taken,
+                    expected=memory_limit,
+                    next_step="Read less at once in the function, or pass a larger memory_limit=.",
+                )
+
+    def _crash(self, session: str) -> SessionCrashError:
+        code = self.process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        killed = ", which is how the system ends processes when memory is short" if code == -9 else ""
+        return SessionCrashError(
+            f"The process of {session} ended {how}{killed}.",
+            location=session,
+            found=code,
+            next_step="Try the function on this session alone.",
+        )
+
+    def kill(self) -> None:
+        """End the process, and wait until it is gone."""
+        with suppress(OSError):
+            self.process.kill()
+        for file in (self._to, self._back):
+            with suppress(OSError):
+                file.close()
+        self.process.wait()
+
+
+def _with_secrets(location: Location) -> Location:
+    secrets = location.secrets
+    return location if secrets is None else replace(location, secrets=replace(secrets, ships=True))
+
+
+def _send(file: BinaryIO, content: object) -> None:
+    data = Sealed.of(content).data
+    file.write(struct.pack("<Q", len(data)) + data)
+    file.flush()
+
+
+def _receive(file: BinaryIO) -> Any:
+    """Return what the other side sent, None at its end."""
+    head = file.read(8)
+    if len(head) < 8:
+        return None
+    length = struct.unpack("<Q", head)[0]
+    data = file.read(length)
+    return pickle.loads(data) if len(data) == length else None  # noqa: S301 (a process of one's own)
+
+
+def main(writing: int) -> None:
+    """Work on the sessions that the parent sends, until it ends."""
+    import faulthandler
+
+    faulthandler.enable()
+    commands = os.fdopen(os.dup(0), "rb")
+    # The function has no business with the pipe.
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.set_inheritable(writing, False)
+    back = os.fdopen(writing, "wb")
+    queue: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
+    threading.Thread(target=_read_on, args=(commands, queue), daemon=True).start()
+    import intake_nwbzarr.backend
+    import intake_nwbzarr.mapping.views
+    import intake_nwbzarr.sessions.results  # noqa: F401 (before the time of the first session begins)
+
+    _send(back, "ready")
+    sealed, job = Sealed(b""), None
+    while True:
+        match queue.get():
+            case list(path), Sealed() as sealed:
+                sys.path[:], job = path, None
+            case int(requests), Selected() as selected, str(key):
+                set_limits(requests=requests)
+                try:
+                    job = job or _opened(sealed)
+                except Exception as error:
+                    _send(back, Outcome(failure=failure_of(error)))
+                else:
+                    _send(back, attempt(job, selected, key))
+
+
+def _opened(sealed: Sealed) -> Job:
+    job: Job = pickle.loads(sealed.data)  # noqa: S301 (of the user's own process)
+    return job
+
+
+def _read_on(commands: BinaryIO, queue: SimpleQueue[tuple[Any, ...]]) -> None:
+    while (received := _receive(commands)) is not None:
+        queue.put(received)
+    # Nobody waits for the session that is being worked on.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

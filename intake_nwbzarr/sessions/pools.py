@@ -1,0 +1,289 @@
+"""Where sessions are worked on: threads of this process, or the workers of a dask cluster."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Any, Final, Literal
+
+from intake_nwbzarr.errors import ClusterError, MapError, MissingPackageError, OptionError
+from intake_nwbzarr.limits import limits
+from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, UnloadableError, run_job, run_sealed
+
+# Seconds without any worker until that is an error; nannies need a few to restart one.
+PATIENCE: Final = 60.0
+# Seconds between two looks at how many workers there are.
+_LOOK: Final = 2.0
+
+type Lost = Literal["died", "cancelled"]
+"""What became of a session's work where there is no outcome."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One attempt at a session."""
+
+    number: int
+    selected: Selected
+    key: str
+    attempts: int = 1
+
+
+class Pool(ABC):
+    """Works on sessions side by side."""
+
+    # How many at once, and how they are called in the provenance.
+    threads: int
+    name: str
+
+    @abstractmethod
+    def submit(self, work: Work) -> None:
+        """Begin an attempt, or put it in a queue."""
+
+    @abstractmethod
+    def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
+        """Return the attempts that have ended since, after waiting for the first so long."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Cancel what was submitted and has not ended."""
+
+
+class ThreadPool(Pool):
+    """Threads of this process."""
+
+    name = "threads"
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self.threads = threads
+        self._job = job
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="nwbzarr-map")
+        self._ended: SimpleQueue[tuple[Work, Outcome | Lost]] = SimpleQueue()
+
+    def submit(self, work: Work) -> None:
+        """Put an attempt in the queue."""
+        self._threads.submit(self._run, work)
+
+    def _run(self, work: Work) -> None:
+        self._ended.put((work, run_job(self._job, work.selected, work.key)))
+
+    def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
+        """Return the attempts that have ended."""
+        return _drained(self._ended, seconds)
+
+    def close(self) -> None:
+        """Cancel what has not ended."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._job.processes:
+            from intake_nwbzarr.sessions.isolation import close_idle
+
+            close_idle()
+
+
+class ClusterPool(Pool):
+    """The workers of a dask cluster, which share this process's limit on requests among them."""
+
+    name = "distributed"
+
+    def __init__(self, client: Any, job: Callable[[int], Job], label: str) -> None:
+        self._client = client
+        self._run = uuid.uuid4().hex
+        self._label = re.sub(r"[^A-Za-z0-9_]", "_", label)
+        self._works: dict[str, tuple[Work, Any]] = {}
+        self._ended: SimpleQueue[Any] = SimpleQueue()
+        self._processes = 0
+        self._looked = self._seen = monotonic()
+        self.threads = max(1, self._first_workers())
+        self._job: Any = Sealed.of(job(self._per_worker))
+        if len(self._job.data) > _LARGE:
+            # Sent to each worker once, and to the scheduler only now.
+            self._job = client.submit(_same, self._job, key=f"{self._label}-function-{self._run}")
+
+    def submit(self, work: Work) -> None:
+        """Put an attempt in the queue."""
+        try:
+            future = self._client.submit(
+                run_sealed,
+                self._job,
+                Sealed(pickle.dumps(work.selected)),
+                work.key,
+                # Without anything of the session, as keys are shown everywhere.
+                key=f"{self._label}-{uuid.uuid4().hex}",
+                pure=False,
+            )
+            self._works[future.key] = work, future
+            future.add_done_callback(self._ended.put)
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise self._lost(error) from error
+
+    def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
+        """Return the attempts that have ended."""
+        futures = _drained(self._ended, seconds)
+        self._check()
+        finished = [future for future in futures if future.status == "finished"]
+        outcomes: list[tuple[Work, Outcome | Lost]] = []
+        for future in futures:
+            if future.status != "finished" and future.key in self._works:
+                work, _ = self._works.pop(future.key)
+                outcomes.append((work, self._what_happened(future)))
+        for future, outcome in zip(finished, self._gathered(finished), strict=True):
+            if isinstance(outcome, UnloadableError):
+                raise MapError(
+                    f"The function cannot be loaded on a worker: {outcome}.",
+                    found=str(outcome),
+                    next_step="Install what it imports on the workers, or send a file with "
+                    "client.upload_file.",
+                )
+            work, _ = self._works.pop(future.key)
+            outcomes.append((work, outcome))
+        return outcomes
+
+    def close(self) -> None:
+        """Cancel what has not ended."""
+        futures = [future for _, future in self._works.values()]
+        self._works.clear()
+        if self._client.status != "running":
+            return
+        try:
+            self._client.cancel(futures)
+            self._client.unregister_worker_plugin(_plugin_name(self._run))
+        except (OSError, RuntimeError, ValueError, KeyError):
+            # The cluster is going; there is nothing left to tidy.
+            return
+
+    def _gathered(self, finished: list[Any]) -> list[Any]:
+        if not finished:
+            return []
+        try:
+            return list(self._client.gather(finished))
+        except Exception as error:
+            raise self._lost(error) from error
+
+    def _what_happened(self, future: Any) -> Lost:
+        """Return why a future has no result; raise where that concerns all of them."""
+        if future.status in {"cancelled", "lost"}:
+            if self._client.status == "running":
+                return "cancelled"
+            raise self._lost(None)
+        from distributed.scheduler import KilledWorker
+
+        error = future.exception()
+        if isinstance(error, KilledWorker):
+            return "died"
+        raise self._lost(error)
+
+    def _check(self) -> None:
+        """Raise where nothing will be worked on any more; share the requests anew where workers came."""
+        if self._client.status not in {"running", "connecting"}:
+            raise self._lost(None)
+        now = monotonic()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        try:
+            if self._share_requests():
+                self._seen = now
+        except (OSError, RuntimeError, ValueError):
+            # A worker that was to be told died just now, or the scheduler did: the next looks will show.
+            self._processes = 0
+        if now - self._seen > PATIENCE:
+            raise ClusterError(
+                f"The cluster has had no workers for {PATIENCE:g} s.",
+                found=0,
+                next_step="Start workers, and run the same map again: with folder= it resumes.",
+                transient=True,
+            )
+
+    def _first_workers(self) -> int:
+        """Wait for workers, and share the requests among them; return how many threads there are."""
+        try:
+            self._client.wait_for_workers(1)
+            return self._share_requests()
+        except ModuleNotFoundError as error:
+            raise MissingPackageError(
+                f"The workers cannot import what map() needs: {error}.",
+                found=str(error),
+                next_step="Install intake-nwbzarr in the environment of scheduler and workers.",
+            ) from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._lost(error) from error
+
+    def _share_requests(self) -> int:
+        """Give each worker process its part of the limit on requests; return how many threads there are."""
+        from intake_nwbzarr.sessions.shares import RequestShare
+
+        workers: dict[str, int] = self._client.nthreads()
+        # As many as there have been: one that died comes back, with the same share.
+        if len(workers) > self._processes:
+            self._processes = len(workers)
+            self._per_worker = max(workers.values())
+            share = max(1, limits().requests // len(workers))
+            self._client.register_plugin(RequestShare(self._run, share), name=_plugin_name(self._run))
+        return sum(workers.values())
+
+    def _lost(self, error: BaseException | None) -> ClusterError:
+        found = self._client.status if error is None else f"{type(error).__name__}: {error}"
+        closed = "was closed" if error is None else f"cannot be used any more ({found:.200})"
+        return ClusterError(
+            f"The cluster, or its client, {closed}.",
+            found=found,
+            next_step="Run the same map again with a running cluster: with folder= it resumes.",
+            transient=True,
+        )
+
+
+# Bytes of a pickled function that go with every session.
+_LARGE: Final = 64 * 1024
+
+
+def _same(job: Sealed) -> Sealed:
+    return job
+
+
+def _plugin_name(run: str) -> str:
+    return f"nwbzarr-map-{run}"
+
+
+def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int) -> Pool:
+    """Return the pool of a client, or of threads without one; `job` takes the threads of a worker."""
+    if client is None:
+        return ThreadPool(job(threads), threads)
+    from distributed import Client
+
+    cluster: Any = client
+    if not isinstance(client, Client):
+        raise OptionError(
+            f"client must be a distributed.Client, or None for threads, not {type(client).__name__}.",
+            found=type(client).__name__,
+            expected="distributed.Client",
+        )
+    if cluster.asynchronous:
+        raise OptionError(
+            "map() waits for its sessions, which an asynchronous client cannot do.",
+            found="asynchronous=True",
+            next_step="Pass a Client that was made without asynchronous=True.",
+        )
+    if cluster.status != "running":
+        raise ClusterError(
+            f"The client is {cluster.status}.", found=cluster.status, next_step="Pass a running one."
+        )
+    return ClusterPool(cluster, job, label)
+
+
+def _drained[T](queue: SimpleQueue[T], seconds: float) -> list[T]:
+    """Return all that is in a queue, after waiting for the first."""
+    found: list[T] = []
+    try:
+        found.append(queue.get(timeout=max(seconds, 0.001)))
+        while True:
+            found.append(queue.get_nowait())
+    except Empty:
+        return found

@@ -1,0 +1,141 @@
+"""Each session in a process of its own, which a deadline, a limit of memory, or a crash ends alone."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+from intake_nwbzarr.sessions import isolation
+from intake_nwbzarr.sessions.map import map_sessions
+from intake_nwbzarr.sessions.selected import Selected
+from tests.servers.http_server import StaticServer
+from tests.servers.s3_server import S3Server
+from tests.sessions.mapped_sessions import counts, select, serially, write_session
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sessions: read them only."""
+    folder = tmp_path_factory.mktemp("mapped")
+    for number in range(6):
+        write_session(folder, number)
+    return folder
+
+
+@pytest.fixture
+def found(folder: Path, http_server: StaticServer) -> list[Selected]:
+    for each in folder.iterdir():
+        (http_server.root / each.name).symlink_to(each)
+    return [select(f"{http_server.url}/s{number}.nwb.zarr", number) for number in range(6)]
+
+
+@pytest.fixture(autouse=True)
+def no_process_stays() -> Iterator[None]:
+    yield
+    isolation.close_idle()
+    assert [each for each in psutil.Process().children() if "isolation" in " ".join(each.cmdline())] == []
+
+
+def troubled(units: xr.Dataset, trials: xr.Dataset) -> dict[str, float]:
+    """Crash, hang, take memory, exit: whatever a function may do to its process."""
+    match units.attrs["session_id"]:
+        case "ses-1":
+            ctypes.string_at(0)
+        case "ses-2":
+            time.sleep(600)
+        case "ses-3":
+            taken = []
+            while True:
+                taken.append(np.ones(10**6))
+                time.sleep(0.005)
+        case "ses-4":
+            os.kill(os.getpid(), signal.SIGKILL)
+    print("noise on stdout")
+    return counts(units, trials)
+
+
+EXPECTED = {
+    1: ("SessionCrashError", "SIGSEGV"),
+    2: ("SessionTimeoutError", "within 3 s"),
+    3: ("SessionMemoryError", "600,000,000 are allowed"),
+    4: ("SessionCrashError", "SIGKILL, which is how the system ends"),
+}
+
+
+def check(done: Any, found: list[Selected]) -> None:
+    failures = done.failures
+    assert failures.session.tolist() == [found[number].key for number in EXPECTED]
+    assert failures.error.tolist() == [error for error, _ in EXPECTED.values()]
+    for message, (_, wanted) in zip(failures.message, EXPECTED.values(), strict=True):
+        assert wanted in message
+    assert not failures.transient.any()
+    others = [found[0], found[5]]
+    wanted_rows = pd.DataFrame(serially(others, counts)).T
+    np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted_rows.to_numpy())
+
+
+def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected], tmp_path: Path) -> None:
+    done = map_sessions(
+        found, troubled, folder=tmp_path, isolate="process", timeout=3, memory_limit="600 MB", threads=3
+    )
+    check(done, found)
+
+
+@pytest.mark.slow
+def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: Path) -> None:
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=":0", memory_limit=0
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        worker = next(iter(client.run(os.getpid).values()))
+        done = map_sessions(
+            found, troubled, client=client, folder=tmp_path, isolate="process", timeout=3, memory_limit=6e8
+        )
+        assert next(iter(client.run(os.getpid).values())) == worker
+        assert psutil.Process(worker).children() == []
+    check(done, found)
+
+
+def test_a_process_serves_many_sessions_and_what_it_returns_is_the_same(found: list[Selected]) -> None:
+    def process(units: xr.Dataset, trials: xr.Dataset) -> int:
+        return os.getpid()
+
+    done = map_sessions(found, process, isolate="process", threads=1)
+    assert len(set(done.frame.value)) == 1
+    assert done.frame.value.iloc[0] != os.getpid()
+
+    def wrong(units: xr.Dataset, trials: xr.Dataset) -> int:
+        raise LookupError("not here")
+
+    done = map_sessions(found, wrong, isolate="process", threads=1)
+    assert set(done.failures.error) == {"LookupError"}
+
+
+def test_explicit_keys_reach_the_process(s3_server: S3Server, folder: Path, tmp_path: Path) -> None:
+    place = s3_server.upload(s3_server.private_bucket, "isolated/s0.nwb.zarr", folder / "s0.nwb.zarr")
+    session = select(place, 0, s3_server.signed_options)
+    results = f"s3://{s3_server.private_bucket}/{tmp_path.name}"
+    done = map_sessions(
+        [session],
+        counts,
+        isolate="process",
+        folder=results,
+        storage_options=s3_server.signed_options,
+        threads=1,
+    )
+    assert len(done.failures) == 0
+    assert len(done.frame) == 1
