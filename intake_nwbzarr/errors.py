@@ -35,8 +35,8 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     │   ├── SessionFailedError                    a session failed, with on_error="raise"
     │   └── ClusterError                          the cluster has no workers left, or was closed
     ├── SessionTimeoutError (TimeoutError)        a session was not finished in time
-    ├── SessionMemoryError (MemoryError)          a session took more memory than allowed
     ├── SessionCrashError (RuntimeError)          the process that worked on a session ended
+    │   └── SessionMemoryError                    it took more memory than allowed
     ├── ResultError (TypeError)                   a function's result cannot be stored or combined
     ├── BoundsError (IndexError)                  a position outside an array
     ├── OptionError (ValueError)                  an argument has an invalid value
@@ -248,12 +248,12 @@ class SessionTimeoutError(NWBZarrError, TimeoutError):
     """A session was not finished in time, so its process was ended."""
 
 
-class SessionMemoryError(NWBZarrError, MemoryError):
-    """A session took more memory than allowed, so its process was ended."""
-
-
 class SessionCrashError(NWBZarrError, RuntimeError):
     """The process that worked on a session ended: it crashed, or the system ended it."""
+
+
+class SessionMemoryError(SessionCrashError):
+    """A session took more memory than allowed, so its process was ended."""
 
 
 class ResultError(NWBZarrError, TypeError):

@@ -36,7 +36,7 @@ def attempt_isolated(job: Job, selected: Selected, key: str) -> Outcome:
     child = _borrow()
     try:
         outcome = child.run(job, selected, key)
-    except (SessionCrashError, SessionMemoryError, SessionTimeoutError) as error:
+    except (SessionCrashError, SessionTimeoutError) as error:
         child.kill()
         failure = failure_of(error)
         return Outcome(

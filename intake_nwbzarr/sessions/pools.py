@@ -9,14 +9,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, Literal
 
 from intake_nwbzarr.errors import ClusterError, MapError, MissingPackageError, OptionError
 from intake_nwbzarr.limits import limits
+from intake_nwbzarr.location.credentials import mask_secrets
+from intake_nwbzarr.sessions.isolation import attempt_isolated, close_idle
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, UnloadableError, run_job, run_sealed
+from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
@@ -83,8 +86,6 @@ class ThreadPool(Pool):
         """Cancel what has not ended."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._job.processes:
-            from intake_nwbzarr.sessions.isolation import close_idle
-
             close_idle()
 
 
@@ -250,6 +251,32 @@ def _same(job: Sealed) -> Sealed:
 
 def _plugin_name(run: str) -> str:
     return f"nwbzarr-map-{run}"
+
+
+class UnloadableError(Exception):
+    """The function cannot be loaded where it should be called."""
+
+
+def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | UnloadableError:
+    """Run a job on a session as they are sent to workers; nothing is raised, as distributed would log it."""
+    try:
+        opened = _job(job.data)
+    except Exception as error:
+        return UnloadableError(mask_secrets(f"{type(error).__name__}: {error}"))
+    return run_job(opened, pickle.loads(selected.data), key)  # noqa: S301 (of the user's own process)
+
+
+@lru_cache(maxsize=4)
+def _job(data: bytes) -> Job:
+    job: Job = pickle.loads(data)  # noqa: S301 (of the user's own process)
+    return job
+
+
+def run_job(job: Job, selected: Selected, key: str) -> Outcome:
+    """Run a job on a session, in a process of its own if the job says so; failures are returned."""
+    if not job.processes:
+        return attempt(job, selected, key)
+    return attempt_isolated(job, selected, key)
 
 
 def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int) -> Pool:

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xarray.backends import BackendEntrypoint
 
-from intake_nwbzarr.errors import NodeNotFoundError, OptionError, SnapshotError, StaleTableError
+from intake_nwbzarr.errors import (
+    NodeNotFoundError,
+    NWBZarrError,
+    OptionError,
+    StaleSnapshotError,
+    StaleTableError,
+)
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.base import same_etag
 
@@ -16,7 +22,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.transport.open import Opener
 
 type Multiple = Literal["error", "first", "all"]
 
@@ -38,8 +43,10 @@ class Selected:
     multiple: Mapping[str, Multiple] = field(default_factory=dict)
     # Subject, species and session id, which every result is labelled with.
     labels: Mapping[str, str | None] = field(default_factory=dict)
-    # The session's snapshot, as the table has it.
+    # The session's snapshot, as the table has it: the document of a `KeptSession`.
     snapshot: bytes | None = None
+    # Why a table must not name this location, and what to pass to allow it: raised instead of opening it.
+    refused: NWBZarrError | None = None
 
 
 def open_selected(selected: Selected, give: Give = "objects", timeout: float | None = None) -> Any:
@@ -66,6 +73,8 @@ def open_selected(selected: Selected, give: Give = "objects", timeout: float | N
     NWBZarrError
         As `intake_nwbzarr.open_hierarchy`.
     """
+    if selected.refused is not None:
+        raise selected.refused
     chosen = _chosen_paths(selected) if give == "objects" else {}
     location = selected.location if timeout is None else selected.location.finished_within(timeout)
     hierarchy = _open_hierarchy(selected, location)
@@ -146,49 +155,22 @@ def _listed(paths: Iterable[str]) -> str:
 
 
 def _open_hierarchy(selected: Selected, location: Location) -> Hierarchy:
-    from intake_nwbzarr.hierarchy.documents import load_documents
-    from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
-    from intake_nwbzarr.transport.loop import run
-    from intake_nwbzarr.transport.memory_cache import keeping_in_memory
-
     if selected.snapshot is None:
+        from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
+        from intake_nwbzarr.transport.memory_cache import keeping_in_memory
+
         return load_hierarchy(location, keeping_in_memory())
-    opener = _snapshot_opener(selected, selected.snapshot)
-    transport = opener(location)
-    return Hierarchy(location, transport, run(load_documents(transport)), opener)
+    from intake_nwbzarr.copies.from_snapshot import open_from_snapshot
+    from intake_nwbzarr.copies.snapshot import SnapshotInTable
+    from intake_nwbzarr.transport.base import begin_session
 
-
-def _snapshot_opener(selected: Selected, snapshot: bytes) -> Opener:
-    """Return what opens the files of a session from its snapshot, after comparing them with it."""
-    from functools import cache
-
-    from intake_nwbzarr.copies.from_snapshot import SnapshotTransport, changed_since
-    from intake_nwbzarr.copies.snapshot import decode
-    from intake_nwbzarr.transport.base import Transport
-    from intake_nwbzarr.transport.open import open_transport
-
+    begin_session(location)
+    # Without revalidation, what the table has is taken as current.
+    verify: Literal["metadata", False] = False if location.option("revalidate") is False else "metadata"
     try:
-        session = decode(snapshot)
-    except (ValueError, RecursionError) as error:
-        raise SnapshotError(
-            f"The snapshot of {selected.key} in the table is damaged: {error}.",
-            location=selected.key,
-            next_step="Scan it again.",
-        ) from error
-
-    @cache
-    def opener(location: Location) -> Transport:
-        file = session.file(location.url)
-        if file is None:
-            return open_transport(location)
-        # Without revalidation, what the table has is taken as current.
-        if location.option("revalidate") is not False:
-            changed = changed_since(file, location, "metadata")
-            if changed is not None:
-                raise _changed(selected, None)
-        return SnapshotTransport(location, file)
-
-    return opener
+        return open_from_snapshot(SnapshotInTable(selected.snapshot, selected.key), location, verify)[0]
+    except StaleSnapshotError as error:
+        raise _changed(selected, None) from error
 
 
 def _changed(selected: Selected, found: str | None) -> StaleTableError:

@@ -8,6 +8,7 @@ from typing import Any
 from distributed import WorkerPlugin
 
 from intake_nwbzarr.limits import limits, set_limits
+from intake_nwbzarr.sessions.isolation import close_idle
 
 _lock = threading.Lock()
 # By run of map(): several may use one cluster, and several workers may be threads of one process.
@@ -39,8 +40,6 @@ class RequestShare(WorkerPlugin):
                 _shares[self.run] = requests, users - 1
             if _before:
                 _set()
-        from intake_nwbzarr.sessions.isolation import close_idle
-
         close_idle()
 
 

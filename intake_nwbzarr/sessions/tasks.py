@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
 
@@ -77,34 +75,6 @@ class Sealed:
         from cloudpickle import dumps
 
         return cls(dumps(content))
-
-
-class UnloadableError(Exception):
-    """The function cannot be loaded where it should be called."""
-
-
-def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | UnloadableError:
-    """Run a job on a session as they are sent to workers; nothing is raised, as distributed would log it."""
-    try:
-        opened = _job(job.data)
-    except Exception as error:
-        return UnloadableError(mask_secrets(f"{type(error).__name__}: {error}"))
-    return run_job(opened, pickle.loads(selected.data), key)  # noqa: S301 (of the user's own process)
-
-
-@lru_cache(maxsize=4)
-def _job(data: bytes) -> Job:
-    job: Job = pickle.loads(data)  # noqa: S301 (of the user's own process)
-    return job
-
-
-def run_job(job: Job, selected: Selected, key: str) -> Outcome:
-    """Run a job on a session, in a process of its own if the job says so; failures are returned."""
-    if not job.processes:
-        return attempt(job, selected, key)
-    from intake_nwbzarr.sessions.isolation import attempt_isolated
-
-    return attempt_isolated(job, selected, key)
 
 
 def attempt(job: Job, selected: Selected, key: str) -> Outcome:

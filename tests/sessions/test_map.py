@@ -233,7 +233,7 @@ def test_results_are_kept_unless_what_they_depend_on_changes(
         assert calls(another(other_paths[:1], lambda units, trials: 2)) == (1, 0)
     another_state = Selected(found[0].key, found[0].location, None, found[0].paths)
     assert calls(run([another_state], counts)) == (1, 0)
-    assert calls(run(found, lambda session: session.sizes["unit"], give="dataset", resume=False)) == (6, 0)
+    assert calls(run(found, lambda session: len(session.sizes), give="dataset", resume=False)) == (6, 0)
     with pytest.raises(OptionError, match="several maps: one, three, two"):
         MapResult.load(tmp_path)
 
