@@ -51,9 +51,35 @@ def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
+@contextmanager
+def scan_bar(console: Console) -> Iterator[Callable[[ScanProgress], None]]:
+    """Yield a callback that shows the progress of a scan in a bar; nothing if not on a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sessions{task.fields[failed]}"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("finding", total=None, failed="")
+
+        def show(progress: ScanProgress) -> None:
+            bar.update(
+                task,
+                description="finding" if progress.total is None else "scanning",
+                completed=progress.sessions,
+                total=progress.total,
+                failed=f", {progress.failed:,} failed" if progress.failed else "",
+            )
+
+        yield show
+
+
 if TYPE_CHECKING:
     from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+    from intake_nwbzarr.sessions.scan import ScanProgress
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",
@@ -62,6 +88,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+catalog = typer.Typer(help="Tables of many sessions, which can be searched.", no_args_is_help=True)
+app.add_typer(catalog, name="catalog")
 
 
 class _Output(Console):
@@ -309,6 +339,64 @@ def verify(
         raise typer.Exit(1)
 
 
+@catalog.command("scan")
+def scan_sessions(
+    prefixes: Annotated[
+        list[str],
+        typer.Argument(
+            help="Local folders, s3:// prefixes, sessions, or .txt files of locations.", metavar="PREFIX"
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="NAME.parquet, or a folder with a part for each prefix.", metavar="PLACE"
+        ),
+    ],
+    storage: Annotated[
+        str | None,
+        typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")] = 16,
+    requests: Annotated[int, typer.Option(help="Requests that a session may take.")] = 10,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")
+    ] = False,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Scan sessions into tables. Run the same command again to resume, or to update them."""
+    from intake_nwbzarr import scan
+
+    with scan_bar(_messages) as show:
+        report = scan(
+            *prefixes,
+            output=output,
+            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
+            # Nobody writes to a bucket anonymously.
+            output_options=_storage_options(False, profile, endpoint_url, False),
+            storage=storage,
+            threads=threads,
+            requests=requests,
+            snapshots=snapshots,
+            check=check,
+            progress=show,
+        )
+    for location in report.stale:
+        _print(f"Stale: {location}")
+    for failure in report.failures:
+        _show_failure(failure.location, failure.error)
+    _print(str(report))
+    if report.failures:
+        _show_failure("", f"{len(report.failures):,} could not be read; scan again to try them again.")
+        raise typer.Exit(1)
+
+
 def _storage_options(
     anon: bool, profile: str | None, endpoint_url: str | None, requester_pays: bool
 ) -> dict[str, Any]:
@@ -338,6 +426,11 @@ def _one_line(error: Exception) -> str:
 
 def _show_error(error: Exception) -> None:
     _messages.print(f"[bold red]Error:[/] {escape(_one_line(error))}", style="red", highlight=False)
+
+
+def _show_failure(location: str, error: str) -> None:
+    text = error if location in error else f"{location}: {error}"
+    _messages.print(f"[bold red]Error:[/] {escape(text)}", style="red", highlight=False)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

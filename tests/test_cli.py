@@ -23,9 +23,13 @@ from intake_nwbzarr import cli
 from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
+from intake_nwbzarr.location.location import locate
+from intake_nwbzarr.sessions.scan import ScanProgress
+from intake_nwbzarr.sessions.tables import Tables
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.sessions.lab import write_lab
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def test_the_examples_print_what_the_documentation_shows(
     text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
-    assert len(examples) == 6
+    assert len(examples) == 7
     for example in examples:
         command, _, expected = example.partition("\n")
         printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")
@@ -148,6 +152,8 @@ def test_the_examples_print_what_the_documentation_shows(
         for shown, line in zip(expected.splitlines(), printed.splitlines(), strict=False):
             if shown == "...":
                 break
+            if shown.startswith("file:///data/sessions.parquet"):  # and the seconds
+                line, shown = (each.rpartition(",")[0] for each in (line, shown))
             if not shown.startswith(("location", "file:///data/ecephys", "    nwb_location", "/data/lab")):
                 assert line == shown
 
@@ -379,3 +385,65 @@ def test_chunks_that_are_not_stored_are_told_and_are_status_1_where_all_are_aske
     assert nwbzarr("verify", session, "--all-chunks").status == 1
     stale = nwbzarr("info", session, "--no-consolidated")
     assert (stale.status, stale.err) == (0, "")
+
+
+def test_catalog_scan_writes_tables_and_says_what_failed(nwbzarr: Command, tmp_path: Path) -> None:
+    lab, output = write_lab(tmp_path / "lab"), tmp_path / "table.parquet"
+    result = nwbzarr(
+        "catalog", "scan", lab, "-o", output, "--storage", "lab", "--requests", 20, "--threads", 2
+    )
+    assert result.status == 1
+    assert "7 sessions (7 scanned, 0 unchanged, 2 failed)" in result.out
+    assert "1 Zarr store without NWB data, 1 file in HDF5" in result.out
+    errors = result.err.splitlines()
+    assert ["begun.nwb.zarr" in errors[0], "cut.nwb.zarr" in errors[1]] == [True, True]
+    assert errors[-1] == "Error: 2 could not be read; scan again to try them again."
+    assert set(Tables(locate(output)).opened().read("sessions")["storage"].to_pylist()) == {"lab"}
+    result = nwbzarr("catalog", "scan", lab / "sub-1", lab / "sub-3", "-o", tmp_path / "parts", "--snapshots")
+    assert (result.status, result.err) == (0, "")
+    assert len(list((tmp_path / "parts" / "objects").iterdir())) == 2
+
+
+def test_catalog_scan_prints_stale_sessions(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(corpus_dir("ecephys", "0.14.0"), tmp_path / "a.nwb.zarr"))
+    shutil.copytree(copy / "acquisition" / "sync", copy / "acquisition" / "late")
+    result = nwbzarr("catalog", "scan", copy, "-o", tmp_path / "table.parquet", "--check")
+    assert (result.status, result.err) == (0, "")
+    assert f"Stale: {locate(copy)}" in result.out
+
+
+def test_catalog_scan_reads_anonymously_and_writes_with_credentials(
+    nwbzarr: Command,
+    corpus_dir: Callable[[str, str], Path],
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/a.nwb.zarr", corpus_dir("ophys", "0.14.0"))
+    output = f"s3://{s3_server.private_bucket}/cli/table.parquet"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret)
+    result = nwbzarr("catalog", "scan", url, "-o", output, "--anon", "--endpoint-url", s3_server.endpoint_url)
+    assert (result.status, result.err) == (0, "")
+    assert all(
+        "Authorization" not in seen.headers for seen in s3_server.requests if "a.nwb.zarr" in seen.path
+    )
+    assert len(Tables(locate(output, s3_server.signed_options)).opened().read("sessions")) == 1
+
+
+def test_catalog_scan_of_a_url_with_secrets_is_refused(nwbzarr: Command, tmp_path: Path) -> None:
+    result = nwbzarr("catalog", "scan", "https://me:canary@example.org/a", "-o", tmp_path / "table.parquet")
+    assert result.status == 1
+    assert "has a password" in result.err
+    assert "canary" not in result.err + result.out
+
+
+def test_the_bar_of_a_scan_shows_what_is_found_and_what_failed() -> None:
+    output = io.StringIO()
+    with cli.scan_bar(Console(file=output, force_terminal=True, width=100)) as show:
+        show(ScanProgress("s3://lab", 3))
+        show(ScanProgress("s3://lab", 1, 3, 1))
+    text = output.getvalue()
+    assert "1/3" in text
+    assert "1 failed" in text

@@ -161,7 +161,8 @@ class _Search:
                     next_step="Scan it as a prefix of its own.",
                 ),
             )
-        return Findings(self.sessions, self.failures, self.unlisted, self.hdf5)
+        sessions = [replace(each, location=transport.settled(each.location)) for each in self.sessions]
+        return Findings(sessions, self.failures, self.unlisted, self.hdf5)
 
     def _visit(self, folder: str, outcome: _Outcome) -> list[str]:
         """Take note of a folder; return the folders in it that are to be listed."""

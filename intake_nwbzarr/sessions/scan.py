@@ -102,29 +102,31 @@ class ScanReport:
         return ScanReport(self.output, requests_for_all=most, **added)
 
     def __str__(self) -> str:
-        counts = [
-            f"{self.scanned:,} scanned",
-            f"{self.unchanged:,} unchanged",
-            f"{len(self.failures):,} failed",
+        counts = [f"{self.scanned:,} scanned", f"{self.unchanged:,} unchanged"]
+        counts += [f"{len(self.failures):,} failed"] + ([f"{self.gone:,} gone"] if self.gone else [])
+        lines = [
+            f"{self.output}: {_counted(self.sessions, 'session')} ({', '.join(counts)}), "
+            f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s"
         ]
-        counts += [f"{self.gone:,} gone"] if self.gone else []
-        text = f"{self.output}: {self.sessions:,} sessions ({', '.join(counts)}), "
-        text += f"{self.requests:,} requests, {self.seconds:.1f} s"
-        skipped = [f"{self.not_nwb:,} Zarr stores that are not NWB"] if self.not_nwb else []
-        skipped += [f"{self.hdf5:,} NWB files in HDF5"] if self.hdf5 else []
-        skipped += [f"{self.other_assets:,} assets that are not Zarr"] if self.other_assets else []
-        lines = [text] + ([f"Skipped: {', '.join(skipped)}."] if skipped else [])
+        skipped = [f"{_counted(self.not_nwb, 'Zarr store')} without NWB data"] if self.not_nwb else []
+        skipped += [f"{_counted(self.hdf5, 'file')} in HDF5"] if self.hdf5 else []
+        skipped += [f"{_counted(self.other_assets, 'asset')} other than Zarr"] if self.other_assets else []
+        lines += [f"Skipped: {', '.join(skipped)}"] if skipped else []
         if self.unconsolidated:
             lines.append(
-                f"{self.unconsolidated:,} sessions have no consolidated metadata; nwbzarr consolidate writes "
-                "them."
+                f"Without consolidated metadata: {_counted(self.unconsolidated, 'session')}; nwbzarr "
+                "consolidate writes them"
             )
         if self.incomplete:
             lines.append(
-                f"{self.incomplete:,} sessions have columns that were not read; requests="
-                f"{self.requests_for_all} reads all of them."
+                f"With columns that were not read: {_counted(self.incomplete, 'session')}; "
+                f"requests={self.requests_for_all} reads all"
             )
         return "\n".join(lines)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @takes_storage_options
@@ -132,6 +134,7 @@ def scan(
     *prefixes: str | os.PathLike[str],
     output: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None = None,
+    output_options: Mapping[str, Any] | None = None,
     storage: str | None = None,
     threads: int = 16,
     requests: int = 10,
@@ -155,7 +158,9 @@ def scan(
         ``NAME.parquet``, local or on S3, for one pair of files (the objects in ``NAME.objects.parquet``);
         otherwise a folder, with a pair of files for each prefix.
     storage_options
-        Credentials and other options, for all prefixes and for an `output` on S3. They are not written.
+        Credentials and other options, for all prefixes. They are not written.
+    output_options
+        Those for an `output` on S3. Default: the `storage_options`.
     storage
         Name of the options, which the column `storage` has; others open the sessions with their own options
         of that name.
@@ -205,7 +210,8 @@ def scan(
         raise OptionError("scan() needs at least one prefix.", found=0, next_step="Pass a folder or URL.")
     places = [located(prefix, storage_options) for prefix in prefixes]
     _check_apart(places)
-    tables = Tables(output_location(output, storage_options))
+    options = storage_options if output_options is None else output_options
+    tables = Tables(output_location(output, options))
     report = ScanReport(str(tables.place))
     for prefix, place in zip(prefixes, places, strict=True):
         began = time.monotonic()
@@ -249,13 +255,11 @@ def _check_apart(places: Sequence[Location]) -> None:
                 )
 
 
-def output_location(output: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Location:
+def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Location:
     """Return the location of tables that are to be written."""
     place = located(output, None)
-    if place.scheme == "file":
-        return place
-    if place.scheme == "s3":
-        return located(output, storage_options)
+    if place.scheme in {"file", "s3"}:
+        return located(output, options)
     raise OptionError(
         f"Tables cannot be written to {place}.",
         location=place,

@@ -318,6 +318,10 @@ class Transport(ABC):
         """
         return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
+    def settled(self, location: Location) -> Location:
+        """Return another location on the same server, with what requests have taught about that."""
+        return location
+
     def unwritable(self) -> LocationError:
         """Return the error to raise instead of writing where `writable` is false."""
         return LocationError(
@@ -443,7 +447,9 @@ class _SessionClock:
 
 def begin_session(location: Location) -> None:
     """Let the time that a session has as a whole begin now: it is opened."""
-    _sessions.pop(location.uncached.cache_key, None)
+    # Its key takes a look at the environment.
+    if _sessions:
+        _sessions.pop(location.uncached.cache_key, None)
 
 
 def session_deadline(location: Location, allowed: Timeouts) -> float:
@@ -543,6 +549,10 @@ class OverTransport(Transport):
     def at(self, etag: str | None) -> Transport:
         """Return this transport for the session in the state whose metadata document has this ETag."""
         return type(self)(self._inner, etag)
+
+    def settled(self, location: Location) -> Location:
+        """Return another location on the same server, with what the inner transport has learnt."""
+        return self._inner.settled(location)
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Fetch as the inner transport does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -15,6 +16,7 @@ from yarl import URL
 from intake_nwbzarr.errors import AccessError, CredentialsError, TransportError
 from intake_nwbzarr.location.credentials import Keys, s3_access
 from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.options import canonical
 from intake_nwbzarr.location.urls import access_point
 from intake_nwbzarr.transport.answers import EXPIRED, Failure, Fetched, Identity, Part
 from intake_nwbzarr.transport.base import Transport
@@ -45,6 +47,7 @@ class S3Transport(HttpTransport):
         self._bucket, _, self._root = location.url.removeprefix("s3://").partition("/")
         self._point = access_point(self._bucket)
         self._region = self._point.region if self._point else access.region or "us-east-1"
+        self._first_region = self._region
         if not _REGION.fullmatch(self._region):
             raise CredentialsError(
                 f"The region for {location} is not an AWS region.",
@@ -60,6 +63,12 @@ class S3Transport(HttpTransport):
         keys = await self._signer.current() if self._signer is not None else None
         secret = None if keys is None else repr((keys.access_key, keys.secret_key))
         return Identity(self._endpoint or "", secret)
+
+    def settled(self, location: Location) -> Location:
+        """Return another location in the bucket with its region, which each would else ask for anew."""
+        if self._region == self._first_region:
+            return location
+        return replace(location, options=canonical(location.public | {"region": self._region}))
 
     async def _get_object(
         self, key: str, part: Part | None, limit: int, condition: Mapping[str, str]
