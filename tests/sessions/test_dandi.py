@@ -442,7 +442,7 @@ def test_a_dandiset_is_scanned_into_a_part_of_the_tables(
     report = scan_dandi("000719@draft", output=folder, api_url=archive.api_url)
     assert (report.sessions, report.scanned, report.not_nwb, report.other_assets) == (3, 3, 2, 1)
     assert [failure.error_type for failure in report.failures] == ["LocationNotFoundError"]
-    assert "Skipped: 2 Zarr stores that are not NWB, 1 assets that are not Zarr." in str(report)
+    assert "Skipped: 2 Zarr stores without NWB data, 1 asset other than Zarr" in str(report)
     tables = Tables(locate(folder)).opened()
     assert [part.name for part in tables.parts] == ["dandi-000719"]
     assert tables.parts[0].source == f"{archive.api_url}/dandisets/000719"
