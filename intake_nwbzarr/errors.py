@@ -326,6 +326,10 @@ class MapWarning(NWBZarrWarning):
     """Results of a changed function are kept, or the outcome of map() over sessions cannot be stored."""
 
 
+class SessionsWarning(NWBZarrWarning):
+    """Some of many sessions could not be read, or lack what was asked for; the others are in the result."""
+
+
 class MappingWarning(NWBZarrWarning):
     """A session departs from the NWB schema in a way that changes how it is mapped to xarray."""
 

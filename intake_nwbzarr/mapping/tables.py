@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -370,14 +370,18 @@ _SESSION_START = "session_start_time"
 _REFERENCE_TIME = "timestamps_reference_time"
 
 
-def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mapper[MappedObject]:
-    """Map a DynamicTable, a subtype, or a group with ``colnames``."""
+def map_table(
+    hierarchy: Hierarchy, path: str, options: MappingOptions, columns: Collection[str] | None = None
+) -> Mapper[MappedObject]:
+    """Map a DynamicTable, a subtype, or a group with ``colnames``; all of its columns, or those named."""
     # The ids, which are labels and need not be positions, and short indexes are read; everything else is
     # lazy. The columns of an aligned table's categories are <category>_<column>, their ids <category>_id.
     table = table_layout(hierarchy, path)
     clocks = _clocks(table)
     wanted = ({} if table.ids is None else {"id": table.ids}) | clocks
     layouts = (table, *category_layouts(table))
+    if columns is not None:
+        layouts = tuple(_with_columns(layout, columns) for layout in layouts)
     elements = {name: array for layout in layouts for name, array in _enumerations(layout)}
     indexes = {name: array for layout in layouts for name, array in _short_indexes(layout)}
     (((read, lost), meanings), ends), grid = yield from both(
@@ -411,6 +415,11 @@ def map_table(hierarchy: Hierarchy, path: str, options: MappingOptions) -> Mappe
         _table_attributes(table, layouts[1:]),
         tuple(dict.fromkeys(unmapped)),
     )
+
+
+def _with_columns(table: Table, names: Collection[str]) -> Table:
+    kept = tuple(column for column in table.columns if f"{table.prefix}{column.name}" in names)
+    return replace(table, columns=kept)
 
 
 def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -22,6 +22,7 @@ from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
 from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, text_overview
 from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
 from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 from intake_nwbzarr.sessions.storages import Storages, table_location
 from intake_nwbzarr.sessions.tables import Tables, write_local
 
@@ -289,6 +290,53 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(type(self)), *self.__dict__})
+
+    def table(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        where: Mapping[str, Any] | None = None,
+        threads: int = 8,
+    ) -> pd.DataFrame:
+        """Read one table of all sessions, such as the units, side by side.
+
+        Parameters
+        ----------
+        table
+            The name of a Find of the search, or else the path (``"intervals/trials"``) or name (``"trials"``)
+            of a table. Sessions without it have no rows.
+        columns
+            Names of columns; only their chunks are read. All by default.
+        where
+            Conditions on columns, as for `search`: these columns are read first, and then the others for the
+            rows that meet all conditions.
+        threads
+            How many sessions are read at a time.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each of the tables' rows, indexed by (session, id), with the columns ``subject_id``,
+            ``species`` and ``session_id`` before those of the table. Cells are as in
+            ``ds.nwb.to_dataframe()``: of ragged columns, arrays. ``frame.attrs`` has ``failures``, a dict for
+            each session that could not be read, and ``missing``, the sessions that lack a column, by column;
+            a `SessionsWarning` tells of both.
+
+        Raises
+        ------
+        NodeNotFoundError
+            When no session has the table.
+        OptionError
+            When no session has a column, or a condition is not valid.
+        NWBZarrError
+            When no session could be read.
+        """
+        wanted = wanted_rows(columns, where)
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise invalid_argument("threads", threads, "a number of threads")
+        name, selection = of_table(self._opened, self.selection, table)
+        check_columns(self._opened, selection, wanted)
+        return read_table(self._derived(selection).selected(), name, wanted, threads)
 
     def selected(self) -> Iterator[Selected]:
         """Yield what a worker needs to know of each session, in little memory."""
