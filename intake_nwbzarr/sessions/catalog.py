@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,13 @@ from intake.catalog import Catalog
 from intake.catalog.entry import CatalogEntry
 from intake.source.base import NoEntry
 
-from intake_nwbzarr.arguments import check_keywords, describe_value, invalid_argument, local_path
+from intake_nwbzarr.arguments import (
+    check_choice,
+    check_keywords,
+    describe_value,
+    invalid_argument,
+    local_path,
+)
 from intake_nwbzarr.catalog.entries import check_credentials, check_url, masked_arguments
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
@@ -21,7 +27,7 @@ from intake_nwbzarr.location.options import checked_options
 from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
 from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, text_overview
 from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
-from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.selected import Give, Selected, open_selected
 from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 from intake_nwbzarr.sessions.storages import Storages, table_location
 from intake_nwbzarr.sessions.tables import Tables, write_local
@@ -290,6 +296,35 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(type(self)), *self.__dict__})
+
+    def open(self, key: str, give: Give = "objects") -> Any:
+        """Open one session as `map` gives it to a function, the found objects in one go.
+
+        Parameters
+        ----------
+        key
+            The session's location.
+        give
+            ``"objects"``, ``"dataset"``, ``"datatree"`` or ``"nwb"``, as for `map`.
+
+        Returns
+        -------
+        dict, xarray.Dataset, xarray.DataTree or pynwb.NWBFile
+            Of the objects, a dict by the names of the Finds: Datasets of lazy arrays without dask, or a dict
+            of these by path where ``multiple="all"``.
+
+        Raises
+        ------
+        SessionNotFoundError
+            When the catalog has no such session.
+        StaleTableError
+            When the session has changed since it was scanned.
+        OptionError
+            When a Find has found several objects, and does not say which is meant.
+        """
+        check_choice("give", give, get_args(Give.__value__))
+        (selected,) = self._selected(np.array([self._row(key)]))
+        return open_selected(selected, give)
 
     def table(
         self,

@@ -75,11 +75,8 @@ def open_selected(selected: Selected, give: Give = "objects", timeout: float | N
     """
     if selected.refused is not None:
         raise selected.refused
-    chosen = _chosen_paths(selected) if give == "objects" else {}
-    location = selected.location if timeout is None else selected.location.finished_within(timeout)
-    hierarchy = _open_hierarchy(selected, location)
-    if selected.etag is not None and (hierarchy.etag is None or not same_etag(hierarchy.etag, selected.etag)):
-        raise _changed(selected, hierarchy.etag)
+    chosen = chosen_paths(selected) if give == "objects" else {}
+    hierarchy = open_hierarchy(selected, timeout)
     if give == "nwb":
         from intake_nwbzarr.raw import nwb_of
 
@@ -115,6 +112,17 @@ def open_selected(selected: Selected, give: Give = "objects", timeout: float | N
     }
 
 
+def open_hierarchy(selected: Selected, timeout: float | None = None) -> Hierarchy:
+    """Open the hierarchy of a found session, in the state that was scanned; see `open_selected`."""
+    if selected.refused is not None:
+        raise selected.refused
+    location = selected.location if timeout is None else selected.location.finished_within(timeout)
+    hierarchy = _loaded(selected, location)
+    if selected.etag is not None and (hierarchy.etag is None or not same_etag(hierarchy.etag, selected.etag)):
+        raise _changed(selected, hierarchy.etag)
+    return hierarchy
+
+
 def forget(selected: Selected, timeout: float | None = None) -> None:
     """Drop what this process remembers of a session, for it will not be opened again."""
     from intake_nwbzarr.hierarchy import documents
@@ -128,7 +136,7 @@ def forget(selected: Selected, timeout: float | None = None) -> None:
     begin_session(location)
 
 
-def _chosen_paths(selected: Selected) -> dict[str, tuple[str, ...]]:
+def chosen_paths(selected: Selected) -> dict[str, tuple[str, ...]]:
     """Return the paths of the objects that are opened, by the names of their conditions."""
     chosen = {}
     for name, paths in selected.paths.items():
@@ -154,7 +162,7 @@ def _listed(paths: Iterable[str]) -> str:
     return ", ".join(map(repr, first[:3])) + (" and more" if len(first) > 3 else "")
 
 
-def _open_hierarchy(selected: Selected, location: Location) -> Hierarchy:
+def _loaded(selected: Selected, location: Location) -> Hierarchy:
     if selected.snapshot is None:
         from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
         from intake_nwbzarr.transport.memory_cache import keeping_in_memory

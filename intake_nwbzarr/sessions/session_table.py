@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     warn_caller,
 )
 from intake_nwbzarr.sessions.search import Columns, Find, Selection, distinct, matches, search
-from intake_nwbzarr.sessions.selected import Selected
+from intake_nwbzarr.sessions.selected import Selected, chosen_paths, open_hierarchy
 from intake_nwbzarr.transport.loop import run
 
 if TYPE_CHECKING:
@@ -131,7 +131,11 @@ def check_columns(columns: Columns, selection: Selection, wanted: Wanted) -> Non
         column.take(pa.array(found.objects)) for column in columns.get("objects", ["columns", "types"])
     )
     # Columns of an aligned table's categories are not listed.
-    if not len(found.objects) or known_lists.null_count or matches(types, "AlignedDynamicTable", "types").any():
+    if (
+        not len(found.objects)
+        or known_lists.null_count
+        or matches(types, "AlignedDynamicTable", "types").any()
+    ):
         return
     known = {name for names in known_lists.to_pylist() for name in names}
     for name in wanted.names or tuple(wanted.where):
@@ -168,22 +172,12 @@ def read_table(sessions: Iterable[Selected], name: str, wanted: Wanted, threads:
 
 def _read_session(session: Selected, name: str, wanted: Wanted) -> _Read:
     try:
-        if session.refused is not None:
-            raise session.refused
+        paths = chosen_paths(session)[name]
         hierarchy = open_hierarchy(session)
-        multiple = session.multiple.get(name, "error")
-        paths = session.paths[name]
-        if len(paths) > 1 and multiple == "error":
-            raise OptionError(
-                f"{name!r} is {len(paths)} objects in {session.key}: {', '.join(map(repr, paths[:5]))}.",
-                location=session.key,
-                found=list(paths),
-                next_step="Make the Find narrower, or pass multiple='first' or multiple='all' to it.",
-            )
-        tables = [_rows(hierarchy, path, wanted) for path in paths[: None if multiple == "all" else 1]]
+        tables = [_rows(hierarchy, path, wanted) for path in paths]
     except NWBZarrError as error:
         return _Read(session, error=error)
-    if multiple == "all":
+    if session.multiple.get(name) == "all":
         for path, (frame, _) in zip(paths, tables, strict=True):
             frame.insert(0, "path", path)
     if len(tables) == 1:
@@ -194,19 +188,6 @@ def _read_session(session: Selected, name: str, wanted: Wanted) -> _Read:
     known = tuple(dict.fromkeys(name for _, names in tables for name in names))
     common = tuple(name for name in known if all(name in names for _, names in tables))
     return _Read(session, pd.concat([frame for frame, _ in tables]), known, common)
-
-
-def open_hierarchy(session: Selected) -> Hierarchy:
-    """Open the hierarchy of a session, from its snapshot if the table has one."""
-    if session.snapshot is not None:
-        from intake_nwbzarr.copies.from_snapshot import open_from_snapshot
-        from intake_nwbzarr.copies.snapshot import SnapshotInTable
-
-        return open_from_snapshot(SnapshotInTable(session.snapshot, session.key), session.location)[0]
-    from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
-    from intake_nwbzarr.transport.memory_cache import keeping_in_memory
-
-    return load_hierarchy(session.location, keeping_in_memory())
 
 
 def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame, tuple[str, ...]]:

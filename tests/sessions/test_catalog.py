@@ -278,6 +278,19 @@ def test_a_session_is_opened_with_the_options_of_its_storage(
         SessionCatalog(real.urlpath)[key].read()
 
 
+def test_the_found_objects_of_a_session_are_opened_by_name(real: SessionCatalog) -> None:
+    found = real.search(units=Find("Units"))
+    (key,) = found
+    opened = found.open(key)
+    assert list(opened) == ["units"]
+    assert opened["units"].nwb.to_dataframe().index.name == "id"
+    assert found.open(key, "dataset").attrs["identifier"] == "corpus-ecephys"
+    with pytest.raises(SessionNotFoundError):
+        found.open(next(each for each in real if each != key))
+    with pytest.raises(OptionError, match="give must be one of"):
+        found.open(key, "all")  # type: ignore[arg-type]
+
+
 def test_keywords_are_passed_to_the_sources(real: SessionCatalog) -> None:
     again = real(chunks=None)
     assert again[next(iter(real))].read().chunks == {}

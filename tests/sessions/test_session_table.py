@@ -195,7 +195,7 @@ def test_what_is_no_table_is_one_clear_error(lab: SessionCatalog, every_series_p
 
 
 def test_several_tables_of_a_session_are_refused_unless_the_find_says_which(lab: SessionCatalog) -> None:
-    with pytest.raises(OptionError, match="is 2 objects"):
+    with pytest.raises(OptionError, match="matches 2 objects"):
         lab.search(any=Find("DynamicTable")).table("any")
     first = lab.search(any=Find("DynamicTable", multiple="first")).table("any")
     assert "start_time" in first
