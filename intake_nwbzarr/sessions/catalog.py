@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from intake.catalog.entry import CatalogEntry
 from intake.source.base import NoEntry
 
 from intake_nwbzarr.arguments import (
+    check_bool,
     check_choice,
     check_keywords,
     describe_value,
@@ -34,6 +35,12 @@ from intake_nwbzarr.sessions.tables import Tables, write_local
 
 if TYPE_CHECKING:
     import pandas as pd
+    from distributed import Client
+
+    from intake_nwbzarr.location.location import Place
+    from intake_nwbzarr.sessions.estimate import Estimate
+    from intake_nwbzarr.sessions.map_result import MapResult
+    from intake_nwbzarr.sessions.selected import Give
 
 # How many sessions are looked up at a time when all are gone through.
 _AT_ONCE: Final = 2000
@@ -378,6 +385,134 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         rows = self.selection.rows
         for start in range(0, len(rows), _AT_ONCE):
             yield from self._selected(rows[start : start + _AT_ONCE])
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *,
+        client: Client | None = None,
+        name: str | None = None,
+        folder: Place | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        give: Give = "objects",
+        timeout: float | None = None,
+        retries: int = 2,
+        isolate: Literal["process"] | None = None,
+        memory_limit: float | str | None = None,
+        on_error: Literal["collect", "raise"] = "collect",
+        resume: bool = True,
+        window: int = 200,
+        threads: int = 8,
+        progress: bool | None = None,
+        dry_run: bool = False,
+    ) -> MapResult | Estimate:
+        """Call a function with each session, on threads or the workers of a dask cluster.
+
+        Execution is at least once: what was interrupted runs again. In a folder, results are stored exactly
+        once for each session in its state, found objects, `name` and version of this package, and a map that
+        is run again goes on with the sessions that have none.
+
+        Parameters
+        ----------
+        function
+            Called with the Datasets of the found objects as keywords, named like the conditions of the
+            search: ``function(units=..., speed=...)``. They are lazy, and read as NumPy arrays. It returns a
+            number or text, a dict of these, a Series, DataFrame, DataArray or Dataset; or None.
+        client
+            Where it runs: the workers of a `distributed.Client`; None for threads of this process.
+        name
+            The name of the results, by which they are found again; by default, that of the function.
+        folder
+            A local folder or ``s3://`` location, which all workers can write, for the results. With None,
+            they are returned, for small ones, and there is nothing to resume.
+        storage_options
+            Storage options of the folder; those of the sessions are the catalog's.
+        give
+            What the function is called with: ``"objects"``; or as its one argument the whole session,
+            ``"dataset"`` (flat), ``"datatree"`` or ``"nwb"`` (a `pynwb.NWBFile`, closed afterwards).
+        timeout
+            Seconds for all requests to a session together; with `isolate`, for all that is done with it.
+        retries
+            How often a session is tried again if its failure may pass, such as status 503 or a timeout.
+        isolate
+            ``"process"``: each session in a process of its own, whose end ends nothing else, such as by
+            `timeout`, `memory_limit`, or a crash.
+        memory_limit
+            Bytes that such a process may take: a number, or a string such as ``"4 GB"``.
+        on_error
+            ``"collect"``: failures are rows of `MapResult.failures`. ``"raise"``: the first one ends the map.
+        resume
+            Whether results that the folder has are kept; False begins anew.
+        window
+            How many sessions a cluster is sent at a time, if it has no more threads than half of these.
+        threads
+            Threads without a client. Workers have their own.
+        progress
+            Whether a progress bar is shown; by default, in a terminal or notebook.
+        dry_run
+            Whether to estimate requests, bytes, time and money from the tables, and do nothing.
+
+        Returns
+        -------
+        MapResult or Estimate
+            The results as a table, and the failures as another; with `dry_run`, an estimate.
+
+        Raises
+        ------
+        OptionError
+            When an argument is not valid, or the function cannot be called with what was found.
+        SessionFailedError
+            When a session fails, with ``on_error="raise"``.
+        ClusterError
+            When the cluster is closed, or has no workers left.
+        MapError
+            When the function cannot be loaded on the workers.
+
+        Examples
+        --------
+        >>> done = mice.map(tuning, client=client, name="tuning-1", folder="s3://me/tuning")
+        ... # doctest: +SKIP
+        >>> done.frame, done.failures  # doctest: +SKIP
+        """
+        from intake_nwbzarr.sessions.map import map_sessions
+
+        if check_bool("dry_run", dry_run):
+            return self._estimate(give, folder)
+        return map_sessions(
+            self.selected(),
+            function,
+            tables=self.tables.digest,
+            count=len(self),
+            client=client,
+            name=name,
+            folder=folder,
+            storage_options=storage_options,
+            give=give,
+            timeout=timeout,
+            retries=retries,
+            isolate=isolate,
+            memory_limit=memory_limit,
+            on_error=on_error,
+            resume=resume,
+            window=window,
+            threads=threads,
+            progress=progress,
+        )
+
+    def _estimate(self, give: Give, folder: Any) -> Estimate:
+        from intake_nwbzarr.sessions.estimate import Estimate, load_of
+
+        selection = self.selection
+        if give == "objects" and selection.found:
+            rows = np.concatenate([each.objects for each in selection.found])
+        else:
+            rows = np.flatnonzero(np.isin(self._opened.session_of_object, selection.rows))
+        nbytes, chunks = (
+            column.take(pa.array(rows)).to_pylist()
+            for column in self._opened.get("objects", ["nbytes", "chunks"])
+        )
+        on_s3 = str(folder).startswith("s3")
+        return Estimate(load_of(self.selected(), {"nbytes": nbytes, "chunks": chunks}), results_on_s3=on_s3)
 
     def to_yaml(self, path: Any = None) -> str:
         """Return the sessions as a plain Intake catalog, with the found objects as ``group``; never secrets.
