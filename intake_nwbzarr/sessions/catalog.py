@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from intake_nwbzarr.location.location import Place
     from intake_nwbzarr.sessions.estimate import Estimate
     from intake_nwbzarr.sessions.map_result import MapResult
-    from intake_nwbzarr.sessions.selected import Give
 
 # How many sessions are looked up at a time when all are gone through.
 _AT_ONCE: Final = 2000
