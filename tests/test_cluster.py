@@ -132,6 +132,7 @@ def test_every_block_of_the_page_on_clusters_runs(
     s3_server: S3Server,
     corpus_dir: Callable[[str, str], Path],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     for name, release in (("sub-1", "0.14.0"), ("sub-2", "0.11.0")):
         s3_server.upload(s3_server.private_bucket, f"{name}.nwb.zarr", corpus_dir("ecephys", release))
@@ -145,11 +146,16 @@ def test_every_block_of_the_page_on_clusters_runs(
     monkeypatch.setenv("LAB_KEY", s3_server.key)
     monkeypatch.setenv("LAB_SECRET", s3_server.secret)
     client.run(lambda: os.environ.update(here))
+    monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
     page = page.replace("lab-private", s3_server.private_bucket)
+    # Other tests have sessions in this bucket, too.
+    bucket = f"s3://{s3_server.private_bucket}/sub-"
+    sessions = ", ".join(f'"{bucket}{number}.nwb.zarr"' for number in (1, 2))
+    page = page.replace(f'scan("s3://{s3_server.private_bucket}"', f"scan({sessions}")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     # The page's own cluster would be started once more.
-    blocks[0] = blocks[0].replace("client = Client()", "")
+    blocks[0] = blocks[0].partition("cluster = ")[0]
     names: dict[str, Any] = {"client": client}
     try:
         with dask.config.set({}):
@@ -159,13 +165,35 @@ def test_every_block_of_the_page_on_clusters_runs(
     finally:
         client.run(lambda: [os.environ.pop(variable) for variable in here] and None)
         client.run(set_limits, requests=256)
-    assert len(blocks) == 9
+    assert len(blocks) == 7
+    done = names["done"]
+    assert len(done.failures) == 0
+    assert done.frame.index.names == ["session", "unit", "lag"]
+    assert done.to_xarray("unit").sizes["unit"] == 12
     assert names["by_region"].dims == ("time", "location")
-    assert (len(names["found"]), names["again"]) == (2, [])
-    assert "Nothing is stored" in names["failed"][names["locations"][2]]
+    assert (len(names["found"]), names["again"], names["failed"]) == (2, [], {})
     assert names["power"].dims == ("channel",)
-    assert names["rates"][0] > 0
     assert names["count"] == 6
-    assert names["everything"].sizes["unit"] == 12
     assert dask.is_dask_collection(names["raw"].data.data)
     assert float(shipped) > 0
+
+
+@pytest.mark.slow
+# dask-jobqueue 0.9 leaves its jobs' pipes to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_jobs_of_a_batch_system_work_on_sessions(url: str, tmp_path: Path) -> None:
+    from dask_jobqueue.local import LocalCluster as JobCluster
+
+    from intake_nwbzarr.location.location import locate
+    from intake_nwbzarr.sessions.map import map_sessions
+    from intake_nwbzarr.sessions.selected import Selected
+
+    session = Selected(url, locate(url), paths={"units": ("units",)})
+    options = {"scheduler_options": {"dashboard_address": ":0"}, "log_directory": str(tmp_path / "logs")}
+    with (
+        JobCluster(cores=2, processes=1, memory="2 GB", **options) as cluster,
+        Client(cluster, set_as_default=False) as own,
+    ):
+        cluster.scale(jobs=1)
+        done = map_sessions([session], lambda units: units.sizes["unit"], client=own)
+    assert done.frame.value.tolist() == [6]

@@ -140,7 +140,10 @@ def failure_of(error: BaseException) -> Failure:
         cause = cause.__cause__
     transient = cause.transient if isinstance(cause, NWBZarrError) else isinstance(error, _PASSING)
     # Of arguments that are shown, only their text: no frame's variables.
-    frames = traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES, compact=True)
+    frames = traceback.TracebackException.from_exception(error, compact=True)
+    # From the function on.
+    theirs = [frame for frame in frames.stack if frame.filename != __file__]
+    frames.stack = traceback.StackSummary.from_list(theirs[-_MOST_FRAMES:])
     message = str(error) or type(error).__name__
     return Failure(
         type(error).__name__,
