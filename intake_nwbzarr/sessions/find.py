@@ -172,7 +172,9 @@ class _Search:
         content, refused = outcome
         names = set(content.names)
         if not folder and not (names or content.folders or refused):
-            self._fail(folder, self._nothing())
+            # A file, or nothing: opening it tells.
+            self._add(folder, None)
+            self.unlisted.append(self.prefix)
             return []
         if ".zarray" in names:
             return []
@@ -206,13 +208,6 @@ class _Search:
     def _fail(self, folder: str, error: Exception) -> None:
         self.failures.append((self._at(folder), error))
         self.unlisted.append(self._at(folder))
-
-    def _nothing(self) -> LocationNotFoundError:
-        return LocationNotFoundError(
-            f"Nothing is stored at {self.prefix}.",
-            location=self.prefix,
-            next_step="Check the path or URL for misspellings.",
-        )
 
     def _at(self, path: str) -> Location:
         if not path:

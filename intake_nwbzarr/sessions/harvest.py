@@ -126,6 +126,10 @@ def harvest(
     return row | {"requests": requests_of(log, found.location)}, objects
 
 
+# The largest number of the column.
+_MOST_REQUESTS: Final = 2**31 - 1
+
+
 def failed(found: FoundSession, error: Exception) -> Row:
     """Return the row of a session that cannot be read."""
     return _known(found) | {
@@ -205,7 +209,10 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
         skipped += [] if row["snapshot"] is not None else ["snapshot"]
     if check and documents.consolidated:
         row["stale"] = _is_stale(hierarchy)
-    return row | {"not_read": skipped, "requests_for_all": spent + needed if skipped else None}, objects
+    return row | {
+        "not_read": skipped,
+        "requests_for_all": min(spent + needed, _MOST_REQUESTS) if skipped else None,
+    }, objects
 
 
 async def _documents(transport: Transport, found: FoundSession) -> Documents:

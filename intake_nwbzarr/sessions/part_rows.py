@@ -164,7 +164,9 @@ class PartRows:
             kept = old.filter(pc.invert(pc.is_in(old["location"], dropped)))
             if kind == "sessions" and self.labels:
                 kept = self._labelled(kept)
-            whole[kind] = pa.concat_tables([kept, *self.new[kind]], promote_options="default")
+            whole[kind] = pa.concat_tables(
+                [conformed(kind, kept), *self.new[kind]], promote_options="default"
+            )
         if final:
             order = {"sessions": ["location"], "objects": ["location", "path"]}
             whole = {

@@ -14,7 +14,7 @@ from math import ceil
 from typing import Any, Final
 
 from intake_nwbzarr.arguments import check_bool, invalid_argument, takes_storage_options
-from intake_nwbzarr.errors import NWBZarrError, NWBZarrWarning, OptionError
+from intake_nwbzarr.errors import LocationNotFoundError, NWBZarrError, NWBZarrWarning, OptionError, TableError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
@@ -209,9 +209,9 @@ def scan(
     if not prefixes:
         raise OptionError("scan() needs at least one prefix.", found=0, next_step="Pass a folder or URL.")
     places = [located(prefix, storage_options) for prefix in prefixes]
-    _check_apart(places)
     options = storage_options if output_options is None else output_options
     tables = Tables(output_location(output, options))
+    _check_apart(places, tables)
     report = ScanReport(str(tables.place))
     for prefix, place in zip(prefixes, places, strict=True):
         began = time.monotonic()
@@ -243,16 +243,32 @@ def check_count(name: str, given: object) -> None:
         raise invalid_argument(name, given, "a whole number of at least 1")
 
 
-def _check_apart(places: Sequence[Location]) -> None:
-    for place in places:
-        for other in places:
-            if place is not other and as_folder(place.url).startswith(as_folder(other.url)):
+def _check_apart(places: list[Location], tables: Tables) -> None:
+    """Refuse prefixes inside one another, whose sessions would be in the tables twice."""
+    # In a single file, a session is in one row by whatever prefix it is found.
+    parts = _sources(tables) if tables.is_folder else []
+    for number, place in enumerate(places):
+        others = [other.url for other in places[:number] + places[number + 1 :]]
+        others += [source for source in parts if source != place.url]
+        for other in others:
+            inner, outer = sorted((as_folder(place.url), as_folder(other)), key=len, reverse=True)
+            if inner.startswith(outer):
                 raise OptionError(
-                    f"{place} is inside {other}, or equal: its sessions would be in the tables twice.",
+                    f"{inner.rstrip('/')} is inside {outer.rstrip('/')}, or equal: its sessions would be in "
+                    "the tables twice.",
                     location=place,
-                    found=str(place),
-                    next_step="Pass only one of the two.",
+                    found=inner.rstrip("/"),
+                    next_step=f"Delete the part {part_name(other)}, or scan to other tables."
+                    if other in parts
+                    else "Pass only one of the two.",
                 )
+
+
+def _sources(tables: Tables) -> list[str]:
+    try:
+        return [part.source for part in tables.opened().parts]
+    except (LocationNotFoundError, TableError):
+        return []
 
 
 def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Location:

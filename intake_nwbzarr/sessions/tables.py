@@ -289,10 +289,11 @@ class Tables:
                 return None
             self._about(kind, file)
             try:
-                tables[kind] = conformed(kind, _whole(file))
+                tables[kind] = _whole(file)
             except (pa.ArrowException, OSError) as error:
                 raise self._damaged(kind, error) from error
-        sessions, objects = tables["sessions"], tables["objects"]
+        # The objects, of which there are many, stay dictionary-encoded.
+        sessions, objects = conformed("sessions", tables["sessions"]), tables["objects"]
         counts = {each["values"]: each["counts"] for each in objects["location"].value_counts().to_pylist()}
         rows = zip(sessions["location"].to_pylist(), sessions["object_count"].to_pylist(), strict=True)
         complete = [counts.get(location, 0) == (count or 0) for location, count in rows]

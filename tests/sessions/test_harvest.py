@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import random
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 from hdmf_zarr import NWBZarrIO
 
-from intake_nwbzarr import open_nwb
+from intake_nwbzarr import errors, open_nwb
 from intake_nwbzarr.copies.snapshot import decode
 from intake_nwbzarr.hierarchy.consolidate import consolidate
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.harvest import FoundSession, harvest
 from intake_nwbzarr.sessions.tables import OBJECTS, SESSIONS, table_of
+from tests import fuzz
 from tests.conftest import SESSIONS as CORPUS
 from tests.mapping.extension_files import extension_files, without_schemas
 from tests.servers.s3_server import S3Server
@@ -258,3 +260,32 @@ def test_a_damaged_array_costs_itself(small: Path, tmp_path: Path) -> None:
     assert row.get("error") is None
     assert "shape" not in objects["acquisition/speed"]
     assert objects["acquisition/speed"]["rate"] == 10.0
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_whatever_is_damaged_the_rows_fit_the_tables(part: int, tmp_path: Path) -> None:
+    damageable = fuzz.sessions(tmp_path)
+    for seed in range(part * 60, part * 60 + 60):
+        source = random.Random(seed)
+        session = source.choice(damageable)
+        with session.damaged(source) as what:
+            row, objects = harvest(
+                FoundSession(locate(session.path), document=session.document.name),  # type: ignore[arg-type]
+                requests=100,
+            )
+            table_of("sessions", [row])
+            table_of("objects", objects)
+            assert row.get("error_type") is None or hasattr(errors, row["error_type"]), (seed, what)
+
+
+def test_the_requests_of_a_column_of_any_size_fit_the_table(small: Path, tmp_path: Path) -> None:
+    copy = copy_of(small, tmp_path)
+
+    def enlarge(document: dict[str, Any]) -> None:
+        document["shape"] = [10**12]
+        document["chunk_grid"]["configuration"]["chunk_shape"] = [1]
+
+    edit(copy, "general/lab", enlarge)
+    row, _ = _rows(copy, requests=100)
+    assert row["not_read"] == ["lab"]
+    assert row["requests_for_all"] == 2**31 - 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from intake_nwbzarr import scan
+from intake_nwbzarr import open_hierarchy, scan
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions import find
@@ -167,6 +167,12 @@ def test_prefixes_inside_one_another_are_refused(three: Path, tmp_path: Path) ->
         with pytest.raises(OptionError, match="is inside"):
             scan(*prefixes, output=tmp_path / "table.parquet")
     scan(three / "sub-1", three / "sub-2", output=tmp_path / "table.parquet")
+    scan(three / "sub-1", output=tmp_path / "tables")
+    with pytest.raises(OptionError, match="is inside") as caught:
+        scan(three, output=tmp_path / "tables")
+    part = part_name(locate(three / "sub-1").url)
+    assert f"Delete the part {part}" in str(caught.value)
+    assert (tmp_path / "tables" / "sessions" / f"{part}.parquet").exists()
 
 
 def test_a_list_of_locations_is_scanned_with_conditional_requests(
@@ -201,6 +207,44 @@ def test_a_session_is_a_prefix_too(three: Path, http_server: StaticServer, tmp_p
     shutil.copytree(three / "sub-0", http_server.root / "sub-0")
     for prefix in (three / "sub-0" / "ses-1.nwb.zarr", f"{http_server.url}/sub-0/ses-1.nwb.zarr"):
         assert scan(prefix, output=tmp_path / "table.parquet").scanned == 1
+
+
+def test_a_bucket_that_cannot_be_listed_is_a_failure_and_a_session_in_it_is_none(
+    three: Path, s3_server: S3Server, tmp_path: Path
+) -> None:
+    options = s3_server.anonymous_options
+    url = s3_server.upload(s3_server.unlisted_bucket, "three", three)
+    report = scan(url, output=tmp_path / "table.parquet", storage_options=options)
+    assert [(each.location, each.error_type) for each in report.failures] == [(url, "AccessError")]
+    report = scan(f"{url}/sub-0/ses-1.nwb.zarr", output=tmp_path / "one.parquet", storage_options=options)
+    assert (report.scanned, report.failures) == (1, ())
+
+
+def test_a_file_that_is_no_session_says_what_it_is(lab: Path, tmp_path: Path) -> None:
+    for name, error in {"a.nwb": "HDF5FileError", "none.nwb": "LocationNotFoundError"}.items():
+        report = scan(lab / "raw" / name, output=tmp_path / f"{name}.parquet")
+        assert [each.error_type for each in report.failures] == [error]
+
+
+def test_names_with_spaces_and_percent_signs_are_found_and_open(
+    three: Path, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "odd"
+    shutil.copytree(three / "sub-0", root / "sub 1 é%41" / "a+b")
+    s3_server.upload(s3_server.public_bucket, "odd", root)
+    s3_server.as_amazon(monkeypatch)
+    for prefix in (
+        root,
+        f"s3://{s3_server.public_bucket}/odd",
+        f"https://{s3_server.public_bucket}.s3.amazonaws.com/odd",
+    ):
+        options = {"anon": True} if str(prefix).startswith("s3") else None
+        report = scan(prefix, output=tmp_path / "table.parquet", storage_options=options)
+        assert (report.scanned, report.failures) == (1, ())
+        (row,) = [row for row in _read(tmp_path / "table.parquet")[0] if row["source"] == locate(prefix).url]
+        # The key is the canonical form, and opens the session.
+        assert locate(row["location"]).url == row["location"]
+        assert open_hierarchy(row["location"], options).etag == row["etag"]
 
 
 def test_secrets_in_a_url_are_refused_and_found_nowhere(
