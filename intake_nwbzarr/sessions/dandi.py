@@ -118,18 +118,15 @@ def scan_dandi(
             f"{archive.url}/dandisets/{listed.identifier}",
             listed.sessions,
             threads=threads,
-            # The archive does not tell the Zarr format, so that a document of the other one is asked for.
-            requests=requests - 1,
+            requests=requests,
             snapshots=snapshots,
             check=check,
             progress=progress,
         )
-        needed = done.requests_for_all and done.requests_for_all + 1
         report += replace(
             done,
             not_nwb=done.not_nwb + listed.images,
             other_assets=listed.others,
-            requests_for_all=needed,
         )
     return report
 

@@ -221,19 +221,22 @@ def scan(
                 progress(ScanProgress(source, count))
 
         source, findings = find_sessions(prefix, storage_options, storage, found)
+        # What listing took for each session.
+        listing = ceil(findings.requests / max(len(findings.sessions), 1))
         done = scan_part(
             tables,
             part_name(source),
             source,
             findings.sessions,
             threads=threads,
-            requests=requests - ceil(findings.requests / max(len(findings.sessions), 1)),
+            requests=requests - listing,
             snapshots=snapshots,
             check=check,
             progress=progress,
             findings=findings,
         )
-        report += replace(done, seconds=time.monotonic() - began)
+        needed = done.requests_for_all and done.requests_for_all + listing
+        report += replace(done, requests_for_all=needed, seconds=time.monotonic() - began)
     return report
 
 
