@@ -79,7 +79,7 @@ def scan_bar(console: Console) -> Iterator[Callable[[ScanProgress], None]]:
 if TYPE_CHECKING:
     from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.sessions.scan import ScanProgress
+    from intake_nwbzarr.sessions.scan import ScanProgress, ScanReport
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",
@@ -387,6 +387,69 @@ def scan_sessions(
             check=check,
             progress=show,
         )
+    _show_report(report)
+
+
+@catalog.command("dandi")
+def scan_dandisets(
+    dandisets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Dandisets, such as 000719, or 000719@0.240409.1542 for a version.", metavar="DANDISET"
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output", "-o", help="NAME.parquet, or a folder with a part for each dandiset.", metavar="PLACE"
+        ),
+    ],
+    glob: Annotated[
+        str | None, typer.Option(help="Only assets whose path matches this pattern, such as 'sub-1/*'.")
+    ] = None,
+    api_url: Annotated[
+        str | None, typer.Option(help="The API of another archive than DANDI's own.", metavar="URL")
+    ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
+    ] = "dandi",
+    threads: Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")] = 16,
+    requests: Annotated[int, typer.Option(help="Requests that a session may take.")] = 10,
+    snapshots: Annotated[
+        bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")
+    ] = False,
+    anon: Anonymous = False,
+    profile: Profile = None,
+    endpoint_url: Endpoint = None,
+    requester_pays: RequesterPays = False,
+) -> None:
+    """Scan the NWB Zarr assets of dandisets into tables. Run the same command again to update them."""
+    from intake_nwbzarr import scan_dandi
+
+    with scan_bar(_messages) as show:
+        report = scan_dandi(
+            *dandisets,
+            output=output,
+            glob=glob,
+            api_url=api_url,
+            # Without any of the options, the sessions are public.
+            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays) or None,
+            output_options=_storage_options(False, profile, endpoint_url, False),
+            storage=storage,
+            threads=threads,
+            requests=requests,
+            snapshots=snapshots,
+            check=check,
+            progress=show,
+        )
+    _show_report(report)
+
+
+def _show_report(report: ScanReport) -> None:
     for location in report.stale:
         _print(f"Stale: {location}")
     for failure in report.failures:

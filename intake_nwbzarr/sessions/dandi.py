@@ -38,6 +38,7 @@ def scan_dandi(
     api_url: str | None = None,
     token: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    output_options: Mapping[str, Any] | None = None,
     storage: str | None = "dandi",
     threads: int = 16,
     requests: int = 10,
@@ -69,8 +70,10 @@ def scan_dandi(
         if a dandiset is not public, of the keyring in which the dandi client keeps it. It is sent to
         `api_url` only, and not stored.
     storage_options
-        With which the sessions, and an `output` on S3, are opened. By default sessions are read without
-        credentials. With ``endpoint_url``, assets may also be on that S3 server.
+        Credentials and other options, for the sessions. By default they are read without credentials. With
+        ``endpoint_url``, assets may also be on that S3 server.
+    output_options
+        Those for an `output` on S3. Default: the `storage_options`.
     storage
         Name of the options, which the column `storage` has. Readers of the tables need no options of that
         name for what is public.
@@ -107,7 +110,8 @@ def scan_dandi(
         if not isinstance(given, str | None):
             raise invalid_argument(name, given, "a string or None")
     _check_dandisets(dandisets)
-    tables = Tables(output_location(output, storage_options))
+    options = storage_options if output_options is None else output_options
+    tables = Tables(output_location(output, options))
     with connect(api_url, token) as archive:
         all_listed = [list_dandiset(archive, each, glob, storage_options, storage) for each in dandisets]
     report = ScanReport(str(tables.place))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import intake
 import numpy as np
@@ -60,6 +61,14 @@ def test_a_session_is_searched_and_read(
     assert list(units) == [f"s3://dandiarchive/{ECEPHYS}"]
     assert units[next(iter(units))](group="units").read().sizes["unit"] == 2
     assert not any("Authorization" in seen.headers for seen in s3_server.requests)
+
+
+def test_the_block_of_the_page_runs(public: SessionCatalog) -> None:
+    section = (CATALOGS.parent / "docs" / "many-sessions.md").read_text()
+    section = section.partition("### Public sessions that come with the package\n")[2]
+    names: dict[str, Any] = {}
+    exec(section.partition("```python\n")[2].partition("```")[0], names)
+    assert list(names["spiking"]) == [f"s3://dandiarchive/{ECEPHYS}"]
 
 
 @pytest.mark.parametrize("place", LAYOUTS)

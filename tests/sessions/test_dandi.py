@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
 import sys
 import traceback
 import uuid
@@ -17,7 +18,9 @@ import pytest
 from dandi.dandiapi import DandiAPIClient
 from dandischema.models import Asset as AssetModel
 from keyring.backend import KeyringBackend
+from typer.testing import CliRunner
 
+from intake_nwbzarr.cli import Settings, app
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -493,7 +496,7 @@ def test_an_embargoed_session_is_a_row_with_its_error(
         "sub-1/sub-1_ses-1_ecephys.nwb.zarr",
         "sub-2/sub-2_ophys.zarr",
     ]
-    assert "is embargoed" in rows[0]["error"]
+    assert all("is embargoed" in row["error"] for row in rows)
 
 
 def test_with_credentials_an_embargoed_session_is_read(
@@ -537,3 +540,77 @@ def test_odd_arguments_of_a_scan_are_refused(archive: DandiServer, tmp_path: Pat
     with pytest.raises(OptionError, match="storage_options="):
         scan_dandi("000719", **arguments, anon=True)
     assert archive.requests == []
+
+
+_WATCHED = """
+import sys
+seen = set()
+def watch(event, arguments):
+    if event == "socket.getaddrinfo":
+        seen.add(f"name {arguments[0]}")
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        seen.add(f"connection {arguments[1][0]}")
+    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        seen.add(f"file {arguments[0]}")
+sys.addaudithook(watch)
+from intake_nwbzarr.cli import main
+try:
+    main()
+finally:
+    print(*sorted(seen), sep="\\n", file=open(sys.argv[-1] + ".seen", "w"))
+"""
+
+
+def test_the_command_asks_nobody_else_and_writes_nothing_else(
+    archive: DandiServer, sessions: list[Asset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, output = tmp_path / "home", tmp_path / "dandi.parquet"
+    home.mkdir()
+    archive.dandisets["000719"].versions["draft"].remove(sessions[-1])
+    archive.tokens.add(CANARY)
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setenv(f"127_0_0_1_{archive.port}_API_KEY", CANARY)
+    command = ["catalog", "dandi", "000719@draft", "--glob", "sub-1/*", "--api-url", archive.api_url]
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCHED, *command, "-o", str(output)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "2 sessions (2 scanned, 0 unchanged, 0 failed)" in done.stdout
+    assert done.stderr == ""
+    seen = Path(f"{output}.seen").read_text().splitlines()
+    assert {each.partition(" ")[2] for each in seen if not each.startswith("file ")} == {"127.0.0.1"}
+    written = [Path(each.removeprefix("file ")) for each in seen if each.startswith("file ")]
+    assert all(path.parent == tmp_path or path == Path(os.devnull) for path in written)
+    assert list(home.iterdir()) == []
+    assert any(seen.headers.get("Authorization") == f"token {CANARY}" for seen in archive.requests)
+    for file in tmp_path.iterdir():
+        assert file.is_dir() or CANARY.encode() not in file.read_bytes()
+    assert CANARY not in done.stdout
+
+
+def test_the_command_says_what_failed(
+    archive: DandiServer, sessions: list[Asset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = CliRunner()
+    arguments = ["catalog", "dandi", "000719@draft", "-o", str(tmp_path / "a"), "--api-url", archive.api_url]
+    done = runner.invoke(app, arguments, obj=Settings())
+    assert done.exit_code == 1
+    assert f"Error: Nothing is stored at s3://dandiarchive/zarr/{sessions[-1].stored_id}." in done.stderr
+    assert "Skipped: 2 Zarr stores without NWB data, 1 asset other than Zarr" in done.stdout
+    assert (tmp_path / "a" / "sessions" / "dandi-000719.parquet").exists()
+
+
+def test_tables_on_s3_are_written_with_options_of_their_own(
+    archive: DandiServer, sessions: list[Asset], amazon: S3Server
+) -> None:
+    output = f"s3://{amazon.private_bucket}/dandi/tables"
+    scan_dandi("000719", output=output, api_url=archive.api_url, output_options=amazon.signed_options)
+    tables = Tables(locate(output, amazon.signed_options)).opened()
+    assert tables.read("sessions")["storage"].to_pylist() == ["dandi", "dandi"]
+    read = [seen for seen in amazon.requests if "/zarr/" in seen.path]
+    assert read
+    assert not any("Authorization" in seen.headers for seen in read)
