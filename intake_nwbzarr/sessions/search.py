@@ -163,7 +163,9 @@ class Columns:
         """Return the row of the session of each object, -1 for an object of a session that is left out."""
         (column,) = self.get("objects", ["location"])
         chunks = [chunk.dictionary_encode() for chunk in column.chunks]
-        rows = [np.append(self.rows_of(chunk.dictionary), -1)[_indices(chunk)] for chunk in chunks]
+        known = self.rows_of(pa.chunked_array([chunk.dictionary for chunk in chunks], pa.string()))
+        of_chunk = np.split(known, np.cumsum([len(chunk.dictionary) for chunk in chunks]))
+        rows = [np.append(of, -1)[_indices(chunk)] for of, chunk in zip(of_chunk, chunks, strict=False)]
         sessions = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         if len(self.everything) < len(self._locations):
             self._leave_out_repeated(sessions)
@@ -297,12 +299,27 @@ def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]
     arrays = columns.get(kind, [*conditions, *beside.values()])
     of = dict(zip([*conditions, *beside.values()], arrays, strict=True))
     mask: Mask = np.ones(columns.tables.rows(kind), np.bool_)
-    for name, condition in conditions.items():
+    # Lists last, which take longest, and of those rows that are left.
+    for name, condition in sorted(conditions.items(), key=lambda each: pa.types.is_list(of[each[0]].type)):
+        if pa.types.is_list(of[name].type):
+            mask[mask] = matches(_filtered(of[name], mask), condition, name)
+            continue
         met = matches(of[name], condition, name)
         if name in beside and condition is not None:
             met |= matches(of[beside[name]], _normalised(condition, _NORMALISED[name][1]), beside[name])
         mask &= met
     return mask
+
+
+def _filtered(column: pa.ChunkedArray, mask: Mask) -> pa.ChunkedArray:
+    """Return the rows of a column where a mask is true, chunk by chunk: each has a dictionary of its own."""
+    ends = np.cumsum([len(chunk) for chunk in column.chunks])
+    parts = np.split(mask, ends[:-1]) if len(ends) else []
+    chunks = [
+        chunk if part.all() else chunk.filter(pa.array(part))
+        for chunk, part in zip(column.chunks, parts, strict=True)
+    ]
+    return pa.chunked_array(chunks, column.type)
 
 
 def _normalised(condition: Any, normalise: Callable[[str], str | None]) -> Any:

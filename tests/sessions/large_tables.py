@@ -43,6 +43,7 @@ def write_large_tables(place: Path, sessions: int = 100_000, objects: int = 20, 
         locations[0] = first
     species = list(SPECIES)
     number = random.integers(0, len(species), sessions)
+    number[0] = 0
     of_sessions = {
         "location": pa.array(locations),
         "identifier": pa.array([f"session-{each}" for each in range(sessions)]),
