@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.sessions.search import Columns, Find, Selection, distinct, matches, search
 from intake_nwbzarr.sessions.selected import Selected, chosen_paths, open_hierarchy
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,9 +159,13 @@ def _no_column(name: str, table: str, known: Iterable[str]) -> OptionError:
 def read_table(sessions: Iterable[Selected], name: str, wanted: Wanted, threads: int) -> pd.DataFrame:
     """Read the table of each session side by side, and return all rows; see `SessionCatalog.table`."""
     outcome = _Outcome()
+    listed = list(sessions)
+    with suppress(NWBZarrError):
+        # Certificates are loaded now, and not by each thread.
+        open_transport(listed[0].location) if listed else None
     pool = ThreadPoolExecutor(threads, "nwbzarr-table")
     try:
-        outcome.read.extend(pool.map(lambda each: _read_session(each, name, wanted), sessions))
+        outcome.read.extend(pool.map(lambda each: _read_session(each, name, wanted), listed))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     if outcome.failed and not outcome.whole:

