@@ -25,6 +25,7 @@ from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
+from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
 from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, text_overview
 from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
@@ -240,6 +241,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         """Return `n` of the sessions, or all if there are fewer, chosen at random but the same for a seed."""
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0:
             raise invalid_argument("n", n, "a number of sessions")
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise invalid_argument("seed", seed, "a whole number")
         rows = self.selection.rows
         taken = np.random.default_rng(seed).choice(rows, min(int(n), len(rows)), replace=False)
         mask = np.zeros(self.tables.rows("sessions"), np.bool_)
@@ -286,10 +289,10 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         return len(self.selection.rows)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._row_of
+        return isinstance(key, str) and key in self._row_of
 
     def __getitem__(self, key: Any) -> NWBZarrSource:
-        if isinstance(key, tuple | list) or key in self._row_of:
+        if key in self or (isinstance(key, tuple) and len(key) == 1 and key[0] in self):
             source: NWBZarrSource = super().__getitem__(key)
             return source
         raise self._not_found(key)
@@ -547,7 +550,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     def _not_found(self, key: Any) -> SessionNotFoundError:
         shown = describe_value(key)
-        left_out = isinstance(key, str) and self._opened.rows_of(pa.array([key], pa.string()))[0] >= 0
+        is_text = isinstance(key, str) and is_encodable(key)
+        left_out = is_text and self._opened.rows_of(pa.array([key], pa.string()))[0] >= 0
         advice = (
             "It is in the tables, but not among the sessions that the search found." if left_out else None
         )
@@ -751,6 +755,8 @@ class _Entries(Mapping[str, CatalogEntry]):
 
 def _checked_conditions(given: Any) -> list[Mapping[str, Any]]:
     listed: Iterable[Any] = [] if given is None else [given] if isinstance(given, Mapping) else given
-    if isinstance(listed, list | tuple) and all(isinstance(each, Mapping) for each in listed):
+    if isinstance(listed, list | tuple) and all(
+        isinstance(each, Mapping) and all(isinstance(name, str) for name in each) for each in listed
+    ):
         return list(listed)
     raise invalid_argument("search", given, "a dictionary of conditions, or a list of these")

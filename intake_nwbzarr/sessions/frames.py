@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError, SessionNotFoundError
+from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def _named(chosen: Any) -> pa.Table:
         if not isinstance(chosen, Iterable):
             raise _not_chosen(describe_value(chosen))
         listed = list(chosen)
-        if not all(isinstance(each, str) for each in listed):
-            odd = next(each for each in listed if not isinstance(each, str))
+        odd = next((each for each in listed if not isinstance(each, str) or not is_encodable(each)), None)
+        if odd is not None or any(each is None for each in listed):
             raise _not_chosen(f"an iterable with {describe_value(odd)}")
         return pa.table({"location": pa.array(listed, pa.string())})
     names = [str(name) for name in chosen.columns] if isinstance(chosen, pd.DataFrame) else None

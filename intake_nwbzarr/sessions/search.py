@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arguments import check_choice, describe_value, invalid_argument
 from intake_nwbzarr.errors import OptionError, did_you_mean
+from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.normalize import sex_code, taxon
 from intake_nwbzarr.sessions.selected import Multiple
 from intake_nwbzarr.sessions.tables import Kind, Tables
@@ -393,7 +394,7 @@ def matches(column: pa.ChunkedArray, condition: Any, name: str) -> Mask:
         return matches(column, condition.first, name) & matches(column, condition.second, name)
     if condition is None:
         return np.asarray(column.is_null().to_numpy(), np.bool_)
-    if isinstance(condition, list | set | frozenset) and None in condition:
+    if isinstance(condition, list | set | frozenset) and any(each is None for each in condition):
         others = [each for each in condition if each is not None]
         return matches(column, None, name) | matches(column, others, name)
     tests = _tests(column.type, condition, name)
@@ -429,6 +430,8 @@ def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
         if len(condition) != 2:
             raise _invalid(name, kind, condition)
         return _range_test(kind, condition, name)
+    if isinstance(condition, str) and not is_encodable(condition):
+        raise _invalid(name, kind, condition)
     if isinstance(condition, np.ndarray) or hasattr(condition, "to_list"):
         condition = list(condition)
     if isinstance(condition, list | set | frozenset):
@@ -447,6 +450,8 @@ def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
 
 def _any_test(kind: pa.DataType, conditions: list[Any], name: str) -> _Test:
     """Return the test that one of several conditions is met; None among them is left to the caller."""
+    if not all(is_encodable(each) for each in conditions if isinstance(each, str)):
+        raise _invalid(name, kind, conditions)
     texts = [each for each in conditions if isinstance(each, str) and not _GLOB.search(each)]
     is_text = not (pa.types.is_timestamp(kind) or _is_number(kind) or pa.types.is_boolean(kind))
     plain = pa.array(texts, pa.string()) if is_text else None
@@ -496,7 +501,8 @@ def _range_test(kind: pa.DataType, bounds: tuple[Any, Any], name: str) -> _Test:
         least = None if low is None else _number(kind, low, name)
         most = None if high is None else _number(kind, high, name)
         return lambda values: _between(_numbers(values), least, most)
-    if pa.types.is_boolean(kind) or not all(isinstance(each, str | None) for each in bounds):
+    texts = [each for each in bounds if isinstance(each, str) and is_encodable(each)]
+    if pa.types.is_boolean(kind) or len(texts) + bounds.count(None) < len(bounds):
         raise _invalid(name, kind, bounds)
 
     def test(values: pa.Array) -> Mask:
@@ -528,12 +534,15 @@ def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
             at = pd.Timestamp(given)
             if at.tz is None:
                 period = pd.Period(given, None if isinstance(given, str) else "D")
+                # An AttributeError for "", which is no time.
                 return period.start_time.to_datetime64(), period.end_time.to_datetime64()
         elif isinstance(given, datetime | np.datetime64):
             at = pd.Timestamp(given)
         else:
             raise ValueError
-    except (ValueError, TypeError, OverflowError) as error:
+        if pd.isna(at):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError, AttributeError) as error:
         raise _invalid(name, pa.timestamp("us", "UTC"), given) from error
     instant = (at if at.tz is None else at.tz_convert("UTC").tz_localize(None)).to_datetime64()
     return instant, instant

@@ -45,6 +45,7 @@ from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of, edit
 from tests.sessions.conftest import OBJECTS, SESSIONS, UNITS, write_tables
+from tests.test_invalid_arguments import foreign
 
 # Intake 2.0.9 warns about shell commands whenever a parameter has a text for a default.
 string_parameters = pytest.mark.filterwarnings("ignore:Shell command not executed:UserWarning")
@@ -548,3 +549,48 @@ def test_other_engines_search_and_come_back(lab: SessionCatalog, tmp_path: Path)
     for chosen in (in_sql, in_polars):
         back = lab.filter(chosen)
         assert [each.paths for each in back.selected()] == [each.paths for each in expected.selected()]
+
+
+ODD_CALLS: dict[str, Callable[[SessionCatalog, Any], object]] = {
+    "text": lambda lab, odd: lab.search(species=odd),
+    "number": lambda lab, odd: lab.search(age_days=odd),
+    "range": lambda lab, odd: lab.search(age_days=(odd, None)),
+    "date": lambda lab, odd: lab.search(start=odd),
+    "range of dates": lambda lab, odd: lab.search(start=(odd, odd)),
+    "list": lambda lab, odd: lab.search(keywords=[odd]),
+    "boolean": lambda lab, odd: lab.search(consolidated=odd),
+    "name of a condition": lambda lab, odd: lab.search(**{f"{odd!r:.20}": odd}),
+    "positional": lambda lab, odd: lab.search(odd),
+    "type": lambda lab, odd: lab.search(units=Find(odd)),
+    "rate": lambda lab, odd: lab.search(units=Find(rate=odd)),
+    "shape": lambda lab, odd: lab.search(units=Find(shape=odd)),
+    "multiple": lambda lab, odd: Find(multiple=odd),
+    "plain find": lambda lab, odd: lab.search(units={"find": odd}),
+    "filter": lambda lab, odd: None if callable(odd) else lab.filter(odd),
+    "sample": lambda lab, odd: lab.sample(odd),
+    "seed": lambda lab, odd: lab.sample(1, odd),
+    "unique": lambda lab, odd: lab.unique(odd),
+    "key": lambda lab, odd: lab[odd],
+    "contains": lambda lab, odd: odd in lab,
+    "open": lambda lab, odd: lab.open(odd),
+    "give": lambda lab, odd: lab.open("s3://lab/1", odd),
+    "table": lambda lab, odd: lab.table(odd),
+    "columns": lambda lab, odd: lab.table("units", columns=["nothing"] if odd is None else odd),
+    "where": lambda lab, odd: lab.table("units", ["nothing"], where=odd),
+    "threads": lambda lab, odd: lab.table("units", ["nothing"], threads=odd),
+    "path of a catalog": lambda lab, odd: lab.to_yaml(odd),
+    "urlpath": lambda lab, odd: len(SessionCatalog(odd)),
+    "storage_options": lambda lab, odd: len(SessionCatalog(lab.urlpath, odd)),
+    "an entry": lambda lab, odd: list(SessionCatalog(lab.urlpath, {"lab": odd}).selected()),
+    "a prefix": lambda lab, odd: list(SessionCatalog(lab.urlpath, {"lab": {"prefix": odd}}).selected()),
+    "table_options": lambda lab, odd: len(SessionCatalog(lab.urlpath, None, odd)),
+    "conditions": lambda lab, odd: len(SessionCatalog(lab.urlpath, search=odd)),
+}
+
+
+@pytest.mark.parametrize("name", ODD_CALLS)
+def test_odd_arguments_end_well_or_in_an_error_of_ours(
+    name: str, lab: SessionCatalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert foreign(lambda _, odd: ODD_CALLS[name](lab, odd), "") == []
