@@ -15,6 +15,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `download`                    a whole session to a local folder, resumable and verified
 `scan`                        tables of many sessions, which can be searched
 `scan_dandi`                  the same of dandisets
+`MapResult`                   results of a function for many sessions, and how they are read later
 `errors`                      the tree of errors and warnings
 ============================  ==========================================================================
 
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.sessions.dandi import scan_dandi
+    from intake_nwbzarr.sessions.map_result import MapResult
     from intake_nwbzarr.sessions.scan import scan
     from intake_nwbzarr.sessions.search import Find
     from intake_nwbzarr.transport.request_log import track_requests
 
 __all__ = [
     "Find",
+    "MapResult",
     "__version__",
     "consolidate",
     "download",
@@ -60,6 +63,7 @@ __version__ = version("intake-nwbzarr")
 
 _HOMES = {
     "Find": "intake_nwbzarr.sessions.search",
+    "MapResult": "intake_nwbzarr.sessions.map_result",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
     "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",

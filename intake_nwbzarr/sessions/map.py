@@ -27,16 +27,17 @@ from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.sessions.map_result import (
     PROVENANCE,
     SESSIONS,
+    EarlierRows,
     Ended,
+    EndedRows,
     MapResult,
     checked_name,
     earlier_provenance,
-    earlier_sessions,
     encoded,
     results_folder,
     results_place,
 )
-from intake_nwbzarr.sessions.pools import Lost, Pool, ThreadPool, Work, pool_of
+from intake_nwbzarr.sessions.pools import Lost, Pool, Work, pool_of
 from intake_nwbzarr.sessions.progress import Progress, shown_progress
 from intake_nwbzarr.sessions.provenance import Provenance, function_digest, function_name, result_key
 from intake_nwbzarr.sessions.selected import Give, Selected
@@ -47,6 +48,8 @@ type Isolate = Literal["process"]
 
 # Seconds before the first retry of a session, doubled before each further one.
 BACKOFF: Final = 1.0
+# Failures whose tracebacks are kept: those after them are mostly the same, and take memory.
+_MOST_TRACEBACKS: Final = 1000
 # Seconds between two looks at a cluster where nothing ends.
 _LOOK: Final = 1.0
 
@@ -250,12 +253,12 @@ class _Run:
 
     settings: _Settings
     progress: Progress
-    # By its number in the search, what became of each session.
-    ended: dict[int, Ended] = field(default_factory=dict)
+    ended: EndedRows = field(default_factory=EndedRows)
     files: dict[str, bytes] = field(default_factory=dict)
     # What an earlier map noted of results that are kept, and how many are.
-    earlier: dict[str, Ended] = field(default_factory=dict)
+    earlier: EarlierRows = field(default_factory=lambda: EarlierRows(None))
     kept: int = 0
+    failed: int = 0
     # Attempts that wait for their time, and those whose workers died.
     waiting: list[tuple[float, int, Work]] = field(default_factory=list)
     suspects: list[Work] = field(default_factory=list)
@@ -273,7 +276,7 @@ class _Run:
             workers,
         )
         done = self._earlier_results(provenance)
-        pool = pool_of(settings.client, settings.job, settings.name, settings.threads)
+        pool = pool_of(settings.client, settings.job, settings.name, settings.threads, settings.window)
         status = "interrupted"
         try:
             with self.progress:
@@ -314,38 +317,34 @@ class _Run:
                     "another name=, or resume=False to begin anew.",
                     MapWarning,
                 )
-        self.earlier = {each.key: each for each in earlier_sessions(place) if each.state == "done"}
+        self.earlier = EarlierRows(place)
         return names
 
     def _new(self, sessions: Iterator[Selected], done: frozenset[str]) -> Iterator[Work]:
         """Yield the sessions without a result, each once."""
-        seen: set[str] = set()
+        seen: set[bytes] = set()
         number = 0
         for selected in sessions:
             key = result_key(selected, self.settings.name, self.settings.give)
-            if key in seen:
+            if bytes.fromhex(key) in seen:
                 continue
-            seen.add(key)
+            seen.add(bytes.fromhex(key))
             number += 1
             if file_name(key) in done:
                 self.kept += 1
-                noted = self.earlier.pop(key, None) or Ended(selected.key, key, "done")
+                noted = self.earlier.take(key) or Ended(selected.key, key, "done")
                 self._end(Work(number, selected, key), noted)
             else:
                 yield Work(number, selected, key)
 
     def _work(self, pool: Pool, works: Iterator[Work]) -> None:
-        window = max(self.settings.window, 2 * pool.threads)
-        if isinstance(pool, ThreadPool):
-            # Its queue is in this process, and what waits in it takes memory.
-            window = 2 * pool.threads
         running = 0
         exhausted = False
         while True:
-            while running < window and (work := self._due()) is not None:
+            while running < pool.window and (work := self._due()) is not None:
                 pool.submit(work)
                 running += 1
-            while running < window and not exhausted:
+            while running < pool.window and not exhausted:
                 work = next(works, None)
                 exhausted = work is None
                 if work is not None:
@@ -401,34 +400,37 @@ class _Run:
                 raise _stopped(work, failure)
 
     def _end(self, work: Work, ended: Ended) -> None:
+        self.failed += ended.state == "failed"
+        if self.failed > _MOST_TRACEBACKS:
+            ended = replace(ended, traceback=None)
         whose = work.selected.labels
-        self.ended[work.number] = replace(
+        ended = replace(
             ended,
             subject_id=whose.get("subject_id"),
             species=whose.get("species"),
             session_id=whose.get("session_id"),
         )
+        self.ended.add(work.number, ended)
         self.progress.note(ended.state)
 
     def _finish(self, provenance: Provenance, status: str) -> MapResult:
         """Write what became of all sessions beside their results."""
-        ended = tuple(self.ended[number] for number in sorted(self.ended))
-        states = [each.state for each in ended]
+        import pyarrow.compute as pc
+
+        table = self.ended.table()
+        states = table["state"].to_pylist()
         counts = {state: states.count(state) for state in ("done", "failed", "cancelled")}
-        counts |= {
-            "kept": self.kept,
-            "requests": sum(each.requests for each in ended),
-            "received": sum(each.received for each in ended),
-        }
+        sums = {name: pc.sum(table[name]).as_py() or 0 for name in ("requests", "received")}
+        counts |= {"kept": self.kept, **sums}
         provenance.end(status, counts)
         try:
-            self._store(SESSIONS, encoded(ended))
+            self._store(SESSIONS, encoded(table))
             self._store(PROVENANCE, provenance.encode())
         except NWBZarrError as error:
             warn_caller(
                 f"What became of the sessions cannot be noted beside their results. {error}", MapWarning
             )
-        return MapResult(ended, provenance, self.settings.place, self.files)
+        return MapResult(table, provenance, self.settings.place, self.files)
 
     def _store(self, name: str, data: bytes) -> None:
         from intake_nwbzarr.sessions.tables import write_file

@@ -6,7 +6,7 @@ import html
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -76,8 +76,8 @@ class MapResult:
 
     Parameters
     ----------
-    ended
-        What became of each session, in the order of the search.
+    table
+        What became of each session, in the order of the search: `Ended` says what its columns are.
     provenance
         How the results came about: name, function, tables, versions, when, and counts.
     place
@@ -86,7 +86,7 @@ class MapResult:
         Results in memory, by key.
     """
 
-    ended: tuple[Ended, ...]
+    table: pa.Table = field(repr=False)
     provenance: Provenance
     place: Location | None = None
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
@@ -130,7 +130,7 @@ class MapResult:
                 next_step="Run it again with the same folder and name: it resumes.",
             )
         try:
-            return cls(tuple(_decoded(data)), Provenance.decode(about), place)
+            return cls(_decoded(data), Provenance.decode(about), place)
         except (ValueError, TypeError, KeyError) as error:
             raise TableError(
                 f"The results in {place} cannot be read: {error!s:.200}.", location=place, next_step=_ANEW
@@ -165,20 +165,28 @@ class MapResult:
             With the columns ``session``, ``error`` (the class), ``message``, ``transient`` (whether trying
             again may help), ``attempts``, ``seconds`` (of the last attempt) and ``traceback``.
         """
-        import pandas as pd
+        failed: pd.DataFrame = self._of("failed").select(list(_FAILURE)).to_pandas()
+        return failed.astype({"transient": bool, "attempts": int})
 
-        rows = [asdict(each) for each in self.ended if each.state == "failed"]
-        return pd.DataFrame(rows, columns=list(_FAILURE))
+    @property
+    def ended(self) -> tuple[Ended, ...]:
+        """Return what became of each session, in the order of the search."""
+        return tuple(Ended(**row) for row in self.table.to_pylist())
 
     @property
     def sessions(self) -> list[str]:
         """Return the locations of the sessions that have a result."""
-        return [each.session for each in self.ended if each.state == "done"]
+        return self._of("done")["session"].to_pylist()  # type: ignore[no-any-return]
 
     @property
     def cancelled(self) -> list[str]:
         """Return the locations of the sessions that were cancelled, and have neither result nor failure."""
-        return [each.session for each in self.ended if each.state == "cancelled"]
+        return self._of("cancelled")["session"].to_pylist()  # type: ignore[no-any-return]
+
+    def _of(self, state: str) -> pa.Table:
+        import pyarrow.compute as pc
+
+        return self.table.filter(pc.equal(self.table["state"], state))
 
     @property
     def folder(self) -> str | None:
@@ -193,10 +201,13 @@ class MapResult:
         session
             Its location, as `sessions` has it.
         """
+        import pyarrow.compute as pc
+
         from intake_nwbzarr.sessions.results import restore
 
-        chosen = [each for each in self.ended if each.session == session and each.state == "done"]
-        if not chosen:
+        done = self._of("done")
+        chosen = done.filter(pc.equal(done["session"], session))
+        if not len(chosen):
             raise OptionError(
                 f"There is no result for {session!r}.",
                 found=session,
@@ -226,12 +237,12 @@ class MapResult:
             ((each.session, each.labels, layout, table) for each, layout, table in results), dim
         )
 
-    def _results(self, chosen: Sequence[Ended] | None = None) -> Iterator[tuple[Ended, Layout, pa.Table]]:
+    def _results(self, chosen: pa.Table | None = None) -> Iterator[tuple[Ended, Layout, pa.Table]]:
         from intake_nwbzarr.sessions.results import decode
 
-        done = [each for each in (chosen or self.ended) if each.state == "done"]
+        done = self._of("done") if chosen is None else chosen
         for start in range(0, len(done), _BATCH):
-            batch = done[start : start + _BATCH]
+            batch = [Ended(**row) for row in done.slice(start, _BATCH).to_pylist()]
             for each, data in zip(batch, self._data([each.key for each in batch]), strict=True):
                 if data is None:
                     raise TableError(
@@ -265,19 +276,20 @@ class MapResult:
         return f"<div>{html.escape(repr(self))}</div>{table}"
 
     def _summary(self) -> str:
-        states = [each.state for each in self.ended]
-        failed = [each for each in self.ended if each.state == "failed"]
-        again = sum(bool(each.transient) for each in failed)
-        parts = [f"{states.count('done'):,} of {len(states):,} sessions"]
-        if failed:
+        import pyarrow.compute as pc
+
+        done, failed, cancelled = (self._of(state) for state in ("done", "failed", "cancelled"))
+        again = pc.sum(failed["transient"]).as_py() or 0
+        parts = [f"{len(done):,} of {len(self.table):,} sessions"]
+        if len(failed):
             parts.append(f"{len(failed):,} failed")
         if again:
             parts.append(f"{again:,} of these may succeed if run again")
-        if "cancelled" in states:
-            parts.append(f"{states.count('cancelled'):,} cancelled")
+        if len(cancelled):
+            parts.append(f"{len(cancelled):,} cancelled")
         if self.provenance.status != "complete":
             parts.append(self.provenance.status)
-        rows = sum(each.rows for each in self.ended)
+        rows = pc.sum(done["rows"]).as_py() or 0
         return f"{self.provenance.name}: {', '.join(parts)}; {rows:,} rows in {self.folder or 'memory'}"
 
 
@@ -294,10 +306,40 @@ def results_folder(place: Location) -> Location:
     return replace(place, url=f"{place.url}/{RESULTS}")
 
 
-def encoded(ended: Sequence[Ended]) -> bytes:
-    """Return what became of sessions as a Parquet file."""
+@dataclass
+class EndedRows:
+    """Collects what became of sessions, in little memory: of most, a row of a table."""
+
+    _new: list[tuple[int, Ended]] = field(default_factory=list)
+    _tables: list[pa.Table] = field(default_factory=list)
+
+    def add(self, number: int, ended: Ended) -> None:
+        """Add what became of the session of a number in the search."""
+        self._new.append((number, ended))
+        if len(self._new) >= _BATCH:
+            self._tables.append(self._packed())
+
+    def table(self) -> pa.Table:
+        """Return what became of all sessions, in the order of the search."""
+        import pyarrow as pa
+
+        tables = [*self._tables, self._packed()]
+        return pa.concat_tables(tables).sort_by(_NUMBER).drop_columns([_NUMBER])
+
+    def _packed(self) -> pa.Table:
+        import pyarrow as pa
+
+        rows, self._new = self._new, []
+        columns = {name: [getattr(ended, name) for _, ended in rows] for name in Ended.__dataclass_fields__}
+        table = pa.table(columns, schema=_schema())
+        return table.append_column(_NUMBER, pa.array([number for number, _ in rows], pa.int64()))
+
+
+_NUMBER: Final = "number"
+
+
+def _schema() -> pa.Schema:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {
         "rows": pa.int64(),
@@ -307,22 +349,27 @@ def encoded(ended: Sequence[Ended]) -> bytes:
         "requests": pa.int64(),
         "received": pa.int64(),
     }
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in Ended.__dataclass_fields__])
-    columns = {name: [getattr(each, name) for each in ended] for name in schema.names}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in Ended.__dataclass_fields__])
+
+
+def encoded(table: pa.Table) -> bytes:
+    """Return what became of sessions as a Parquet file."""
+    import pyarrow.parquet as pq
+
     output = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), output, compression="zstd")
+    pq.write_table(table, output, compression="zstd")
     return output.getvalue()
 
 
-def _decoded(data: bytes) -> Iterator[Ended]:
+def _decoded(data: bytes) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _schema()
     try:
-        rows = pq.read_table(pa.BufferReader(data), columns=list(Ended.__dataclass_fields__)).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        return pq.read_table(pa.BufferReader(data)).select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise ValueError(str(error).partition("\n")[0]) from error
-    return (Ended(**row) for row in rows)
 
 
 def _one_name(folder: Place, storage_options: Mapping[str, Any] | None, name: str | None) -> str:
@@ -393,10 +440,24 @@ def earlier_provenance(place: Location) -> Provenance | None:
         return None
 
 
-def earlier_sessions(place: Location) -> list[Ended]:
-    """Return what an earlier map noted of its sessions, as far as that can be read."""
-    try:
-        data = _read(place, SESSIONS)
-        return [] if data is None else list(_decoded(data))
-    except (NWBZarrError, ValueError, TypeError):
-        return []
+class EarlierRows:
+    """What an earlier map noted of the results that it stored, by their keys, as far as that can be read."""
+
+    def __init__(self, place: Location | None) -> None:
+        self._table: pa.Table | None = None
+        self._rows: dict[str, int] = {}
+        try:
+            data = None if place is None else _read(place, SESSIONS)
+            self._table = None if data is None else _decoded(data)
+        except (NWBZarrError, ValueError):
+            return
+        if self._table is not None:
+            keys, states = self._table["key"].to_pylist(), self._table["state"].to_pylist()
+            self._rows = {key: row for row, key in enumerate(keys) if states[row] == "done"}
+
+    def take(self, key: str) -> Ended | None:
+        """Return what was noted of a result."""
+        row = self._rows.pop(key, None)
+        if row is None or self._table is None:
+            return None
+        return Ended(**self._table.slice(row, 1).to_pylist()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +15,14 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, Literal
 
-from intake_nwbzarr.errors import ClusterError, MapError, MissingPackageError, OptionError
+from intake_nwbzarr.errors import (
+    ClusterError,
+    MapError,
+    MapWarning,
+    MissingPackageError,
+    OptionError,
+    warn_caller,
+)
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.credentials import mask_secrets
 from intake_nwbzarr.sessions.isolation import attempt_isolated, close_idle
@@ -23,6 +31,8 @@ from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
+# Seconds until it is said that there are no workers yet, as those of a batch system may take hours.
+_WAITING: Final = 30.0
 # Seconds between two looks at how many workers there are.
 _LOOK: Final = 2.0
 
@@ -43,9 +53,15 @@ class Work:
 class Pool(ABC):
     """Works on sessions side by side."""
 
-    # How many at once, and how they are called in the provenance.
+    # How many at once.
     threads: int
-    name: str
+    # How many may wait for their turn beside these.
+    queued: int
+
+    @property
+    def window(self) -> int:
+        """Return how many sessions are submitted at a time; more where workers have come."""
+        return max(2 * self.threads, self.queued)
 
     @abstractmethod
     def submit(self, work: Work) -> None:
@@ -61,9 +77,9 @@ class Pool(ABC):
 
 
 class ThreadPool(Pool):
-    """Threads of this process."""
+    """Threads of this process, in which what waits takes memory."""
 
-    name = "threads"
+    queued = 0
 
     def __init__(self, job: Job, threads: int) -> None:
         self.threads = threads
@@ -92,10 +108,9 @@ class ThreadPool(Pool):
 class ClusterPool(Pool):
     """The workers of a dask cluster, which share this process's limit on requests among them."""
 
-    name = "distributed"
-
-    def __init__(self, client: Any, job: Callable[[int], Job], label: str) -> None:
+    def __init__(self, client: Any, job: Callable[[int], Job], label: str, window: int) -> None:
         self._client = client
+        self.queued = window
         self._run = uuid.uuid4().hex
         self._label = re.sub(r"[^A-Za-z0-9_]", "_", label)
         self._works: dict[str, tuple[Work, Any]] = {}
@@ -136,13 +151,8 @@ class ClusterPool(Pool):
                 work, _ = self._works.pop(future.key)
                 outcomes.append((work, self._what_happened(future)))
         for future, outcome in zip(finished, self._gathered(finished), strict=True):
-            if isinstance(outcome, UnloadableError):
-                raise MapError(
-                    f"The function cannot be loaded on a worker: {outcome}.",
-                    found=str(outcome),
-                    next_step="Install what it imports on the workers, or send a file with "
-                    "client.upload_file.",
-                )
+            if isinstance(outcome, Unfit):
+                raise MapError(outcome.message, found=outcome.found, next_step=outcome.next_step)
             work, _ = self._works.pop(future.key)
             outcomes.append((work, outcome))
         return outcomes
@@ -190,8 +200,9 @@ class ClusterPool(Pool):
             return
         self._looked = now
         try:
-            if self._share_requests():
-                self._seen = now
+            threads = self._share_requests()
+            if threads:
+                self.threads, self._seen = threads, now
         except (OSError, RuntimeError, ValueError):
             # A worker that was to be told died just now, or the scheduler did: the next looks will show.
             self._processes = 0
@@ -206,7 +217,11 @@ class ClusterPool(Pool):
     def _first_workers(self) -> int:
         """Wait for workers, and share the requests among them; return how many threads there are."""
         try:
-            self._client.wait_for_workers(1)
+            try:
+                self._client.wait_for_workers(1, timeout=_WAITING)
+            except TimeoutError:
+                warn_caller("The cluster has no workers yet; map() waits for them.", MapWarning)
+                self._client.wait_for_workers(1)
             return self._share_requests()
         except ModuleNotFoundError as error:
             raise MissingPackageError(
@@ -253,16 +268,34 @@ def _plugin_name(run: str) -> str:
     return f"nwbzarr-map-{run}"
 
 
-class UnloadableError(Exception):
-    """The function cannot be loaded where it should be called."""
+@dataclass(frozen=True)
+class Unfit:
+    """Why a worker can do nothing for any session."""
+
+    found: str
+    message: str
+    next_step: str
 
 
-def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | UnloadableError:
+def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | Unfit:
     """Run a job on a session as they are sent to workers; nothing is raised, as distributed would log it."""
     try:
         opened = _job(job.data)
     except Exception as error:
-        return UnloadableError(mask_secrets(f"{type(error).__name__}: {error}"))
+        found = mask_secrets(f"{type(error).__name__}: {error}")
+        return Unfit(
+            found,
+            f"The function cannot be loaded on a worker: {found}.",
+            "Install what it imports on the workers, or send a file with client.upload_file.",
+        )
+    place = None if opened.folder is None else opened.folder.path
+    # Whoever called map() has made it.
+    if place is not None and not place.parent.is_dir():
+        return Unfit(
+            str(place.parent),
+            f"The folder {place.parent} does not exist on the worker {socket.gethostname()}.",
+            "Pass a folder that you and all workers share, or an s3:// location.",
+        )
     return run_job(opened, pickle.loads(selected.data), key)  # noqa: S301 (of the user's own process)
 
 
@@ -279,7 +312,7 @@ def run_job(job: Job, selected: Selected, key: str) -> Outcome:
     return attempt_isolated(job, selected, key)
 
 
-def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int) -> Pool:
+def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int, window: int) -> Pool:
     """Return the pool of a client, or of threads without one; `job` takes the threads of a worker."""
     if client is None:
         return ThreadPool(job(threads), threads)
@@ -302,7 +335,7 @@ def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int)
         raise ClusterError(
             f"The client is {cluster.status}.", found=cluster.status, next_step="Pass a running one."
         )
-    return ClusterPool(cluster, job, label)
+    return ClusterPool(cluster, job, label, window)
 
 
 def _drained[T](queue: SimpleQueue[T], seconds: float) -> list[T]:

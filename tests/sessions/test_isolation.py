@@ -68,7 +68,7 @@ def troubled(units: xr.Dataset, trials: xr.Dataset) -> dict[str, float]:
 
 EXPECTED = {
     1: ("SessionCrashError", "SIGSEGV"),
-    2: ("SessionTimeoutError", "within 6 s"),
+    2: ("SessionTimeoutError", "within 4 s"),
     3: ("SessionMemoryError", "600,000,000 are allowed"),
     4: ("SessionCrashError", "SIGKILL, which is how the system ends"),
 }
@@ -88,7 +88,7 @@ def check(done: Any, found: list[Selected]) -> None:
 
 def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected], tmp_path: Path) -> None:
     done = map_sessions(
-        found, troubled, folder=tmp_path, isolate="process", timeout=6, memory_limit="600 MB", threads=3
+        found, troubled, folder=tmp_path, isolate="process", timeout=4, memory_limit="600 MB", threads=3
     )
     check(done, found)
 
@@ -103,7 +103,7 @@ def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: P
     ):
         worker = next(iter(client.run(os.getpid).values()))
         done = map_sessions(
-            found, troubled, client=client, folder=tmp_path, isolate="process", timeout=6, memory_limit=6e8
+            found, troubled, client=client, folder=tmp_path, isolate="process", timeout=4, memory_limit=6e8
         )
         assert next(iter(client.run(os.getpid).values())) == worker
         assert psutil.Process(worker).children() == []
