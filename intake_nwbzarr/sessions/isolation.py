@@ -207,10 +207,7 @@ def main(writing: int) -> None:
     back = os.fdopen(writing, "wb")
     queue: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
     threading.Thread(target=_read_on, args=(commands, queue), daemon=True).start()
-    import intake_nwbzarr.backend
-    import intake_nwbzarr.mapping.views
-    import intake_nwbzarr.sessions.results  # noqa: F401 (before the time of the first session begins)
-
+    _prepare()
     _send(back, "ready")
     sealed, job = Sealed(b""), None
     while True:
@@ -225,6 +222,17 @@ def main(writing: int) -> None:
                     _send(back, Outcome(failure=failure_of(error)))
                 else:
                     _send(back, attempt(job, selected, key))
+
+
+def _prepare() -> None:
+    """Import what every session needs, before the time of the first one begins."""
+    import intake_nwbzarr.backend
+    import intake_nwbzarr.mapping.views
+    import intake_nwbzarr.transport.s3
+    import intake_nwbzarr.transport.web  # noqa: F401
+    from intake_nwbzarr.sessions.results import decode, encode
+
+    decode(encode(0.0, "", {})[0])
 
 
 def _opened(sealed: Sealed) -> Job:

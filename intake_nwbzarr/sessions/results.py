@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -72,8 +73,7 @@ def encode(value: object, session: str, labels: Mapping[str, str | None]) -> tup
 
 def decode(data: bytes) -> tuple[Layout, pa.Table]:
     """Return a result's layout and rows from its Parquet file."""
-    # pandas registers its type of intervals when it first makes one of Arrow.
-    pa.array(pd.arrays.IntervalArray.from_breaks([0, 1]))
+    _register_intervals()
     # One thread: threads cost more than they bring for one small file.
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     about = json.loads(table.schema.metadata[_KEY])
@@ -82,6 +82,12 @@ def decode(data: bytes) -> tuple[Layout, pa.Table]:
     known |= {name: tuple(about[name]) for name in names}
     known["coordinates"] = {name: tuple(dims) for name, dims in about["coordinates"].items()}
     return Layout(**known), table.replace_schema_metadata(None)
+
+
+@cache
+def _register_intervals() -> None:
+    # pandas registers its type of intervals when it first makes one of Arrow.
+    pa.array(pd.arrays.IntervalArray.from_breaks([0, 1]))
 
 
 def restore(layout: Layout, table: pa.Table) -> Any:

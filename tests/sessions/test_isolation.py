@@ -49,12 +49,10 @@ def no_process_stays() -> Iterator[None]:
 
 
 def troubled(units: xr.Dataset, trials: xr.Dataset) -> dict[str, float]:
-    """Crash, hang, take memory, exit: whatever a function may do to its process."""
+    """Crash, take memory, exit: whatever a function may do to its process."""
     match units.attrs["session_id"]:
         case "ses-1":
             ctypes.string_at(0)
-        case "ses-2":
-            time.sleep(600)
         case "ses-3":
             taken = []
             while True:
@@ -68,7 +66,6 @@ def troubled(units: xr.Dataset, trials: xr.Dataset) -> dict[str, float]:
 
 EXPECTED = {
     1: ("SessionCrashError", "SIGSEGV"),
-    2: ("SessionTimeoutError", "within 4 s"),
     3: ("SessionMemoryError", "600,000,000 are allowed"),
     4: ("SessionCrashError", "SIGKILL, which is how the system ends"),
 }
@@ -81,16 +78,29 @@ def check(done: Any, found: list[Selected]) -> None:
     for message, (_, wanted) in zip(failures.message, EXPECTED.values(), strict=True):
         assert wanted in message
     assert not failures.transient.any()
-    others = [found[0], found[5]]
+    others = [found[0], found[2], found[5]]
     wanted_rows = pd.DataFrame(serially(others, counts)).T
     np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted_rows.to_numpy())
 
 
 def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected], tmp_path: Path) -> None:
     done = map_sessions(
-        found, troubled, folder=tmp_path, isolate="process", timeout=4, memory_limit="600 MB", threads=3
+        found, troubled, folder=tmp_path, isolate="process", timeout=120, memory_limit="600 MB", threads=3
     )
     check(done, found)
+
+
+def test_a_session_that_hangs_ends_on_the_deadline(found: list[Selected]) -> None:
+    def hanging(units: xr.Dataset, trials: xr.Dataset) -> int:
+        time.sleep(600)
+        return 1
+
+    began = time.monotonic()
+    done = map_sessions(found[:1], hanging, isolate="process", timeout=2, threads=1)
+    assert done.failures.error.tolist() == ["SessionTimeoutError"]
+    assert "within 2 s" in done.failures.message[0]
+    assert not done.failures.transient.any()
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow
@@ -103,7 +113,7 @@ def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: P
     ):
         worker = next(iter(client.run(os.getpid).values()))
         done = map_sessions(
-            found, troubled, client=client, folder=tmp_path, isolate="process", timeout=4, memory_limit=6e8
+            found, troubled, client=client, folder=tmp_path, isolate="process", timeout=120, memory_limit=6e8
         )
         assert next(iter(client.run(os.getpid).values())) == worker
         assert psutil.Process(worker).children() == []
