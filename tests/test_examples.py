@@ -25,7 +25,7 @@ from pynwb import NWBFile
 from intake_nwbzarr.errors import LocationNotFoundError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-NAMES = ("psth", "lfp", "fluorescence", "sweeps")
+NAMES = ("psth", "lfp", "fluorescence", "sweeps", "tuning")
 
 type Run = Callable[..., dict[str, Any]]
 

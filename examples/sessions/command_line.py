@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 from pynwb import NWBFile
 
+from intake_nwbzarr.demo.running import write_running_sessions
 from intake_nwbzarr.demo.sessions import write_zarr3
 
 if TYPE_CHECKING:
@@ -34,13 +35,9 @@ def chosen_session(make: Callable[[], NWBFile]) -> str:
         Otherwise it is written to a temporary folder, which goes when the program ends.
     """
     arguments = _arguments()
-    if arguments.location is not None:
-        return str(arguments.location)
-    folder = arguments.folder
-    if folder is None:
-        temporary = tempfile.TemporaryDirectory(prefix="nwbzarr-example-")
-        atexit.register(temporary.cleanup)
-        folder = Path(temporary.name)
+    if arguments.location:
+        return str(arguments.location[0])
+    folder = _folder(arguments)
     session = folder / f"{make.__name__}.nwb.zarr"
     if not session.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +48,33 @@ def chosen_session(make: Callable[[], NWBFile]) -> str:
     return str(session)
 
 
+def chosen_sessions(count: int = 24) -> tuple[list[str], Path, dict[str, dict[str, str]]]:
+    """Return where many sessions are, a folder for what is made of them, and the storage options for them.
+
+    Parameters
+    ----------
+    count
+        How many sessions of running animals are made up, unless the command line names prefixes.
+
+    Returns
+    -------
+    prefixes : list of str
+        Paths or URLs that have sessions below them.
+    folder : Path
+        That of ``--folder``, or a temporary one.
+    storage_options : dict
+        What tables of local sessions may name; empty for others.
+    """
+    arguments = _arguments()
+    folder = _folder(arguments)
+    prefixes = [str(location) for location in arguments.location]
+    if not prefixes:
+        prefixes = [str(folder / "sessions")]
+        write_running_sessions(folder / "sessions", count)
+    local = [prefix for prefix in prefixes if "://" not in prefix]
+    return prefixes, folder, {"local": {"prefix": local}} if local else {}
+
+
 def save_picture(figure: Figure) -> None:
     """Save a figure where ``--picture`` says, or as the example's name and ``.png``, and say so."""
     picture = _arguments().picture
@@ -58,10 +82,20 @@ def save_picture(figure: Figure) -> None:
     typer.echo(f"The picture is in {picture}")
 
 
+def _folder(arguments: argparse.Namespace) -> Path:
+    if arguments.folder is not None:
+        return Path(arguments.folder)
+    temporary = tempfile.TemporaryDirectory(prefix="nwbzarr-example-")
+    atexit.register(temporary.cleanup)
+    return Path(temporary.name)
+
+
 def _arguments() -> argparse.Namespace:
     example = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(description=f"Draw {example}.png, of a made-up session or of your own.")
-    parser.add_argument("location", nargs="?", help="path or URL of a session; a made-up one unless given")
+    parser.add_argument(
+        "location", nargs="*", help="path or URL of a session, or of several; made-up ones unless given"
+    )
     parser.add_argument("--folder", type=Path, help="where made-up sessions are kept; nowhere unless given")
     parser.add_argument(
         "--picture", type=Path, default=Path(f"{example}.png"), help="%(default)s unless given"

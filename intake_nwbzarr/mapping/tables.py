@@ -371,12 +371,19 @@ _REFERENCE_TIME = "timestamps_reference_time"
 
 
 def map_table(
-    hierarchy: Hierarchy, path: str, options: MappingOptions, columns: Collection[str] | None = None
+    hierarchy: Hierarchy,
+    path: str,
+    options: MappingOptions,
+    columns: Collection[str] | None = None,
+    table: Table | None = None,
 ) -> Mapper[MappedObject]:
-    """Map a DynamicTable, a subtype, or a group with ``colnames``; all of its columns, or those named."""
+    """Map a DynamicTable, a subtype, or a group with ``colnames``; all of its columns, or those named.
+
+    With its layout, if that is known already.
+    """
     # The ids, which are labels and need not be positions, and short indexes are read; everything else is
     # lazy. The columns of an aligned table's categories are <category>_<column>, their ids <category>_id.
-    table = table_layout(hierarchy, path)
+    table = table_layout(hierarchy, path) if table is None else table
     clocks = _clocks(table)
     wanted = ({} if table.ids is None else {"id": table.ids}) | clocks
     layouts = (table, *category_layouts(table))

@@ -340,7 +340,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         table: str,
         columns: Sequence[str] | None = None,
         where: Mapping[str, Any] | None = None,
-        threads: int = 8,
+        threads: int = 32,
     ) -> pd.DataFrame:
         """Read one table of all sessions, such as the units, side by side.
 

@@ -216,7 +216,7 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
         for each in (layout, *category_layouts(layout))
         for column in each.columns
     )
-    mapper = map_table(target.hierarchy, target.path, MappingOptions(), wanted.names)
+    mapper = map_table(target.hierarchy, target.path, MappingOptions(), wanted.names, layout)
     (mapped,) = run_mappers([mapper], hierarchy.opener)
     dataset = dataset_of_one(mapped, MappingOptions(), None, {}, opener=hierarchy.opener)
     rows = layout.rows.name
@@ -235,7 +235,7 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
         labels = [
             label for name in wanted.columns for label in frame.columns if column_of.get(label, label) == name
         ]
-        frame = frame[labels]
+        frame = frame if labels == list(frame.columns) else frame[labels]
     return frame, known
 
 
@@ -271,6 +271,8 @@ def _variables(column: ShownColumn) -> list[str]:
 def _loaded(dataset: xr.Dataset) -> xr.Dataset:
     """Return a Dataset with its values in memory, but for ragged ones of which few rows are left."""
     counts = [name for name, each in dataset.variables.items() if each.attrs.get("ragged_bound") == "count"]
+    if not counts:
+        return run(dataset.load_async())
     read = run(dataset[counts].load_async())
     few: set[str] = set()
     for count in read.data_vars.values():
