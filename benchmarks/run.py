@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import measure_fetching as fetching  # noqa: E402 (the folder above is on the path since the last line)
+from benchmarks import measure_many as many  # noqa: E402
 from benchmarks import measure_opening as opening  # noqa: E402
 from benchmarks import measure_reading as reading  # noqa: E402
 from benchmarks import measure_shards as shards  # noqa: E402
@@ -71,6 +72,13 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "imports": _one("imports", opening.imports),
     "again": _one("again", opening.again),
     "memory": _one("memory", reading.memory),
+    "many-scan": _one("scan 60 sessions", many.scanning),
+    "many-search": _one("search 100,000 sessions", many.searching),
+    "many-table": _one("units of 60 sessions", many.one_table, None),
+    "many-column": _one("a column of the units of 60 sessions", many.one_table, ["quality"]),
+    "many-question": _one("a question to 24 sessions", many.question),
+    "many-map": _one("map 1,000 sessions", many.mapping),
+    "many-client": _one("map 10,000 sessions", many.client_memory),
     "growth": lambda bench: {f"nodes: {name}": found for name, found in opening.growth(bench).items()},
     "latency": lambda bench: {f"latency: {name}": found for name, found in opening.latency(bench).items()},
 }

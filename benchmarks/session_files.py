@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import write_opening, write_reading
+from benchmarks import write_many, write_opening, write_reading
 
 VERSION = 1
 """Raised when a writer changes: what an older one wrote is not used."""
@@ -32,6 +32,14 @@ SESSIONS: dict[str, Callable[[Path], None]] = {
 }
 """By name, what writes them into a folder that does not exist yet."""
 
+COLLECTIONS: dict[str, Callable[[Path], None]] = {
+    "units-60": partial(write_many.write_units, count=60),
+    "running-24": partial(write_many.write_running, count=24),
+    "running-1000": partial(write_many.write_running, count=1000, different=8),
+    "linked-10000": partial(write_many.link_running, count=10_000),
+}
+"""By name, what writes folders of many sessions."""
+
 
 def default_cache() -> Path:
     """Where sessions are kept: outside of the repository."""
@@ -40,12 +48,13 @@ def default_cache() -> Path:
 
 
 def make(name: str, cache: Path) -> Path:
-    """The folder of a session, written now unless it has been before."""
-    folder = cache / "sessions" / f"v{VERSION}" / f"{name}.nwb.zarr"
+    """The folder of a session, or of a collection, written now unless it has been before."""
+    ending = "" if name in COLLECTIONS else ".nwb.zarr"
+    folder = cache / "sessions" / f"v{VERSION}" / f"{name}{ending}"
     if not folder.exists():
         aside = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
         aside.parent.mkdir(parents=True, exist_ok=True)
-        SESSIONS[name](aside)
+        (SESSIONS | COLLECTIONS)[name](aside)
         aside.rename(folder)
     return folder

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, isnan, nan
 
 from benchmarks import measure_fetching as fetching
+from benchmarks import measure_many as many
 from benchmarks import measure_opening as opening
 from benchmarks import measure_reading as reading
 from benchmarks.layouts import ECEPHYS, layout
@@ -68,7 +69,7 @@ def targets(measured: Measured) -> list[Target]:
     """All of them, in the order of the table."""
     return [
         target
-        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs)
+        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs, _sessions)
         for target in about(measured)
     ]
 
@@ -213,6 +214,64 @@ def _costs(measured: Measured) -> list[Target]:
             for name, result in memory.items()
         ),
     ]
+
+
+def _sessions(measured: Measured) -> list[Target]:
+    """Many sessions: scanned, searched, one table of all, and mapped."""
+    scanned = measured.get("scan 60 sessions", {})
+    one, eight = (_of(scanned, name) for name in (many.ONE, many.EIGHT))
+    count = many.SESSIONS["units-60"]
+    searched = _of(measured.get("search 100,000 sessions", {}), many.SEARCH)
+    question = measured.get("a question to 24 sessions", {})
+    tables = measured.get("units of 60 sessions", {})
+    column = measured.get("a column of the units of 60 sessions", {})
+    mapped = measured.get("map 1,000 sessions", {})
+    return [
+        Target("14", "scan: requests per session", one.middle("requests") / count, 10),
+        Target("14", "scan: processor time per session", 1000 * eight.middle("cpu") / count, 10, unit="ms"),
+        _faster("14", "scan: 8 threads, of one", ratio(one, eight), 4),
+        Target("15", "search 2,000,000 objects, open one", searched.middle("seconds"), 0.5, unit="s"),
+        Target("15", "search 2,000,000 objects: memory", searched.middle("memory") / 1e6, 500, unit="MB"),
+        Target("16", "map: overhead per session, threads", _overhead(mapped), 5, unit="ms"),
+        _faster(
+            "16",
+            "map: 2 workers, of one",
+            _over(_of(mapped, many.ONE_WORKER), _of(mapped, many.TWO_WORKERS)),
+            1.8,
+        ),
+        Target(
+            "16",
+            "map of 10,000: memory of the client",
+            _of(measured.get("map 10,000 sessions", {}), many.CLIENT).middle("memory") / 1e6,
+            50,
+            unit="MB",
+        ),
+        _faster(
+            "17",
+            "firing rates by speed of 24 sessions: faster than a loop over NWBZarrIO",
+            _over(_of(question, many.LOOP), _of(question, many.MAP)),
+            20,
+        ),
+        _faster(
+            "18",
+            "the units of 60 sessions: faster than lazynwb",
+            ratio(_of(tables, many.LAZYNWB), _of(tables, many.TABLE)),
+            5,
+        ),
+        _faster(
+            "18",
+            "a column of the units of 60 sessions: faster than lazynwb",
+            ratio(_of(column, many.LAZYNWB), _of(column, many.TABLE)),
+            5,
+        ),
+    ]
+
+
+def _overhead(mapped: Mapping[str, Result]) -> float:
+    """Milliseconds that map adds to each session's own work."""
+    count = many.SESSIONS["running-1000"]
+    own, whole = (_of(mapped, name).middle("seconds") for name in (many.PLAIN, many.THREADS))
+    return 1000 * (whole - own) / count
 
 
 def _chunks(result: Result) -> float:

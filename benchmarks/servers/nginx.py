@@ -62,6 +62,7 @@ _SERVER = """
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header Range $http_range;
+            proxy_set_header If-Match $http_if_match;
             proxy_cache answers;
             proxy_cache_key "$request_method$request_uri$http_range";
             proxy_cache_convert_head off;

@@ -36,13 +36,14 @@ OBJECTS: list[tuple[str, list[str]]] = [
 
 
 def write_large_tables(place: Path, sessions: int = 100_000, objects: int = 20, first: str = "") -> Tables:
-    """Write tables of that many sessions, with that many objects each; the first may be at a location."""
+    """Write tables of that many sessions, with that many objects each; the first, of a mouse, may be real."""
     random = np.random.default_rng(0)
     locations = [f"s3://dandiarchive/zarr/{number:032x}" for number in range(sessions)]
     if first:
         locations[0] = first
     species = list(SPECIES)
     number = random.integers(0, len(species), sessions)
+    number[0] = 0
     number[0] = 0
     of_sessions = {
         "location": pa.array(locations),
@@ -88,4 +89,4 @@ def _whole(kind: Kind, columns: dict[str, Any]) -> pa.Table:
 
 
 if __name__ == "__main__":
-    write_large_tables(Path(sys.argv[1]), *map(int, sys.argv[2:4]))
+    write_large_tables(Path(sys.argv[1]), *map(int, sys.argv[2:4]), *sys.argv[4:5])
