@@ -113,7 +113,10 @@ class ClusterPool(Pool):
         self.queued = window
         self._run = uuid.uuid4().hex
         self._label = re.sub(r"[^A-Za-z0-9_]", "_", label)
-        self._works: dict[str, tuple[Work, Any]] = {}
+        # By the key of a task, its sessions and its future; and sessions that wait for others of their task.
+        self._works: dict[str, tuple[list[Work], Any]] = {}
+        self._pending: list[Work] = []
+        self._seconds: float | None = None
         self._ended: SimpleQueue[Any] = SimpleQueue()
         self._processes = 0
         self._looked = self._seen = monotonic()
@@ -125,37 +128,58 @@ class ClusterPool(Pool):
 
     def submit(self, work: Work) -> None:
         """Put an attempt in the queue."""
+        self._pending.append(work)
+
+    def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
+        """Return the attempts that have ended."""
+        self._send()
+        futures = _drained(self._ended, seconds)
+        self._check()
+        outcomes: list[tuple[Work, Outcome | Lost]] = []
+        finished = [future for future in futures if future.status == "finished"]
+        for future in futures:
+            if future.status != "finished" and future.key in self._works:
+                lost = self._what_happened(future)
+                outcomes += [(work, lost) for work in self._works.pop(future.key)[0]]
+        for future, result in zip(finished, self._gathered(finished), strict=True):
+            if isinstance(result, Unfit):
+                raise MapError(result.message, found=result.found, next_step=result.next_step)
+            outcomes += zip(self._works.pop(future.key)[0], result, strict=True)
+            self._note_seconds(result)
+        return outcomes
+
+    def _send(self) -> None:
+        """Submit tasks of so many sessions as are done in a moment: a task costs dask some milliseconds."""
+        # How long they take is learnt from the first ones.
+        known = self._seconds is not None
+        enough = self.window // (2 * self.threads)
+        size = max(1, min(_MOST_IN_TASK, enough, int(_MOMENT / max(self._seconds or _MOMENT, 0.001))))
+        while (known and len(self._pending) >= size) or (
+            self._pending and len(self._works) < 2 * self.threads
+        ):
+            works, self._pending = self._pending[:size], self._pending[size:]
+            self._submit_task(works)
+
+    def _submit_task(self, works: list[Work]) -> None:
         try:
             future = self._client.submit(
                 run_sealed,
                 self._job,
-                Sealed(pickle.dumps(work.selected)),
-                work.key,
-                # Without anything of the session, as keys are shown everywhere.
+                Sealed(pickle.dumps([(work.selected, work.key) for work in works])),
+                # Without anything of the sessions, as keys are shown everywhere.
                 key=f"{self._label}-{uuid.uuid4().hex}",
                 pure=False,
             )
-            self._works[future.key] = work, future
+            self._works[future.key] = works, future
             future.add_done_callback(self._ended.put)
         except (OSError, RuntimeError, ValueError, TypeError) as error:
             raise self._lost(error) from error
 
-    def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
-        """Return the attempts that have ended."""
-        futures = _drained(self._ended, seconds)
-        self._check()
-        finished = [future for future in futures if future.status == "finished"]
-        outcomes: list[tuple[Work, Outcome | Lost]] = []
-        for future in futures:
-            if future.status != "finished" and future.key in self._works:
-                work, _ = self._works.pop(future.key)
-                outcomes.append((work, self._what_happened(future)))
-        for future, outcome in zip(finished, self._gathered(finished), strict=True):
-            if isinstance(outcome, Unfit):
-                raise MapError(outcome.message, found=outcome.found, next_step=outcome.next_step)
-            work, _ = self._works.pop(future.key)
-            outcomes.append((work, outcome))
-        return outcomes
+    def _note_seconds(self, outcomes: list[Outcome]) -> None:
+        """Learn how long a session takes, of late more than before."""
+        for outcome in outcomes:
+            before = outcome.seconds if self._seconds is None else self._seconds
+            self._seconds = 0.9 * before + 0.1 * outcome.seconds
 
     def close(self) -> None:
         """Cancel what has not ended."""
@@ -256,7 +280,10 @@ class ClusterPool(Pool):
         )
 
 
-# Bytes of a pickled function that go with every session.
+# Sessions in one task at most, and seconds that they take together, about.
+_MOST_IN_TASK: Final = 8
+_MOMENT: Final = 0.5
+# Bytes of a pickled function that go with every task.
 _LARGE: Final = 64 * 1024
 
 
@@ -277,8 +304,8 @@ class Unfit:
     next_step: str
 
 
-def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | Unfit:
-    """Run a job on a session as they are sent to workers; nothing is raised, as distributed would log it."""
+def run_sealed(job: Sealed, sessions: Sealed) -> list[Outcome] | Unfit:
+    """Run a job on sessions as they are sent to workers; nothing is raised, as distributed would log it."""
     try:
         opened = _job(job.data)
     except Exception as error:
@@ -296,7 +323,8 @@ def run_sealed(job: Sealed, selected: Sealed, key: str) -> Outcome | Unfit:
             f"The folder {place.parent} does not exist on the worker {socket.gethostname()}.",
             "Pass a folder that you and all workers share, or an s3:// location.",
         )
-    return run_job(opened, pickle.loads(selected.data), key)  # noqa: S301 (of the user's own process)
+    works: list[tuple[Selected, str]] = pickle.loads(sessions.data)  # noqa: S301 (of the user's own process)
+    return [run_job(opened, selected, key) for selected, key in works]
 
 
 @lru_cache(maxsize=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -409,12 +410,13 @@ def test_a_result_that_is_damaged_or_missing_is_one_clear_error(
 
 
 def test_a_full_disk_fails_sessions_and_is_told(found: list[Selected], tmp_path: Path) -> None:
-    # A limit on the size of files, which every write meets as a disk that is full: ENOSPC's sibling EFBIG.
-    script = tmp_path / "script.py"
+    script, out = tmp_path / "script.py", tmp_path / "out"
+    out.mkdir()
     script.write_text(
         textwrap.dedent(
             """
-            import resource, signal, sys, warnings
+            import resource, signal, sys
+            from pathlib import Path
             import numpy as np, pandas as pd
             from tests.sessions.mapped_sessions import select
             from intake_nwbzarr.sessions.map import map_sessions
@@ -424,20 +426,32 @@ def test_a_full_disk_fails_sessions_and_is_told(found: list[Selected], tmp_path:
                 return pd.Series(np.random.default_rng(0).random(many))
 
             found = [select(f"{sys.argv[1]}/s{n}.nwb.zarr", n) for n in range(6)]
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-            done = map_sessions(found, work, folder=sys.argv[2])
+            if sys.argv[3] == "limit":
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+            done = map_sessions(found, work, folder=sys.argv[2], threads=2)
             print(len(done.frame), done.failures.error.tolist(), done.failures.message[0])
+            print(list(Path(sys.argv[2]).rglob("*.partial")))
             """
         )
     )
-    served = found[0].key.rpartition("/")[0]
-    command = [sys.executable, script, served, tmp_path / "out"]
-    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
-    ended = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    assert ended.stdout.startswith("4 ['TransportError', 'TransportError']")
-    assert "File too large" in ended.stdout
-    assert not list((tmp_path / "out").rglob("*.partial"))
+    # A small file system of its own, where that is permitted; else, a limit on the size of files.
+    small = f'mount -t tmpfs -o size=300k tmpfs {out} && exec "$@"'
+    mounted = ["unshare", "--map-root-user", "--mount", "sh", "-c", small, "sh"]
+    permitted = shutil.which("unshare") and subprocess.run([*mounted, "true"], check=False).returncode == 0
+    kind = "mount" if permitted else "limit"
+    command = [sys.executable, script, found[0].key.rpartition("/")[0], out, kind]
+    ended = subprocess.run(
+        [*(mounted if permitted else []), *command],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )
+    told, partial_files = ended.stdout.splitlines()
+    assert told.startswith("4 ['TransportError', 'TransportError']")
+    assert {"mount": "No space left on device", "limit": "File too large"}[kind] in told
+    assert partial_files == "[]"
 
 
 def test_nothing_that_was_read_is_remembered(found: list[Selected]) -> None:

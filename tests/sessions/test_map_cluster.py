@@ -106,6 +106,25 @@ def test_functions_of_a_notebook_with_large_values_are_sent(client: Client, foun
     assert done.frame.value.tolist() == [large.sum()] * COUNT
 
 
+def test_sessions_that_take_a_moment_share_tasks(client: Client, found: list[Selected]) -> None:
+    many = [
+        Selected(f"{each.key}?{number}", each.location, each.etag, each.paths)
+        for number in range(20)
+        for each in found
+    ]
+    done = map_sessions(many, counts, client=client, name="shared")
+    assert len(done.sessions) == len(many)
+    assert [key.partition("?")[0] for key in done.frame.index] == [
+        each.key.partition("?")[0] for each in many
+    ]
+    tasks = client.run_on_scheduler(
+        lambda dask_scheduler: len(
+            {each[0] for each in dask_scheduler.transition_log if str(each[0]).startswith("shared-")}
+        )
+    )
+    assert tasks < len(many) / 1.5
+
+
 def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
