@@ -172,7 +172,7 @@ class ClusterPool(Pool):
             )
             self._works[future.key] = works, future
             future.add_done_callback(self._ended.put)
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:
             raise self._lost(error) from error
 
     def _note_seconds(self, outcomes: list[Outcome]) -> None:
@@ -190,7 +190,7 @@ class ClusterPool(Pool):
         try:
             self._client.cancel(futures)
             self._client.unregister_worker_plugin(_plugin_name(self._run))
-        except (OSError, RuntimeError, ValueError, KeyError):
+        except Exception:
             # The cluster is going; there is nothing left to tidy.
             return
 
@@ -227,8 +227,9 @@ class ClusterPool(Pool):
             threads = self._share_requests()
             if threads:
                 self.threads, self._seen = threads, now
-        except (OSError, RuntimeError, ValueError):
-            # A worker that was to be told died just now, or the scheduler did: the next looks will show.
+        except Exception:
+            # Whatever a client raises where a worker that was to be told, or the scheduler, has just gone:
+            # the next looks will show.
             self._processes = 0
         if now - self._seen > PATIENCE:
             raise ClusterError(
@@ -253,7 +254,7 @@ class ClusterPool(Pool):
                 found=str(error),
                 next_step="Install intake-nwbzarr in the environment of scheduler and workers.",
             ) from error
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             raise self._lost(error) from error
 
     def _share_requests(self) -> int:

@@ -370,6 +370,7 @@ def test_a_worker_that_a_session_kills_is_blamed_on_that_session_alone(
 def test_a_worker_killed_from_outside_costs_nothing(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
+    client.wait_for_workers(1, timeout=60)
     process = next(iter(client.run(os.getpid).values()))
     threading.Timer(0.3, os.kill, (process, signal.SIGKILL)).start()
 
