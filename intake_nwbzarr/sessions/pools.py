@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import re
 import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import Empty, SimpleQueue
@@ -198,9 +199,20 @@ class ClusterPool(Pool):
         if not finished:
             return []
         try:
-            return list(self._client.gather(finished))
+            # If their worker has just died, this waits until they were done again, which may be never.
+            gathering = asyncio.run_coroutine_threadsafe(
+                self._client.gather(finished, asynchronous=True), self._client.loop.asyncio_loop
+            )
         except Exception as error:
             raise self._lost(error) from error
+        try:
+            while not wait([gathering], _LOOK).done:
+                self._check()
+            return list(gathering.result())
+        except (Exception, CancelledError) as error:
+            raise error if isinstance(error, ClusterError) else self._lost(error) from error
+        finally:
+            gathering.cancel()
 
     def _what_happened(self, future: Any) -> Lost:
         """Return why a future has no result; raise where that concerns all of them."""

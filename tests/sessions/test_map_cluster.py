@@ -424,12 +424,14 @@ def test_a_cluster_that_is_closed_is_one_error_and_the_folder_resumes(
         "client": own.close,
         "workers": lambda: running.scale(0),
     }
-    threading.Timer(2.2, actions[end]).start()
+    closing = threading.Timer(2.2, actions[end])
+    closing.start()
     began = time.monotonic()
     try:
         with pytest.raises(ClusterError, match="resumes") as caught:
             map_sessions(found, slowly, client=own, folder=tmp_path)
     finally:
+        closing.join()
         own.close()
         running.close()
     assert caught.value.transient
