@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from intake_nwbzarr.location.urls import may_show_password
 
 MASK = "****"
 
+_OPTIONS = ("storage_options", "table_options")
+
 _SECRET_NAME = re.compile(
     r"key|secret|token|pass(word|wd|phrase)?$|credential|auth|cookie|signature|headers|username|connection_string",
     re.IGNORECASE,
@@ -21,6 +24,8 @@ _SECRET_NAME = re.compile(
 _TEMPLATE = re.compile(r"\{\{[^{}]*\}\}|\{[^{}]*\}")
 # User name and password, which may contain slashes: text after a colon that is not a port number.
 _USERINFO = re.compile(r"(?<=://)(?:[^/?#]*|[^/:?#]*:(?!\d+/)[^?#]*)@")
+# What Jinja, with which Intake renders the arguments and metadata of an entry, does not leave as it is.
+_RENDERED = re.compile(r"\{[{%#]|[\r\n]")
 _QUERY = re.compile(r"(?<=\?)[^#\s]+")
 _FRAGMENT = re.compile(r"(?<=#)\S+")
 
@@ -56,10 +61,40 @@ def masked_url(url: object) -> str:
     return _FRAGMENT.sub(MASK, masked) if re.search("https?://", text) else masked
 
 
+def saved_entry(
+    driver: str, description: str | None, metadata: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an entry of a catalog file, whose values are exactly these when it is opened.
+
+    Intake renders all texts in the arguments and the metadata as templates. Names in data may look like
+    templates, and would then be run. Storage options are those of whoever opens the data, and stay templates.
+    """
+    return {
+        "driver": driver,
+        "description": description or "",
+        "metadata": _literal(metadata),
+        "args": {name: value if name in _OPTIONS else _literal(value) for name, value in arguments.items()},
+    }
+
+
+def _literal(value: Any) -> Any:
+    """Return a value that Jinja renders as this one."""
+    match value:
+        case Mapping():
+            return {name: _literal(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_literal(inner) for inner in value]
+        case str() if _RENDERED.search(value):
+            # A text of JSON is one of Jinja as well.
+            return f"{{{{ {json.dumps(value, ensure_ascii=False)} }}}}"
+        case _:
+            return value
+
+
 def masked_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of an entry with `MASK` for every secret in its URL and storage options."""
     masked = {**arguments, "urlpath": masked_url(arguments["urlpath"])}
-    for name in ("storage_options", "table_options"):
+    for name in _OPTIONS:
         if isinstance(options := arguments.get(name), Mapping):
             masked[name] = masked_options(options)
     return masked

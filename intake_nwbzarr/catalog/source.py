@@ -12,7 +12,7 @@ from intake.source.base import DataSource, NoEntry, Schema
 
 from intake_nwbzarr.arguments import check_keywords
 from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
-from intake_nwbzarr.catalog.entries import entry_location, masked_arguments, open_raw, summary
+from intake_nwbzarr.catalog.entries import entry_location, masked_arguments, open_raw, saved_entry, summary
 from intake_nwbzarr.errors import CredentialsError, LocationError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
@@ -167,16 +167,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         given = {name: value for name, value in arguments.items() if value is not None}
         if self.chunks not in ("auto", {}):
             given["chunks"] = self.chunks
-        return {
-            "sources": {
-                self.name: {
-                    "driver": NWBZarrSource.name,
-                    "description": self.description or "",
-                    "metadata": dict(self.metadata),
-                    "args": masked_arguments(given),
-                }
-            }
-        }
+        entry = saved_entry(NWBZarrSource.name, self.description, self.metadata, masked_arguments(given))
+        return {"sources": {self.name: entry}}
 
     def _templates(self) -> Mapping[str, Any]:
         try:

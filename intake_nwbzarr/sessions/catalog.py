@@ -20,7 +20,7 @@ from intake_nwbzarr.arguments import (
     invalid_argument,
     local_path,
 )
-from intake_nwbzarr.catalog.entries import check_credentials, check_url, masked_arguments
+from intake_nwbzarr.catalog.entries import check_credentials, check_url, masked_arguments, saved_entry
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
 from intake_nwbzarr.location.location import Location
@@ -652,16 +652,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             **self.keywords,
         }
         given = {name: value for name, value in arguments.items() if value}
-        return {
-            "sources": {
-                self.name: {
-                    "driver": SessionCatalog.name,
-                    "description": self.description or "",
-                    "metadata": dict(self.metadata),
-                    "args": masked_arguments(given),
-                }
-            }
-        }
+        entry = saved_entry(SessionCatalog.name, self.description, self.metadata, masked_arguments(given))
+        return {"sources": {self.name: entry}}
 
     def __repr__(self) -> str:
         try:

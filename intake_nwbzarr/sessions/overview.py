@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from intake_nwbzarr.catalog.entries import masked_options
+from intake_nwbzarr.catalog.entries import masked_options, saved_entry
+from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.sessions.search import Columns, Selection
 from intake_nwbzarr.sessions.selected import Selected
 from intake_nwbzarr.sessions.storages import Storages
@@ -97,12 +98,9 @@ def plain_catalog(columns: Columns, selection: Selection, sessions: Iterable[Sel
             arguments["storage_options"] = options
         if paths := sorted({path for found in selected.paths.values() for path in found}):
             arguments["group"] = paths[0] if len(paths) == 1 else paths
-        sources[_entry_name(asset or selected.key, sources)] = {
-            "driver": "nwbzarr",
-            "description": description or "",
-            "metadata": {name: value for name, value in selected.labels.items() if value is not None},
-            "args": arguments,
-        }
+        labels = {name: value for name, value in selected.labels.items() if value is not None}
+        entry = saved_entry(NWBZarrSource.name, description, labels, arguments)
+        sources[_entry_name(asset or selected.key, sources)] = entry
     text: str = yaml.safe_dump({"sources": sources}, sort_keys=False, allow_unicode=True)
     return text
 

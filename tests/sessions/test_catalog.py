@@ -594,3 +594,44 @@ def test_odd_arguments_end_well_or_in_an_error_of_ours(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert foreign(lambda _, odd: ODD_CALLS[name](lab, odd), "") == []
+
+
+# Each would make the folder PWNED, show the variable CANARY, or change when it is rendered.
+TEMPLATES = [
+    '{{ cycler.__init__.__globals__.os.mkdir("PWNED") }}',
+    "{% for x in [cycler.__init__.__globals__.os.mkdir('PWNED')] %}{% endfor %}",
+    "{{ env('CANARY') }}",
+    "{env(CANARY)}",
+    "a{# comment #}b",
+    "{% raw %}}}{{ CATALOG_DIR",
+    '"{{\\"}}\n\r\n',
+    "{{ é 🧠",
+]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_names_in_a_table_are_no_templates_of_catalog_files(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "CANARYVALUE")
+    monkeypatch.chdir(tmp_path)
+    location = f"s3://lab/{name}/x"
+    rows = [{"location": location, "subject_id": name, "session_description": name, "asset_path": name}]
+    objects = [{"location": location, "path": f"{name}{number}", "types": UNITS} for number in range(2)]
+    lab = SessionCatalog(str(write_tables(tmp_path / "t.parquet", rows, objects)), description=name)
+    found = lab.search(units=Find(path="*0"), other=Find(path="*1"))
+    # Also of what was opened, which is saved and opened again.
+    found.to_yaml("0.yaml")
+    for number in range(2):
+        (source,) = [entry.get() for _, entry in intake.open_catalog(f"{number}.yaml")._get_entries().items()]
+        assert source.location.url == location
+        assert source.group == [f"{name}0", f"{name}1"]
+        assert source.metadata["subject_id"] == name
+        assert source.description == name
+        source.name = "session"
+        Path(f"{number + 1}.yaml").write_text(source.yaml())
+    given = SessionCatalog(str(tmp_path / "t.parquet"), search={"subject_id": [name]}, description=name)
+    Path("given.yaml").write_text(given.yaml())
+    again = intake.open_catalog("given.yaml").sessions
+    assert (again.description, list(again)) == (name, [location])
+    assert not Path("PWNED").exists()
