@@ -30,6 +30,7 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "tuning.py"
 FEW, MANY = 12, 200
 
 
+@pytest.mark.slow
 def test_the_example_answers_its_question_over_a_few_local_sessions(tmp_path: Path) -> None:
     write_running_sessions(tmp_path / "kept" / "sessions", FEW)
     ran = _run(tmp_path, str(tmp_path / "kept" / "sessions"))
