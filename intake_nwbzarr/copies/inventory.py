@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.check.chunks import chunk_grid
+from intake_nwbzarr.copies.lock import acquire, release
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -99,23 +98,22 @@ class Journal:
         path = folder / NAME
         self._path, self._location = path, location
         # Next to the folder, which is renamed at the end.
-        self._lock = FileLock(folder.with_name(f"{folder.name}.lock"), blocking=False)
-        try:
-            self._lock.acquire()
-        except Timeout:
+        lock = acquire(folder.with_name(f"{folder.name}.lock"))
+        if lock is None:
             raise DownloadError(
                 f"Another process is downloading to {folder}.",
                 location=location,
                 found=str(folder),
                 next_step="Wait for it, or pass another folder.",
                 transient=True,
-            ) from None
+            )
+        self._lock = lock
         try:
             self._file = self._opened(path)
             if self._file.tell() == 0:
                 self._write(_head(location))
         except BaseException:
-            self._release()
+            release(self._lock)
             raise
 
     def __enter__(self) -> Self:
@@ -125,7 +123,7 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._release()
+        release(self._lock)
 
     def add(self, entry: FetchedObject) -> None:
         """Add an object that was written completely."""
@@ -151,17 +149,6 @@ class Journal:
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
         return file
-
-    def _release(self) -> None:
-        # Removed before it is released, so that no process locks a removed file.
-        lock = Path(self._lock.lock_file)
-        with suppress(OSError):
-            lock.unlink()
-        self._lock.release()
-        if sys.platform == "win32":
-            # Windows cannot remove open files.
-            with suppress(OSError):
-                lock.unlink()
 
     def _write(self, line: object) -> None:
         self._file.write(_line(line))

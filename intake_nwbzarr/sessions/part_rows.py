@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from intake_nwbzarr.copies.lock import acquire, release
+from intake_nwbzarr.errors import AccessError, TableError, TransportError
+from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import as_folder
 from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession
@@ -83,6 +87,8 @@ class PartRows:
     source: str
     old: dict[Kind, pa.Table]
     before: dict[str, Before]
+    # ETags of the files on S3, which nobody else may have written since.
+    state: dict[Kind, str | None] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     objects: list[Row] = field(default_factory=list)
     new: dict[Kind, list[pa.Table]] = field(default_factory=lambda: {"sessions": [], "objects": []})
@@ -95,8 +101,16 @@ class PartRows:
     pause: float = field(default_factory=lambda: CHECKPOINT)
 
     @classmethod
-    def opened(cls, tables: Tables, name: str, source: str) -> PartRows:
-        """Return a part as it is now."""
+    @contextmanager
+    def opened(cls, tables: Tables, name: str, source: str) -> Iterator[PartRows]:
+        """Yield a part as it is now, which nobody else writes meanwhile."""
+        with _locked(tables.location_of("sessions", name)):
+            yield cls._read(tables, name, source)
+
+    @classmethod
+    def _read(cls, tables: Tables, name: str, source: str) -> PartRows:
+        # Before the rows: what is written in between is then noticed.
+        state = tables.etags(name)
         found = tables.remains(name)
         sessions, objects = found or (table_of("sessions", ()), table_of("objects", ()))
         columns = sessions.select([*_COMPARED, *_LABELS]).append_column(
@@ -116,7 +130,7 @@ class PartRows:
             for row in columns.to_pylist()
             if row["source"] in {source, None}
         }
-        return cls(tables, name, source, {"sessions": sessions, "objects": objects}, before)
+        return cls(tables, name, source, {"sessions": sessions, "objects": objects}, before, state)
 
     def expect(self, found: Mapping[str, object], unlisted: Sequence[str]) -> None:
         """Note which sessions from before are gone: they were not found where all was listed."""
@@ -173,7 +187,7 @@ class PartRows:
                 kind: table.sort_by([(name, "ascending") for name in order[kind]])
                 for kind, table in whole.items()
             }
-        self.tables.write(self.name, self.source, whole["sessions"], whole["objects"])
+        self.tables.write(self.name, self.source, whole["sessions"], whole["objects"], self.state)
 
     def _labelled(self, kept: pa.Table) -> pa.Table:
         locations = kept["location"].to_pylist()
@@ -190,3 +204,31 @@ class PartRows:
             if each:
                 self.new[kind].append(conformed(kind, table_of(kind, each)))
         self.rows, self.objects = [], []
+
+
+@contextmanager
+def _locked(where: Location) -> Iterator[None]:
+    """Hold the lock file of a local part; on S3, its files' ETags are compared when they are written."""
+    if where.path is None:
+        yield
+        return
+    lock_file = where.path.with_name(f".{where.path.name}.lock")
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        lock = acquire(lock_file)
+    except OSError as error:
+        kind = AccessError if isinstance(error, PermissionError) else TransportError
+        found = error.strerror or str(error)
+        raise kind(f"{where} cannot be written: {found}.", location=where, found=found) from error
+    if lock is None:
+        raise TableError(
+            f"Another scan is writing {where}: it holds {lock_file}.",
+            location=where,
+            found=str(lock_file),
+            next_step="Run this one when the other has ended, or scan to other tables.",
+            transient=True,
+        )
+    try:
+        yield
+    finally:
+        release(lock)

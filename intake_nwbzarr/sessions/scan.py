@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any, Final
 
 from intake_nwbzarr.arguments import check_bool, invalid_argument, takes_storage_options
@@ -277,6 +278,15 @@ def _sources(tables: Tables) -> list[str]:
 def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Location:
     """Return the location of tables that are to be written."""
     place = located(output, None)
+    if place.url.endswith(".objects.parquet"):
+        raise OptionError(
+            f"{place} is the name of a table of objects, which is written beside that of sessions.",
+            location=place,
+            found=".objects.parquet",
+            next_step=f"Pass {place.url.removesuffix('.objects.parquet')}.parquet.",
+        )
+    if place.path is not None:
+        _check_files(place.path, is_folder=not place.url.endswith(".parquet"))
     if place.scheme in {"file", "s3"}:
         return located(output, options)
     raise OptionError(
@@ -284,6 +294,25 @@ def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] |
         location=place,
         found=place.scheme,
         expected="a local path or an s3:// URL",
+    )
+
+
+def _check_files(path: Path, *, is_folder: bool) -> None:
+    """Refuse an output that is something else, or in something else than a folder."""
+    above = next(each for each in path.parents if each.exists())
+    if not above.is_dir():
+        found = f"{above} is not a folder"
+    elif path.exists() and path.is_dir() != is_folder:
+        found = f"it is {'a folder' if path.is_dir() else 'not a folder'}"
+    elif path.exists() and not is_folder and not path.is_file():
+        found = "it is not a regular file"
+    else:
+        return
+    raise OptionError(
+        f"Tables cannot be written to {path}: {found}.",
+        location=path,
+        found=found,
+        expected="NAME.parquet for a pair of files; otherwise a folder",
     )
 
 
@@ -313,15 +342,26 @@ def scan_part(
     all rows of other sources in the same file. Rows of sessions of this source that were not found are
     removed at the end, unless they are below a folder that could not be listed (`findings`).
     """
+    with PartRows.opened(tables, name, source) as part:
+        options = ScanOptions(requests, snapshots, check)
+        return _scanned(part, found, options, threads, progress, findings or Findings(()))
+
+
+def _scanned(
+    part: PartRows,
+    found: Sequence[FoundSession],
+    options: ScanOptions,
+    threads: int,
+    progress: Callable[[ScanProgress], None] | None,
+    findings: Findings,
+) -> ScanReport:
     began = time.monotonic()
-    part = PartRows.opened(tables, name, source)
     unique = {each.location.url: each for each in found}
-    options = ScanOptions(requests, snapshots, check)
-    report = ScanReport(str(tables.place), sessions=len(unique))
-    failures = {place.url: (place, error) for place, error in findings.failures} if findings else {}
+    report = ScanReport(str(part.tables.place), sessions=len(unique))
+    failures = {place.url: (place, error) for place, error in findings.failures}
     for place, error in (each for url, each in failures.items() if url not in unique):
         part.add(failed(FoundSession(place), error), ())
-    part.expect(unique, [each.url for each in findings.unlisted] if findings else ())
+    part.expect(unique, [each.url for each in findings.unlisted])
     # Warnings of single sessions are in their rows; there may be thousands of them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NWBZarrWarning)
@@ -330,7 +370,7 @@ def scan_part(
                 report = _taken(report, outcome, part)
                 done = report.scanned + report.unchanged + report.not_nwb
                 if progress is not None:
-                    progress(ScanProgress(source, done, len(unique), len(part.failures)))
+                    progress(ScanProgress(part.source, done, len(unique), len(part.failures)))
                 part.checkpoint()
         except KeyboardInterrupt:
             part.write()
@@ -341,8 +381,8 @@ def scan_part(
         sessions=len(unique) - report.not_nwb,
         failures=tuple(sorted(part.failures, key=lambda each: each.location)),
         gone=gone,
-        hdf5=findings.hdf5 if findings else 0,
-        requests=report.requests + (findings.requests if findings else 0),
+        hdf5=findings.hdf5,
+        requests=report.requests + findings.requests,
         seconds=time.monotonic() - began,
     )
 

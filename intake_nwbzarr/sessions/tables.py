@@ -246,8 +246,20 @@ class Tables:
                     yield column[wanted.popleft() - start].as_py()
             start = stop
 
-    def write(self, name: str, source: str, sessions: pa.Table, objects: pa.Table) -> Part:
-        """Replace a part of both tables; `name` is ignored for a single pair of files."""
+    def write(
+        self,
+        name: str,
+        source: str,
+        sessions: pa.Table,
+        objects: pa.Table,
+        state: dict[Kind, str | None] | None = None,
+    ) -> Part:
+        """Replace a part of both tables; `name` is ignored for a single pair of files.
+
+        On S3, files that are no longer in the `state` of `etags` are left as they are, with a `TableError`;
+        their new ETags replace those in it.
+        """
+        state = {} if state is None else state
         scan = secrets.token_hex(8)
         more: dict[Kind, tuple[str, ...]] = {
             "sessions": _more(sessions.column_names, SESSIONS),
@@ -257,7 +269,7 @@ class Tables:
         part = Part(place, scan, source, len(sessions), len(objects), more, _any_snapshot(sessions))
         # The objects first: whoever reads in between sees two scans, and waits.
         tables: Mapping[Kind, pa.Table] = {"objects": objects, "sessions": sessions}
-        files: dict[Location, bytes] = {}
+        files: dict[Kind, bytes] = {}
         for kind, table in tables.items():
             about = {
                 "format": f"nwbzarr-{kind}",
@@ -266,32 +278,66 @@ class Tables:
                 "source": source,
                 "written_by": f"intake-nwbzarr {__version__}",
             }
-            files[self.location_of(kind, part.name)] = _encoded(conformed(kind, table), about)
+            files[kind] = _encoded(conformed(kind, table), about)
+        places = {kind: self.location_of(kind, part.name) for kind in files}
         if self.place.path is not None:
-            write_together({where.path: data for where, data in files.items() if where.path is not None})
-        else:
-            for where, data in files.items():
-                write_file(where, data)
+            write_together({where.path: files[kind] for kind, where in places.items() if where.path})
+            return part
+        for kind, where in places.items():
+            etag = state.get(kind)
+            try:
+                new = write_file(where, files[kind], etag, is_new=kind in state and etag is None)
+            except ObjectChangedError as error:
+                raise TableError(
+                    f"The tables {self.place} were written by another scan since this one has read them.",
+                    location=self.place,
+                    path=part.name or None,
+                    next_step="Run it again when the other one has ended; it adds to those tables.",
+                    transient=True,
+                ) from error
+            if kind in state:
+                state.pop(kind) if new is None else state.update({kind: new})
         return part
+
+    def etags(self, name: str = "") -> dict[Kind, str | None]:
+        """Return the ETags of both files of a part on S3, None for one that does not exist."""
+        found: dict[Kind, str | None] = {}
+        for kind in SCHEMAS if self.place.path is None else ():
+            transport = open_transport(self.location_of(kind, name if self.is_folder else ""))
+            answer = run(transport.get("", start=0, stop=1))
+            # Without an ETag, nothing can be compared.
+            if answer is None or answer.etag:
+                found[kind] = None if answer is None else answer.etag
+        return found
 
     def remains(self, name: str = "") -> tuple[pa.Table, pa.Table] | None:
         """Return both tables of a part for whoever scans it again, None if there is no such part.
 
         The two may be of different scans if a writer was killed between its two files: sessions without all
-        of their objects are left out.
+        of their objects are left out. One of the two files without the other may be somebody's own.
         """
         name = name if self.is_folder else ""
+        files: dict[Kind, pq.ParquetFile] = {}
         tables: dict[Kind, pa.Table] = {}
         for kind in SCHEMAS:
-            try:
-                file = self._file(kind, name)
-            except LocationNotFoundError:
-                return None
-            self._about(kind, file)
+            with suppress(LocationNotFoundError):
+                files[kind] = self._file(kind, name)
+                self._about(kind, files[kind], name)
+        if "sessions" not in files:
+            return None
+        if "objects" not in files:
+            where, sessions = self.location_of("objects", name), self.location_of("sessions", name)
+            raise TableError(
+                f"The table {sessions} lacks its table of objects, {where}.",
+                location=where,
+                next_step=f"Restore that file. Without it, delete {sessions}, and scan everything again that "
+                "was in it.",
+            )
+        for kind, file in files.items():
             try:
                 tables[kind] = _whole(file)
             except (pa.ArrowException, OSError) as error:
-                raise self._damaged(kind, error) from error
+                raise self._damaged(kind, error, name) from error
         # The objects, of which there are many, stay dictionary-encoded.
         sessions, objects = conformed("sessions", tables["sessions"]), tables["objects"]
         counts = {each["values"]: each["counts"] for each in objects["location"].value_counts().to_pylist()}
@@ -335,7 +381,7 @@ class Tables:
             if attempt:
                 time.sleep(_PAUSE)
             sessions, objects = self._file("sessions", name), self._file("objects", name)
-            about = self._about("sessions", sessions), self._about("objects", objects)
+            about = self._about("sessions", sessions, name), self._about("objects", objects, name)
             if about[0]["scan"] == about[1]["scan"]:
                 more: dict[Kind, tuple[str, ...]] = {
                     "sessions": _more(sessions.schema_arrow.names, SESSIONS),
@@ -356,7 +402,7 @@ class Tables:
     def _opened_part(self, kind: Kind, part: Part) -> pq.ParquetFile:
         """Return a part's file, which must be in the state in which the tables were opened."""
         file = self._file(kind, part.name)
-        if self._about(kind, file)["scan"] != part.scan:
+        if self._about(kind, file, part.name)["scan"] != part.scan:
             raise TableError(
                 f"The tables {self.place} were rewritten since they were opened.",
                 location=self.place,
@@ -373,7 +419,7 @@ class Tables:
         try:
             table = _whole(file, wanted)
         except (pa.ArrowException, OSError) as error:
-            raise self._damaged(kind, error) from error
+            raise self._damaged(kind, error, part.name) from error
         # A minor version may have added columns.
         for name in () if columns is None else columns:
             if name not in known:
@@ -400,10 +446,14 @@ class Tables:
                 pre_buffer=True,
             )
         except FileNotFoundError as error:
+            make = f"nwbzarr catalog scan PREFIX -o {self.place}"
             raise LocationNotFoundError(
                 f"The table {where} does not exist.",
                 location=where,
-                next_step=f"Make it with: nwbzarr catalog scan PREFIX -o {self.place}",
+                next_step=f"Make it with: {make}"
+                if kind == "sessions"
+                else f"Restore it beside the table of sessions. Without it, delete that one as well, and "
+                f"scan everything again that was in it: {make}",
             ) from error
         except PermissionError as error:
             raise AccessError(
@@ -412,16 +462,17 @@ class Tables:
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, TransportError):
                 raise
-            raise self._damaged(kind, error) from error
+            raise self._damaged(kind, error, part) from error
 
-    def _about(self, kind: Kind, file: pq.ParquetFile) -> dict[str, Any]:
+    def _about(self, kind: Kind, file: pq.ParquetFile, part: str = "") -> dict[str, Any]:
         about: Any = None
         with suppress(ValueError):
             about = json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"null"))
         if not isinstance(about, dict) or about.get("format") != f"nwbzarr-{kind}" or "scan" not in about:
+            where = self.location_of(kind, part)
             raise TableError(
-                f"{self.place} is a Parquet file, but not a table of {kind}.",
-                location=self.place,
+                f"{where} is a Parquet file, but not a table of {kind}.",
+                location=where,
                 found=sorted(file.schema_arrow.names)[:10],
                 next_step="Pass a table that nwbzarr catalog scan has written.",
             )
@@ -437,24 +488,28 @@ class Tables:
             )
         return about
 
-    def _damaged(self, kind: Kind, error: Exception) -> TableError:
+    def _damaged(self, kind: Kind, error: Exception, part: str = "") -> TableError:
+        where = self.location_of(kind, part)
         return TableError(
-            f"The table of {kind} {self.place} cannot be read as Parquet: {str(error).splitlines()[0]:.200}.",
-            location=self.place,
+            f"The table of {kind} {where} cannot be read as Parquet: {str(error).splitlines()[0]:.200}.",
+            location=where,
             found=type(error).__name__,
             next_step="Make it again with: nwbzarr catalog scan.",
         )
 
 
-def write_file(where: Location, data: bytes) -> None:
-    """Write a file, local or on S3, so that it is there whole or not at all."""
+def write_file(where: Location, data: bytes, etag: str | None = None, *, is_new: bool = False) -> str | None:
+    """Write a file, local or on S3, so that it is there whole or not at all; return its ETag on S3.
+
+    On S3, one that must have an ETag, or must not exist, is left as it is if another has written it.
+    """
     if where.path is not None:
         write_local(where.path, data)
-        return
+        return None
     transport = open_transport(where)
     if not transport.writable:
         raise transport.unwritable()
-    run(transport.put("", data))
+    return run(transport.put("", data, if_match=etag, if_none_match=is_new))
 
 
 def write_local(path: Path, data: bytes) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +19,7 @@ from hypothesis import strategies as st
 from intake_nwbzarr import open_hierarchy, scan
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions import find
+from intake_nwbzarr.sessions import find, part_rows
 from intake_nwbzarr.sessions.harvest import FoundSession
 from intake_nwbzarr.sessions.scan import ScanProgress, part_name, scan_part
 from intake_nwbzarr.sessions.tables import Tables, table_of
@@ -347,12 +352,128 @@ def test_depth_and_number_are_bounded(tmp_path: Path, three: Path, monkeypatch: 
         scan(three, output=tmp_path / "table.parquet")
 
 
-def test_what_is_no_table_is_not_overwritten(three: Path, tmp_path: Path) -> None:
-    for path in (tmp_path / "mine.parquet", tmp_path / "mine.objects.parquet"):
+@pytest.mark.parametrize("name", ["mine.parquet", "mine.objects.parquet"])
+@pytest.mark.parametrize("kind", ["text", "parquet", "sessions of others"])
+def test_what_is_no_table_is_not_overwritten(name: str, kind: str, three: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if kind == "text":
         path.write_bytes(b"my own data")
-    with pytest.raises(TableError):
+    elif kind == "parquet":
+        pq.write_table(pa.table({"mine": [1]}), path)
+    else:
+        scan(three / "sub-0", output=tmp_path / "other.parquet")
+        shutil.copy(tmp_path / "other.parquet", path)
+    before = path.read_bytes()
+    with pytest.raises(TableError, match=re.escape(name) if kind != "sessions of others" else "objects"):
         scan(three, output=tmp_path / "mine.parquet")
-    assert (tmp_path / "mine.parquet").read_bytes() == b"my own data"
+    assert path.read_bytes() == before
+
+
+def test_a_table_without_its_objects_is_an_error_that_leaves_its_rows(three: Path, tmp_path: Path) -> None:
+    output, objects = tmp_path / "table.parquet", tmp_path / "table.objects.parquet"
+    scan(three / "sub-0", three / "sub-1", output=output)
+    before = output.read_bytes()
+    objects.rename(tmp_path / "away.parquet")
+    with pytest.raises(TableError, match="lacks its table of objects") as caught:
+        scan(three / "sub-0", output=output)
+    assert caught.value.location == str(locate(objects))
+    assert (output.read_bytes(), objects.exists()) == (before, False)
+    # Reading it does not advise to write over it, either.
+    with pytest.raises(LocationNotFoundError, match="Restore it"):
+        Tables(locate(output)).opened()
+    (tmp_path / "away.parquet").rename(objects)
+    assert scan(three / "sub-0", output=output).unchanged == 1
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        ("/dev/null", "not a folder"),
+        ("/dev/null/x.parquet", "/dev/null is not a folder"),
+        ("file.parquet/x.parquet", "file.parquet is not a folder"),
+        ("folder.parquet", "it is a folder"),
+        ("pipe.parquet", "not a regular file"),
+        ("x.objects.parquet", "table of objects"),
+    ],
+)
+def test_an_output_that_is_something_else_is_refused(
+    output: str, found: str, three: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file.parquet").write_bytes(b"mine")
+    (tmp_path / "folder.parquet").mkdir()
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(OptionError, match=found):
+        scan(three, output=tmp_path / output)
+    assert (tmp_path / "file.parquet").read_bytes() == b"mine"
+
+
+def test_two_scans_of_one_output_do_not_lose_sessions(three: Path, tmp_path: Path) -> None:
+    for output in (tmp_path / "table.parquet", tmp_path / "tables"):
+        refused: list[TableError] = []
+        prefixes = [three / f"sub-{number}" for number in range(3)]
+
+        def one(prefix: Path, output: Path = output, refused: list[TableError] = refused) -> None:
+            while True:
+                try:
+                    scan(prefix, output=output)
+                    break
+                except TableError as error:
+                    refused.append(error)
+
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(one, prefixes))
+        rows, _ = _read(output)
+        assert [row["source"] for row in rows] == [locate(prefix).url for prefix in prefixes]
+        assert not list(tmp_path.rglob("*.lock"))
+        # In a folder, each prefix has files of its own.
+        assert output.suffix or not refused
+        assert all(each.transient for each in refused)
+
+
+def test_a_second_scan_of_one_output_is_an_error_that_names_the_lock(three: Path, tmp_path: Path) -> None:
+    output = tmp_path / "table.parquet"
+    caught: list[TableError] = []
+
+    def meanwhile(progress: ScanProgress) -> None:
+        if progress.total is not None:
+            with pytest.raises(TableError, match="Another scan") as error:
+                scan(three / "sub-1", output=output)
+            caught.append(error.value)
+
+    scan(three / "sub-0", output=output, progress=meanwhile)
+    assert [each.found for each in caught] == [str(tmp_path / ".table.parquet.lock")]
+    assert len(_read(output)[0]) == 1
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_a_second_scan_of_one_output_on_s3_is_not_written_over(
+    existing: bool, three: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    options = s3_server.signed_options
+    output = f"s3://{s3_server.private_bucket}/{tmp_path.name}/table.parquet"
+    if existing:
+        scan(three / "sub-2", output=output, storage_options=options)
+
+    def meanwhile(progress: ScanProgress) -> None:
+        if progress.total is not None:
+            scan(three / "sub-1", output=output, storage_options=options)
+
+    with pytest.raises(TableError, match="written by another scan") as caught:
+        scan(three / "sub-0", output=output, storage_options=options, progress=meanwhile)
+    assert caught.value.transient
+    assert len(Tables(locate(output, options)).opened().read("sessions")) == 1 + existing
+    scan(three / "sub-0", output=output, storage_options=options)
+    assert len(Tables(locate(output, options)).opened().read("sessions")) == 2 + existing
+
+
+def test_a_scan_on_s3_writes_more_than_once(
+    three: Path, tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part_rows, "CHECKPOINT", 0.0)
+    monkeypatch.setattr(part_rows, "_SHARE", math.inf)
+    output = f"s3://{s3_server.private_bucket}/{tmp_path.name}/table.parquet"
+    scan(three, output=output, storage_options=s3_server.signed_options)
+    assert sum(seen.method == "PUT" and "/table.parquet" in seen.path for seen in s3_server.requests) >= 3
 
 
 @pytest.mark.parametrize(
