@@ -56,7 +56,7 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 
 class NWBZarrError(Exception):
@@ -233,7 +233,15 @@ class StaleTableError(TableError):
 
 
 class MapError(NWBZarrError, RuntimeError):
-    """Mapping a function over sessions ended early; results that are stored are kept."""
+    """Mapping a function over sessions ended early; results that are stored are kept.
+
+    Attributes
+    ----------
+    result : MapResult or None
+        What was done until then, None where nothing had begun.
+    """
+
+    result: Any = None
 
 
 class SessionFailedError(MapError):

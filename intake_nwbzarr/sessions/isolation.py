@@ -30,18 +30,20 @@ _GRACE: Final = 2.0
 _START: Final = 120.0
 
 
-def attempt_isolated(job: Job, selected: Selected, key: str) -> Outcome:
+def attempt_isolated(job: Job, selected: Selected, key: str, *, again: bool = False) -> Outcome:
     """Do what `attempt` does in a process that nothing else runs in."""
-    began = monotonic()
     child = _borrow()
     try:
         outcome = child.run(job, selected, key)
     except (SessionCrashError, SessionTimeoutError) as error:
         child.kill()
+        if isinstance(error, SessionTimeoutError) and child.is_new and not again:
+            # A process's first session reads what later ones find in memory, and connects.
+            return attempt_isolated(job, selected, key, again=True)
         failure = failure_of(error)
         return Outcome(
             failure=Failure(failure.error, failure.message, failure.transient),
-            seconds=round(monotonic() - began, 3),
+            seconds=round(monotonic() - child.began, 3),
         )
     except BaseException:
         child.kill()
@@ -100,43 +102,54 @@ class _Child:
         assert self.process.stdin is not None  # noqa: S101 (a pipe was asked for)
         self._to: BinaryIO = self.process.stdin  # type: ignore[assignment]
         self._back = os.fdopen(reading, "rb")
-        self._ready = False
         self._job: Job | None = None
+        # Whether it has done no session yet, and when the current one began.
+        self.is_new = True
+        self.began = monotonic()
 
     def run(self, job: Job, selected: Selected, key: str) -> Outcome:
         """Have a session worked on, and wait for its outcome or its end."""
         session = selected.key
-        with suppress(BrokenPipeError):
-            if job is not self._job:
-                # The secrets go through a pipe to the same user's process, which ends with this one.
-                sent = job if job.folder is None else replace(job, folder=_with_secrets(job.folder))
+        if job is not self._job:
+            # The secrets go through a pipe to the same user's process, which ends with this one.
+            sent = job if job.folder is None else replace(job, folder=_with_secrets(job.folder))
+            with suppress(BrokenPipeError):
                 _send(self._to, (sys.path, Sealed.of(sent)))
-                self._job = job
-            requests = max(1, limits().requests // job.processes)
-            located = replace(selected, location=_with_secrets(selected.location))
+            # No session's time runs while the process starts, and loads the function.
+            late = f"The process for {session} did not start within {_START:g} s."
+            self._await(session, _START, None, late)
+            if _receive(self._back) is None:
+                raise self._crash(session)
+            self._job = job
+        requests = max(1, limits().requests // job.processes)
+        located = replace(selected, location=_with_secrets(selected.location))
+        self.began = monotonic()
+        with suppress(BrokenPipeError):
             _send(self._to, (requests, located, key))
-        if not self._ready:
-            self._await(session, monotonic() + _START, None, job)
-            _receive(self._back)
-            self._ready = True
-        deadline = None if job.timeout is None else monotonic() + job.timeout + _GRACE
-        self._await(session, deadline, job.memory_limit, job)
+        self._await(
+            session,
+            None if job.timeout is None else job.timeout + _GRACE,
+            job.memory_limit,
+            f"{session} was not finished within {job.timeout} s; its process was ended.",
+        )
         outcome: Outcome | None = _receive(self._back)
         if outcome is None:
             raise self._crash(session)
+        self.is_new = False
         return outcome
 
-    def _await(self, session: str, deadline: float | None, memory_limit: int | None, job: Job) -> None:
+    def _await(self, session: str, seconds: float | None, memory_limit: int | None, late: str) -> None:
         """Wait until the process answers or ends; raise where it takes too long or too much memory."""
         import psutil
 
+        deadline = None if seconds is None else monotonic() + seconds
         about = psutil.Process(self.process.pid)
         while not select.select([self._back], [], [], _LOOK)[0]:
             if deadline is not None and monotonic() > deadline:
                 raise SessionTimeoutError(
-                    f"{session} was not finished within {job.timeout:g} s; its process was ended.",
+                    late,
                     location=session,
-                    expected=job.timeout,
+                    expected=seconds,
                     next_step="Pass a longer timeout=, if the function needs more time.",
                 )
             taken = 0
@@ -154,13 +167,13 @@ class _Child:
 
     def _crash(self, session: str) -> SessionCrashError:
         code = self.process.wait()
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"crashed (exit status {code})"
         killed = ", which is how the system ends processes when memory is short" if code == -9 else ""
         return SessionCrashError(
-            f"The process of {session} ended {how}{killed}.",
+            f"The process of {session} {how}{killed}.",
             location=session,
             found=code,
-            next_step="Try the function on this session alone.",
+            next_step="Run the function on this session alone to debug it.",
         )
 
     def kill(self) -> None:
@@ -208,20 +221,16 @@ def main(writing: int) -> None:
     queue: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
     threading.Thread(target=_read_on, args=(commands, queue), daemon=True).start()
     _prepare()
-    _send(back, "ready")
-    sealed, job = Sealed(b""), None
+    job: Job | Failure | None = None
     while True:
         match queue.get():
             case list(path), Sealed() as sealed:
-                sys.path[:], job = path, None
+                sys.path[:] = path
+                job = _opened(sealed)
+                _send(back, "ready")
             case int(requests), Selected() as selected, str(key):
                 set_limits(requests=requests)
-                try:
-                    job = job or _opened(sealed)
-                except Exception as error:
-                    _send(back, Outcome(failure=failure_of(error)))
-                else:
-                    _send(back, attempt(job, selected, key))
+                _send(back, attempt(job, selected, key) if isinstance(job, Job) else Outcome(failure=job))
 
 
 def _prepare() -> None:
@@ -235,8 +244,11 @@ def _prepare() -> None:
     decode(encode(0.0, "", {})[0])
 
 
-def _opened(sealed: Sealed) -> Job:
-    job: Job = pickle.loads(sealed.data)  # noqa: S301 (of the user's own process)
+def _opened(sealed: Sealed) -> Job | Failure:
+    try:
+        job: Job = pickle.loads(sealed.data)  # noqa: S301 (of the user's own process)
+    except Exception as error:
+        return failure_of(error)
     return job
 
 

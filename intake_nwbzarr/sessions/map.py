@@ -16,6 +16,7 @@ from intake_nwbzarr.errors import (
     CredentialsError,
     ListingError,
     LocationNotFoundError,
+    MapError,
     MapWarning,
     NWBZarrError,
     OptionError,
@@ -277,16 +278,18 @@ class _Run:
         )
         done = self._earlier_results(provenance)
         pool = pool_of(settings.client, settings.job, settings.name, settings.threads, settings.window)
-        status = "interrupted"
         try:
             with self.progress:
                 self._store(PROVENANCE, provenance.encode())
                 self._work(pool, self._new(sessions, done))
-            status = "complete"
-        finally:
+        except BaseException as error:
             pool.close()
-            result = self._finish(provenance, status)
-        return result
+            result = self._finish(provenance, "interrupted")
+            if isinstance(error, MapError):
+                error.result = result
+            raise
+        pool.close()
+        return self._finish(provenance, "complete")
 
     def _earlier_results(self, provenance: Provenance) -> frozenset[str]:
         """Return the names of the files of results that are there already."""
@@ -353,10 +356,14 @@ class _Run:
             alone = not running and exhausted and not self.waiting
             if alone and not self.suspects:
                 return
+            if alone and (again := [suspect for suspect in self.suspects if suspect.deaths == 1]):
+                # Most of them only shared a worker with the one that killed it.
+                self.suspects = [suspect for suspect in self.suspects if suspect.deaths > 1]
+                works, exhausted = iter(again), False
+                continue
             if alone:
-                # During these, a worker died: one at a time, only the culprit's dies again.
-                suspect = self.suspects.pop(0)
-                pool.submit(replace(suspect, attempts=suspect.attempts + 1))
+                # One at a time, only the culprit's worker dies again.
+                pool.submit(self.suspects.pop(0))
                 running = 1
             ended: list[tuple[Work, Outcome | Lost]] = []
             while not ended and (alone or not self.waiting):
@@ -381,7 +388,7 @@ class _Run:
             return
         if isinstance(outcome, str):
             if not alone:
-                self.suspects.append(work)
+                self._suspect(work)
                 return
             outcome = Outcome(failure=_killed(work))
         failure = outcome.failure
@@ -390,7 +397,7 @@ class _Run:
                 self.files[work.key] = outcome.data
             self._end(work, _ended(work, outcome))
         elif failure.suspected and not alone:
-            self.suspects.append(work)
+            self._suspect(work)
         elif failure.transient and work.attempts <= self.settings.retries:
             due = monotonic() + BACKOFF * 2 ** (work.attempts - 1)
             heapq.heappush(self.waiting, (due, work.number, replace(work, attempts=work.attempts + 1)))
@@ -398,6 +405,10 @@ class _Run:
             self._end(work, _ended(work, outcome))
             if self.settings.on_error == "raise":
                 raise _stopped(work, failure)
+
+    def _suspect(self, work: Work) -> None:
+        """Try a session again at the end, which died with its worker or whose memory others took."""
+        self.suspects.append(replace(work, attempts=work.attempts + 1, deaths=work.deaths + 1))
 
     def _end(self, work: Work, ended: Ended) -> None:
         self.failed += ended.state == "failed"

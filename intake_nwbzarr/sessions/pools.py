@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Any, Final, Literal
@@ -32,7 +33,8 @@ from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
-# Seconds until it is said that there are no workers yet, as those of a batch system may take hours.
+# Seconds without a first worker until that is an error, as a queue may take a while; it is said meanwhile.
+FIRST_PATIENCE: Final = 300.0
 _WAITING: Final = 30.0
 # Seconds between two looks at how many workers there are.
 _LOOK: Final = 2.0
@@ -49,6 +51,8 @@ class Work:
     selected: Selected
     key: str
     attempts: int = 1
+    # How many of them ended with their worker.
+    deaths: int = 0
 
 
 class Pool(ABC):
@@ -113,6 +117,7 @@ class ClusterPool(Pool):
         self._client = client
         self.queued = window
         self._run = uuid.uuid4().hex
+        self._numbers = count()
         self._label = re.sub(r"[^A-Za-z0-9_]", "_", label)
         # By the key of a task, its sessions and its future; and sessions that wait for others of their task.
         self._works: dict[str, tuple[list[Work], Any]] = {}
@@ -125,7 +130,7 @@ class ClusterPool(Pool):
         self._job: Any = Sealed.of(job(self._per_worker))
         if len(self._job.data) > _LARGE:
             # Sent to each worker once, and to the scheduler only now.
-            self._job = client.submit(_same, self._job, key=f"{self._label}-function-{self._run}")
+            self._job = client.submit(_same, self._job, key=f"{self._label}-function-{uuid.uuid4().hex}")
 
     def submit(self, work: Work) -> None:
         """Put an attempt in the queue."""
@@ -168,7 +173,7 @@ class ClusterPool(Pool):
                 self._job,
                 Sealed(pickle.dumps([(work.selected, work.key) for work in works])),
                 # Without anything of the sessions, as keys are shown everywhere.
-                key=f"{self._label}-{uuid.uuid4().hex}",
+                key=f"{self._label}-{self._run}-{next(self._numbers)}",
                 pure=False,
             )
             self._works[future.key] = works, future
@@ -191,6 +196,7 @@ class ClusterPool(Pool):
         try:
             self._client.cancel(futures)
             self._client.unregister_worker_plugin(_plugin_name(self._run))
+            self._client.unregister_scheduler_plugin(_plugin_name(self._run))
         except Exception:
             # The cluster is going; there is nothing left to tidy.
             return
@@ -247,19 +253,21 @@ class ClusterPool(Pool):
             raise ClusterError(
                 f"The cluster has had no workers for {PATIENCE:g} s.",
                 found=0,
-                next_step="Start workers, and run the same map again: with folder= it resumes.",
+                next_step="Start workers, and run the same map again: with folder= it resumes. If sessions "
+                "crash or take all memory, pass isolate='process', which keeps the workers.",
                 transient=True,
             )
 
     def _first_workers(self) -> int:
         """Wait for workers, and share the requests among them; return how many threads there are."""
         try:
-            try:
-                self._client.wait_for_workers(1, timeout=_WAITING)
-            except TimeoutError:
-                warn_caller("The cluster has no workers yet; map() waits for them.", MapWarning)
-                self._client.wait_for_workers(1)
+            self._await_workers()
+            from intake_nwbzarr.sessions.plugins import OneDeath
+
+            self._client.register_plugin(OneDeath(self._run), name=_plugin_name(self._run))
             return self._share_requests()
+        except ClusterError:
+            raise
         except ModuleNotFoundError as error:
             raise MissingPackageError(
                 f"The workers cannot import what map() needs: {error}.",
@@ -269,9 +277,27 @@ class ClusterPool(Pool):
         except Exception as error:
             raise self._lost(error) from error
 
+    def _await_workers(self) -> None:
+        began = monotonic()
+        while (waited := monotonic() - began) < FIRST_PATIENCE:
+            try:
+                self._client.wait_for_workers(1, timeout=min(_WAITING, FIRST_PATIENCE - waited))
+                return
+            except TimeoutError:
+                warn_caller(
+                    f"The cluster has no workers yet; map() waits for them, {FIRST_PATIENCE:g} s at most.",
+                    MapWarning,
+                )
+        raise ClusterError(
+            f"The cluster has had no workers for {FIRST_PATIENCE:g} s.",
+            found=0,
+            next_step="Start workers; where a queue takes longer, call client.wait_for_workers(1) first.",
+            transient=True,
+        )
+
     def _share_requests(self) -> int:
         """Give each worker process its part of the limit on requests; return how many threads there are."""
-        from intake_nwbzarr.sessions.shares import RequestShare
+        from intake_nwbzarr.sessions.plugins import RequestShare
 
         workers: dict[str, int] = self._client.nthreads()
         # As many as there have been: one that died comes back, with the same share.
@@ -319,6 +345,9 @@ class Unfit:
 
 def run_sealed(job: Sealed, sessions: Sealed) -> list[Outcome] | Unfit:
     """Run a job on sessions as they are sent to workers; nothing is raised, as distributed would log it."""
+    from intake_nwbzarr.sessions.plugins import settle
+
+    settle()
     try:
         opened = _job(job.data)
     except Exception as error:

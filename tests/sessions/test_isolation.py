@@ -83,6 +83,7 @@ def check(done: Any, found: list[Selected]) -> None:
     np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted_rows.to_numpy())
 
 
+@pytest.mark.slow
 def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected], tmp_path: Path) -> None:
     done = map_sessions(
         found, troubled, folder=tmp_path, isolate="process", timeout=120, memory_limit="600 MB", threads=3
@@ -120,6 +121,40 @@ def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: P
     check(done, found)
 
 
+class SlowToLoad:
+    """A function whose modules take a while to load, such as on a busy machine."""
+
+    def __call__(self, units: xr.Dataset, trials: xr.Dataset) -> int:
+        return 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_slowly, ()
+
+
+def _load_slowly() -> SlowToLoad:
+    time.sleep(4)
+    return SlowToLoad()
+
+
+def test_no_session_pays_for_the_start_of_its_process(found: list[Selected]) -> None:
+    done = map_sessions(found[:1], SlowToLoad(), isolate="process", timeout=1, threads=1)
+    assert len(done.failures) == 0
+    assert done.ended[0].seconds < 4
+
+
+@pytest.mark.slow
+def test_a_first_session_that_is_late_is_tried_once_more(found: list[Selected], tmp_path: Path) -> None:
+    def cold(units: xr.Dataset, trials: xr.Dataset) -> int:
+        if not (marker := tmp_path / "warm").exists():
+            marker.touch()
+            time.sleep(600)
+        return 1
+
+    done = map_sessions(found[:1], cold, isolate="process", timeout=1, threads=1)
+    assert len(done.failures) == 0
+
+
+@pytest.mark.slow
 def test_a_process_serves_many_sessions_and_what_it_returns_is_the_same(found: list[Selected]) -> None:
     def process(units: xr.Dataset, trials: xr.Dataset) -> int:
         return os.getpid()
@@ -135,6 +170,7 @@ def test_a_process_serves_many_sessions_and_what_it_returns_is_the_same(found: l
     assert set(done.failures.error) == {"LookupError"}
 
 
+@pytest.mark.slow
 def test_explicit_keys_reach_the_process(s3_server: S3Server, folder: Path, tmp_path: Path) -> None:
     place = s3_server.upload(s3_server.private_bucket, "isolated/s0.nwb.zarr", folder / "s0.nwb.zarr")
     session = select(place, 0, s3_server.signed_options)

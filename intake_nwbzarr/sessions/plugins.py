@@ -1,11 +1,13 @@
-"""The limit on requests, of which each worker has a part while sessions are mapped."""
+"""What scheduler and workers do beside their own work while sessions are mapped."""
 
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
+from typing import Any, Final
 
-from distributed import WorkerPlugin
+import psutil
+from distributed import SchedulerPlugin, WorkerPlugin
 
 from intake_nwbzarr.limits import limits, set_limits
 from intake_nwbzarr.sessions.isolation import close_idle
@@ -14,6 +16,24 @@ _lock = threading.Lock()
 # By run of map(): several may use one cluster, and several workers may be threads of one process.
 _shares: dict[str, tuple[int, int]] = {}
 _before: list[int] = []
+# Seconds that a new worker waits with its first session: a nanny does not restart a worker that dies before
+# it has heard that it is there. What was started longer ago than the other figure is not new.
+_SETTLE: Final = 3.0
+_NEW: Final = 60.0
+_settled: list[float] = []
+
+
+class OneDeath(SchedulerPlugin):
+    """Has tasks of a run fail when their worker dies, instead of killing one worker after the other."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+
+    def update_graph(self, scheduler: Any, *, keys: set[Any], **_others: Any) -> None:
+        """Count the deaths that the scheduler allows as if they had been, before a task begins."""
+        for key in keys:
+            if self.run in str(key):
+                scheduler.tasks[key].suspicious = scheduler.allowed_failures
 
 
 class RequestShare(WorkerPlugin):
@@ -26,6 +46,9 @@ class RequestShare(WorkerPlugin):
     def setup(self, worker: Any) -> None:  # noqa: ARG002
         """Lower the limit of this process."""
         with _lock:
+            if not _settled:
+                new = time.time() - psutil.Process().create_time() < _NEW
+                _settled.append(time.monotonic() + _SETTLE if new else 0.0)
             if not _shares:
                 _before[:] = [limits().requests]
             users = _shares[self.run][1] if self.run in _shares else 0
@@ -41,6 +64,11 @@ class RequestShare(WorkerPlugin):
             if _before:
                 _set()
         close_idle()
+
+
+def settle() -> None:
+    """Wait until a worker that has just been started is known to be there."""
+    time.sleep(max(0.0, (_settled[0] if _settled else 0.0) - time.monotonic()))
 
 
 def _set() -> None:
