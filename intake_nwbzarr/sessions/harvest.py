@@ -316,9 +316,11 @@ def _columns(contents: Contents, read: Mapping[str, Sequence[NDArray[Any]]]) -> 
     regions = {as_text(each.get("location")) for each in groups}
     regions |= {text for array in read.get("brain_regions", ()) for text in _values(array)}
     row["brain_regions"] = sorted(region for region in regions if region)[:LONGEST_CELL]
+    age = contents.array(_ARRAYS["age"])
+    reference = None if age is None else as_text(age.attributes.get("reference"))
     return row | {
         "taxon": taxon(row.get("species")),
-        "age_days": age_days(row.get("age")),
+        "age_days": age_days(row.get("age"), reference),
         "sex_code": sex_code(row.get("sex")),
         "start": start_time(row.get("start_text")),
     }

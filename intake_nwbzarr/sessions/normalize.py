@@ -24,6 +24,8 @@ _TAXA: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
         ),
     ),
     "Macaca nemestrina": (9545, ("pig-tailed macaque", "pigtail macaque", "southern pig-tailed macaque")),
+    "Heterocephalus glaber": (10181, ("naked mole rat", "naked mole-rat")),
+    "Microtus ochrogaster": (79684, ("prairie vole",)),
     "Macaca": (9539, ("macaque", "macaques")),
     "Callithrix jacchus": (9483, ("marmoset", "common marmoset", "white-tufted-ear marmoset")),
     "Pan troglodytes": (9598, ("chimpanzee", "chimp")),
@@ -58,26 +60,26 @@ _BY_NAME: Final = (
     | {f"{name[0]} {name.partition(' ')[2]}".lower(): name for name in _TAXA if " " in name}
     | {common: name for name, (_, names) in _TAXA.items() for common in names}
 )
+_SCIENTIFIC: Final = frozenset(name.lower() for name in _TAXA)
 _IDENTIFIER: Final = re.compile(
     r"(?:ncbi[ _]?taxon(?:omy)?|taxonomy|taxid|txid)\D{0,8}?(\d{1,9})\b", re.IGNORECASE
 )
-_BINOMIAL: Final = re.compile(r"([A-Z][a-z]{2,}) ([a-z][a-z-]{2,})(?: [a-z][a-z-]{2,})?")
-# Words of phrases that are capitalised like a binomial: "Wild type", "Not available", "Field mouse".
-_NO_GENUS: Final = frozenset(
-    {
-        "adult", "common", "data", "domestic", "house", "lab", "laboratory", "mixed", "new", "non",
-        "none", "not", "old", "other", "see", "some", "species", "test", "the", "transgenic", "unknown",
-        "unspecified", "wild",
-    }
-)  # fmt: skip
-_NO_EPITHET: Final = frozenset(
-    {
-        "animal", "ape", "available", "bat", "bird", "cell", "cells", "culture", "finch", "fish", "fly",
-        "frog", "hamster", "human", "known", "line", "macaque", "mice", "monkey", "mouse", "organoid",
-        "owl", "patient", "phantom", "rat", "rats", "simulation", "species", "specified", "squirrel",
-        "strain", "subject", "type", "vole", "worm",
-    }
-)  # fmt: skip
+# Strains that are of one species, alone or before its name.
+_STRAINS: Final = {
+    "Mus musculus": re.compile(r"(?:c57bl/?6\w*|balb/?c\w*)(?: mouse| mice)?"),
+    "Rattus norvegicus": re.compile(r"(?:long[- ]evans|sprague[- ]dawley|wistar|lister hooded)(?: rats?)?"),
+}
+# Between names in one text: "Mus musculus - House mouse", "mouse, C57BL/6", "rat/mouse", "Mouse and rat".
+_BETWEEN: Final = re.compile(r" - |[(),;/&+]| and | or | x ", re.IGNORECASE)
+# Other names are kept if both words have Latin endings, which "Control group", "Tree shrew" and most phrases
+# have not.
+_EPITHET: Final = r"[a-z-]{2,}(?:us|a|um|is|i|ae|ens|ans|ix|ax)"
+_BINOMIAL: Final = re.compile(
+    rf"[A-Z](?:[a-z]*(?:us|is|um|es|os|on|ys|ax|ix|yx|ps)|[a-z]+[aio]) {_EPITHET}(?: [a-z-]{{3,}})?"
+)
+_NO_NAME: Final = re.compile(
+    r"(?:corpus|data|focus|globus|locus|nucleus|status|substantia|virus) .*|.* (?:area|data|media|retina|via)"
+)
 LONGEST_TEXT: Final = 200
 """Characters of a species, age, sex or time; longer texts are not recognised."""
 
@@ -86,7 +88,8 @@ def taxon(text: str | None) -> str | None:
     """Return the scientific name of a species in canonical spelling, None if it is not recognised.
 
     Common names, spellings, and terms of the NCBI taxonomy are recognised for species that are often studied;
-    the scientific names of others are kept. "macaque" alone is the genus, Macaca.
+    the scientific names of others are kept if they look like Latin. "macaque" alone is the genus, Macaca.
+    Texts that name several species are not recognised.
 
     >>> taxon("http://purl.obolibrary.org/obo/NCBITaxon_10090"), taxon("Mus musculus - House mouse")
     ('Mus musculus', 'Mus musculus')
@@ -96,26 +99,38 @@ def taxon(text: str | None) -> str | None:
     if text is None or len(text) > LONGEST_TEXT:
         return None
     if term := _IDENTIFIER.search(text):
-        return _BY_IDENTIFIER.get(int(term[1]))
-    plain = " ".join(text.replace("_", " ").replace(".", " ").split())
-    # As in "Mus musculus - House mouse" and "mouse, C57BL/6".
-    parts = [plain, *re.split(r" - |[(),;/]", plain)]
-    for part in parts:
-        if found := _known(part.strip().lower()):
+        if found := _BY_IDENTIFIER.get(int(term[1])):
             return found
-    for part in parts:
-        match = _BINOMIAL.fullmatch(part.strip())
-        if match and match[1].lower() not in _NO_GENUS and match[2] not in _NO_EPITHET:
-            return part.strip()
-    return None
+        # The name beside an identifier that is not in the list.
+        text = text.replace(term[0], " ")
+    plain = " ".join(text.replace("_", " ").replace(".", " ").split())
+    parts = [plain, *map(str.strip, _BETWEEN.split(plain))]
+    names = {name for part in parts if (name := _name(part))}
+    # "Macaca (rhesus macaque)" is the species.
+    names -= {name for name in names for other in names if other.startswith(f"{name} ")}
+    # Of two species, neither is; nor of one with the epithet of another: "Macaca mulatta / fascicularis".
+    another = any(re.fullmatch(_EPITHET, part) and not _known(part) for part in parts)
+    return names.pop() if len(names) == 1 and not another else None
+
+
+def _name(part: str) -> str | None:
+    """Return the species that a text is the name of."""
+    if found := _known(part.lower()):
+        return found
+    name = part.capitalize()
+    is_name = part[:1].isupper() and _BINOMIAL.fullmatch(name) and not _NO_NAME.fullmatch(name.lower())
+    return name if is_name else None
 
 
 def _known(name: str) -> str | None:
     if name in _BY_NAME:
         return _BY_NAME[name]
+    for found, strain in _STRAINS.items():
+        if strain.fullmatch(name):
+            return found
     # A subspecies or a strain after the species: "Mus musculus domesticus".
     species = " ".join(name.split()[:2])
-    return _BY_NAME.get(species) if species in {each.lower() for each in _TAXA} else None
+    return _BY_NAME.get(species) if species in _SCIENTIFIC else None
 
 
 _NUMBER: Final = r"(\d{1,6}(?:[.,]\d{1,6})?)"
@@ -134,13 +149,15 @@ _SPOKEN: Final = re.compile(
 _SPOKEN_DAYS: Final = (1.0, 7.0, 30.4375, 365.25)
 
 
-def age_days(text: str | None) -> float | None:
+def age_days(text: str | None, reference: str | None = None) -> float | None:
     """Return an age in days, the middle of a range; None for an open range and what is not recognised.
+
+    It is also None if it is not counted from birth, which is the `reference` of NWB: gestational ages.
 
     >>> age_days("P12W"), age_days("P90D/P120D"), age_days("P90D/"), age_days("12 weeks")
     (84.0, 105.0, None, 84.0)
     """
-    if text is None or len(text) > LONGEST_TEXT:
+    if text is None or len(text) > LONGEST_TEXT or (reference or "birth").lower() != "birth":
         return None
     ends = [_duration(end.strip()) for end in text.split("/")]
     known = [end for end in ends if end is not None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hdmf_zarr import NWBZarrIO
+from pynwb.file import Subject
 
 from intake_nwbzarr import errors, open_nwb
 from intake_nwbzarr.copies.snapshot import decode
@@ -248,6 +249,12 @@ def test_hostile_values_cost_their_column_or_are_cut(small: Path, tmp_path: Path
     assert len(objects["acquisition/speed"]["description"]) == 10_000
     assert set(row["not_read"]) == {"keywords", "species"}
     assert row["age"] == "P12W"
+
+
+def test_a_gestational_age_is_no_age_in_days(tmp_path: Path) -> None:
+    subject = Subject(subject_id="R1", age="P18D", age__reference="gestational")
+    row, _ = _rows(write_small(tmp_path, subject=subject))
+    assert (row["age"], row["age_days"]) == ("P18D", None)
 
 
 def test_a_damaged_array_costs_itself(small: Path, tmp_path: Path) -> None:

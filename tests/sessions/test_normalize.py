@@ -15,6 +15,7 @@ MICE = (
     "mice", "house mouse", "Mus musculus - House mouse", "http://purl.obolibrary.org/obo/NCBITaxon_10090",
     "NCBITaxon:10090", "NCBITaxon_10090", "ncbitaxon:10090", "M. musculus", "Mus musculus (mouse)",
     "Mus musculus domesticus", "Mouse, C57BL/6", "Mus musculus C57BL/6J", "Mus musculus.",
+    "C57BL/6 mouse", "C57BL/6J", "Mus musculus (taxid 99999)", "NCBITaxon:99999 Mus musculus",
 )  # fmt: skip
 
 
@@ -43,16 +44,39 @@ def test_every_spelling_of_mouse_is_mus_musculus(text: str) -> None:
         ("http://purl.obolibrary.org/obo/NCBITaxon_9606", "Homo sapiens"),
         ("Peromyscus leucopus", "Peromyscus leucopus"),
         ("Peromyscus_leucopus", "Peromyscus leucopus"),
+        ("Peromyscus Leucopus", "Peromyscus leucopus"),
+        ("Peromyscus leucopus (NCBITaxon:10041)", "Peromyscus leucopus"),
+        ("Peromyscus leucopus - White-footed mouse", "Peromyscus leucopus"),
+        ("Peromyscus leucopus noveboracensis", "Peromyscus leucopus noveboracensis"),
+        ("Long evans", "Rattus norvegicus"),
+        ("Long-Evans rat", "Rattus norvegicus"),
+        ("Sprague dawley", "Rattus norvegicus"),
+        ("Sprague Dawley rat", "Rattus norvegicus"),
+        ("Tupaia belangeri", "Tupaia belangeri"),
+        ("Microtus ochrogaster", "Microtus ochrogaster"),
+        ("Canis aureus niger", "Canis aureus niger"),
+        ("Octodon glober", None),
+        ("Acomys cahirinus", "Acomys cahirinus"),
+        ("Astyanax mexicanus", "Astyanax mexicanus"),
+        ("Sepia officinalis", "Sepia officinalis"),
+        ("Schistocerca gregaria", "Schistocerca gregaria"),
+        ("Carollia perspicillata", "Carollia perspicillata"),
+        ("Naked mole-rat", "Heterocephalus glaber"),
+        ("macaque (Macaca mulatta)", "Macaca mulatta"),
     ],
 )
-def test_other_species_have_their_scientific_name(text: str, name: str) -> None:
+def test_other_species_have_their_scientific_name(text: str, name: str | None) -> None:
     assert taxon(text) == name
 
 
 @pytest.mark.parametrize(
     "text",
     [None, "", "unknown", "Unknown species", "Wild type", "Not available", "House cat", "Field mouse", "n/a",
-     "NCBITaxon:1", "monkey", "x" * 10_000, "owl", "Deer mouse"],
+     "NCBITaxon:1", "monkey", "x" * 10_000, "owl", "Deer mouse", "Control group", "Head fixed",
+     "Awake behaving", "Female adult", "Mouse model", "Tree shrew", "Mus spp.", "Macaca sp.", "rat, mouse",
+     "rat/mouse", "Mouse and rat", "Homo sapiens and Mus musculus", "Macaca mulatta / fascicularis",
+     "Macaca mulatta/fascicularis", "Mus musculus x Mus spretus", "Cotton rat", "Nucleus accumbens",
+     "Motor area", "Visual cortex", "Test data", "Focus area", "Http //example"],
 )  # fmt: skip
 def test_what_is_no_species_is_not_made_one(text: str | None) -> None:
     assert taxon(text) is None
@@ -93,6 +117,11 @@ def test_what_is_no_species_is_not_made_one(text: str | None) -> None:
 )
 def test_an_age_is_in_days_if_it_is_unambiguous(text: str | None, days: float | None) -> None:
     assert age_days(text) == (None if days is None else pytest.approx(days))
+
+
+def test_an_age_that_is_not_counted_from_birth_is_no_age() -> None:
+    assert age_days("P18D", "gestational") is None
+    assert age_days("P18D", "birth") == age_days("P18D", None) == 18
 
 
 def test_the_sex_is_one_of_the_schemas_letters() -> None:
