@@ -18,8 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from intake_nwbzarr import __version__
-from intake_nwbzarr.copies.download import Progress
-from intake_nwbzarr.transport.request_log import readable_size
 
 
 @contextmanager
@@ -37,6 +35,8 @@ def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
         task = bar.add_task("listing", total=None, size="")
 
         def show(progress: Progress) -> None:
+            from intake_nwbzarr.transport.request_log import readable_size
+
             size = readable_size(progress.bytes)
             if progress.of_bytes is not None:
                 size += f" of {readable_size(progress.of_bytes)}"
@@ -78,6 +78,7 @@ def scan_bar(console: Console) -> Iterator[Callable[[ScanProgress], None]]:
 
 if TYPE_CHECKING:
     from intake_nwbzarr.check.chunks import ChunkCounts
+    from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
     from intake_nwbzarr.sessions.scan import ScanProgress, ScanReport
 

@@ -449,3 +449,26 @@ def test_the_bar_of_a_scan_shows_what_is_found_and_what_failed() -> None:
     text = output.getvalue()
     assert "1/3" in text
     assert "1 failed" in text
+
+
+_INTERRUPTED = """
+import sys
+from importlib.abc import MetaPathFinder
+class CtrlC(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == stop:
+            raise KeyboardInterrupt
+stop = sys.argv.pop(1)
+sys.meta_path.insert(0, CtrlC())
+from importlib.metadata import entry_points
+(command,) = entry_points(group="console_scripts", name="nwbzarr")
+command.load()()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "xarray"])
+def test_ctrl_c_while_modules_are_imported_has_status_130_and_no_traceback(module: str) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED, module, "info", "nothing"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 130
+    assert ended.stdout + ended.stderr in {"Aborted.\n", ""}

@@ -15,17 +15,20 @@ from intake_nwbzarr.errors import AccessError, OptionError, ResponseError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.dandi_client import Archive, connect
 from intake_nwbzarr.sessions.harvest import FoundSession
+from intake_nwbzarr.sessions.opening import how_to_open
 from intake_nwbzarr.sessions.scan import (
     ScanProgress,
     ScanReport,
     check_count,
+    check_options,
+    check_progress,
     output_location,
     scan_part,
 )
 from intake_nwbzarr.sessions.tables import Tables
 from intake_nwbzarr.transport.listing import s3_url
 
-_DANDISET = re.compile(r"(?P<identifier>\d{6})(?:@(?P<version>draft|\d+\.\d+\.\d+))?")
+_DANDISET = re.compile(r"(?P<identifier>\d{6})(?:@(?P<version>draft|\d+\.\d+\.\d+))?", re.ASCII)
 # Zarr stores that by their names are images of the OME-Zarr format.
 _IMAGES = (".ome.zarr", ".ngff")
 
@@ -106,6 +109,8 @@ def scan_dandi(
     check_count("requests", requests)
     check_bool("snapshots", snapshots)
     check_bool("check", check)
+    check_progress(progress)
+    check_options(storage_options=storage_options, output_options=output_options)
     for name, given in (("storage", storage), ("glob", glob)):
         if not isinstance(given, str | None):
             raise invalid_argument(name, given, "a string or None")
@@ -132,7 +137,9 @@ def scan_dandi(
             not_nwb=done.not_nwb + listed.images,
             other_assets=listed.others,
         )
-    return report
+    # Public sessions need no options.
+    call = how_to_open(tables.place, (), storage if storage_options else None, options=bool(options))
+    return replace(report, opened_with=call)
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ def _parsed(wanted: object) -> tuple[str, str | None]:
     match = _DANDISET.fullmatch(wanted) if isinstance(wanted, str) else None
     if match is not None:
         return match["identifier"], match["version"]
-    digits = re.search(r"(?<!\d)\d{1,6}(?!\d)", wanted) if isinstance(wanted, str) else None
+    digits = re.search(r"(?<!\d)\d{1,6}(?!\d)", wanted, re.ASCII) if isinstance(wanted, str) else None
     raise OptionError(
         f"A dandiset is named by six digits, such as '000719', and a version of it '000719@0.240409.1542' or "
         f"'000719@draft', not {describe_value(wanted)}.",

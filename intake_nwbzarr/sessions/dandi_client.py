@@ -247,7 +247,9 @@ def _check_version(archive: Archive) -> None:
 
 
 def _variable(client: Any) -> str:
-    return re.sub(r"\W", "_", client.api_key_env_var)
+    name = re.sub(r"\W", "_", client.api_key_env_var, flags=re.ASCII)
+    # A shell sets no variable whose name begins with a digit.
+    return f"DANDI_{name}" if name[0].isdigit() else name
 
 
 def _checked_token(token: object, source: str) -> str:

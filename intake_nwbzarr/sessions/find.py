@@ -47,8 +47,8 @@ class Findings:
     """What a prefix has: sessions, what could not be listed, and what is not a session."""
 
     sessions: Sequence[FoundSession]
-    # Folders that could not be listed, and names and lines that are not valid, with the errors.
-    failures: Sequence[tuple[Location, Exception]] = ()
+    # Folders that could not be listed, or have names that are not valid, with the errors.
+    failures: Sequence[FoundSession] = ()
     # Folders below which sessions may exist that were not found.
     unlisted: Sequence[Location] = ()
     # NWB files in HDF5, which are not scanned.
@@ -87,9 +87,10 @@ def find_sessions(
         When there are more folders or sessions than allowed.
     """
     where = located(prefix, storage_options)
-    if where.path is not None and where.url.endswith(LIST):
+    is_folder = where.path is not None and where.path.is_dir()
+    if where.path is not None and where.url.endswith(LIST) and not is_folder:
         return where.url, _of_list(where.path, storage_options, storage)
-    if where.url.endswith(".zip"):
+    if where.url.endswith(".zip") and not is_folder:
         return where.url, Findings([FoundSession(where, storage)])
     with track_requests() as log:
         findings = _Search(where, storage, progress or _no_progress).findings()
@@ -127,7 +128,7 @@ class _Search:
     storage: str | None
     progress: Callable[[int], None]
     sessions: list[FoundSession] = field(default_factory=list)
-    failures: list[tuple[Location, Exception]] = field(default_factory=list)
+    failures: list[FoundSession] = field(default_factory=list)
     unlisted: list[Location] = field(default_factory=list)
     hdf5: int = 0
     seen: set[str] = field(default_factory=set)
@@ -171,15 +172,18 @@ class _Search:
             return []
         content, refused = outcome
         names = set(content.names)
+        named = self._at(folder).url.endswith(STORE)
         if not folder and not (names or content.folders or refused):
-            # A file, or nothing: opening it tells.
-            self._add(folder, None)
+            path = self.prefix.path
+            if named or path is None or not path.is_dir():
+                # A file, or nothing: opening it tells.
+                self._add(folder, None)
+            # Where a disk is not mounted, there is nothing either.
             self.unlisted.append(self.prefix)
             return []
         if ".zarray" in names:
             return []
         documents = [name for name in _CONSOLIDATED if name in names]
-        named = self._at(folder).url.endswith(STORE)
         if documents or _GROUP in names or named:
             # With both documents, only reading them tells.
             alone = _GROUP if not documents and _GROUP in names else None
@@ -187,7 +191,7 @@ class _Search:
             etag = content.etags.get(only) if only else None
             self._add(folder, etag, document=only, guessed=not named)
             return []
-        self.failures += [(self._at(folder), error) for error in refused[:1]]
+        self.failures += [FoundSession(self._at(folder), self.storage, error=each) for each in refused[:1]]
         for name in content.names:
             if name.endswith(ZIP):
                 self._add(f"{folder}/{name}" if folder else name, content.etags.get(name))
@@ -205,8 +209,8 @@ class _Search:
         else:
             self._fail(folder, error)
 
-    def _fail(self, folder: str, error: Exception) -> None:
-        self.failures.append((self._at(folder), error))
+    def _fail(self, folder: str, error: NWBZarrError) -> None:
+        self.failures.append(FoundSession(self._at(folder), self.storage, error=error))
         self.unlisted.append(self._at(folder))
 
     def _at(self, path: str) -> Location:
@@ -247,20 +251,21 @@ async def _browse(transport: Transport, folder: str) -> _Outcome:
 
 
 def _of_list(path: Path, storage_options: Mapping[str, Any] | None, storage: str | None) -> Findings:
-    sessions: dict[str, FoundSession] = {}
-    failures: list[tuple[Location, Exception]] = []
-    for number, line in enumerate(_lines(path), 1):
+    sessions: list[FoundSession] = []
+    invalid: list[FoundSession] = []
+    for number, line in _lines(path):
         try:
-            where = located(line, storage_options)
-            sessions[where.url] = FoundSession(where, storage)
+            sessions.append(FoundSession(located(line, storage_options), storage))
         except (LocationError, OptionError, AccessError) as error:
             # Of a line that is no location, nothing is shown.
             place = Location(error.location or f"{locate(path).url}#line-{number}")
-            failures.append((place, error))
-    return Findings(list(sessions.values()), failures)
+            invalid.append(FoundSession(place, storage, error=error))
+    # A valid line is scanned, also beside another one with a secret.
+    return Findings([*sessions, *invalid])
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Return the lines of a list that are no comments, with their numbers."""
     try:
         if path.stat().st_size > LARGEST_LIST_OF_LOCATIONS:
             raise LimitError(
@@ -269,7 +274,7 @@ def _lines(path: Path) -> Iterator[str]:
                 found=path.stat().st_size,
                 expected=LARGEST_LIST_OF_LOCATIONS,
             )
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise LocationNotFoundError(f"The list of locations {path} does not exist.", location=path) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -278,5 +283,5 @@ def _lines(path: Path) -> Iterator[str]:
             location=path,
             expected="a text file in UTF-8, with one location per line",
         ) from error
-    lines = (line.strip() for line in text.splitlines())
-    return (line for line in lines if line and not line.startswith("#"))
+    lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    return ((number, line) for number, line in lines if line and not line.startswith("#"))

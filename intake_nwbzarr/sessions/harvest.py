@@ -85,7 +85,8 @@ class FoundSession:
     @property
     def is_zip(self) -> bool:
         """Return whether it is a zip file, whose ETag is the file's and not that of a document."""
-        return self.location.url.endswith(".zip")
+        path = self.location.path
+        return self.location.url.endswith(".zip") and not (path is not None and path.is_dir())
 
 
 def harvest(

@@ -72,10 +72,10 @@ class Before:
 
 # Columns that tell whether a session must be scanned again.
 _COMPARED: Final = (
-    "location", "source", "etag", "zip_etag", "zarr_format", "error_type", "requests_for_all", "stale",
+    "location", "etag", "zip_etag", "zarr_format", "error_type", "requests_for_all", "stale",
 )  # fmt: skip
 # Columns that may change though the session has not.
-_LABELS: Final = ("storage", *KNOWN)
+_LABELS: Final = ("storage", "source", *KNOWN)
 
 
 @dataclass
@@ -128,7 +128,8 @@ class PartRows:
                 {name: row[name] for name in _LABELS},
             )
             for row in columns.to_pylist()
-            if row["source"] in {source, None}
+            # All that is below a prefix is its own, by whatever prefix or list it was found before.
+            if row["source"] in {source, None} or as_folder(row["location"]).startswith(as_folder(source))
         }
         return cls(tables, name, source, {"sessions": sessions, "objects": objects}, before, state)
 
@@ -150,7 +151,8 @@ class PartRows:
     def keep(self, found: FoundSession) -> None:
         """Keep the row of a session from before, with what the finder knows of it now."""
         url = found.location.url
-        labels = {**self.before[url].labels, "storage": found.storage, **found.known}
+        ours = {"storage": found.storage, "source": self.source}
+        labels = {**self.before[url].labels, **ours, **found.known}
         if labels != self.before[url].labels:
             self.labels[url] = labels
 

@@ -20,6 +20,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
 from intake_nwbzarr.sessions.harvest import FoundSession, failed, harvest, requests_of
+from intake_nwbzarr.sessions.opening import how_to_open, local_prefix
 from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanFailure, ScanOptions
 from intake_nwbzarr.sessions.tables import Tables
 from intake_nwbzarr.transport.answers import Unchanged
@@ -57,13 +58,20 @@ class ScanReport:
     scanned, unchanged
         How many of these were read, and how many were not, since they have not changed.
     failures
-        Those that could not be read, as they are in the table; included in `scanned`.
+        Sessions and folders that could not be read, as they are in the table.
+    unlisted
+        How many failures are no sessions, but folders that do not exist or could not be listed. Failures of
+        sessions are included in `scanned`.
+    duplicates
+        Assets and lines that were left out, since an earlier one has the same location.
     gone
         Sessions that were removed from the table, because they no longer exist.
     not_nwb, hdf5, other_assets
         Other Zarr stores, NWB files in HDF5, and assets of dandisets that are not Zarr, which are skipped.
     incomplete
         Scanned sessions with columns that would have taken more requests; see the column `not_read`.
+    not_read
+        These columns.
     requests_for_all
         The `requests` that would fill the columns of all of them.
     unconsolidated
@@ -74,6 +82,8 @@ class ScanReport:
         Requests that were sent to find and scan sessions.
     seconds
         How long it took.
+    opened_with
+        The call that opens the tables; in it, ``...`` stands for your own storage options.
     """
 
     output: str
@@ -81,34 +91,48 @@ class ScanReport:
     scanned: int = 0
     unchanged: int = 0
     failures: tuple[ScanFailure, ...] = ()
+    unlisted: int = 0
+    duplicates: int = 0
     gone: int = 0
     not_nwb: int = 0
     hdf5: int = 0
     other_assets: int = 0
     incomplete: int = 0
+    not_read: tuple[str, ...] = ()
     requests_for_all: int = 0
     unconsolidated: int = 0
     stale: tuple[str, ...] = ()
     requests: int = 0
     seconds: float = 0.0
+    opened_with: str = ""
 
     def __add__(self, other: ScanReport) -> ScanReport:
         """Return the report of two scans to the same tables."""
         added = {
             name: getattr(self, name) + getattr(other, name)
             for name in self.__dataclass_fields__
-            if name not in {"output", "requests_for_all"}
+            if name not in {"output", "requests_for_all", "not_read", "opened_with"}
         }
-        most = max(self.requests_for_all, other.requests_for_all)
-        return ScanReport(self.output, requests_for_all=most, **added)
+        return ScanReport(
+            self.output,
+            requests_for_all=max(self.requests_for_all, other.requests_for_all),
+            not_read=_joined(self.not_read, other.not_read),
+            opened_with=self.opened_with or other.opened_with,
+            **added,
+        )
 
     def __str__(self) -> str:
         counts = [f"{self.scanned:,} scanned", f"{self.unchanged:,} unchanged"]
-        counts += [f"{len(self.failures):,} failed"] + ([f"{self.gone:,} gone"] if self.gone else [])
+        counts += [f"{len(self.failures) - self.unlisted:,} failed"]
+        counts += [f"{self.gone:,} gone"] if self.gone else []
         lines = [
             f"{self.output}: {_counted(self.sessions, 'session')} ({', '.join(counts)}), "
             f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s"
         ]
+        if self.unlisted:
+            lines.append(f"Not found, or not listed completely: {_counted(self.unlisted, 'folder')}")
+        if self.duplicates:
+            lines.append(f"Left out: {_counted(self.duplicates, 'session')} at the location of another one")
         skipped = [f"{_counted(self.not_nwb, 'Zarr store')} without NWB data"] if self.not_nwb else []
         skipped += [f"{_counted(self.hdf5, 'file')} in HDF5"] if self.hdf5 else []
         skipped += [f"{_counted(self.other_assets, 'asset')} other than Zarr"] if self.other_assets else []
@@ -120,10 +144,15 @@ class ScanReport:
             )
         if self.incomplete:
             lines.append(
-                f"With columns that were not read: {_counted(self.incomplete, 'session')}; "
+                f"Not read for {_counted(self.incomplete, 'session')}: {', '.join(self.not_read)}; "
                 f"requests={self.requests_for_all} reads all"
             )
+        lines += [f"Open the tables with: {self.opened_with}"] if self.opened_with else []
         return "\n".join(lines)
+
+
+def _joined(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first, *second)))
 
 
 def _counted(number: int, noun: str) -> str:
@@ -205,6 +234,8 @@ def scan(
     check_count("requests", requests)
     check_bool("snapshots", snapshots)
     check_bool("check", check)
+    check_progress(progress)
+    check_options(storage_options=storage_options, output_options=output_options)
     if not isinstance(storage, str | None):
         raise invalid_argument("storage", storage, "the name of an entry of storage_options, or None")
     if not prefixes:
@@ -214,6 +245,8 @@ def scan(
     tables = Tables(output_location(output, options))
     _check_apart(places, tables)
     report = ScanReport(str(tables.place))
+    local: list[Path] = []
+    has_remote = False
     for prefix, place in zip(prefixes, places, strict=True):
         began = time.monotonic()
 
@@ -238,13 +271,35 @@ def scan(
         )
         needed = done.requests_for_all and done.requests_for_all + listing
         report += replace(done, requests_for_all=needed, seconds=time.monotonic() - began)
-    return report
+        outside = local_prefix(tables.place, place, findings.sessions)
+        local += [outside] if outside is not None else []
+        has_remote |= any(each.location.path is None for each in findings.sessions)
+    call = how_to_open(tables.place, local, storage if has_remote else None, options=bool(options))
+    return replace(report, opened_with=call)
 
 
 def check_count(name: str, given: object) -> None:
     """Refuse an argument that is not a count of at least one."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise invalid_argument(name, given, "a whole number of at least 1")
+
+
+def check_options(**given: object) -> None:
+    """Refuse options that are no dictionary, of which only the type is shown."""
+    for name, options in given.items():
+        if not isinstance(options, Mapping | None):
+            raise OptionError(
+                f"{name} must be a dictionary, such as {{'anon': True}}, not an object of type "
+                f"{type(options).__name__}.",
+                found=type(options).__name__,
+                expected="a dictionary or None",
+            )
+
+
+def check_progress(given: object) -> None:
+    """Refuse a callback that cannot be called."""
+    if given is not None and not callable(given):
+        raise invalid_argument("progress", given, "a function that takes a ScanProgress, or None")
 
 
 def _check_apart(places: list[Location], tables: Tables) -> None:
@@ -356,11 +411,14 @@ def _scanned(
     findings: Findings,
 ) -> ScanReport:
     began = time.monotonic()
-    unique = {each.location.url: each for each in found}
-    report = ScanReport(str(part.tables.place), sessions=len(unique))
-    failures = {place.url: (place, error) for place, error in findings.failures}
-    for place, error in (each for url, each in failures.items() if url not in unique):
-        part.add(failed(FoundSession(place), error), ())
+    unique: dict[str, FoundSession] = {}
+    for each in found:
+        unique.setdefault(each.location.url, each)
+    unlisted = {each.location.url: each for each in findings.failures if each.location.url not in unique}
+    for each in unlisted.values():
+        if each.error is not None:
+            part.add(failed(each, each.error), ())
+    report = ScanReport(str(part.tables.place), unlisted=len(unlisted), duplicates=len(found) - len(unique))
     part.expect(unique, [each.url for each in findings.unlisted])
     # Warnings of single sessions are in their rows; there may be thousands of them.
     with warnings.catch_warnings():
@@ -368,7 +426,7 @@ def _scanned(
         try:
             for outcome in _outcomes(unique.values(), part, options, threads):
                 report = _taken(report, outcome, part)
-                done = report.scanned + report.unchanged + report.not_nwb
+                done = report.scanned + report.unchanged + report.not_nwb + report.unlisted - len(unlisted)
                 if progress is not None:
                     progress(ScanProgress(part.source, done, len(unique), len(part.failures)))
                 part.checkpoint()
@@ -378,7 +436,7 @@ def _scanned(
     gone = part.finish()
     return replace(
         report,
-        sessions=len(unique) - report.not_nwb,
+        sessions=report.scanned + report.unchanged,
         failures=tuple(sorted(part.failures, key=lambda each: each.location)),
         gone=gone,
         hdf5=findings.hdf5,
@@ -421,7 +479,8 @@ def _outcomes(
 
 def _scan_one(found: FoundSession, before: Before | None, options: ScanOptions) -> _Outcome:
     asked = 0
-    if before is not None and found.etag is None and before.is_complete(options):
+    is_readable = found.etag is None and found.error is None
+    if before is not None and is_readable and before.is_complete(options):
         with track_requests() as log:
             unchanged = _is_unchanged(found, before)
         asked = requests_of(log, found.location)
@@ -462,11 +521,15 @@ def _taken(report: ScanReport, outcome: _Outcome, part: PartRows) -> ScanReport:
         part.gone.update({url} & part.before.keys())
         return replace(report, not_nwb=report.not_nwb + 1)
     part.add(row, objects)
+    if url == part.source and row.get("error_type") == "LocationNotFoundError":
+        # A prefix at which there is nothing is no session.
+        return replace(report, unlisted=report.unlisted + 1)
     needed = row.get("requests_for_all") or 0
     return replace(
         report,
         scanned=report.scanned + 1,
         incomplete=report.incomplete + bool(row.get("not_read")),
+        not_read=_joined(report.not_read, row.get("not_read") or ()),
         requests_for_all=max(report.requests_for_all, needed),
         unconsolidated=report.unconsolidated + (row.get("consolidated") is False),
         stale=(*report.stale, url) if row.get("stale") else report.stale,

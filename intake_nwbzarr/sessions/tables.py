@@ -115,7 +115,6 @@ OBJECTS: Final = _schema(
     ("description", pa.string(), "description, if it is an attribute"),
     ("unit", pa.string(), "unit of the data of a TimeSeries"),
     ("rate", pa.float64(), "rate of a TimeSeries in Hz; null for one with timestamps"),
-    ("start", pa.float64(), "starting_time of a TimeSeries in seconds, where it takes no request; else null"),
     ("duration", pa.float64(), "Samples divided by rate, in seconds; null for a TimeSeries with timestamps"),
     ("shape", pa.list_(pa.int64()), "Shape of the data of a TimeSeries or image; (rows,) of a table"),
     ("dtype", pa.string(), "Stored dtype of the data, as NumPy names it; null for a table"),

@@ -82,7 +82,7 @@ def test_what_a_saved_and_merged_dataset_shows_is_the_same(confusing: Path, tmp_
 
 @pytest.mark.slow
 def test_series_in_a_container_that_has_arrays_are_objects_of_their_own(tmp_path: Path) -> None:
-    pose = extension_files(tmp_path)["pose"]
+    pose = extension_files(tmp_path, "pose")["pose"]
     container = "processing/behavior/PoseEstimation"
     for group in (None, container):
         dataset = xr.open_dataset(pose, engine="nwbzarr", group=group)
@@ -138,7 +138,7 @@ def test_a_dataset_that_release_0_1_saved_still_has_its_rows_and_times(
 
 @pytest.mark.slow
 def test_the_core_type_of_an_extension_is_known_wherever_the_dataset_goes(tmp_path: Path) -> None:
-    pose = extension_files(tmp_path)["pose"]
+    pose = extension_files(tmp_path, "pose")["pose"]
     xr.open_dataset(pose, engine="nwbzarr", names="safe")[["nose"]].to_netcdf(tmp_path / "saved.nc")
     with xr.open_dataset(tmp_path / "saved.nc") as saved:
         assert saved.nose.attrs["nwb_core_type"] == "SpatialSeries"

@@ -24,11 +24,12 @@ from pynwb.spec import (
 from tests.session_files import edit, empty_session, write
 
 
-def extension_files(folder: Path) -> dict[str, Path]:
-    """Write the files `pose`, `events` and `holder`, in another process."""
-    command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder)]
+def extension_files(folder: Path, *names: str) -> dict[str, Path]:
+    """Write some of the files `pose`, `events` and `holder`, by default all, in another process."""
+    names = names or ("pose", "events", "holder")
+    command = [sys.executable, "-W", "ignore", "-m", __name__, str(folder), *names]
     subprocess.run(command, check=True, timeout=120)
-    return {name: folder / f"{name}.nwb.zarr" for name in ("pose", "events", "holder")}
+    return {name: folder / f"{name}.nwb.zarr" for name in names}
 
 
 def without_schemas(path: Path) -> Path:
@@ -257,5 +258,5 @@ def _load_holder(folder: Path) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for write_file in (_pose, _events, _holder):
-        write_file(Path(sys.argv[1]))
+    for name in sys.argv[2:]:
+        {"pose": _pose, "events": _events, "holder": _holder}[name](Path(sys.argv[1]))

@@ -316,7 +316,7 @@ def test_an_embargoed_dandiset_is_shown_to_its_owners(
         listed(archive, "000721", token="another")
     assert refused.value.found == 403
     assert len(listed(archive, "000721", token=CANARY).sessions) == 3
-    variable = f"127_0_0_1_{archive.port}_API_KEY"
+    variable = f"DANDI_127_0_0_1_{archive.port}_API_KEY"
     monkeypatch.setenv(variable, CANARY)
     assert len(listed(archive, "000721").sessions) == 3
     monkeypatch.delenv(variable)
@@ -334,7 +334,7 @@ def test_a_token_that_is_not_accepted_is_not_shown(
 ) -> None:
     archive.tokens.clear()
     if where == "environment":
-        monkeypatch.setenv(f"127_0_0_1_{archive.port}_API_KEY", CANARY)
+        monkeypatch.setenv(f"DANDI_127_0_0_1_{archive.port}_API_KEY", CANARY)
     own_keyring.set_password(f"dandi-api-127.0.0.1:{archive.port}", "key", CANARY)
     with pytest.raises(CredentialsError) as error:
         listed(archive, "000721", token=CANARY if where == "argument" else None)
@@ -463,6 +463,19 @@ def test_a_dandiset_is_scanned_into_a_part_of_the_tables(
     assert {"Units", "TwoPhotonSeries"} <= types
 
 
+def test_two_assets_with_one_zarr_store_are_one_row_of_the_first_and_counted(
+    archive: DandiServer, sessions: list[Asset], tmp_path: Path
+) -> None:
+    archive.dandisets["000719"].versions["draft"].append(Asset("zz/copy.nwb.zarr", sessions[0].s3_url))
+    report = scan_dandi("000719@draft", output=tmp_path / "dandi.parquet", api_url=archive.api_url)
+    assert (report.sessions, report.duplicates) == (3, 1)
+    assert "Left out: 1 session at the location of another one" in str(report)
+    assert report.opened_with == f"intake.open_nwbzarr_sessions('{tmp_path / 'dandi.parquet'}')"
+    rows = Tables(locate(tmp_path / "dandi.parquet")).opened().read("sessions").to_pylist()
+    assert sessions[0].path in {row["asset_path"] for row in rows}
+    assert "zz/copy.nwb.zarr" not in {row["asset_path"] for row in rows}
+
+
 def test_only_what_has_changed_is_scanned_again(
     archive: DandiServer, sessions: list[Asset], amazon: S3Server, ecephys: Path, tmp_path: Path
 ) -> None:
@@ -531,10 +544,18 @@ def test_nothing_is_written_if_one_of_the_dandisets_cannot_be_listed(
 
 def test_odd_arguments_of_a_scan_are_refused(archive: DandiServer, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"output": tmp_path / "a.parquet", "api_url": archive.api_url}
-    for dandisets in ((), ("719",), ("000719", "000719@draft")):
+    for dandisets in ((), ("719",), ("000719", "000719@draft"), ("0\uff1000719"[:6],), ("\u0660" * 6,)):
         with pytest.raises(OptionError):
             scan_dandi(*dandisets, **arguments)
-    for odd in ({"glob": 3}, {"threads": 0}, {"requests": True}, {"storage": 1}, {"check": "yes"}):
+    for odd in (
+        {"glob": 3},
+        {"progress": 5},
+        {"storage_options": 5},
+        {"threads": 0},
+        {"requests": True},
+        {"storage": 1},
+        {"check": "yes"},
+    ):
         with pytest.raises(OptionError):
             scan_dandi("000719", **arguments | odd)
     with pytest.raises(OptionError, match="storage_options="):
@@ -571,7 +592,7 @@ def test_the_command_asks_nobody_else_and_writes_nothing_else(
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    monkeypatch.setenv(f"127_0_0_1_{archive.port}_API_KEY", CANARY)
+    monkeypatch.setenv(f"DANDI_127_0_0_1_{archive.port}_API_KEY", CANARY)
     command = ["catalog", "dandi", "000719@draft", "--glob", "sub-1/*", "--api-url", archive.api_url]
     done = subprocess.run(
         [sys.executable, "-c", _WATCHED, *command, "-o", str(output)],

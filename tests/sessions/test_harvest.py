@@ -130,7 +130,7 @@ def test_an_ordinary_session_takes_ten_requests_of_which_two_rounds(small: Path,
 
 
 def test_types_of_extensions_are_resolved_by_the_files_own_schema(tmp_path: Path) -> None:
-    files = extension_files(tmp_path)
+    files = extension_files(tmp_path, "pose")
     row, objects = _rows(files["pose"])
     assert [each.partition(" ")[0] for each in row["namespaces"]] == ["ndx-pose"]
     series = [each for each in objects.values() if each["type"] == "PoseEstimationSeries"]

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import intake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,8 +21,9 @@ from intake_nwbzarr import open_hierarchy, scan
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions import find, part_rows
+from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.harvest import FoundSession
-from intake_nwbzarr.sessions.scan import ScanProgress, part_name, scan_part
+from intake_nwbzarr.sessions.scan import ScanProgress, ScanReport, part_name, scan_part
 from intake_nwbzarr.sessions.tables import Tables, table_of
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -166,7 +168,8 @@ def test_other_prefixes_stay_in_a_file_and_in_a_folder(three: Path, tmp_path: Pa
     # The key of the table is unique, whatever prefix it was found by.
     report = scan(three, output=tmp_path / "table.parquet")
     rows, objects = _read(tmp_path / "table.parquet")
-    assert (report.scanned, len(rows)) == (3, 3)
+    assert (report.unchanged, len(rows)) == (3, 3)
+    assert {row["source"] for row in rows} == {locate(three).url}
     assert len({(each["location"], each["path"]) for each in objects}) == len(objects)
 
 
@@ -183,6 +186,90 @@ def test_prefixes_inside_one_another_are_refused(three: Path, tmp_path: Path) ->
     assert (tmp_path / "tables" / "sessions" / f"{part}.parquet").exists()
 
 
+def test_a_prefix_owns_all_that_is_below_it(three: Path, tmp_path: Path) -> None:
+    copy, output = copy_of(three, tmp_path), tmp_path / "table.parquet"
+    places = tmp_path / "places.txt"
+    places.write_text(f"{copy / 'sub-1' / 'ses-1.nwb.zarr'}\n")
+    scan(copy / "sub-0", output=output)
+    scan(places, output=output)
+    shutil.rmtree(copy / "sub-0")
+    shutil.rmtree(copy / "sub-1")
+    assert scan(copy, output=output).gone == 2
+    assert names_of(Tables(locate(output)).opened().read("sessions")) == {"sub-2/ses-1.nwb.zarr"}
+
+
+def test_a_line_that_is_given_twice_is_one_row_and_counted(three: Path, tmp_path: Path) -> None:
+    places = tmp_path / "places.txt"
+    places.write_text(f"{three / 'sub-1' / 'ses-1.nwb.zarr'}\n" * 2)
+    report = scan(places, output=tmp_path / "table.parquet")
+    assert (report.sessions, report.duplicates) == (1, 1)
+    assert "Left out: 1 session at the location of another one" in str(report)
+
+
+@pytest.mark.parametrize("name", ["places.txt", "packed.zip", "a.nwb.zarr.zip"])
+def test_a_folder_is_a_folder_whatever_its_name(name: str, three: Path, tmp_path: Path) -> None:
+    shutil.copytree(three / "sub-0", tmp_path / name)
+    shutil.copytree(three / "sub-0" / "ses-1.nwb.zarr", tmp_path / "in" / "b.nwb.zarr.zip")
+    report = scan(tmp_path / name, tmp_path / "in", output=tmp_path / "table.parquet")
+    assert (report.scanned, report.failures) == (2, ())
+    again = scan(tmp_path / name, tmp_path / "in", output=tmp_path / "table.parquet")
+    assert again.unchanged == 2
+
+
+def test_an_empty_folder_has_no_sessions_and_removes_none(three: Path, tmp_path: Path) -> None:
+    copy, output = copy_of(three, tmp_path), tmp_path / "table.parquet"
+    scan(copy, output=output)
+    shutil.rmtree(copy)
+    copy.mkdir()
+    report = scan(copy, output=output)
+    assert (report.sessions, report.scanned, report.failures, report.gone) == (0, 0, (), 0)
+    assert ": 0 sessions (0 scanned, 0 unchanged, 0 failed)" in str(report)
+    assert len(_read(output)[0]) == 3
+
+
+def test_columns_that_were_not_read_are_named(three: Path, tmp_path: Path) -> None:
+    report = scan(three, output=tmp_path / "table.parquet", requests=18)
+    assert report.not_read == ("session_description", "date_of_birth", "weight")
+    assert f"Not read for 3 sessions: {', '.join(report.not_read)}; requests=21 reads all" in str(report)
+    report = scan(three, output=tmp_path / "table.parquet", requests=21)
+    assert "Not read" not in str(report)
+
+
+def _opened(report: ScanReport, options: dict[str, Any] | None = None) -> SessionCatalog:
+    """Run the call that a report shows, with somebody's options in place of `...`."""
+    call = report.opened_with.replace("{...}", repr(options))
+    catalog = eval(call, {"intake": intake})
+    assert isinstance(catalog, SessionCatalog)
+    return catalog
+
+
+def test_the_report_tells_how_to_open_what_was_scanned(
+    three: Path, tmp_path: Path, s3_server: S3Server
+) -> None:
+    copy = copy_of(three, tmp_path)
+    report = scan(copy, output=tmp_path / "table.parquet")
+    assert report.opened_with == f"intake.open_nwbzarr_sessions('{tmp_path / 'table.parquet'}')"
+    assert str(report).endswith(f"Open the tables with: {report.opened_with}")
+    places = tmp_path / "places.txt"
+    places.write_text("\n".join(str(three / f"sub-{number}" / "ses-1.nwb.zarr") for number in range(2)))
+    url = s3_server.upload(s3_server.private_bucket, tmp_path.name, three)
+    outside = scan(places, output=tmp_path / "outside" / "table.parquet")
+    assert f"'local': {{'prefix': '{three}'}}" in outside.opened_with
+    both = scan(
+        url,
+        three,
+        output=tmp_path / "both" / "tables",
+        storage_options=s3_server.signed_options,
+        storage="lab",
+    )
+    assert s3_server.key not in both.opened_with
+    for each, count in ((report, 3), (outside, 2), (both, 6)):
+        catalog = _opened(each, s3_server.signed_options)
+        assert len(catalog) == count
+        for key in catalog:
+            assert catalog[key].read().sizes is not None
+
+
 def test_a_list_of_locations_is_scanned_with_conditional_requests(
     three: Path, http_server: StaticServer, tmp_path: Path
 ) -> None:
@@ -190,22 +277,25 @@ def test_a_list_of_locations_is_scanned_with_conditional_requests(
         shutil.copytree(three / name, http_server.root / name)
     places = tmp_path / "places.txt"
     places.write_text(
-        f"# sessions\n{http_server.url}/sub-0/ses-1.nwb.zarr\n\n{http_server.url}/sub-1/ses-1.nwb.zarr/\n"
+        f"\ufeff{http_server.url}/sub-0/ses-1.nwb.zarr\n\n# sessions\n"
+        f"{http_server.url}/sub-1/ses-1.nwb.zarr/\n"
         f"{three / 'sub-2' / 'ses-1.nwb.zarr'}\nhttps://me:canary@127.0.0.1:1/a.nwb.zarr?sig=canary\n"
         f"{http_server.url}/missing.nwb.zarr\nnot a:b@c location\n"
     )
-    report = scan(places, output=tmp_path / "table.parquet")
+    report = scan(places, output=tmp_path / "table.parquet", storage="lab")
     rows, _ = _read(tmp_path / "table.parquet")
     errors = {row["location"]: row["error_type"] for row in rows if row["error"]}
     assert errors == {
         "https://127.0.0.1:1/a.nwb.zarr": "OptionError",
         f"{http_server.url}/missing.nwb.zarr": "LocationNotFoundError",
-        f"{locate(places)}#line-6": "LocationNotFoundError",
+        # Its number in the file, with comments and empty lines.
+        f"{locate(places)}#line-8": "LocationNotFoundError",
     }
-    assert (report.scanned, len(rows)) == (4, 6)
+    assert (report.sessions, report.scanned, len(rows), len(report.failures)) == (6, 6, 6, 3)
+    assert {row["storage"] for row in rows} == {"lab"}
     http_server.requests.clear()
-    again = scan(places, output=tmp_path / "table.parquet")
-    assert (again.unchanged, again.scanned) == (3, 1)
+    again = scan(places, output=tmp_path / "table.parquet", storage="lab")
+    assert (again.unchanged, again.scanned) == (3, 3)
     assert [seen.status for seen in http_server.requests if "sub-" in seen.path] == [304, 304]
     with pytest.raises(LocationNotFoundError, match="does not exist"):
         scan(tmp_path / "none.txt", output=tmp_path / "table.parquet")
@@ -222,8 +312,12 @@ def test_a_bucket_that_cannot_be_listed_is_a_failure_and_a_session_in_it_is_none
 ) -> None:
     options = s3_server.anonymous_options
     url = s3_server.upload(s3_server.unlisted_bucket, "three", three)
-    report = scan(url, output=tmp_path / "table.parquet", storage_options=options)
+    report = scan(url, output=tmp_path / "table.parquet", storage_options=options, storage="lab")
     assert [(each.location, each.error_type) for each in report.failures] == [(url, "AccessError")]
+    assert (report.sessions, report.unlisted) == (0, 1)
+    assert "0 sessions (0 scanned, 0 unchanged, 0 failed)" in str(report)
+    assert "Not found, or not listed completely: 1 folder" in str(report)
+    assert [row["storage"] for row in _read(tmp_path / "table.parquet")[0]] == ["lab"]
     report = scan(f"{url}/sub-0/ses-1.nwb.zarr", output=tmp_path / "one.parquet", storage_options=options)
     assert (report.scanned, report.failures) == (1, ())
 
@@ -485,10 +579,13 @@ def test_a_scan_on_s3_writes_more_than_once(
         {"snapshots": 1},
         {"check": None},
         {"storage": 3},
+        {"progress": 5},
+        {"storage_options": 5},
+        {"output_options": 5},
     ],
 )
 def test_odd_arguments_are_refused(arguments: dict[str, Any], three: Path, tmp_path: Path) -> None:
-    with pytest.raises(OptionError):
+    with pytest.raises(OptionError, match=next(iter(arguments))):
         scan(three, output=tmp_path / "table.parquet", **arguments)
 
 
@@ -508,7 +605,7 @@ def test_nothing_at_a_prefix_is_a_failure_and_removes_nothing(three: Path, tmp_p
     copy.rename(tmp_path / "not-mounted")
     report = scan(copy, output=output)
     assert [each.error_type for each in report.failures] == ["LocationNotFoundError"]
-    assert report.gone == 0
+    assert (report.sessions, report.scanned, report.unlisted, report.gone) == (0, 0, 1, 0)
     assert len(_read(output)[0]) == 4
     (tmp_path / "not-mounted").rename(copy)
     assert scan(copy, output=output).unchanged == 3
