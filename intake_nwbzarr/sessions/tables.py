@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import secrets
 import time
 from collections import deque
@@ -133,6 +134,8 @@ _REPEATED: Final[Mapping[Kind, tuple[str, ...]]] = {
 }
 
 _KEY: Final = b"nwbzarr"
+# Columns without which a row is none.
+_KEYS: Final[Mapping[Kind, tuple[str, ...]]] = {"sessions": ("location",), "objects": ("location", "path")}
 _ENDING: Final = ".parquet"
 _ROWS_IN_GROUP: Final = 250_000
 # Bytes of the snapshots of one row group, and how many groups there are at most.
@@ -221,7 +224,19 @@ class Tables:
             return (
                 schema if columns is None else pa.schema([schema.field(name) for name in columns])
             ).empty_table()
-        return pa.concat_tables(tables, promote_options="permissive")
+        if any(table.schema != tables[0].schema for table in tables):
+            # Arrow combines dictionaries with dictionaries only.
+            tables = [_plain(table) for table in tables]
+        try:
+            return pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            what = str(error).splitlines()[0]
+            raise TableError(
+                f"The parts of the table of {kind} {self.place} do not fit together: {what:.200}.",
+                location=self.place,
+                found=type(error).__name__,
+                next_step="Make them again with: nwbzarr catalog scan.",
+            ) from error
 
     def snapshots(self, rows: Sequence[int]) -> Iterator[bytes | None]:
         """Yield the snapshots in ascending rows of the table sessions, reading one row group at a time."""
@@ -240,7 +255,9 @@ class Tables:
         for number in range(file.num_row_groups):
             stop = start + file.metadata.row_group(number).num_rows
             if wanted and wanted[0] < stop:
-                column = file.read_row_group(number, ["snapshot"])["snapshot"]
+                column = self._checked("sessions", file.read_row_group(number, ["snapshot"]), part.name)[
+                    "snapshot"
+                ]
                 while wanted and wanted[0] < stop:
                     yield column[wanted.popleft() - start].as_py()
             start = stop
@@ -337,6 +354,7 @@ class Tables:
                 tables[kind] = _whole(file)
             except (pa.ArrowException, OSError) as error:
                 raise self._damaged(kind, error, name) from error
+            tables[kind] = self._checked(kind, tables[kind], name)
         # The objects, of which there are many, stay dictionary-encoded.
         sessions, objects = conformed("sessions", tables["sessions"]), tables["objects"]
         counts = {each["values"]: each["counts"] for each in objects["location"].value_counts().to_pylist()}
@@ -414,11 +432,13 @@ class Tables:
     def _read(self, kind: Kind, part: Part, columns: Sequence[str] | None) -> pa.Table:
         file = self._opened_part(kind, part)
         known = set(file.schema_arrow.names)
-        wanted = None if columns is None else [name for name in columns if name in known]
+        # A table of no columns would have no rows.
+        wanted = None if columns is None else [name for name in columns if name in known] or ["location"]
         try:
             table = _whole(file, wanted)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(kind, error, part.name) from error
+        table = self._checked(kind, table, part.name)
         # A minor version may have added columns.
         for name in () if columns is None else columns:
             if name not in known:
@@ -426,6 +446,33 @@ class Tables:
                 missing = pa.nulls(part.rows if kind == "sessions" else part.objects, kind_of)
                 table = table.append_column(name, missing)
         return table if columns is None else table.select(list(columns))
+
+    def _checked(self, kind: Kind, table: pa.Table, part: str) -> pa.Table:
+        """Return a table that any program may have written with columns in the types of the schema."""
+        for place, name in enumerate(table.column_names):
+            column = table[name]
+            if name in _KEYS[kind] and column.null_count:
+                raise self._unlike(kind, f"Rows have no {name}.", part)
+            own, wanted = without_dictionaries(column.type), _type_of(kind, name, column.type)
+            if own == wanted:
+                continue
+            try:
+                if pa.types.is_string(wanted) != _is_text(own) and not pa.types.is_null(own):
+                    raise pa.ArrowTypeError("not text")
+                table = table.set_column(place, name, column.cast(wanted))
+            except pa.ArrowException as error:
+                what = f"The column {name} has the type {column.type}, not {wanted}."
+                raise self._unlike(kind, what, part) from error
+        return table
+
+    def _unlike(self, kind: Kind, what: str, part: str) -> TableError:
+        where = self.location_of(kind, part)
+        return TableError(
+            f"The table of {kind} {where} is not as nwbzarr catalog scan writes it. {what}",
+            location=where,
+            found=what,
+            next_step="Make it again with: nwbzarr catalog scan.",
+        )
 
     def _file(self, kind: Kind, part: str) -> pq.ParquetFile:
         where = self.location_of(kind, part)
@@ -465,9 +512,13 @@ class Tables:
 
     def _about(self, kind: Kind, file: pq.ParquetFile, part: str = "") -> dict[str, Any]:
         about: Any = None
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             about = json.loads((file.schema_arrow.metadata or {}).get(_KEY, b"null"))
-        if not isinstance(about, dict) or about.get("format") != f"nwbzarr-{kind}" or "scan" not in about:
+        if (
+            not isinstance(about, dict)
+            or about.get("format") != f"nwbzarr-{kind}"
+            or not isinstance(about.get("scan"), str)
+        ):
             where = self.location_of(kind, part)
             raise TableError(
                 f"{where} is a Parquet file, but not a table of {kind}.",
@@ -476,7 +527,7 @@ class Tables:
                 next_step="Pass a table that nwbzarr catalog scan has written.",
             )
         major = str(about.get("version", "")).partition(".")[0]
-        if not major.isdigit() or int(major) > MAJOR:
+        if re.fullmatch("[0-9]{1,9}", major) is None or int(major) > MAJOR:
             raise TableError(
                 f"The tables {self.place} have the format {about.get('version')!r:.40}; this release reads "
                 f"up to {MAJOR}.",
@@ -485,6 +536,10 @@ class Tables:
                 expected=f"{MAJOR}.x",
                 next_step="Update intake-nwbzarr.",
             )
+        names = file.schema_arrow.names
+        for name in (*_KEYS[kind], *names):
+            if names.count(name) != 1:
+                raise self._unlike(kind, f"It has {names.count(name) or 'no'} columns {name}.", part)
         return about
 
     def _damaged(self, kind: Kind, error: Exception, part: str = "") -> TableError:
@@ -557,6 +612,42 @@ def conformed(kind: Kind, table: pa.Table) -> pa.Table:
     others = [name for name in table.column_names if name not in schema.names]
     fields = [*schema, *(table.schema.field(name) for name in others)]
     return pa.table([*columns, *(table[name] for name in others)], schema=pa.schema(fields))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    return table.cast(
+        pa.schema([field.with_type(without_dictionaries(field.type)) for field in table.schema])
+    )
+
+
+def without_dictionaries(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same values, where they are not dictionary-encoded."""
+    if pa.types.is_list(kind):
+        return pa.list_(without_dictionaries(kind.value_type))
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _type_of(kind: Kind, name: str, stored: pa.DataType) -> pa.DataType:
+    """Return the type in which a column is read."""
+    return SCHEMAS[kind].field(name).type if name in SCHEMAS[kind].names else _plain_type(stored)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same values without dictionaries, views and 64-bit offsets."""
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        return pa.list_(_plain_type(kind.value_type))
+    if types.is_large_binary(kind) or types.is_binary_view(kind):
+        return pa.binary()
+    return pa.string() if _is_text(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _encoded(table: pa.Table, about: Mapping[str, str]) -> bytes:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import pickle
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from intake_nwbzarr import track_requests
-from intake_nwbzarr.errors import LocationNotFoundError, TableError
+from intake_nwbzarr import Find, track_requests
+from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import Location, locate
+from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.tables import OBJECTS, SESSIONS, Tables, conformed, table_of
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -177,3 +180,151 @@ def test_a_table_over_http_is_read_in_ranges(http_server: StaticServer) -> None:
     with track_requests() as log:
         assert len(tables.read("sessions", ["location"])) == 5000
     assert log.total.received < size
+
+
+def _rewritten(place: Path, change: Any, about: Any = None, kind: str = "sessions") -> SessionCatalog:
+    """Write tables, of which another program has changed one."""
+    Tables(locate(place)).write("", "s3://lab", _sessions(), _objects())
+    paths = [place, place.with_name(f"{place.stem}.objects.parquet")]
+    for path in paths:
+        table = pq.read_table(path)
+        known = json.loads(table.schema.metadata[b"nwbzarr"])
+        if path == paths[kind == "objects"]:
+            table = change(table)
+        text = about if isinstance(about, str) else json.dumps(known | (about or {}))
+        pq.write_table(table.replace_schema_metadata({b"nwbzarr": text}), path)
+    return SessionCatalog(str(place))
+
+
+def _with(name: str, values: Any) -> Any:
+    """A change of a table: another column of that name, or none."""
+
+    def change(table: pa.Table) -> pa.Table:
+        table = table.drop_columns([name]) if name in table.column_names else table
+        return table if values is None else table.append_column(name, values)
+
+    return change
+
+
+def _used(lab: SessionCatalog) -> None:
+    """Use every column, in all ways."""
+    for column in lab.columns:
+        lab.search(**{column: None})
+        lab.unique(column)
+    lab.search(found=Find("TimeSeries"), taxon="Mus*").to_yaml()
+    repr(lab)
+    lab._repr_html_()
+    lab.df  # noqa: B018
+    lab.objects  # noqa: B018
+    list(lab.selected())
+    Tables(lab.tables.place).remains()
+
+
+KEYS = [f"s3://lab/{number}" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("location", pa.array(KEYS, pa.string_view())),
+        ("location", pa.array(KEYS, pa.large_string())),
+        ("location", pa.array(KEYS).dictionary_encode()),
+        ("taxon", pa.array(["Mus musculus"] * 3, pa.string_view())),
+        ("taxon", pa.nulls(3)),
+        ("taxon", None),
+        ("keywords", pa.array([["a"], [], None], pa.large_list(pa.large_string()))),
+        ("keywords", pa.nulls(3)),
+        ("unit_count", pa.array([1.0, None, 3.0])),
+        ("unit_count", pa.nulls(3)),
+        ("start", pa.nulls(3)),
+        ("snapshot", None),
+    ],
+)
+def test_a_table_that_another_program_has_written_reads_the_same(
+    name: str, values: Any, tmp_path: Path
+) -> None:
+    lab = _rewritten(tmp_path / "t.parquet", _with(name, values))
+    assert list(lab) == KEYS
+    _used(lab)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values", "said"),
+    [
+        ("sessions", "location", None, "It has no columns location"),
+        ("sessions", "location", pa.array([1, 2, 3]), "location has the type int64, not string"),
+        ("sessions", "location", pa.array(["a", None, "b"]), "Rows have no location"),
+        ("sessions", "location", pa.nulls(3), "Rows have no location"),
+        ("sessions", "taxon", pa.array([1, 2, 3]), "taxon has the type int64, not string"),
+        ("sessions", "taxon", pa.array([{"a": 1}] * 3), "taxon has the type"),
+        ("sessions", "unit_count", pa.array(["1", "2", "3"]), "unit_count has the type string, not int64"),
+        ("sessions", "unit_count", pa.array([1.5, 2.5, 3.5]), "unit_count has the type double"),
+        ("sessions", "keywords", pa.array(["a", "b", "c"]), "keywords has the type string"),
+        ("sessions", "snapshot", pa.array(["a", "b", "c"]), "snapshot has the type string, not binary"),
+        ("objects", "location", None, "It has no columns location"),
+        ("objects", "path", pa.array(["a", None, "b"]), "Rows have no path"),
+    ],
+)
+def test_a_table_of_other_types_is_one_clear_error(
+    kind: str, name: str, values: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TableError, match=said):
+        _used(_rewritten(tmp_path / "t.parquet", _with(name, values), kind=kind))
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{"scan": 3}, {"scan": {}}, {"version": "\u00b2"}, {"version": "9" * 5000}, "[" * 100_000, "null"],
+    ids=["scan", "scan dict", "superscript", "long", "deep", "null"],
+)
+def test_metadata_of_other_types_are_one_clear_error(about: Any, tmp_path: Path) -> None:
+    with pytest.raises(TableError):
+        _used(_rewritten(tmp_path / "t.parquet", lambda table: table, about))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.nulls(3),
+        pa.array([{"a": 1}] * 3),
+        pa.array([[("a", 1)]] * 3, pa.map_(pa.string(), pa.int64())),
+        pa.array([[["a"]], None, []], pa.large_list(pa.list_(pa.string()))),
+        pa.array(["a", "b", None], pa.string_view()),
+        pa.array([1, 2, None], pa.date32()),
+        pa.array([1, 2, None], pa.time32("s")),
+        pa.array([1, 2, None], pa.decimal128(5)),
+        pa.array([1, 2, None], pa.duration("s")),
+        pa.array([b"a", b"b", None], pa.large_binary()),
+        pa.array(["a", "b", "a"]).dictionary_encode(),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_columns_of_ones_own_may_have_any_type(values: pa.Array, tmp_path: Path) -> None:
+    lab = _rewritten(tmp_path / "t.parquet", _with("own", values))
+    assert lab.df["own"].notna().sum() == 3 - values.null_count
+    assert len(lab.search(own=None)) == values.null_count
+    for ask in (
+        lambda: lab.search(own="a"),
+        lambda: lab.search(own="a*"),
+        lambda: lab.search(own=3),
+        lambda: lab.search(own=["2024", 3]),
+        lambda: lab.search(own=(1, None)),
+        lambda: lab.unique("own"),
+    ):
+        with suppress(OptionError):
+            ask()
+
+
+def test_parts_with_other_columns_are_read_together(tmp_path: Path) -> None:
+    tables = Tables(locate(tmp_path / "tables"))
+    for name in ("one", "two"):
+        tables.write(name, f"s3://{name}", _sessions(), _objects())
+    path = tmp_path / "tables/sessions/two.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["taxon", "lab"]), path)
+    assert tables.opened().read("sessions", ["taxon"])["taxon"].null_count == 3
+    pq.write_table(table.append_column("own", pa.array(["a", "b", "c"])), path)
+    one = tmp_path / "tables/sessions/one.parquet"
+    pq.write_table(pq.read_table(one).append_column("own", pa.array([{"a": 1}] * 3)), one)
+    with pytest.raises(TableError):
+        tables.opened().read("sessions", ["own"])
