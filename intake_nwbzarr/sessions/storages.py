@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from intake_nwbzarr.arguments import STORAGE_OPTIONS, describe_value
 from intake_nwbzarr.errors import AccessError, LocationError, NWBZarrError, OptionError
@@ -53,6 +53,11 @@ class Storage:
     # Why the options are not valid for a scheme.
     invalid: Mapping[str, str] = field(hash=False)
 
+    @property
+    def called(self) -> str:
+        """Return how errors name it."""
+        return "storage_options" if not self.name else f"The entry {self.name!r} of storage_options"
+
     def covers(self, url: str) -> bool:
         """Return whether a canonical URL is at or below one of the prefixes."""
         return any(_is_below(url, prefix) for prefix in self.prefixes)
@@ -67,14 +72,14 @@ class Storages:
     storages: Mapping[str, Storage] = field(default_factory=dict, hash=False)
     # For all rows, if storage_options are plain options instead of entries by name.
     plain: Storage | None = None
-    _reach: dict[str, int | None] = field(default_factory=dict, compare=False, repr=False)
+    _reach: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, tables: Location, storage_options: Mapping[str, Any] | None) -> Storages:
         """Return the storages of the `storage_options` of a call."""
         options = checked_options(storage_options)
         if is_plain(options):
-            return cls(tables, {}, _storage("storage_options", options))
+            return cls(tables, {}, _storage("", options))
         return cls(tables, {name: _storage(name, entry) for name, entry in options.items()})
 
     def location(self, key: str, storage: str | None) -> Location:
@@ -90,30 +95,30 @@ class Storages:
         own = self.plain or self.storages.get(storage or "")
         scheme = protocol_of(key)
         if scheme in {None, "file", "local"}:
-            return self._local(key, storage)
+            return self._local(key)
         url = parse_location(key)
         if url.secrets is not None:
             raise self._refused(url.url, "It has a password or a query, which tables must not contain.")
         if own is not None and own.prefixes and not own.covers(url.url):
             raise self._refused(
                 url.url,
-                f"The entry {own.name!r} of storage_options is for {' and '.join(own.prefixes)} only.",
-                f"Add a prefix to the entry {own.name!r}, if you trust this location with it.",
+                f"{own.called} is for {' and '.join(own.prefixes)} only.",
+                f"Add to its prefix, if you trust this location with it: {_folder_of(url)!r}.",
             )
         if own is not None and own.prefixes:
             return self._with_options(own, url)
-        if url.scheme not in _WEB | {"s3"}:
-            raise self._refused(url.url, f"Tables must not name {url.scheme} locations.", *self._advice(url))
-        if url.scheme in _WEB:
-            self._check_host(url)
+        # What an entry is for, its reader trusts the tables with.
+        if not any(entry.covers(url.url) for entry in self.storages.values()):
+            self._check_public(url)
         if own is None:
             return url
         if own.identifying and url.scheme != "s3":
             raise self._refused(
                 url.url,
-                f"The entry {own.name!r} of storage_options has credentials or headers, which without a "
-                "prefix are for s3:// locations only.",
-                *self._advice(url, own.name),
+                f"{own.called} has credentials or headers, which without a prefix are for s3:// locations "
+                "only.",
+                f"If you trust this location with them, add a prefix with all URLs that they are for: "
+                f"'prefix': [{_folder_of(url)!r}, ...].",
             )
         return self._with_options(own, url)
 
@@ -125,13 +130,12 @@ class Storages:
         if url.scheme in own.template:
             return replace(own.template[url.scheme], url=url.url)
         raise LocationError(
-            f"The entry {own.name!r} of storage_options is not valid for {url}. "
-            f"{own.invalid.get(url.scheme, '')}".strip(),
+            f"{own.called} is not valid for {url}. {own.invalid.get(url.scheme, '')}".strip(),
             location=url,
             path=own.name,
         )
 
-    def _local(self, key: str, storage: str | None) -> Location:
+    def _local(self, key: str) -> Location:
         """Return a local location, which must be below the folder of local tables, or below a prefix."""
         folder = self._folder()
         text = key if folder is None or protocol_of(key) or Path(key).is_absolute() else str(folder / key)
@@ -149,7 +153,7 @@ class Storages:
         raise self._refused(
             url.url,
             f"Local files outside the folder of the tables must not be named by {where}.",
-            *self._advice(url, storage or "local"),
+            self._advice(url, "local"),
         )
 
     def _folder(self) -> Path | None:
@@ -157,16 +161,21 @@ class Storages:
         path = self.tables.path
         return path if path is None or not path.name.endswith(".parquet") else path.parent
 
-    def _check_host(self, url: Location) -> None:
-        """Refuse a host that is less public than that of the tables, as redirects to it are refused."""
+    def _check_public(self, url: Location) -> None:
+        """Refuse other schemes, and hosts that are less public than that of the tables.
+
+        Redirects to such hosts are refused as well.
+        """
+        if url.scheme not in _WEB | {"s3"}:
+            raise self._refused(url.url, f"Tables must not name {url.scheme} locations.", self._advice(url))
+        if url.scheme == "s3":
+            return
         host = urlsplit(url.url).hostname or ""
-        if host not in self._reach:
-            self._reach[host] = run(reach(host))
-        found = self._reach[host]
+        found = self._reach_of(host)
         if found is not None and found < self._own_reach:
             kind = "link-local" if found == 0 else "private"
             raise self._refused(
-                url.url, f"{host} is a {kind} address, which these tables must not name.", *self._advice(url)
+                url.url, f"{host} is a {kind} address, which these tables must not name.", self._advice(url)
             )
 
     @property
@@ -175,20 +184,28 @@ class Storages:
             return 1
         server = self.tables.option("endpoint_url") if self.tables.scheme == "s3" else self.tables.url
         host = urlsplit(server or "").hostname or ""
-        if host not in self._reach:
-            self._reach[host] = run(reach(host)) if host else _PUBLIC
-        found = self._reach[host]
+        found = self._reach_of(host) if host else _PUBLIC
         return _PUBLIC if found is None else found
 
-    def _advice(self, url: Location, name: str | None = None) -> tuple[str]:
-        base, parts = split_url(url.url)
-        folder = "/".join([base if url.path is None else "", *parts[:-1]]) or "/"
-        if url.path is not None:
-            folder = str(url.path.parent)
-        return (
-            f"If you trust the tables with it, pass storage_options={{{name or 'name'!r}: {{'prefix': "
-            f"{folder!r}}}}}.",
-        )
+    def _reach_of(self, host: str) -> int | None:
+        if host in self._reach:
+            return self._reach[host]
+        found = run(reach(host))
+        # A name that does not resolve now may do so later, and is looked up again.
+        if found is not None:
+            self._reach[host] = found
+        return found
+
+    def _advice(self, url: Location, name: str = "trusted") -> str:
+        entry = f"{name!r}: {{'prefix': {_folder_of(url)!r}}}"
+        if self.plain is not None:
+            return (
+                "If you trust the tables with it, pass storage_options with entries by name: one with your "
+                f"options for each name in the column storage, and {{{entry}}}."
+            )
+        if self.storages:
+            return f"If you trust the tables with it, add this entry to storage_options: {{{entry}}}."
+        return f"If you trust the tables with it, pass storage_options={{{entry}}}."
 
     def _refused(self, url: str, why: str, next_step: str | None = None) -> NWBZarrError:
         return AccessError(
@@ -199,9 +216,17 @@ class Storages:
         )
 
 
+def _folder_of(url: Location) -> str:
+    if url.path is not None:
+        return str(url.path.parent)
+    base, parts = split_url(url.url)
+    return "/".join([base, *parts[:-1]])
+
+
 def is_plain(options: Mapping[str, Any]) -> bool:
     """Return whether storage options are plain ones, and not entries by name."""
-    return any(name in STORAGE_OPTIONS or not isinstance(value, Mapping) for name, value in options.items())
+    are_entries = all(isinstance(value, Mapping) for value in options.values())
+    return not are_entries or (bool(options) and options.keys() <= STORAGE_OPTIONS)
 
 
 def table_location(
@@ -272,5 +297,9 @@ def _scheme(url: str) -> str:
 def _is_below(url: str, prefix: str) -> bool:
     """Return whether a canonical URL is at or below another one; `..` does not lead out of it."""
     (base, parts), (own, above) = split_url(url), split_url(prefix)
-    resolved = normalized(parts)
-    return base == own and resolved == parts and resolved[: len(above)] == above
+    # Servers decode %2e%2e and ..%2f, so that these lead out of it as well.
+    path = "/".join(parts)
+    while path != unquote(path):
+        path = unquote(path)
+    decoded = [part for part in path.replace("\\", "/").split("/") if part]
+    return base == own and normalized(decoded) == decoded and parts[: len(above)] == above

@@ -20,6 +20,7 @@ REMOTE = locate("s3://public-tables/sessions.parquet", {"anon": True})
 KEYS = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
 LAB = {"lab": {**KEYS, "endpoint_url": "https://s3.lab.example"}}
 BEARER = {"headers": {"Authorization": "Bearer CANARYTOKEN"}}
+BELOW_A = {"lab": {**BEARER, "prefix": "https://lab.example/a"}}
 
 
 def storages(options: dict[str, Any] | None = None, tables: Any = REMOTE) -> Storages:
@@ -67,6 +68,24 @@ def test_plain_options_are_for_all_sessions() -> None:
         ({"lab": {**KEYS, "prefix": "s3://lab/a"}}, "s3://lab/a/../b/1", "lab", "is for s3://lab/a only"),
         ({"lab": {**BEARER, "prefix": "https://lab.example"}}, "https://lab.example.evil/1", "lab", "only"),
         ({"lab": {**BEARER, "prefix": "https://lab.example"}}, "http://lab.example/1", "lab", "only"),
+        (
+            {"lab": {**BEARER, "prefix": "https://lab.example/a"}},
+            "https://lab.example/a/%2e%2e/b",
+            "lab",
+            "only",
+        ),
+        (
+            {"lab": {**BEARER, "prefix": "https://lab.example/a"}},
+            "https://lab.example/a/..%2fb",
+            "lab",
+            "only",
+        ),
+        (
+            {"lab": {**BEARER, "prefix": "https://lab.example/a"}},
+            "https://lab.example/a/%252E./b",
+            "lab",
+            "only",
+        ),
         # Schemes that lead to others, or to this machine.
         ({}, "simplecache::file:///etc/passwd", None, "must not name"),
         ({}, "simplecache::s3://lab/1", None, "must not name"),
@@ -208,3 +227,51 @@ def test_a_malicious_table_sends_no_secret_anywhere(
     assert [each.refused is not None for each in lab.selected()] == [True] * len(rows)
     assert http_server.requests == []
     assert s3_server.requests == []
+
+
+def test_a_host_that_does_not_resolve_is_looked_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([None, 1])
+
+    async def reach(_host: str) -> int | None:
+        return next(answers)
+
+    monkeypatch.setattr("intake_nwbzarr.sessions.storages.reach", reach)
+    own = storages()
+    url = "https://later-private.example/1"
+    assert own.location(url, None) == locate(url)
+    with pytest.raises(AccessError, match="private"):
+        own.location(url, None)
+
+
+def test_names_of_options_may_be_names_of_entries() -> None:
+    both = storages({"anon": {"anon": True}, "lab": {"anon": True, "prefix": "s3://lab"}})
+    assert sorted(both.storages) == ["anon", "lab"]
+    assert storages({"headers": {"A": "b"}}).plain is not None
+    assert storages({"anon": True, "client_kwargs": {}}).plain is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "pass storage_options={'local': {'prefix': '/etc'}}"),
+        ({"lab": {"prefix": "s3://lab"}}, "add this entry to storage_options: {'local': {'prefix': '/etc'}}"),
+        ({"anon": True}, "pass storage_options with entries by name: one with your options for each name"),
+    ],
+)
+def test_what_is_advised_helps_and_restricts_nothing_else(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(AccessError) as caught:
+        storages(options).location("/etc/passwd", "lab")
+    assert said in str(caught.value)
+    assert "'storage_options':" not in str(caught.value)
+
+
+def test_an_entry_for_a_prefix_allows_sessions_of_others_there() -> None:
+    own = storages({"lab": {"anon": True}, "trusted": {"prefix": "http://127.0.0.1:8080/a"}})
+    for storage in (None, "other"):
+        assert own.location("http://127.0.0.1:8080/a/1", storage) == locate("http://127.0.0.1:8080/a/1")
+    with pytest.raises(AccessError, match="private"):
+        own.location("http://127.0.0.1:8080/b/1", None)
+    # Not with credentials that are not for it.
+    keys = storages({"lab": KEYS, "trusted": {"prefix": "http://127.0.0.1:8080/a"}})
+    with pytest.raises(AccessError, match="without a prefix are for s3://"):
+        keys.location("http://127.0.0.1:8080/a/1", "lab")
