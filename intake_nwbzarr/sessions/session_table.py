@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
     did_you_mean,
     warn_caller,
 )
-from intake_nwbzarr.sessions.search import Columns, Find, Selection, distinct, matches, search
+from intake_nwbzarr.sessions.search import Columns, Find, Found, Selection, distinct, matches, search
 from intake_nwbzarr.sessions.selected import Selected, chosen_paths, open_hierarchy
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
@@ -50,7 +50,12 @@ class Wanted:
     @property
     def names(self) -> tuple[str, ...] | None:
         """Return the names of all columns that are read, None for all of the table's."""
-        return None if self.columns is None else tuple(dict.fromkeys((*self.columns, *self.where)))
+        return None if self.columns is None else tuple(dict.fromkeys((*self.columns, *self.on_columns)))
+
+    @property
+    def on_columns(self) -> dict[str, Any]:
+        """Return the conditions on columns: ids are none."""
+        return {name: condition for name, condition in self.where.items() if name != "id"}
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,9 @@ def of_table(columns: Columns, selection: Selection, table: str) -> tuple[str, S
     if not isinstance(table, str) or not table:
         raise invalid_argument("table", table, "the name of a Find, or the path or name of a table")
     if all(each.name != table for each in selection.found):
-        known = distinct(columns, selection, "path")
-        path = table.strip("/")
         bare = replace(selection, found=())
+        known = distinct(columns, bare, "path")
+        path = table.strip("/")
         by: dict[str, Any] = {"path": path} if path in known else {"name": path}
         selection = search(columns, bare, {"table": Find(None, **by), "error": [None, "*"]})
         if not len(selection.rows):
@@ -96,7 +101,9 @@ def of_table(columns: Columns, selection: Selection, table: str) -> tuple[str, S
                 path=table,
                 next_step=did_you_mean(table, names, most=3) or "See catalog.unique('path').",
             )
-        table = "table"
+        found = replace(selection.found[0], name=table)
+        _check_one_each(columns, found)
+        selection = replace(selection, found=(found,))
     (found,) = [each for each in selection.found if each.name == table]
     (types,) = columns.get("objects", ["types"])
     of_tables = matches(types.take(pa.array(found.objects)), "DynamicTable", "types")
@@ -111,6 +118,25 @@ def of_table(columns: Columns, selection: Selection, table: str) -> tuple[str, S
             next_step="Open the objects of a session with catalog.open(key), or use catalog.map().",
         )
     return table, replace(selection, found=(found,))
+
+
+def _check_one_each(columns: Columns, found: Found) -> None:
+    """Refuse a name that several objects of one session have."""
+    sessions, counts = np.unique(found.sessions, return_counts=True)
+    if not (counts > 1).any():
+        return
+    locations, paths = (*columns.get("sessions", ["location"]), *columns.get("objects", ["path"]))
+    row = int(sessions[np.argmax(counts > 1)])
+    key = locations[row].as_py()
+    several = sorted(paths.take(pa.array(found.objects[found.sessions == row])).to_pylist())
+    raise OptionError(
+        f"{key} has {len(several)} objects named {found.name!r}: {', '.join(several[:5])}.",
+        location=key,
+        path=found.name,
+        found=several,
+        expected="one object",
+        next_step="Pass the path of one, or the name of a Find of the search.",
+    )
 
 
 def wanted_rows(columns: Any, where: Any) -> Wanted:
@@ -140,7 +166,7 @@ def check_columns(columns: Columns, selection: Selection, wanted: Wanted) -> Non
     ):
         return
     known = {name for names in known_lists.to_pylist() for name in names}
-    for name in wanted.names or tuple(wanted.where):
+    for name in wanted.names or tuple(wanted.on_columns):
         if name not in known:
             raise _no_column(name, found.name, known)
 
@@ -185,7 +211,9 @@ def _read_session(session: Selected, name: str, wanted: Wanted) -> _Read:
         return _Read(session, error=error)
     if session.multiple.get(name) == "all":
         for path, (frame, _) in zip(paths, tables, strict=True):
-            frame.insert(0, "path", path)
+            # A column of that name in the table is the table's.
+            if "path" not in frame.columns:
+                frame.insert(0, "path", path)
     if len(tables) == 1:
         frame, names = tables[0]
         return _Read(session, frame, names, names)
@@ -221,14 +249,20 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
     dataset = dataset_of_one(mapped, MappingOptions(), None, {}, opener=hierarchy.opener)
     rows = layout.rows.name
     shown = next((each for each in shown_objects(dataset) if each.kind == "table"), None)
-    if shown is None or any(name not in known for name in wanted.where):
+    met = np.ones(layout.rows.size, np.bool_)
+    ids = dataset.coords[rows].values if rows in dataset.coords else np.arange(len(met))
+    if "id" in wanted.where:
+        met &= matches(pa.chunked_array([pa.array(ids)]), wanted.where["id"], "id")
+    if shown is None or any(name not in known for name in wanted.on_columns):
         # Without the column of a condition, no row is known to meet it.
-        ids = dataset.coords[rows].values if rows in dataset.coords else np.arange(layout.rows.size)
-        return pd.DataFrame(index=pd.Index(ids[: 0 if wanted.where else None], name="id")), known
+        met &= not wanted.on_columns
+        return pd.DataFrame(index=pd.Index(ids[met], name="id")), known
     columns = shown_columns(dataset, shown)
+    if wanted.on_columns:
+        dataset, also_met = _matching(dataset, shown, columns, wanted.on_columns)
+        met &= also_met
     if wanted.where:
-        dataset, met = _matching(dataset, shown, columns, wanted.where)
-        dataset = dataset.isel({rows: met})
+        dataset = dataset.isel({rows: np.flatnonzero(met)})
     frame = table_dataframe(_loaded(dataset), shown)
     if wanted.columns is not None:
         column_of = {each.label: each.column for each in columns}
@@ -241,8 +275,8 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
 
 def _matching(
     dataset: xr.Dataset, shown: ShownObject, columns: Sequence[ShownColumn], where: Mapping[str, Any]
-) -> tuple[xr.Dataset, NDArray[np.intp]]:
-    """Read the columns of conditions; return the Dataset with them, and the rows that meet all."""
+) -> tuple[xr.Dataset, NDArray[np.bool_]]:
+    """Read the columns of conditions; return the Dataset with them, and which rows meet all."""
     from intake_nwbzarr.accessor.dataframe import table_dataframe
 
     of_conditions = [each for each in columns if each.column in where]
@@ -251,16 +285,25 @@ def _matching(
     frame = table_dataframe(part, replace(shown, variables=tuple(map(str, part.variables))))
     met = np.ones(len(frame), np.bool_)
     for name, condition in where.items():
-        if name not in frame:
+        values = None
+        with suppress(pa.ArrowException):
+            # Neither several fields nor arrays of several dimensions have a type for conditions.
+            cells = frame.get(name)
+            values = None if cells is None else pa.array(_cells(cells), from_pandas=True)
+        if values is None:
             raise OptionError(
-                f"The column {name!r} of {shown.path!r} has several fields, on which conditions are not "
-                "possible.",
+                f"The column {name!r} of {shown.path!r} has several values in a row, on which conditions are "
+                "not possible.",
                 path=shown.path,
                 found=name,
             )
-        values = pa.array(list(frame[name]), from_pandas=True)
         met &= matches(pa.chunked_array([values]), condition, name)
-    return dataset.assign({name: part[name].variable for name in part.data_vars}), np.flatnonzero(met)
+    return dataset.assign({name: part[name].variable for name in part.data_vars}), met
+
+
+def _cells(column: pd.Series[Any]) -> Any:
+    """Return a column for Arrow: numbers with their type, objects one by one."""
+    return list(column) if column.dtype == object else column.to_numpy()
 
 
 def _variables(column: ShownColumn) -> list[str]:
@@ -311,7 +354,7 @@ def _missing(read: Sequence[_Read], name: str, wanted: Wanted) -> dict[str, list
     known = list(dict.fromkeys(column for each in read for column in each.columns))
     names = wanted.names
     if names is None:
-        names = tuple(dict.fromkeys((*known, *wanted.where)))
+        names = tuple(dict.fromkeys((*known, *wanted.on_columns)))
     for column in names if read else ():
         if column not in known:
             raise _no_column(column, name, known)
@@ -335,8 +378,11 @@ def _tell(frame: pd.DataFrame, outcome: _Outcome, missing: Mapping[str, list[str
     total = len(outcome.read)
     if failures:
         first = " ".join(str(each["message"]) for each in failures[:_FIRST])
+        # A condition that does not fit the column in a session is the caller's affair.
+        compared = any(isinstance(each.error, OptionError) for each in outcome.failed)
+        what = "read or compared" if compared else "read"
         warn_caller(
-            f"{len(failures):,} of {total:,} sessions could not be read (frame.attrs['failures']): {first}",
+            f"{len(failures):,} of {total:,} sessions could not be {what} (frame.attrs['failures']): {first}",
             SessionsWarning,
         )
     frame.attrs["missing"] = dict(missing)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hdmf.common import DynamicTable, VectorData
 from pynwb.file import Subject
 
 import intake_nwbzarr
@@ -101,6 +102,8 @@ def test_a_table_is_named_by_a_find_or_by_its_path_or_name(lab: SessionCatalog) 
     pd.testing.assert_frame_equal(by_path, lab.table("/intervals/trials"))
     pd.testing.assert_frame_equal(by_path, lab.search(when=Find("TimeIntervals")).table("when"))
     assert len(by_path) == 12
+    # A table that no Find has found.
+    pd.testing.assert_frame_equal(by_path, lab.search(units=Find("Units")).table("intervals/trials"))
     # Sessions without units are searched by another condition.
     assert len(lab.search(when=Find("TimeIntervals")).table("units", ["quality"])) == sum(UNITS)
 
@@ -248,3 +251,62 @@ def test_no_sessions_have_no_rows(lab: SessionCatalog) -> None:
     assert len(frame) == 0
     assert list(frame.columns) == ["subject_id", "species", "session_id", "depth"]
     assert frame.index.names == ["session", "id"]
+
+
+def test_ids_have_conditions(lab: SessionCatalog) -> None:
+    found = lab.search(session_id="day [01]")
+    for columns in (["depth"], [], ["spike_times"]):
+        frame = found.table("units", columns, where={"id": [2, 10]})
+        assert [each[1] for each in frame.index] == [2, 10]
+    frame = found.table("units", ["depth"], where={"id": (0, 12), "depth": (100, None)})
+    assert [each[1] for each in frame.index] == [1, 2, 11, 12]
+    assert list(found.filter(frame)) == list(found)
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> SessionCatalog:
+    """Two sessions with columns of unusual types, and two tables of one name."""
+    for number in range(2):
+        nwbfile = empty_session(session_id=f"day {number}")
+        table = DynamicTable(
+            name="odd",
+            description="odd",
+            columns=[
+                VectorData(name="large", description="large", data=np.array([1, 2**63 + 5], np.uint64)),
+                VectorData(name="images", description="images", data=np.zeros((2, 3, 4))),
+                VectorData(name="path", description="path", data=["a", "b"]),
+                VectorData(name="mixed", description="mixed", data=[1.0, 2.0] if number else ["x", "y"]),
+            ],
+        )
+        nwbfile.add_acquisition(table)
+        again = DynamicTable(
+            name="odd", description="again", columns=[VectorData(name="path", description="p", data=["c"])]
+        )
+        nwbfile.create_processing_module("one", "one").add(again)
+        write(tmp_path, nwbfile, f"{number}.nwb.zarr")
+    intake_nwbzarr.scan(tmp_path, output=tmp_path / "sessions.parquet")
+    return SessionCatalog(str(tmp_path / "sessions.parquet"))
+
+
+def test_columns_of_any_type_have_conditions_or_say_why_not(odd: SessionCatalog) -> None:
+    assert len(odd.table("acquisition/odd", ["path"], where={"large": 2**63 + 5})) == 2
+    assert len(odd.table("acquisition/odd", ["path"], where={"large": 2**63 + 4})) == 0
+    with pytest.raises(OptionError, match="'images' of 'acquisition/odd' has several values in a row"):
+        odd.table("acquisition/odd", ["path"], where={"images": 3})
+    with pytest.warns(SessionsWarning, match="1 of 2 sessions could not be read or compared"):
+        frame = odd.table("acquisition/odd", ["path"], where={"mixed": (1, None)})
+    assert len(frame) == 2
+
+
+def test_a_column_named_path_is_the_tables(odd: SessionCatalog) -> None:
+    found = odd.search(all=Find("DynamicTable", name="odd", multiple="all"))
+    assert found.table("all", ["path"])["path"].tolist() == ["a", "b", "c"] * 2
+
+
+def test_a_name_of_several_tables_asks_for_the_path(odd: SessionCatalog) -> None:
+    with pytest.raises(OptionError) as caught:
+        odd.table("odd")
+    assert "2 objects named 'odd': acquisition/odd, processing/one/odd" in str(caught.value)
+    assert "Pass the path of one" in str(caught.value)
+    assert "'table'" not in str(caught.value)
+    assert len(odd.table("processing/one/odd")) == 2
