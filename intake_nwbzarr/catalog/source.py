@@ -199,4 +199,4 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
 def _path_of(snapshot: object) -> str | None:
     """Return the path of a snapshot file, None for one that is not in a file of its own."""
     path = getattr(snapshot, "path", snapshot)
-    return os.fspath(path) if isinstance(path, str | os.PathLike) and not hasattr(snapshot, "table") else None
+    return os.fspath(path) if isinstance(path, str | os.PathLike) and not hasattr(snapshot, "key") else None

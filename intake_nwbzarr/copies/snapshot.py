@@ -289,14 +289,14 @@ class Snapshots(Mapping[str, Entry]):
 class SnapshotInTable(Snapshots):
     """The snapshot of one session that stands in a table of sessions, as `encode` has serialised it."""
 
-    def __init__(self, document: bytes, table: str) -> None:
-        self.path = Path(f"in the table {table}")
-        self._document, self.table = document, table
+    def __init__(self, document: bytes, key: str) -> None:
+        self.path = Path("in the table")
+        self._document, self.key = document, key
         if len(document) > LARGEST_SNAPSHOT_SESSION:
             raise LimitError(
-                f"A snapshot {self.path} has {readable_size(len(document))}; "
+                f"The snapshot of {key} {self.path} has {readable_size(len(document))}; "
                 f"{readable_size(LARGEST_SNAPSHOT_SESSION)} are allowed.",
-                location=table,
+                location=key,
                 found=len(document),
                 expected=LARGEST_SNAPSHOT_SESSION,
             )
@@ -306,7 +306,7 @@ class SnapshotInTable(Snapshots):
         self._index = Index(FORMAT, VERSION, {session.url: Entry("snapshot", digest, session.made)})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SnapshotInTable, (self._document, self.table)
+        return SnapshotInTable, (self._document, self.key)
 
     def remade(self, url: str) -> str:  # noqa: ARG002
         """Return the advice of how to make the snapshot again."""
@@ -314,6 +314,14 @@ class SnapshotInTable(Snapshots):
 
     def _member(self, name: str, limit: int) -> bytes:  # noqa: ARG002
         return self._document
+
+    def _damaged(self, cause: str, member: str) -> SnapshotError:
+        return SnapshotError(
+            f"The snapshot of {self.key} {self.path} is damaged: {cause}.",
+            location=self.key,
+            path=member,
+            next_step=f"{self.remade(self.key)}.",
+        )
 
 
 def open_snapshots(path: str | os.PathLike[str] | Snapshots) -> Snapshots:
