@@ -68,7 +68,8 @@ def invalid_argument(name: str, given: object, expected: str) -> OptionError:
 
 def describe_value(given: object) -> str:
     """Return a value as errors show it: numbers and short strings as their repr, others as their type."""
-    if given is None or isinstance(given, bool | int | float):
+    # Python refuses to print far longer integers.
+    if given is None or isinstance(given, float) or (isinstance(given, int) and abs(given) < 10**40):
         return f"{given!r:.40}"
     if isinstance(given, str) and len(given) <= 100:
         return repr(given)

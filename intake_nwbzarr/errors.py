@@ -302,7 +302,7 @@ class DemoUnavailableError(MissingPackageError):
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str | None:
     """Return a question that suggests the known names closest to a misspelled one, None without any."""
-    close = get_close_matches(name, list(known), n=most)
+    close = get_close_matches(name, list(known), n=most, cutoff=0.7)
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else None
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
 from intake.catalog import Catalog
 from intake.catalog.entry import CatalogEntry
-from intake.source.base import NoEntry
+from intake.source.base import DataSource, NoEntry
 
 from intake_nwbzarr.arguments import (
     check_bool,
@@ -20,15 +21,21 @@ from intake_nwbzarr.arguments import (
     invalid_argument,
     local_path,
 )
-from intake_nwbzarr.catalog.entries import check_credentials, check_url, masked_arguments, saved_entry
+from intake_nwbzarr.catalog.entries import (
+    check_credentials,
+    check_url,
+    masked_arguments,
+    masked_options,
+    saved_entry,
+)
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
-from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, text_overview
-from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
+from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, shown, text_overview
+from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, in_plain_form, search
 from intake_nwbzarr.sessions.selected import Give, Selected, open_selected
 from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 from intake_nwbzarr.sessions.storages import Storages, table_location
@@ -97,11 +104,16 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         metadata: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> None:
-        check_keywords("SessionCatalog", keywords)
+        if keywords:
+            from intake_nwbzarr.backend import NWBZarrBackendEntrypoint
+
+            known = (*NWBZarrBackendEntrypoint.open_dataset_parameters[1:], "cache", "chunks")
+            check_keywords("SessionCatalog", keywords, known)
         self.urlpath = urlpath
         self.table_options = table_options
         self.keywords = keywords
-        self._conditions = _checked_conditions(search)
+        # Of all searches up to this catalog, None if it was narrowed in a way that is no search.
+        self._conditions: list[Mapping[str, Any]] | None = _checked_conditions(search)
         self._columns: Columns | None = None
         self._selection: Selection | None = None
         # Whether the selection is not only that of the arguments.
@@ -111,6 +123,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         )
         super().__init__(name=name or "sessions", description=description, metadata=metadata, ttl=None)
         self.storage_options = options
+        # As they were given, for saved entries.
+        self._shown_options = None if isinstance(options, Storages) else masked_options(options)
 
     # The tables.
 
@@ -131,8 +145,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         """Return the rows of the tables that this catalog has."""
         if self._selection is None:
             selection = Selection(self._opened.everything)
-            for conditions in self._conditions:
-                selection = search(self._opened, selection, conditions)
+            for conditions in self._conditions or ():
+                selection = search(self._opened, selection, conditions, rendered=True)
             self._selection = selection
         return self._selection
 
@@ -173,7 +187,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     # Searching.
 
-    def search(self, *texts: Any, **conditions: Any) -> Self:
+    def search(self, /, *texts: Any, **conditions: Any) -> Self:
         """Return the sessions that meet all conditions, as a catalog.
 
         Sessions that could not be scanned are left out, unless there is a condition on ``error``.
@@ -186,8 +200,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             - a value: equal to it. A text with ``*``, ``?`` or ``[...]`` is a pattern, which ignores case. A
               date such as ``"2024-05"`` is all times in it.
             - a list of values: one of them.
-            - ``(low, high)``: from low to high, both included; None leaves an end open. In YAML,
-              ``{range: [low, high]}``.
+            - ``(low, high)``: of numbers and times, from low to high, both included; None leaves an end
+              open. In YAML, ``{range: [low, high]}``.
             - None: no value.
             - a `Find`: an object of the session meets all conditions in it. The keyword names the objects
               that are found. In YAML, ``{find: {type: TimeSeries, name: "*speed*"}}``.
@@ -215,7 +229,11 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
                 found=describe_value(texts[0]),
                 next_step="Pass keywords, such as search(species='mouse').",
             )
-        return self._derived(search(self._opened, self.selection, conditions))
+        before = self._conditions
+        return self._derived(
+            search(self._opened, self.selection, conditions),
+            None if before is None else [*before, conditions],
+        )
 
     def filter(self, chosen: Any) -> Self:
         """Return those sessions that a frame or list names, such as the result of a query in SQL.
@@ -224,16 +242,17 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         ----------
         chosen
             A pandas or polars DataFrame, a pyarrow Table, a DuckDB relation or the like with the column
-            ``location``; with ``path`` as well, these objects are found, under the names in the column
-            ``find``, or ``"found"``. Or an iterable of locations. Or, as for other Intake catalogs, a
-            function of an entry.
+            ``location``, or ``session`` as in what `table` and `map` return; with ``path`` as well, these
+            objects are found, under the names in the column ``find``, or ``"found"``: of several names, a
+            session must have an object of each. Or an iterable of locations. Or, as for other Intake
+            catalogs, a function of an entry.
 
         Raises
         ------
         SessionNotFoundError
             When a location is not in the tables.
         """
-        if callable(chosen) and not hasattr(chosen, "columns"):
+        if callable(chosen) and not hasattr(chosen, "columns") and not isinstance(chosen, type | DataSource):
             chosen = [key for key, entry in self._entries.items() if chosen(entry)]
         return self._derived(chosen_rows(self._opened, self.selection, chosen))
 
@@ -257,7 +276,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         """
         return distinct(self._opened, self.selection, column)
 
-    def _derived(self, selection: Selection) -> Self:
+    def _derived(self, selection: Selection, conditions: list[Mapping[str, Any]] | None = None) -> Self:
         new = type(self)(
             self.urlpath,
             self.storages,
@@ -268,6 +287,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             **self.keywords,
         )
         new._columns, new._selection, new._is_derived = self._opened, selection, True
+        new._conditions, new._shown_options = conditions, self._shown_options
         return new
 
     # Sessions.
@@ -609,7 +629,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
             (document,) = self.tables.snapshots([row])
             if document is not None:
-                keywords["snapshot"] = SnapshotInTable(document, str(self.tables.place))
+                keywords["snapshot"] = SnapshotInTable(document, key)
         source = NWBZarrSource(self.storages.location(key, storage), **keywords)
         source.name, source.description, source.cat = key, description, self
         return source
@@ -619,53 +639,105 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
     def _make_entries_container(self) -> Mapping[str, CatalogEntry]:
         return _Entries(self)
 
-    def configure_new(self, **keywords: Any) -> Self:
-        """Return the catalog with other arguments; a search's result keeps its sessions."""
+    def configure_new(self, /, *keys: Any, **keywords: Any) -> Self:
+        """Return the catalog with other arguments; a search's result keeps its tables and sessions."""
+        if keys:
+            raise OptionError(
+                f"A catalog takes keywords only, not {describe_value(keys[0])}.",
+                found=describe_value(keys[0]),
+                next_step="A session is catalog[key].",
+            )
         if not self._is_derived:
             new: Self = super().configure_new(**keywords)
             return new
         if not keywords:
             return self
+        if fixed := {"urlpath", "table_options"} & set(keywords):
+            raise OptionError(
+                f"The result of a search has no other {min(fixed)} than the catalog that was searched.",
+                found=min(fixed),
+                next_step="Open the other tables, and search them.",
+            )
+        searches = _checked_conditions(keywords.pop("search", None))
         given: dict[str, Any] = {"urlpath": self.urlpath, "storage_options": self.storages, **self.keywords}
         new = type(self)(**{**given, **keywords})
         new._columns, new._selection, new._is_derived = self._columns, self._selection, True
+        new._conditions = self._conditions
+        if "storage_options" not in keywords:
+            new._shown_options = self._shown_options
+        for conditions in searches:
+            new = new.search(**conditions)
         return new
 
     __call__ = get = configure_new
 
+    def pop(self, key: Any) -> NWBZarrSource:
+        """Refuse to remove a session, which is a row of the tables."""
+        raise OptionError(
+            "Sessions are rows of the tables, and cannot be removed from a catalog.",
+            found=describe_value(key),
+            next_step="Leave sessions out with catalog.search(...) or catalog.filter(...).",
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return the catalog's description of this entry, with literal secrets masked."""
-        description: dict[str, Any] = super().describe()
+        try:
+            description: dict[str, Any] = super().describe()
+        except NoEntry:
+            # It was not opened from a catalog file.
+            description = {
+                "name": self.name,
+                "container": self.container,
+                "plugin": [SessionCatalog.name],
+                "driver": [SessionCatalog.name],
+                "description": self.description or "",
+                "direct_access": "forbid",
+                "user_parameters": [],
+                "metadata": dict(self.metadata),
+                "args": self._arguments(),
+            }
         return {**description, "args": masked_arguments(description["args"])}
 
     def discover(self) -> dict[str, Any]:
         """Return the number of sessions as the shape, and Intake's metadata."""
         return {**super().discover(), "shape": (len(self),)}
 
-    def _yaml(self) -> dict[str, Any]:
-        options = self._captured_init_kwargs.get("storage_options")
+    def _arguments(self) -> dict[str, Any]:
         arguments = {
             "urlpath": str(self.urlpath),
-            "storage_options": None if isinstance(options, Storages) else options,
+            "storage_options": self._shown_options,
             "table_options": self.table_options,
-            "search": [dict(each) for each in self._conditions] or None,
             **self.keywords,
         }
-        given = {name: value for name, value in arguments.items() if value}
-        entry = saved_entry(SessionCatalog.name, self.description, self.metadata, masked_arguments(given))
+        return {name: value for name, value in arguments.items() if value}
+
+    def _yaml(self) -> dict[str, Any]:
+        if self._conditions is None:
+            raise OptionError(
+                "These sessions were not only searched for, but also chosen one by one, which an entry of a "
+                "catalog file does not have.",
+                next_step="Write an entry for each session with to_yaml().",
+            )
+        arguments = masked_arguments(self._arguments())
+        if self._conditions:
+            arguments["search"] = [
+                {name: in_plain_form(condition) for name, condition in each.items()}
+                for each in self._conditions
+            ]
+        entry = saved_entry(SessionCatalog.name, self.description, self.metadata, arguments)
         return {"sources": {self.name: entry}}
 
     def __repr__(self) -> str:
         try:
             return text_overview(self._opened, self.selection, self.storages)
         except NWBZarrError as error:
-            return f"<SessionCatalog: {error}>"
+            return f"<SessionCatalog: {shown(str(error))}>"
 
     def _repr_html_(self) -> str:
         try:
             return html_overview(self._opened, self.selection, self.storages)
         except NWBZarrError:
-            return f"<pre>{self!r}</pre>"
+            return f"<pre>{escape(repr(self))}</pre>"
 
     def __getstate__(self) -> OrderedDict[str, Any]:
         keywords = {"name": self.name, "description": self.description, "metadata": self.metadata}
@@ -682,6 +754,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         tables, selection = state.pop("tables"), state.pop("selection")
         super().__setstate__(state)
         self._columns, self._selection, self._is_derived = Columns(tables), selection, True
+        self._conditions = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         found = [(each.name, repr(each.find), each.objects) for each in self.selection.found]

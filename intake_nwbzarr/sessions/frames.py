@@ -12,11 +12,13 @@ from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
+from intake_nwbzarr.sessions.tables import without_dictionaries
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOUND: Final = "found"
+_COLUMNS: Final = ("location", "path", "find")
 
 
 def frame_of(columns: Columns, rows: Rows) -> pd.DataFrame:
@@ -43,7 +45,7 @@ def _pandas(table: pa.Table) -> pd.DataFrame:
     """Return a table as a DataFrame, with missing integers and booleans as pandas has them."""
     import pandas as pd
 
-    plain = pa.schema([field.with_type(_without_dictionaries(field.type)) for field in table.schema])
+    plain = pa.schema([field.with_type(without_dictionaries(field.type)) for field in table.schema])
     types = {
         pa.int64(): pd.Int64Dtype(),
         pa.int32(): pd.Int32Dtype(),
@@ -52,12 +54,6 @@ def _pandas(table: pa.Table) -> pd.DataFrame:
     }
     frame: pd.DataFrame = table.cast(plain).to_pandas(types_mapper=types.get)
     return frame
-
-
-def _without_dictionaries(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind):
-        return pa.list_(_without_dictionaries(kind.value_type))
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def chosen_rows(columns: Columns, selection: Selection, chosen: Any) -> Selection:
@@ -84,31 +80,58 @@ def _named(chosen: Any) -> pa.Table:
     """Return the columns location, path and find of a frame, or of an iterable of locations."""
     import pandas as pd
 
-    if not hasattr(chosen, "columns") and hasattr(chosen, "to_list"):
-        # A column of pandas or polars.
-        chosen = chosen.to_list()
-    if isinstance(chosen, pd.DataFrame) and "location" not in chosen.columns:
-        chosen = chosen.reset_index()
     if isinstance(chosen, str):
         chosen = [chosen]
-    if not hasattr(chosen, "__arrow_c_stream__"):
-        if not isinstance(chosen, Iterable):
-            raise _not_chosen(describe_value(chosen))
-        listed = list(chosen)
-        odd = next((each for each in listed if not isinstance(each, str) or not is_encodable(each)), None)
-        if odd is not None or any(each is None for each in listed):
-            raise _not_chosen(f"an iterable with {describe_value(odd)}")
-        return pa.table({"location": pa.array(listed, pa.string())})
-    names = [str(name) for name in chosen.columns] if isinstance(chosen, pd.DataFrame) else None
-    if isinstance(chosen, pd.DataFrame):
-        wanted = [name for name in ("location", "path", "find") if name in (names or [])]
-        table = pa.Table.from_pandas(chosen[wanted], preserve_index=False)
-    else:
-        table = pa.table(chosen)
-    if "location" not in table.column_names:
-        raise _not_chosen(f"a frame with the columns {', '.join(map(str, table.column_names)) or 'none'}")
-    kept = [name for name in ("location", "path", "find") if name in table.column_names]
-    return table.select(kept).cast(pa.schema([(name, pa.string()) for name in kept]))
+    is_frame = hasattr(chosen, "__arrow_c_stream__") and hasattr(chosen, "columns")
+    if isinstance(chosen, type) or not (is_frame or isinstance(chosen, Iterable)):
+        raise _not_chosen(describe_value(chosen))
+    try:
+        if not is_frame:
+            listed = chosen.to_pylist() if hasattr(chosen, "to_pylist") else list(chosen)
+            return pa.table({"location": _texts(listed, "location")})
+        table = _of_pandas(chosen) if isinstance(chosen, pd.DataFrame) else pa.table(chosen)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise _not_chosen(f"{describe_value(chosen)} that cannot be read") from error
+    names = table.column_names
+    if "location" not in names:
+        shown = ", ".join(map(str, names))
+        raise _not_chosen(f"a frame with the columns {shown}" if shown else "a frame without columns")
+    kept = [name for name in _COLUMNS if name in names]
+    for name in kept:
+        if names.count(name) > 1:
+            raise _not_chosen(f"a frame with {names.count(name)} columns {name!r}")
+    return pa.table({name: _texts(table[name].to_pylist(), name) for name in kept})
+
+
+def _of_pandas(frame: pd.DataFrame) -> pa.Table:
+    named = frame
+    if "location" not in frame.columns:
+        # Also what `SessionCatalog.table` and `map` return, whose index is the session.
+        named = frame.reset_index()
+        if "location" not in named.columns:
+            named = named.rename(columns={"session": "location"})
+    wanted = [name for name in named.columns if name in _COLUMNS]
+    if "location" not in wanted:
+        return pa.table({str(name): [] for name in frame.columns})
+    if len(set(wanted)) < len(wanted):
+        raise _not_chosen("a frame with several columns of one name")
+    return pa.Table.from_pandas(named[wanted], preserve_index=False)
+
+
+def _texts(values: list[Any], name: str) -> pa.Array:
+    """Return a column of a frame, which must have a text in every row; a name may be missing."""
+    import pandas as pd
+
+    if name == "find":
+        values = [_FOUND if each is None else each for each in values]
+    for each in values:
+        if not isinstance(each, str) or not is_encodable(each):
+            if pd.api.types.is_scalar(each) and pd.isna(each):
+                raise _not_chosen(f"a row without a {name}")
+            raise _not_chosen(f"a {name} that is {describe_value(each)}")
+    return pa.array(values, pa.string())
 
 
 def _not_chosen(found: str) -> OptionError:

@@ -29,7 +29,12 @@ def text_overview(columns: Columns, selection: Selection, storages: Storages) ->
     lines += ["  " + "  ".join(text or "-" for text in row) for row in first]
     if len(selection.rows) > len(first):
         lines.append("  ...")
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
+
+
+def shown(text: str) -> str:
+    """Return a text from a table for a terminal, with control characters as Python writes them."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def html_overview(columns: Columns, selection: Selection, storages: Storages) -> str:

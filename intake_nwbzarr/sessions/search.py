@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from fnmatch import translate
 from functools import cached_property
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -32,6 +34,9 @@ _NORMALISED: Final[Mapping[str, tuple[str, Callable[[str], str | None]]]] = {
     "sex": ("sex_code", sex_code),
 }
 _GLOB: Final = re.compile(r"[*?\[]")
+# Texts that name a time begin with its year; pandas also reads others, such as 09:00, which is today.
+_DATE: Final = re.compile(r"\d{4}")
+_INSTANT: Final = np.dtype("M8[us]")
 _EXPECTED: Final = "a value, a list of values, a range (low, high), or None"
 
 
@@ -59,7 +64,7 @@ class Find:
     conditions: Mapping[str, Any] = field(hash=False)
     multiple: Multiple
 
-    def __init__(self, type: Any = None, *, multiple: Multiple = "error", **columns: Any) -> None:  # noqa: A002
+    def __init__(self, /, type: Any = None, *, multiple: Multiple = "error", **columns: Any) -> None:  # noqa: A002
         check_choice("multiple", multiple, ("error", "first", "all"))
         given = columns if type is None else {"type": type, **columns}
         object.__setattr__(self, "conditions", given)
@@ -190,13 +195,18 @@ class Columns:
             seen.add(pair)
 
 
-def search(columns: Columns, selection: Selection, conditions: Mapping[str, Any]) -> Selection:
-    """Return the sessions of a selection that meet all conditions, and the objects of each `Find`."""
+def search(
+    columns: Columns, selection: Selection, conditions: Mapping[str, Any], *, rendered: bool = False
+) -> Selection:
+    """Return the sessions of a selection that meet all conditions, and the objects of each `Find`.
+
+    In conditions of a catalog file, which Intake has `rendered`, numbers may be texts.
+    """
     of_sessions, finds = _sorted_conditions(selection, conditions)
-    found = [_find(columns, name, find) for name, find in finds.items()]
+    found = [_find(columns, name, find, rendered) for name, find in finds.items()]
     if "error" not in of_sessions:
         of_sessions = {**of_sessions, "error": None}
-    mask = _conditions_mask(columns, "sessions", of_sessions)
+    mask = _conditions_mask(columns, "sessions", of_sessions, rendered)
     return selection.with_found(found, mask)
 
 
@@ -237,7 +247,29 @@ def as_find(condition: Any) -> Find | None:
     return None
 
 
-def _find(columns: Columns, name: str, find: Find) -> Found:
+def in_plain_form(condition: Any) -> Any:
+    """Return a condition as catalog files have it: `{find: {...}}`, `{range: [low, high]}`, ..."""
+    if isinstance(condition, Find):
+        multiple = {} if condition.multiple == "error" else {"multiple": condition.multiple}
+        inner = {name: in_plain_form(each) for name, each in condition.conditions.items()}
+        return {"find": {**inner, **multiple}}
+    match condition := _plain(condition):
+        case Mapping() if set(condition) == {"find"}:
+            return condition
+        case tuple():
+            return {"range": [in_plain_form(each) for each in condition]}
+        case list() | set() | frozenset():
+            return [in_plain_form(each) for each in condition]
+        case np.datetime64():
+            return str(condition)
+        case np.generic():
+            return condition.item()
+        case date():
+            return condition.isoformat()
+    return str(condition) if isinstance(condition, str) else condition
+
+
+def _find(columns: Columns, name: str, find: Find, rendered: bool) -> Found:
     """Return the objects of all sessions that meet a Find's conditions."""
     conditions = dict(find.conditions)
     if "type" in conditions:
@@ -246,7 +278,7 @@ def _find(columns: Columns, name: str, find: Find) -> Found:
         _check_type(columns, wanted)
         conditions = {"types": _all_of(wanted, conditions.pop("types", ...)), **conditions}
     sessions = columns.session_of_object
-    mask = _conditions_mask(columns, "objects", conditions) & (sessions >= 0)
+    mask = _conditions_mask(columns, "objects", conditions, rendered) & (sessions >= 0)
     objects = np.flatnonzero(mask)
     return Found(name, find, objects, sessions[objects])
 
@@ -265,6 +297,8 @@ def _all_of(first: Any, second: Any) -> Any:
 
 def _check_type(columns: Columns, wanted: Any) -> None:
     """Refuse a type that no object has, if it is probably the misspelled name of another."""
+    if isinstance(wanted, tuple):
+        raise _no_range("type", wanted)
     texts = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | set) else []
     (types,) = columns.get("objects", ["types"])
     known = {text for chunk in types.chunks for text in _dictionary(chunk.values).to_pylist()}
@@ -290,15 +324,18 @@ def _is_core_type(text: str) -> bool:
     return definition_of(text) is not None
 
 
-def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]) -> Mask:
+def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any], rendered: bool) -> Mask:
     """Return which rows of a table meet conditions on its columns."""
     known = columns.tables.columns(kind)
     for name in conditions:
         if name not in known:
             raise _no_such_column(columns, kind, name)
     beside = {name: _NORMALISED[name][0] for name in conditions if kind == "sessions" and name in _NORMALISED}
+    conditions = {name: _plain(condition) for name, condition in conditions.items()}
     arrays = columns.get(kind, [*conditions, *beside.values()])
     of = dict(zip([*conditions, *beside.values()], arrays, strict=True))
+    if rendered:
+        conditions = {name: _from_text(of[name].type, condition) for name, condition in conditions.items()}
     mask: Mask = np.ones(columns.tables.rows(kind), np.bool_)
     # Lists last, which take longest, and of those rows that are left.
     for name, condition in sorted(conditions.items(), key=lambda each: pa.types.is_list(of[each[0]].type)):
@@ -329,6 +366,20 @@ def _normalised(condition: Any, normalise: Callable[[str], str | None]) -> Any:
         return normalise(condition) or condition
     if isinstance(condition, list | set | frozenset):
         return [_normalised(each, normalise) for each in condition if each is not None]
+    return condition
+
+
+def _from_text(kind: pa.DataType, condition: Any) -> Any:
+    """Return a condition on numbers or booleans that may be a text as what the text says."""
+    if isinstance(condition, list | tuple):
+        return type(condition)(_from_text(kind, each) for each in condition)
+    if not isinstance(condition, str):
+        return condition
+    if pa.types.is_boolean(kind):
+        return {"true": True, "false": False}.get(condition.lower(), condition)
+    for number in (int, float) if _is_number(_value_type(kind)) else ():
+        with suppress(ValueError):
+            return number(condition)
     return condition
 
 
@@ -370,9 +421,17 @@ def distinct(columns: Columns, selection: Selection, name: str) -> list[Any]:
             next_step=did_you_mean(name, known) or f"Columns are {', '.join(dict.fromkeys(known))}.",
         )
     values = column.take(pa.array(rows))
-    if pa.types.is_list(values.type):
-        values = pc.list_flatten(values)
-    return sorted({value for value in values.unique().to_pylist() if value is not None})
+    try:
+        while pa.types.is_list(values.type):
+            values = pc.list_flatten(values)
+        return sorted({value for value in values.unique().to_pylist() if value is not None})
+    except (pa.ArrowException, TypeError) as error:
+        raise OptionError(
+            f"The column {name} has values of the type {values.type}, which unique() does not compare.",
+            path=name,
+            found=str(values.type),
+            next_step="See catalog.df, or catalog.objects.",
+        ) from error
 
 
 # Conditions.
@@ -392,6 +451,7 @@ def matches(column: pa.ChunkedArray, condition: Any, name: str) -> Mask:
     """
     if isinstance(condition, _Both):
         return matches(column, condition.first, name) & matches(column, condition.second, name)
+    condition = _plain(condition)
     if condition is None:
         return np.asarray(column.is_null().to_numpy(), np.bool_)
     if isinstance(condition, list | set | frozenset) and any(each is None for each in condition):
@@ -400,6 +460,18 @@ def matches(column: pa.ChunkedArray, condition: Any, name: str) -> Mask:
     tests = _tests(column.type, condition, name)
     masks = [_chunk_mask(chunk, tests) for chunk in column.chunks]
     return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
+
+
+def _plain(condition: Any) -> Any:
+    """Return arrays and the like as lists, and a range of YAML, which has no tuples, as a tuple."""
+    if isinstance(condition, Mapping) and set(condition) == {"range"}:
+        bounds = condition["range"]
+        return tuple(bounds) if isinstance(bounds, list | tuple) else condition
+    if isinstance(condition, np.ndarray) and condition.ndim == 0:
+        return condition[()]
+    if isinstance(condition, np.ndarray | range) or hasattr(condition, "to_list"):
+        return list(condition)
+    return condition.to_pylist() if isinstance(condition, pa.Array | pa.ChunkedArray) else condition
 
 
 # Returns, of an array without nulls in it, or with nulls that do not matter, which values meet a condition.
@@ -421,22 +493,25 @@ def _chunk_mask(chunk: pa.Array, tests: _Test) -> Mask:
 
 def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
     """Return the test of a condition on values of a type."""
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if isinstance(condition, Mapping) and set(condition) == {"range"}:
-        # A range in YAML, which has no tuples.
-        condition = tuple(condition["range"]) if isinstance(condition["range"], list | tuple) else condition
+    kind = _value_type(kind)
+    condition = _plain(condition)
+    if pa.types.is_null(kind):
+        return lambda values: np.zeros(len(values), np.bool_)
+    if not (_is_time(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
+        raise OptionError(
+            f"The column {name} has values of the type {kind}, on which the only condition is None.",
+            path=name,
+            found=str(kind),
+        )
     if isinstance(condition, tuple):
         if len(condition) != 2:
             raise _invalid(name, kind, condition)
         return _range_test(kind, condition, name)
     if isinstance(condition, str) and not is_encodable(condition):
         raise _invalid(name, kind, condition)
-    if isinstance(condition, np.ndarray) or hasattr(condition, "to_list"):
-        condition = list(condition)
     if isinstance(condition, list | set | frozenset):
         return _any_test(kind, list(condition), name)
-    if pa.types.is_timestamp(kind):
+    if _is_time(kind):
         return _range_test(kind, (condition, condition), name)
     if pa.types.is_boolean(kind):
         if not isinstance(condition, bool | np.bool_):
@@ -448,12 +523,19 @@ def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
     return _text_test(kind, condition, name)
 
 
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values that are compared: of lists, their elements."""
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
+
+
 def _any_test(kind: pa.DataType, conditions: list[Any], name: str) -> _Test:
     """Return the test that one of several conditions is met; None among them is left to the caller."""
     if not all(is_encodable(each) for each in conditions if isinstance(each, str)):
         raise _invalid(name, kind, conditions)
     texts = [each for each in conditions if isinstance(each, str) and not _GLOB.search(each)]
-    is_text = not (pa.types.is_timestamp(kind) or _is_number(kind) or pa.types.is_boolean(kind))
+    is_text = pa.types.is_string(kind)
     plain = pa.array(texts, pa.string()) if is_text else None
     others = [each for each in conditions if plain is None or not isinstance(each, str) or _GLOB.search(each)]
     tests = [_tests(kind, each, name) for each in others]
@@ -493,27 +575,35 @@ def _text_test(kind: pa.DataType, condition: Any, name: str) -> _Test:
 def _range_test(kind: pa.DataType, bounds: tuple[Any, Any], name: str) -> _Test:
     """Return the test that a value is in a range, both ends included; None leaves an end open."""
     low, high = bounds
-    if pa.types.is_timestamp(kind):
+    first: Any
+    last: Any
+    if _is_time(kind):
         first = None if low is None else _instants(low, name)[0]
         last = None if high is None else _instants(high, name)[1]
-        return lambda values: _between(values.to_numpy(zero_copy_only=False), first, last)
-    if _is_number(kind):
-        least = None if low is None else _number(kind, low, name)
-        most = None if high is None else _number(kind, high, name)
-        return lambda values: _between(_numbers(values), least, most)
-    texts = [each for each in bounds if isinstance(each, str) and is_encodable(each)]
-    if pa.types.is_boolean(kind) or len(texts) + bounds.count(None) < len(bounds):
-        raise _invalid(name, kind, bounds)
+    elif _is_number(kind):
+        first = None if low is None else _number(kind, low, name)
+        last = None if high is None else _number(kind, high, name)
+    else:
+        raise _no_range(name, bounds)
+    if first is not None and last is not None and first > last:
+        raise OptionError(
+            f"The range {bounds!r:.80} for {name} is empty: its first bound is above its second.",
+            path=name,
+            found=describe_value(bounds),
+            expected="(low, high)",
+        )
+    if _is_time(kind):
+        return lambda values: _between(_times(values), first, last)
+    return lambda values: _between(_numbers(values), first, last)
 
-    def test(values: pa.Array) -> Mask:
-        mask = np.ones(len(values), np.bool_)
-        if low is not None:
-            mask &= _boolean(pc.greater_equal(values, pa.scalar(low, values.type)))
-        if high is not None:
-            mask &= _boolean(pc.less_equal(values, pa.scalar(high, values.type)))
-        return mask
 
-    return test
+def _no_range(name: str, bounds: tuple[Any, ...]) -> OptionError:
+    return OptionError(
+        f"The range {bounds!r:.80} is no condition on {name}: ranges are of numbers and times.",
+        path=name,
+        found=describe_value(bounds),
+        next_step="Pass a list for one of several values.",
+    )
 
 
 def _between(values: NDArray[Any], low: Any, high: Any) -> Mask:
@@ -530,13 +620,19 @@ def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
     import pandas as pd
 
     try:
+        if isinstance(given, str) and not _DATE.match(given):
+            raise ValueError
+        if isinstance(given, np.datetime64) and not np.isnat(given):
+            end: Any = given + np.timedelta64(1, np.datetime_data(given)[0])  # type: ignore[call-overload]
+            start, end = given.astype(_INSTANT), end.astype(_INSTANT)
+            return start, max(start, end - np.timedelta64(1, "us"))
         if isinstance(given, str) or (isinstance(given, date) and not isinstance(given, datetime)):
             at = pd.Timestamp(given)
             if at.tz is None:
                 period = pd.Period(given, None if isinstance(given, str) else "D")
                 # An AttributeError for "", which is no time.
                 return period.start_time.to_datetime64(), period.end_time.to_datetime64()
-        elif isinstance(given, datetime | np.datetime64):
+        elif isinstance(given, datetime):
             at = pd.Timestamp(given)
         else:
             raise ValueError
@@ -548,17 +644,32 @@ def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
     return instant, instant
 
 
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
+
 def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _number(kind: pa.DataType, given: Any, name: str) -> float:
-    if isinstance(given, Real | np.number) and not isinstance(given, bool):
-        return float(given)
+    if isinstance(given, Real) and not isinstance(given, bool):
+        with suppress(OverflowError):
+            number = float(given)
+            # Integers are compared exactly.
+            exact = int(given) if isinstance(given, Integral) and pa.types.is_integer(kind) else number
+            if not math.isnan(number):
+                return exact
     raise _invalid(name, kind, given)
 
 
-def _numbers(values: pa.Array) -> NDArray[np.float64]:
+def _times(values: pa.Array) -> NDArray[np.datetime64]:
+    return np.asarray(values.to_numpy(zero_copy_only=False), _INSTANT)
+
+
+def _numbers(values: pa.Array) -> NDArray[Any]:
+    if pa.types.is_integer(values.type):
+        return np.asarray(pc.fill_null(values, 0).to_numpy(zero_copy_only=False))
     return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
 
 
@@ -569,7 +680,7 @@ def _boolean(values: pa.Array) -> Mask:
 def _invalid(name: str, kind: pa.DataType, given: Any) -> OptionError:
     what = (
         "dates or times, such as '2024-05-01'"
-        if pa.types.is_timestamp(kind)
+        if _is_time(kind)
         else "True or False"
         if pa.types.is_boolean(kind)
         else "numbers"

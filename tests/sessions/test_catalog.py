@@ -334,8 +334,11 @@ class TestSnapshots:
             kept[next(iter(kept))].read()
 
     def test_that_is_damaged_is_refused(self, kept: SessionCatalog) -> None:
-        with pytest.raises(SnapshotError, match="not a session"):
-            kept[list(kept)[2]].read()
+        key = list(kept)[2]
+        for open_it in (lambda: kept[key].read(), lambda: kept.open(key, "dataset")):
+            with pytest.raises(SnapshotError, match="not a session") as caught:
+                open_it()
+            assert f"The snapshot of {key} in the table is damaged" in str(caught.value)
 
     def test_is_in_neither_frames_nor_saved_entries(self, kept: SessionCatalog) -> None:
         source = kept[next(iter(kept))]
@@ -635,3 +638,138 @@ def test_names_in_a_table_are_no_templates_of_catalog_files(
     again = intake.open_catalog("given.yaml").sessions
     assert (again.description, list(again)) == (name, [location])
     assert not Path("PWNED").exists()
+
+
+def test_a_searched_catalog_is_saved_with_its_search(lab: SessionCatalog, tmp_path: Path) -> None:
+    found = lab.search(
+        species=np.array(["mouse"]), start=None, speed=Find("*Series", rate=(30, None), multiple="first")
+    ).search(session_id=["first", None], not_read=None, age_days=(np.float64(60), 200))
+    (tmp_path / "found.yaml").write_text(found.yaml())
+    again = intake.open_catalog(str(tmp_path / "found.yaml")).sessions
+    assert list(again) == list(found) == ["s3://lab/1", "s3://lab/2"]
+    assert [each.paths for each in again.selected()] == [each.paths for each in found.selected()]
+    assert next(again.selected()).multiple == {"speed": "first"}
+    for chosen in (found.sample(1), found.filter(["s3://lab/1"]), pickle.loads(pickle.dumps(found))):
+        with pytest.raises(OptionError, match=r"to_yaml\(\)"):
+            chosen.yaml()
+        assert "s3://lab/1" in chosen.search().to_yaml() or len(chosen) == 1
+    options = {"lab": CANARIES, "public": {"anon": True}}
+    opened = SessionCatalog(lab.urlpath, options).search(species="rat")
+    assert "anon: true" in opened.yaml()
+    assert "CANARY" not in opened.yaml()
+
+
+def test_arguments_of_a_searched_catalog_narrow_it_or_are_refused(lab: SessionCatalog) -> None:
+    mice = lab.search(species="mouse")
+    assert list(mice(search={"session_id": "first"})) == ["s3://lab/1"]
+    assert list(mice(search=[{"session_id": "first"}, {"sex": "F"}], chunks=None)) == ["s3://lab/1"]
+    for name in ("urlpath", "table_options"):
+        with pytest.raises(OptionError, match=name):
+            mice(**{name: None})
+
+
+def test_keywords_that_sessions_do_not_take_are_refused(lab: SessionCatalog) -> None:
+    with pytest.raises(OptionError, match="Did you mean 'chunks'"):
+        intake.open_nwbzarr_sessions(lab.urlpath, chunk=1)
+    with pytest.raises(OptionError, match="no keyword 'nope'"):
+        intake.open_nwbzarr_sessions(lab.urlpath, nope=1)
+
+
+def test_what_intake_catalogs_do_otherwise_is_said(lab: SessionCatalog) -> None:
+    for catalog in (lab, lab.search(species="mouse")):
+        for call in (lambda one: one.get("s3://lab/1"), lambda one: one("s3://lab/1")):
+            with pytest.raises(OptionError, match=r"A session is catalog\[key\]"):
+                call(catalog)
+        with pytest.raises(OptionError, match="cannot be removed"):
+            catalog.pop("s3://lab/1")
+        assert catalog.describe()["args"] == {"urlpath": str(lab.urlpath)}
+
+
+@string_parameters
+def test_numbers_of_catalog_files_may_be_texts(lab: SessionCatalog, tmp_path: Path) -> None:
+    search = {
+        "age_days": {"range": ["{{ least }}", None]},
+        "consolidated": [None, "{{ yes }}"],
+        "speed": {"find": {"rate": ["{{ rate }}", 30]}},
+    }
+    parameters = {
+        name: {"type": kind, "description": name, "default": value}
+        for name, kind, value in (("least", "int", 65), ("yes", "bool", True), ("rate", "float", 60.0))
+    }
+    args = {"urlpath": str(lab.urlpath), "search": search}
+    entry = {"driver": "nwbzarr_sessions", "args": args, "parameters": parameters}
+    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"sources": {"found": entry}}))
+    found = intake.open_catalog(str(tmp_path / "catalog.yaml")).found
+    assert list(found) == ["s3://lab/1", "s3://lab/2"]
+    assert list(found(least=90)) == ["s3://lab/2"]
+    with pytest.raises(OptionError, match="of numbers"):
+        len(SessionCatalog(lab.urlpath, search={"age_days": "old"}))
+    with pytest.raises(OptionError, match="of numbers"):
+        lab.search(age_days="65")
+
+
+def test_rows_without_a_name_are_found_like_those_without_names(lab: SessionCatalog) -> None:
+    frame = pd.DataFrame(
+        {"location": ["s3://lab/1"] * 2, "path": ["units", "processing/behavior/running_speed"]}
+    )
+    found = lab.filter(frame.assign(find=["units", None]))
+    assert [dict(each.paths) for each in found.selected()] == [
+        {"units": ("units",), "found": ("processing/behavior/running_speed",)}
+    ]
+
+
+KEY = "s3://lab/1"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pa.chunked_array([[KEY]]),
+        pa.array([KEY], pa.string_view()),
+        pa.table({"location": pa.array([KEY], pa.string_view())}),
+        pl.DataFrame({"location": pl.Series([KEY], dtype=pl.Categorical)}),
+        pd.DataFrame({"location": pd.Series([KEY], dtype="category")}),
+        pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([(KEY, 3)], names=["session", "id"])),
+        pd.DataFrame({"session_id": ["first"]}, pd.Index([KEY], name="session")),
+    ],
+)
+def test_frames_of_any_type_filter(lab: SessionCatalog, chosen: Any) -> None:
+    assert list(lab.filter(chosen)) == [KEY]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        (pa.table([[KEY], [KEY]], names=["location", "location"]), "2 columns 'location'"),
+        (pd.DataFrame([[KEY, KEY]], columns=["location", "location"]), "several columns"),
+        (pa.table({"location": [KEY], "path": [["units"]]}), "a path that is"),
+        (pa.table({"location": [{"a": KEY}]}), "a location that is"),
+        (pd.DataFrame({"location": [KEY], "path": [None]}), "a row without a path"),
+        (pd.DataFrame({"location": [float("nan")]}), "a row without a location"),
+        ([float("nan")], "a row without a location"),
+        (pd.DataFrame({"location": [3]}), "a location that is 3"),
+        (pd.DataFrame(), "a frame without columns"),
+        (pd.DataFrame({"x": [1]}), "a frame with the columns x"),
+        (pd.DataFrame, "type"),
+        (dict, "type"),
+        (np.array(3), "ndarray"),
+        (NWBZarrSource(KEY), "NWBZarrSource"),
+    ],
+)
+def test_frames_that_name_no_sessions_are_one_clear_error(
+    lab: SessionCatalog, chosen: Any, said: str
+) -> None:
+    with pytest.raises(OptionError, match=said):
+        lab.filter(chosen)
+
+
+def test_texts_of_tables_are_shown_escaped(tmp_path: Path) -> None:
+    evil = "\x1b]0;title\x07\n<b>\u202e"
+    rows = [{"location": f"s3://lab/{evil}", "subject_id": evil, "taxon": evil, "storage": evil}]
+    lab = SessionCatalog(str(write_tables(tmp_path / "t.parquet", rows, [])))
+    shown = repr(lab)
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "\\x1b]0;title\\x07\\n<b>\\u202e" in shown
+    missing = SessionCatalog(str(tmp_path / "<script>alert(1)</script>\x1b.parquet"))
+    assert "<script>" not in missing._repr_html_()
+    assert "\x1b" not in repr(missing)

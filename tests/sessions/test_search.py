@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,6 @@ LISTS = column(["V1", "CA1"], [], None, ["v1"])
         (TEXTS, [], []),
         (TEXTS, None, [2]),
         (TEXTS, ["mouse", None], [1, 2]),
-        (TEXTS, ("N", "s"), [1, 3, 4, 5]),
         (NUMBERS, 1, [0]),
         (NUMBERS, [1, 60], [0, 3]),
         (NUMBERS, (2, None), [1, 3]),
@@ -59,6 +59,13 @@ LISTS = column(["V1", "CA1"], [], None, ["v1"])
         (NUMBERS, [(0, 1), 60], [0, 3]),
         (NUMBERS, None, [2]),
         (NUMBERS, np.float32(2.5), [1]),
+        (NUMBERS, np.array(60), [3]),
+        (NUMBERS, (60, float("inf")), [3]),
+        (column(2**63 + 4, 2**63 + 5, 3, None, kind=pa.uint64()), 2**63 + 5, [1]),
+        (column(2**63 + 4, 2**63 + 5, 3, None, kind=pa.uint64()), (2**63 + 5, None), [1]),
+        (column(1, 2, None, kind=pa.decimal128(5)), (2, None), [1]),
+        (column(None, None), 3, []),
+        (column(None, None), None, [0, 1]),
         (column(1, 2**40, None), 2**40, [1]),
         (column(True, False, None), True, [0]),
         (column(True, False, None), False, [1]),
@@ -69,6 +76,11 @@ LISTS = column(["V1", "CA1"], [], None, ["v1"])
         (DATES, NOON, [0]),
         (DATES, NOON.astimezone(dt.timezone(dt.timedelta(hours=5))), [0]),
         (DATES, np.datetime64("2024-05-01T12:00"), [0]),
+        (DATES, np.datetime64("2024-05"), [0, 1]),
+        (DATES, np.array(["2024-05-02", "2024-06-30"], "M8[D]"), [1, 3]),
+        (DATES, (np.datetime64("2024-05-02"), np.datetime64("2024-06")), [1, 3]),
+        (DATES, pd.Series([NOON]), [0]),
+        (column(dt.date(2024, 5, 1), dt.date(2024, 6, 1), None), "2024-05", [0]),
         (DATES, "2024-05-01T14:00+02:00", [0]),
         (DATES, ("2024-05-02", None), [1, 3]),
         (DATES, ("2024-05", "2024-06"), [0, 1, 3]),
@@ -87,7 +99,7 @@ def test_a_condition_holds_of_the_values_that_it_names(
 
 
 @pytest.mark.parametrize("values", [TEXTS, LISTS])
-@pytest.mark.parametrize("condition", ["V1", "m*", ["mouse", "CA1"], None, ("N", "s")])
+@pytest.mark.parametrize("condition", ["V1", "m*", ["mouse", "CA1"], None])
 def test_dictionaries_give_what_plain_columns_give(values: pa.ChunkedArray, condition: Any) -> None:
     encoded = pa.dictionary(pa.int32(), pa.string())
     if pa.types.is_list(values.type):
@@ -126,6 +138,19 @@ def test_lists_are_found_by_any_of_their_elements(
     [
         (NUMBERS, "60", "numbers"),
         (NUMBERS, True, "numbers"),
+        (NUMBERS, float("nan"), "numbers"),
+        (NUMBERS, (math.nan, None), "numbers"),
+        (NUMBERS, 10**400, "numbers"),
+        (NUMBERS, (90, 60), "first bound is above its second"),
+        (DATES, ("2024-06", "2024-05"), "first bound is above its second"),
+        (DATES, "09:00", "dates"),
+        (DATES, "January", "dates"),
+        (DATES, np.datetime64("NaT", "D"), "dates"),
+        (TEXTS, ("N", "s"), "Pass a list"),
+        (column({"a": 1}), "x", "only condition is None"),
+        (column([("a", 1)], kind=pa.map_(pa.string(), pa.int64())), "x", "only condition is None"),
+        (column(b"x"), "x*", "only condition is None"),
+        (column(dt.time(9)), "09:00", "only condition is None"),
         (NUMBERS, (1, "2"), "numbers"),
         (NUMBERS, (1, 2, 3), "a range"),
         (TEXTS, 3, "texts"),
@@ -230,3 +255,29 @@ def test_a_find_is_shown_as_it_is_written() -> None:
     assert eval(shown) == Find("TimeSeries", name="*speed*", rate=(1, None), multiple="first")
     with pytest.raises(OptionError, match="multiple must be one of"):
         Find(multiple="some")  # type: ignore[arg-type]
+
+
+def test_all_spellings_are_found_for_arrays_as_well(lab: SessionCatalog) -> None:
+    for kind in (np.array, pd.Series, pd.Index, pa.array, set, list):
+        assert [each[-1] for each in lab.search(species=kind(["rat", "mouse"]))] == ["1", "2", "3", "4"]
+    assert [each[-1] for each in lab.search(sex=np.array("female"))] == ["1", "3"]
+
+
+def test_any_word_may_be_a_name(lab: SessionCatalog) -> None:
+    assert len(lab.search(self=Find("Units")).search(columns=Find("DynamicTable"))) == 2
+    for find in (Find(self=1), {"find": {"self": 1}}):
+        with pytest.raises(OptionError, match="no column 'self'"):
+            lab.search(it=find)
+
+
+def test_several_types_are_a_list(lab: SessionCatalog) -> None:
+    with pytest.raises(OptionError, match=r"no condition on type.* Pass a list"):
+        lab.search(both=Find(("Units", "TimeIntervals")))
+    with pytest.raises(OptionError, match=r"no condition on species.* Pass a list"):
+        lab.search(species=("mouse", "rat"))
+
+
+def test_names_that_are_not_close_are_not_suggested(lab: SessionCatalog) -> None:
+    with pytest.raises(OptionError) as caught:
+        lab.search(nope=1)
+    assert "Did you mean" not in str(caught.value)
