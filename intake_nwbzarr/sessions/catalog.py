@@ -430,8 +430,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
     ) -> MapResult | Estimate:
         """Call a function with each session, on threads or the workers of a dask cluster.
 
-        Execution is at least once: what was interrupted runs again. In a folder, results are stored exactly
-        once for each session in its state, found objects, `name` and version of this package, and a map that
+        A session may run more than once, such as after an interruption; in a folder, exactly one result is
+        kept for each session in its state, found objects, `name` and version of this package, and a map that
         is run again goes on with the sessions that have none.
 
         Parameters
@@ -448,7 +448,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             A local folder or ``s3://`` location, which all workers can write, for the results. With None,
             they are returned, for small ones, and there is nothing to resume.
         storage_options
-            Storage options of the folder; those of the sessions are the catalog's.
+            Storage options of the folder; by default, of a folder on S3, the catalog's plain ones or those of
+            the entry whose prefix it is below. Those of the sessions are the catalog's.
         give
             What the function is called with: ``"objects"``; or as its one argument the whole session,
             ``"dataset"`` (flat), ``"datatree"`` or ``"nwb"`` (a `pynwb.NWBFile`, closed afterwards).
@@ -472,7 +473,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         progress
             Whether a progress bar is shown; by default, in a terminal or notebook.
         dry_run
-            Whether to estimate requests, bytes, time and money from the tables, and do nothing.
+            Whether to estimate requests, bytes, time and cost from the tables, and send no request.
 
         Returns
         -------
@@ -500,6 +501,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
         if check_bool("dry_run", dry_run):
             return self._estimate(give, folder)
+        if isinstance(folder, str) and folder.startswith("s3://") and storage_options is None:
+            folder = self.storages.results(folder)
         return map_sessions(
             self.selected(),
             function,

@@ -1,4 +1,4 @@
-"""What a map would take, before anything is requested: requests, bytes, seconds and money."""
+"""What a map would take, before anything is requested: requests, bytes, seconds and cost."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from intake_nwbzarr.arguments import check_bool, check_keywords, invalid_argument
 from intake_nwbzarr.limits import limits
+from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.selected import Selected
 from intake_nwbzarr.transport.request_log import readable_size
 
@@ -184,17 +185,17 @@ class Estimate:
         taken, load, prices = self.assumptions, self.load, self.prices
         currency = prices.currency
         lines = [
-            f"<Estimate for {load.sessions:,} sessions, {load.objects:,} objects>",
+            f"<Estimate for {counted(load.sessions, 'session')}, {counted(load.objects, 'object')}>",
             f"  requests  {self.requests:,} GET, {self.writes:,} PUT",
             f"  received  {readable_size(self.bytes)}",
             f"  time      {_readable_time(self.seconds)} on {taken.workers:,} x {taken.threads} threads",
-            f"  money     {self.money:,.2f} {currency} for the owners of buckets on S3; of these, "
-            f"{self.your_money:,.2f} {currency} yours",
+            f"  cost      {self.money:,.2f} {currency}, of which {self.your_money:,.2f} {currency} are "
+            "billed to you",
             "  assuming  " + ", ".join(f"{each.name}={getattr(taken, each.name)}" for each in fields(taken)),
             f"  prices    {prices.what}, {prices.date}",
         ]
         if load.unknown:
-            lines.insert(3, f"  unknown   {load.unknown:,} objects have no sizes in the tables")
+            lines.insert(3, f"  unknown   {counted(load.unknown, 'object')} without sizes in the tables")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

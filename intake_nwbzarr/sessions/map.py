@@ -225,7 +225,7 @@ def _check_call(function: Any, give: Give, first: Selected) -> None:
     """Refuse a function that cannot be called, before anything is opened."""
     if give == "objects" and not first.paths:
         raise OptionError(
-            "The search looked for no objects, so there are none to give to the function.",
+            "The search has no Find, so there are no objects to give to the function.",
             found=give,
             next_step="Search with a condition such as units=Find('Units'), or pass give='dataset'.",
         )
@@ -316,8 +316,8 @@ class _Run:
             if earlier.function_digest != provenance.function_digest:
                 warn_caller(
                     f"The function is not the one whose results for {self.settings.name!r} are in {place}: "
-                    "its code, or a value that it encloses, has changed. Those results are kept. Pass "
-                    "another name=, or resume=False to begin anew.",
+                    "its code, or a variable captured in its closure, has changed. Those results are kept. "
+                    "Pass another name=, or resume=False to begin anew.",
                     MapWarning,
                 )
         self.earlier = EarlierRows(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -15,8 +16,8 @@ from intake_nwbzarr.errors import (
     LocationNotFoundError,
     NWBZarrError,
     OptionError,
+    ResultError,
     TableError,
-    did_you_mean,
 )
 from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.sessions.provenance import Provenance
@@ -105,7 +106,7 @@ class MapResult:
         Parameters
         ----------
         folder
-            The folder that was passed to map.
+            The folder that was passed to map, or in it that of the map's name, or the results in there.
         storage_options
             Credentials and other options for the folder.
         name
@@ -119,11 +120,13 @@ class MapResult:
             When they are damaged, or of a map that was killed before it could note what it had done. Run
             that map again with the same folder and name: it resumes.
         """
-        place = results_place(locate(folder, storage_options), _one_name(folder, storage_options, name))
+        place = _place_of(locate(folder, storage_options), name)
         data, about = (_read(place, each) for each in (SESSIONS, PROVENANCE))
+        if data is None and about is None:
+            raise _no_results(place)
         if data is None or about is None:
             raise TableError(
-                f"The map whose results are in {place} was ended before it noted what it had done.",
+                f"The map whose results are in {place} was interrupted before its summary was written.",
                 location=place,
                 found=PROVENANCE if about is not None else None,
                 expected=SESSIONS,
@@ -190,8 +193,11 @@ class MapResult:
 
     @property
     def folder(self) -> str | None:
-        """Return where the results' files are, None where they are in memory."""
-        return None if self.place is None else f"{self.place}/{RESULTS}"
+        """Return the folder that was passed to map, None where results are in memory."""
+        if self.place is None:
+            return None
+        folder = _parent(self.place)
+        return str(folder.path or folder)
 
     def result(self, session: str) -> Any:
         """Return the result of one session as the function returned it.
@@ -207,11 +213,19 @@ class MapResult:
 
         done = self._of("done")
         chosen = done.filter(pc.equal(done["session"], session))
+        ended = self.table.filter(pc.equal(self.table["session"], session)).to_pylist()
+        if ended and not len(chosen):
+            why = f": {ended[0]['error']}: {ended[0]['message']}" if ended[0]["error"] else ""
+            raise OptionError(
+                f"{session!r} {'was cancelled' if not why else 'failed'}{why}",
+                found=session,
+                next_step="(See .failures.)" if why else "Run the same map again.",
+            )
         if not len(chosen):
             raise OptionError(
                 f"There is no result for {session!r}.",
                 found=session,
-                next_step=did_you_mean(session, self.sessions) or "See .failures.",
+                next_step="The locations are in .sessions.",
             )
         _, layout, table = next(self._results(chosen))
         return restore(layout, table)
@@ -232,6 +246,8 @@ class MapResult:
         """
         from intake_nwbzarr.sessions.results import concatenate
 
+        if len(self.table) and not self.sessions:
+            raise ResultError("No session has a result to combine.", found=0, next_step="See .failures.")
         results = self._results()
         return concatenate(
             ((each.session, each.labels, layout, table) for each, layout, table in results), dim
@@ -246,8 +262,8 @@ class MapResult:
             for each, data in zip(batch, self._data([each.key for each in batch]), strict=True):
                 if data is None:
                     raise TableError(
-                        f"The result of {each.session} in {self.folder} is missing.",
-                        location=self.folder,
+                        f"The result of {each.session} in {self.place} is missing.",
+                        location=self.place,
                         path=file_name(each.key),
                         next_step=_ANEW,
                     )
@@ -255,8 +271,8 @@ class MapResult:
                     layout, table = decode(data)
                 except (ValueError, KeyError, TypeError, OSError) as error:
                     raise TableError(
-                        f"The result of {each.session} in {self.folder} is damaged.",
-                        location=self.folder,
+                        f"The result of {each.session} in {self.place} is damaged.",
+                        location=self.place,
                         path=file_name(each.key),
                         next_step="Delete its file, and run the same map again: it resumes.",
                     ) from error
@@ -280,9 +296,13 @@ class MapResult:
 
         done, failed, cancelled = (self._of(state) for state in ("done", "failed", "cancelled"))
         again = pc.sum(failed["transient"]).as_py() or 0
-        parts = [f"{len(done):,} of {len(self.table):,} sessions"]
+        parts = [f"{len(done):,} of {counted(len(self.table), 'session')}"]
+        if kept := self.provenance.counts.get("kept", 0):
+            parts[0] += f" ({kept:,} kept)"
         if len(failed):
-            parts.append(f"{len(failed):,} failed")
+            classes = Counter(failed["error"].to_pylist()).most_common(3)
+            shown = ", ".join(f"{name} {count:,}" for name, count in classes)
+            parts.append(f"{len(failed):,} failed: {shown}")
         if again:
             parts.append(f"{again:,} of these may succeed if run again")
         if len(cancelled):
@@ -290,7 +310,14 @@ class MapResult:
         if self.provenance.status != "complete":
             parts.append(self.provenance.status)
         rows = pc.sum(done["rows"]).as_py() or 0
-        return f"{self.provenance.name}: {', '.join(parts)}; {rows:,} rows in {self.folder or 'memory'}"
+        return (
+            f"{self.provenance.name}: {', '.join(parts)}; {counted(rows, 'row')} in {self.place or 'memory'}"
+        )
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things, in the singular or plural."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 _ANEW: Final = "Run the same map again with the same folder and name."
@@ -372,30 +399,42 @@ def _decoded(data: bytes) -> pa.Table:
         raise ValueError(str(error).partition("\n")[0]) from error
 
 
-def _one_name(folder: Place, storage_options: Mapping[str, Any] | None, name: str | None) -> str:
-    """Return the name of the map whose results a folder has."""
+def _place_of(folder: Location, name: str | None) -> Location:
+    """Return the folder of one map's files: in a user's folder, or that folder itself."""
     from intake_nwbzarr.transport.loop import run
     from intake_nwbzarr.transport.open import open_transport
 
     if name is not None:
-        return checked_name(name)
-    place = locate(folder, storage_options)
+        return results_place(folder, checked_name(name))
     try:
-        names = sorted(run(open_transport(place).list_folder("")).folders)
-    except LocationNotFoundError:
-        names = []
-    if len(names) == 1:
-        return names[0]
-    if not names:
-        raise LocationNotFoundError(
-            f"{place} has no results.", location=place, next_step="Pass the folder that was passed to map()."
+        listed = run(open_transport(folder).list_folder(""))
+    except LocationNotFoundError as error:
+        raise _no_results(folder) from error
+    names = sorted(listed.folders)
+    if PROVENANCE in listed.names:
+        return folder
+    if folder.url.endswith(f"/{RESULTS}") and _read(_parent(folder), PROVENANCE) is not None:
+        return _parent(folder)
+    if len(names) > 1:
+        raise OptionError(
+            f"{folder} has results of several maps: {', '.join(names[:5])}.",
+            location=folder,
+            found=names,
+            next_step="Pass name=, one of them.",
         )
-    raise OptionError(
-        f"{place} has results of several maps: {', '.join(names[:5])}.",
-        location=place,
-        found=names,
-        next_step="Pass name=, one of them.",
+    if not names:
+        raise _no_results(folder)
+    return results_place(folder, names[0])
+
+
+def _no_results(place: Location) -> LocationNotFoundError:
+    return LocationNotFoundError(
+        f"{place} has no results.", location=place, next_step="Pass the folder that was passed to map()."
     )
+
+
+def _parent(place: Location) -> Location:
+    return replace(place, url=place.url.rpartition("/")[0])
 
 
 def checked_name(name: object) -> str:

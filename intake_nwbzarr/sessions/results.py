@@ -161,12 +161,8 @@ def rows_of(results: Iterable[tuple[Layout, pa.Table]]) -> pd.DataFrame:
     for layout, table in shown:
         if layout.index != first.index or set(table.column_names) != set(columns):
             raise ResultError(
-                f"The function returned {_described(layout, table)} for {table[SESSION][0]}, and "
-                f"{_described(first, shown[0][1])} for {shown[0][1][SESSION][0]}: they have no common form "
-                "as one table."
-                if len(table) and len(shown[0][1])
-                else f"The function returned {_described(layout, table)} for one session and "
-                f"{_described(first, shown[0][1])} for another.",
+                f"Columns differ between sessions: {_described(layout, table)}, "
+                f"{_described(first, shown[0][1])}.",
                 found=table.column_names,
                 expected=columns,
                 next_step="Return the same columns for all sessions, or take one result with "
@@ -183,8 +179,8 @@ def rows_of(results: Iterable[tuple[Layout, pa.Table]]) -> pd.DataFrame:
 
 def _described(layout: Layout, table: pa.Table) -> str:
     own = [name for name in table.column_names if name not in (SESSION, *LABELS, *layout.index)]
-    by = f" by {', '.join(layout.index)}" if layout.index else ""
-    return f"{', '.join(own) or 'no columns'}{by}"
+    by = f" by {list(layout.index)}" if layout.index else ""
+    return f"{own}{by} for {table[SESSION][0] if len(table) else 'one without rows'}"
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:

@@ -122,6 +122,15 @@ class Storages:
             )
         return self._with_options(own, url)
 
+    def results(self, url: str) -> Location:
+        """Return an S3 folder that the caller names, with plain options or those of its prefix's entry."""
+        named = parse_location(url)
+        entries = self.storages.values()
+        own = self.plain or next((each for each in entries if each.covers(named.url)), None)
+        known = named if own is None or "s3" not in own.template else self._with_options(own, named)
+        # Whoever reads without credentials writes with those of the environment.
+        return named if known.option("anon") else known
+
     def missing(self, names: list[str | None]) -> list[str]:
         """Return those names of storages in the tables that storage_options have no entry for."""
         return [] if self.plain else sorted({name for name in names if name and name not in self.storages})

@@ -85,7 +85,7 @@ def test_a_dry_run_of_a_search_requests_nothing(s3_server: S3Server, tmp_path: P
     whole = found.map(len, give="dataset", dry_run=True, folder=f"{bucket}/results")
     assert isinstance(whole, Estimate)
     assert whole.load == Load(3, 6, 5 * 10**6, 35, 1, 2, 2)
-    assert "1 objects have no sizes" in repr(whole)
+    assert "1 object without sizes" in repr(whole)
     assert whole.writes > 0
     assert s3_server.count() == 0
     with pytest.raises(OptionError):

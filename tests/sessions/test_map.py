@@ -89,6 +89,11 @@ def test_results_equal_a_serial_loop(found: list[Selected], where: dict[str, Any
     assert set(done.frame.species) == {"Mus musculus"}
     assert len(done.failures) == 0
     if where:
+        assert done.folder == str(where["folder"])
+        assert done.place is not None
+        for folder in (done.folder, f"{done.folder}/counts", f"{done.folder}/counts/results"):
+            assert len(MapResult.load(folder, where.get("storage_options")).sessions) == 6
+        assert len(MapResult.load(done.place).sessions) == 6
         again = MapResult.load(where["folder"], where.get("storage_options"))
         pd.testing.assert_frame_equal(again.frame, done.frame)
         assert again.provenance == done.provenance
@@ -108,8 +113,9 @@ def test_rows_and_arrays_have_their_session(found: list[Selected], tmp_path: Pat
     assert together.sizes["unit"] == sum(array.sizes["unit"] for array in wanted.values())
     with pytest.raises(ResultError, match="'unit'"):
         done.to_xarray()
-    with pytest.raises(OptionError, match="Did you mean"):
+    with pytest.raises(OptionError, match="no result for") as caught:
         done.result(found[0].key[:-1])
+    assert found[0].key not in str(caught.value).split()
 
 
 @pytest.mark.parametrize("give", ["dataset", "datatree", "nwb"])
@@ -149,7 +155,16 @@ def test_a_failure_is_a_row_and_ends_nothing_else(found: list[Selected], tmp_pat
     assert failures.attempts.tolist() == [1, 1, 1]
     assert not failures.transient.any()
     assert 'raise KeyError("no such column")' in failures.traceback[0]
-    assert "picky: 3 of 6 sessions, 3 failed; 2 rows in" in repr(done)
+    failed = "3 failed: KeyError 1, SystemExit 1, ResultError 1"
+    assert f"picky: 3 of 6 sessions, {failed}; 2 rows in" in repr(done)
+    with pytest.raises(OptionError, match=r"failed: KeyError: .*no such column"):
+        done.result(found[1].key)
+    again = map_sessions(found, picky, folder=tmp_path, name="picky")
+    assert "3 of 6 sessions (3 kept)" in repr(again)
+    one = map_sessions(found[1:2], picky)
+    assert "0 of 1 session, 1 failed: KeyError 1; 0 rows" in repr(one)
+    with pytest.raises(ResultError, match="No session has a result"):
+        one.to_xarray()
     assert "no such column" in done._repr_html_()
 
 
@@ -199,7 +214,7 @@ def test_on_error_raise_ends_early_and_resumes(found: list[Selected], tmp_path: 
     assert partly.provenance.status == "interrupted"
     assert "interrupted" in repr(partly)
     broken.clear()
-    with pytest.warns(MapWarning, match="encloses"):
+    with pytest.warns(MapWarning, match="captured in its closure"):
         done = run()
     assert {each: calls.count(each) for each in ("ses-0", "ses-2", "ses-5")} == {
         "ses-0": 1,
@@ -480,10 +495,10 @@ def test_secrets_are_masked_in_failures(s3_server: S3Server, folder: Path, tmp_p
     secret = s3_server.secret
 
     def leaky(units: xr.Dataset, trials: xr.Dataset) -> int:
-        raise ValueError(f"the secret is {secret}")
+        raise ValueError(f"a leaked value: {secret}")
 
     done = map_sessions([session], leaky, folder=tmp_path)
-    assert done.failures.message.tolist() == ["the secret is ****"]
+    assert done.failures.message.tolist() == ["a leaked value: ****"]
     assert secret not in done.failures.traceback[0]
     files = b"".join(each.read_bytes() for each in tmp_path.rglob("*") if each.is_file())
     assert secret.encode() not in files
