@@ -136,6 +136,7 @@ def _load_slowly() -> SlowToLoad:
     return SlowToLoad()
 
 
+@pytest.mark.slow
 def test_no_session_pays_for_the_start_of_its_process(found: list[Selected]) -> None:
     done = map_sessions(found[:1], SlowToLoad(), isolate="process", timeout=1, threads=1)
     assert len(done.failures) == 0
