@@ -73,7 +73,7 @@ def table(url: str, options: Options, columns: Sequence[str] | None) -> Run:
 
 
 def lazynwb_table(url: str, options: Options, names: Sequence[str], columns: Sequence[str] | None) -> Run:
-    """The same with lazynwb, which is told the sessions."""
+    """Read the same with lazynwb, given the list of sessions."""
     lazynwb = import_module("lazynwb")
     pinned = import_module("benchmarks.operations.pinned")
     pinned._import_engines()

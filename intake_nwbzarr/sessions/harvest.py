@@ -120,7 +120,7 @@ def harvest(
             try:
                 row, objects = _harvested(found, requests, snapshots, check)
                 break
-            except Exception as error:  # a session costs itself, whatever is wrong with it
+            except Exception as error:  # a session that fails is skipped, whatever is wrong
                 row, objects = failed(found, error), []
                 if is_last or not isinstance(error, ObjectChangedError):
                     break

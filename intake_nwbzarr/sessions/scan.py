@@ -522,7 +522,7 @@ def _taken(report: ScanReport, outcome: _Outcome, part: PartRows) -> ScanReport:
         return replace(report, not_nwb=report.not_nwb + 1)
     part.add(row, objects)
     if url == part.source and row.get("error_type") == "LocationNotFoundError":
-        # A prefix at which there is nothing is no session.
+        # A prefix where nothing is stored is not counted as a session.
         return replace(report, unlisted=report.unlisted + 1)
     needed = row.get("requests_for_all") or 0
     return replace(
