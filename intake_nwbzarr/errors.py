@@ -51,7 +51,8 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
@@ -302,8 +303,21 @@ class DemoUnavailableError(MissingPackageError):
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str | None:
     """Return a question that suggests the known names closest to a misspelled one, None without any."""
-    close = get_close_matches(name, list(known), n=most, cutoff=0.7)
+    names = list(known)
+    in_other_case = [each for each in names if each.lower() == name.lower()][:most]
+    close = in_other_case or get_close_matches(name, names, n=most, cutoff=0.7)
     return f"Did you mean {' or '.join(map(repr, close))}?" if close else None
+
+
+@contextmanager
+def with_advice(advice: str | None) -> Iterator[None]:
+    """Put advice before the next step of errors about locations that are not found or not accessible."""
+    try:
+        yield
+    except (AccessError, HostNotFoundError, LocationNotFoundError) as error:
+        if advice is not None and advice not in (error.next_step or ""):
+            error.next_step = advice if error.next_step is None else f"{advice} {error.next_step}"
+        raise
 
 
 class NWBZarrWarning(UserWarning):
@@ -335,7 +349,7 @@ class MapWarning(NWBZarrWarning):
 
 
 class SessionsWarning(NWBZarrWarning):
-    """Some of many sessions could not be read, or lack what was asked for; the others are in the result."""
+    """Some of many sessions could not be read or lack data, or none has a value that is searched for."""
 
 
 class MappingWarning(NWBZarrWarning):

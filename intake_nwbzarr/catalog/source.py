@@ -13,7 +13,7 @@ from intake.source.base import DataSource, NoEntry, Schema
 from intake_nwbzarr.arguments import check_keywords
 from intake_nwbzarr.catalog.chunking import open_dask, open_dask_tree
 from intake_nwbzarr.catalog.entries import entry_location, masked_arguments, open_raw, saved_entry, summary
-from intake_nwbzarr.errors import CredentialsError, LocationError
+from intake_nwbzarr.errors import CredentialsError, LocationError, with_advice
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
 
@@ -59,6 +59,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
     container = "xarray"
     # dask partitions each variable on its own, so a Dataset has no partitions.
     partition_access = False
+    # What to pass if the session cannot be accessed, where the catalog that it is from knows.
+    advice: str | None = None
 
     def __init__(
         self,
@@ -105,20 +107,24 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         Other drivers load all data here. Sessions may be larger than memory, so this one does not: select
         first, then call ``.load()`` or ``.compute()``.
         """
-        return open_dask(self.location, self.group, self.chunks, self.keywords)
+        with with_advice(self.advice):
+            return open_dask(self.location, self.group, self.chunks, self.keywords)
 
     def to_dask(self) -> xr.Dataset:
         """Return a Dataset of dask arrays; where ``chunks`` is None, with multiples of the stored chunks."""
         chunks = "auto" if self.chunks is None else self.chunks
-        return open_dask(self.location, self.group, chunks, self.keywords)
+        with with_advice(self.advice):
+            return open_dask(self.location, self.group, chunks, self.keywords)
 
     def to_datatree(self) -> xr.DataTree:
         """Return a DataTree of dask arrays, with a node for each object of the session or of ``group``."""
-        return open_dask_tree(self.location, self.group, self.chunks, self.keywords)
+        with with_advice(self.advice):
+            return open_dask_tree(self.location, self.group, self.chunks, self.keywords)
 
     def to_nwb(self) -> pynwb.NWBFile:
         """Open the whole session with pynwb, with lazy arrays; close the file, or use it in ``with``."""
-        return open_raw(self.location, self.keywords)
+        with with_advice(self.advice):
+            return open_raw(self.location, self.keywords)
 
     def discover(self) -> dict[str, Any]:
         """Return shapes, dtypes and metadata, without reading data.
@@ -140,7 +146,8 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
         return {**description, "args": masked_arguments(description["args"])}
 
     def _get_schema(self) -> Schema:
-        found = summary(self.location, self.group, self.keywords)
+        with with_advice(self.advice):
+            found = summary(self.location, self.group, self.keywords)
         return Schema(
             dtype=found["dtype"], shape=found["shape"], npartitions=1, extra_metadata={}, summary=found
         )
@@ -184,13 +191,13 @@ class NWBZarrSource(DataSource):  # type: ignore[misc]
             cls=self.classname,
             args=[],
             kwargs=OrderedDict(urlpath=self.location, **keywords),
-            entry={"name": self.name, "description": self.description},
+            entry={"name": self.name, "description": self.description, "advice": self.advice},
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         entry = state.pop("entry")
         super().__setstate__(state)
-        self.name, self.description = entry["name"], entry["description"]
+        self.name, self.description, self.advice = entry["name"], entry["description"], entry["advice"]
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         return NWBZarrSource.__qualname__, self.location, self.group, self.chunks, self.keywords

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,13 @@ from intake_nwbzarr.catalog.entries import (
     saved_entry,
 )
 from intake_nwbzarr.catalog.source import NWBZarrSource
-from intake_nwbzarr.errors import NWBZarrError, OptionError, SessionNotFoundError, did_you_mean
+from intake_nwbzarr.errors import (
+    NWBZarrError,
+    OptionError,
+    SessionNotFoundError,
+    did_you_mean,
+    with_advice,
+)
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
 from intake_nwbzarr.location.urls import is_encodable
@@ -49,7 +55,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.sessions.estimate import Estimate
     from intake_nwbzarr.sessions.map_result import MapResult
 
-# How many sessions are looked up at a time when all are gone through.
+# How many sessions are looked up at a time when iterating over all of them.
 _AT_ONCE: Final = 2000
 
 
@@ -80,7 +86,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
     Examples
     --------
     >>> import intake
-    >>> lab = intake.open_nwbzarr_sessions("s3://lab/sessions", {"lab": {"profile": "lab"}})
+    >>> options = {"lab": {"profile": "lab", "prefix": "s3://lab"}}
+    >>> lab = intake.open_nwbzarr_sessions("s3://lab/sessions", options)
     >>> mice = lab.search(species="mouse", units=Find("Units"))  # doctest: +SKIP
     """
 
@@ -112,7 +119,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         self.urlpath = urlpath
         self.table_options = table_options
         self.keywords = keywords
-        # Of all searches up to this catalog, None if it was narrowed in a way that is no search.
+        # Of all searches up to this catalog; None after filter() or sample(), which are no conditions.
         self._conditions: list[Mapping[str, Any]] | None = _checked_conditions(search)
         self._columns: Columns | None = None
         self._selection: Selection | None = None
@@ -135,7 +142,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     @property
     def storages(self) -> Storages:
-        """Return the storage options by name, and what they may be used for."""
+        """Return the storage options by name, with the locations that they may be used for."""
         if not isinstance(self.storage_options, Storages):
             self.storage_options = Storages.of(self._location(), self.storage_options)
         return self.storage_options
@@ -158,7 +165,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
     @property
     def _opened(self) -> Columns:
         if self._columns is None:
-            self._columns = Columns(Tables(self._location()).opened())
+            with with_advice(self.storages.table_advice):
+                self._columns = Columns(Tables(self.storages.tables).opened())
         return self._columns
 
     def _location(self) -> Location:
@@ -244,7 +252,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             A pandas or polars DataFrame, a pyarrow Table, a DuckDB relation or the like with the column
             ``location``, or ``session`` as in what `table` and `map` return; with ``path`` as well, these
             objects are found, under the names in the column ``find``, or ``"found"``: of several names, a
-            session must have an object of each. Or an iterable of locations. Or, as for other Intake
+            session must have an object of each. Or an iterable of locations. Or a boolean Series of pandas
+            that is indexed by location, such as ``catalog.df["unit_count"] > 10``. Or, as for other Intake
             catalogs, a function of an entry.
 
         Raises
@@ -318,7 +327,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         raise self._not_found(key)
 
     def __getattr__(self, name: str) -> Any:
-        # Sessions are not attributes: their keys are no names.
+        # Sessions are not attributes: their keys are locations.
         if name == "entry":
             raise NoEntry("Source was not made from a catalog entry")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -327,7 +336,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         return sorted({*dir(type(self)), *self.__dict__})
 
     def open(self, key: str, give: Give = "objects") -> Any:
-        """Open one session as `map` gives it to a function, the found objects in one go.
+        """Open the found objects of one session, or all of it, as `map` does for its function.
 
         Parameters
         ----------
@@ -349,10 +358,18 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         StaleTableError
             When the session has changed since it was scanned.
         OptionError
-            When a Find has found several objects, and does not say which is meant.
+            When a Find has found several objects, and does not say which is meant; or when there is no Find.
         """
         check_choice("give", give, get_args(Give.__value__))
-        (selected,) = self._selected(np.array([self._row(key)]))
+        row = self._row(key)
+        if give == "objects" and not self.selection.found:
+            raise OptionError(
+                "These sessions were searched without a Find, so there are no found objects to open.",
+                found=give,
+                next_step="Search with a condition such as units=Find('Units'), or pass give='dataset' for "
+                "the whole session; catalog[key].read() opens it as dask arrays.",
+            )
+        (selected,) = self._selected(np.array([row]))
         return open_selected(selected, give)
 
     def table(
@@ -362,7 +379,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         where: Mapping[str, Any] | None = None,
         threads: int = 32,
     ) -> pd.DataFrame:
-        """Read one table of all sessions, such as the units, side by side.
+        """Read one table, such as the units, from all sessions concurrently.
 
         Parameters
         ----------
@@ -384,7 +401,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             ``species`` and ``session_id`` before those of the table. Cells are as in
             ``ds.nwb.to_dataframe()``: of ragged columns, arrays. ``frame.attrs`` has ``failures``, a dict for
             each session that could not be read, and ``missing``, the sessions that lack a column, by column;
-            a `SessionsWarning` tells of both.
+            a `SessionsWarning` reports both.
 
         Raises
         ------
@@ -403,7 +420,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         return read_table(self._derived(selection).selected(), name, wanted, threads)
 
     def selected(self) -> Iterator[Selected]:
-        """Yield what a worker needs to know of each session, in little memory."""
+        """Yield each session as it is sent to a worker, using little memory."""
         rows = self.selection.rows
         for start in range(0, len(rows), _AT_ONCE):
             yield from self._selected(rows[start : start + _AT_ONCE])
@@ -432,7 +449,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
         A session may run more than once, such as after an interruption; in a folder, exactly one result is
         kept for each session in its state, found objects, `name` and version of this package, and a map that
-        is run again goes on with the sessions that have none.
+        is run again continues with the sessions that have none.
 
         Parameters
         ----------
@@ -588,16 +605,16 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
         )
 
     def _selected(self, rows: Rows) -> Iterator[Selected]:
-        names = ["location", "storage", "etag", "subject_id", "taxon", "species", "session_id"]
+        names = ["location", "storage", "source", "etag", "subject_id", "taxon", "species", "session_id"]
         columns = [column.take(pa.array(rows)).to_pylist() for column in self._opened.get("sessions", names)]
         paths = {each.name: self._paths(each.sessions, each.objects, rows) for each in self.selection.found}
         multiple = {each.name: each.find.multiple for each in self.selection.found}
         snapshots = self.tables.snapshots(rows.tolist()) if self.tables.has_snapshots else iter(())
-        for row, (key, storage, etag, subject, taxon, species, session) in zip(
+        for row, (key, storage, source, etag, subject, taxon, species, session) in zip(
             rows.tolist(), zip(*columns, strict=True), strict=True
         ):
             try:
-                location, refused = self.storages.location(key, storage), None
+                location, refused = self.storages.location(key, storage, source), None
             except NWBZarrError as error:
                 location, refused = Location(key), error
             yield Selected(
@@ -609,6 +626,7 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
                 labels={"subject_id": subject, "species": taxon or species, "session_id": session},
                 snapshot=next(snapshots, None),
                 refused=refused,
+                advice=self.storages.advice(key, storage),
             )
 
     def _paths(self, sessions: Rows, objects: Rows, rows: Rows) -> dict[int, tuple[str, ...]]:
@@ -621,10 +639,11 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             found.setdefault(row, []).append(path)
         return {row: tuple(sorted(each)) for row, each in found.items()}
 
-    def _source(self, key: str) -> NWBZarrSource:
+    def _source(self, key: str, given: Mapping[str, Any]) -> NWBZarrSource:
         row = self._row(key)
-        storage, description = (
-            column[row].as_py() for column in self._opened.get("sessions", ["storage", "session_description"])
+        storage, prefix, description = (
+            column[row].as_py()
+            for column in self._opened.get("sessions", ["storage", "source", "session_description"])
         )
         keywords = dict(self.keywords)
         if self.tables.has_snapshots:
@@ -633,8 +652,10 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             (document,) = self.tables.snapshots([row])
             if document is not None:
                 keywords["snapshot"] = SnapshotInTable(document, key)
-        source = NWBZarrSource(self.storages.location(key, storage), **keywords)
+        location = self.storages.location(key, storage, prefix)
+        source = NWBZarrSource(**{"urlpath": location, **keywords, **given})
         source.name, source.description, source.cat = key, description, self
+        source.advice = self.storages.advice(key, storage)
         return source
 
     # What Intake asks of a catalog.
@@ -651,7 +672,11 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
                 next_step="A session is catalog[key].",
             )
         if not self._is_derived:
-            new: Self = super().configure_new(**keywords)
+            try:
+                new: Self = super().configure_new(**keywords)
+            except OptionError as error:
+                self._suggest_parameter(error)
+                raise
             return new
         if not keywords:
             return self
@@ -674,6 +699,14 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     __call__ = get = configure_new
 
+    def _suggest_parameter(self, error: OptionError) -> None:
+        """Suggest the user parameters of the entry for a keyword that neither they nor sources have."""
+        parameters = [] if self._entry is None else self._entry.describe()["user_parameters"]
+        names = [each["name"] for each in parameters]
+        if names and isinstance(error.found, str) and f"no keyword {error.found!r}" in str(error):
+            advice = f"The parameters of this entry are {', '.join(names)}."
+            error.next_step = did_you_mean(error.found, names) or f"{advice} {error.next_step}"
+
     def pop(self, key: Any) -> NWBZarrSource:
         """Refuse to remove a session, which is a row of the tables."""
         raise OptionError(
@@ -681,6 +714,28 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
             found=describe_value(key),
             next_step="Leave sessions out with catalog.search(...) or catalog.filter(...).",
         )
+
+    def __setitem__(self, key: Any, entry: Any) -> None:
+        """Refuse to add a session, which is a row of the tables."""
+        raise OptionError(
+            "Sessions are rows of the tables, and cannot be added to a catalog.",
+            found=describe_value(key),
+            next_step="Scan them into the tables with: nwbzarr catalog scan.",
+        )
+
+    def read(self, *_arguments: Any, **_keywords: Any) -> NoReturn:
+        """Refuse to read all sessions as one object, as Intake's other sources are read."""
+        raise OptionError(
+            "A catalog of sessions cannot be read as one object.",
+            location=self.urlpath,
+            next_step="Read one session with catalog[key].read(), a table of all of them with "
+            "catalog.table('units'), or call a function with each one: catalog.map(function).",
+        )
+
+    to_dask = to_spark = read_chunked = read_partition = read
+
+    def __enter__(self) -> Self:
+        return self
 
     def describe(self) -> dict[str, Any]:
         """Return the catalog's description of this entry, with literal secrets masked."""
@@ -717,8 +772,8 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
     def _yaml(self) -> dict[str, Any]:
         if self._conditions is None:
             raise OptionError(
-                "These sessions were not only searched for, but also chosen one by one, which an entry of a "
-                "catalog file does not have.",
+                "These sessions were selected with filter() or sample(), or unpickled, which an entry of a "
+                "catalog file cannot express.",
                 next_step="Write an entry for each session with to_yaml().",
             )
         arguments = masked_arguments(self._arguments())
@@ -797,8 +852,7 @@ class SessionEntry(CatalogEntry):  # type: ignore[misc]
 
     def get(self, **keywords: Any) -> NWBZarrSource:
         """Return the session's source."""
-        source = self._catalog._source(self.name)
-        return source if not keywords else source.configure_new(**keywords)
+        return self._catalog._source(self.name, keywords)
 
 
 class _Entries(Mapping[str, CatalogEntry]):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
+from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
 from intake_nwbzarr.sessions.tables import without_dictionaries
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _FOUND: Final = "found"
 _COLUMNS: Final = ("location", "path", "find")
+_OF_MASKS: Final = "Select rows of the catalog's frame, and pass these: catalog.filter(catalog.df[mask])."
 
 
 def frame_of(columns: Columns, rows: Rows) -> pd.DataFrame:
@@ -63,8 +65,8 @@ def chosen_rows(columns: Columns, selection: Selection, chosen: Any) -> Selectio
     unknown = [text.as_py() for text, row in zip(table["location"], rows, strict=True) if row < 0]
     if unknown:
         raise SessionNotFoundError(
-            f"{len(unknown):,} of the {len(rows):,} locations are not in the tables {columns.tables.place}, "
-            f"such as {describe_value(unknown[0])}.",
+            f"The tables {columns.tables.place} do not have {len(unknown):,} of "
+            f"{counted(len(rows), 'location')}, such as {describe_value(unknown[0])}.",
             location=columns.tables.place,
             found=unknown[:10],
             next_step="Locations must be as the tables have them.",
@@ -82,7 +84,13 @@ def _named(chosen: Any) -> pa.Table:
 
     if isinstance(chosen, str):
         chosen = [chosen]
+    if isinstance(chosen, pd.Series) and pd.api.types.is_bool_dtype(chosen.dtype):
+        chosen = _of_mask(chosen)
     is_frame = hasattr(chosen, "__arrow_c_stream__") and hasattr(chosen, "columns")
+    # A LazyFrame of polars, or a collection of dask.
+    lazy = [name for name in ("collect", "compute") if hasattr(chosen, name)]
+    if lazy and not is_frame:
+        raise _not_chosen(describe_value(chosen), f"Pass the result of its method {lazy[0]}().")
     if isinstance(chosen, type) or not (is_frame or isinstance(chosen, Iterable)):
         raise _not_chosen(describe_value(chosen))
     try:
@@ -103,6 +111,13 @@ def _named(chosen: Any) -> pa.Table:
         if names.count(name) > 1:
             raise _not_chosen(f"a frame with {names.count(name)} columns {name!r}")
     return pa.table({name: _texts(table[name].to_pylist(), name) for name in kept})
+
+
+def _of_mask(mask: pd.Series[Any]) -> pd.DataFrame:
+    """Return a frame of the sessions where a boolean Series is true; its index has to be the sessions."""
+    if not {"location", "session"} & set(mask.index.names):
+        raise _not_chosen("a boolean Series whose index is not named 'location'", _OF_MASKS)
+    return mask[mask.fillna(False).astype(bool)].to_frame("chosen")
 
 
 def _of_pandas(frame: pd.DataFrame) -> pa.Table:
@@ -130,13 +145,17 @@ def _texts(values: list[Any], name: str) -> pa.Array:
         if not isinstance(each, str) or not is_encodable(each):
             if pd.api.types.is_scalar(each) and pd.isna(each):
                 raise _not_chosen(f"a row without a {name}")
+            if isinstance(each, bool | np.bool_):
+                raise _not_chosen("booleans", _OF_MASKS)
             raise _not_chosen(f"a {name} that is {describe_value(each)}")
     return pa.array(values, pa.string())
 
 
-def _not_chosen(found: str) -> OptionError:
+def _not_chosen(found: str, next_step: str | None = None) -> OptionError:
     expected = "a frame with a column 'location', or an iterable of locations"
-    return OptionError(f"filter() takes {expected}, not {found}.", found=found, expected=expected)
+    return OptionError(
+        f"filter() takes {expected}, not {found}.", found=found, expected=expected, next_step=next_step
+    )
 
 
 def _found(columns: Columns, table: pa.Table, rows: Rows) -> list[Found]:
@@ -157,8 +176,8 @@ def _found(columns: Columns, table: pa.Table, rows: Rows) -> list[Found]:
     lost = merged[merged["object"].isna()]
     if len(lost):
         raise OptionError(
-            f"{len(lost):,} of the objects are not in the tables {columns.tables.place}, such as "
-            f"{describe_value(lost['path'].iloc[0])}.",
+            f"The tables {columns.tables.place} do not have {len(lost):,} of "
+            f"{counted(len(wanted), 'object')}, such as {describe_value(lost['path'].iloc[0])}.",
             location=columns.tables.place,
             found=lost["path"].iloc[0],
             next_step="Paths must be as the column path of the table objects has them.",

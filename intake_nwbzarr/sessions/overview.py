@@ -1,4 +1,4 @@
-"""What a catalog of sessions shows of itself: as text, as HTML, and as a plain Intake catalog."""
+"""A catalog of sessions as text, as HTML, and as a plain Intake catalog."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from intake_nwbzarr.catalog.entries import masked_options, saved_entry
 from intake_nwbzarr.catalog.source import NWBZarrSource
+from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import Columns, Selection
 from intake_nwbzarr.sessions.selected import Selected
 from intake_nwbzarr.sessions.storages import Storages
@@ -57,8 +58,8 @@ def html_overview(columns: Columns, selection: Selection, storages: Storages) ->
 
 def _title(columns: Columns, selection: Selection) -> str:
     found, known = len(selection.rows), len(columns.everything)
-    count = f"{found:,}" if found == known else f"{found:,} of {known:,}"
-    return f"<SessionCatalog {columns.tables.place}: {count} session{'' if known == 1 else 's'}>"
+    of = "" if found == known else f"{found:,} of "
+    return f"<SessionCatalog {columns.tables.place}: {of}{counted(known, 'session')}>"
 
 
 def _facts(columns: Columns, selection: Selection, storages: Storages) -> Iterator[tuple[str, str]]:
@@ -76,9 +77,10 @@ def _facts(columns: Columns, selection: Selection, storages: Storages) -> Iterat
     if failed := sum(text is not None for text in error):
         yield "errors", f"{failed:,} could not be scanned: search(error='*')"
     for each in selection.found:
-        yield each.name, f"{len(each.objects):,} objects  {each.find!r}"
+        yield each.name, f"{counted(len(each.objects), 'object')}  {each.find!r}"
     for name in storages.missing(storage):
-        yield "storage", f"{storage.count(name):,} sessions of {name!r}, which storage_options do not have"
+        count = counted(storage.count(name), "session")
+        yield "storage", f"{count} of {name!r}, for which storage_options has no entry"
 
 
 def _first(columns: Columns, selection: Selection) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""A session that a search has found, with its location and its objects' paths; and how it is opened."""
+"""A session that a search has found, with its location and the paths of its objects; opening it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from intake_nwbzarr.errors import (
     OptionError,
     StaleSnapshotError,
     StaleTableError,
+    with_advice,
 )
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.base import same_etag
@@ -47,10 +48,12 @@ class Selected:
     snapshot: bytes | None = None
     # Why a table must not name this location, and what to pass to allow it: raised instead of opening it.
     refused: NWBZarrError | None = None
+    # What to pass if the session cannot be accessed.
+    advice: str | None = None
 
 
 def open_selected(selected: Selected, give: Give = "objects", timeout: float | None = None) -> Any:
-    """Open a found session, lazily and without dask, with one gather for all that was found in it.
+    """Open a found session, lazily and without dask, with one gather for all found objects.
 
     Parameters
     ----------
@@ -117,14 +120,15 @@ def open_hierarchy(selected: Selected, timeout: float | None = None) -> Hierarch
     if selected.refused is not None:
         raise selected.refused
     location = selected.location if timeout is None else selected.location.finished_within(timeout)
-    hierarchy = _loaded(selected, location)
+    with with_advice(selected.advice):
+        hierarchy = _loaded(selected, location)
     if selected.etag is not None and (hierarchy.etag is None or not same_etag(hierarchy.etag, selected.etag)):
         raise _changed(selected, hierarchy.etag)
     return hierarchy
 
 
 def forget(selected: Selected, timeout: float | None = None) -> None:
-    """Drop what this process remembers of a session, for it will not be opened again."""
+    """Drop what this process has cached of a session that will not be opened again."""
     from intake_nwbzarr.hierarchy import documents
     from intake_nwbzarr.transport import memory_cache
     from intake_nwbzarr.transport.base import begin_session

@@ -1,13 +1,15 @@
-"""Which storage options a session in a table is opened with, and which locations a table may name at all.
+"""Storage options of the sessions in a table, and the locations that a table may name.
 
 A table is data, which may come from others. It names locations and, in the column ``storage``, entries of the
-``storage_options`` that whoever reads it passes. It never chooses an endpoint, credentials or a profile; it
-names local files and private addresses only where its reader has allowed them.
+``storage_options`` that its reader passes. It never chooses an endpoint, credentials or a profile; it may
+name local files and private addresses only where its reader has allowed them.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,7 @@ from intake_nwbzarr.location.urls import normalized, protocol_of, redact, split_
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.web import reach
 
-# Options that identify whoever reads, or cost them money: sent to S3 only, unless a prefix says where else.
+# Options that identify the reader, or cost them money: sent to S3 only, or below a prefix.
 _IDENTIFYING: Final = frozenset(
     {
         "key",
@@ -42,7 +44,7 @@ _PUBLIC: Final = 2
 
 @dataclass(frozen=True)
 class Storage:
-    """An entry of storage_options: for which locations, and with which options."""
+    """An entry of storage_options: its options, and the locations that they are used for."""
 
     name: str
     # Canonical URLs; none for any location of a scheme that the entry's options may be used for.
@@ -55,7 +57,7 @@ class Storage:
 
     @property
     def called(self) -> str:
-        """Return how errors name it."""
+        """Return the name of the entry in error messages."""
         return "storage_options" if not self.name else f"The entry {self.name!r} of storage_options"
 
     def covers(self, url: str) -> bool:
@@ -65,7 +67,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Storages:
-    """The storage options of whoever reads tables at a location."""
+    """The storage options of the reader of tables at a location."""
 
     # The location of the tables.
     tables: Location
@@ -82,8 +84,14 @@ class Storages:
             return cls(tables, {}, _storage("", options))
         return cls(tables, {name: _storage(name, entry) for name, entry in options.items()})
 
-    def location(self, key: str, storage: str | None) -> Location:
+    def location(self, key: str, storage: str | None, source: str | None = None) -> Location:
         """Return the location of a row, with its storage options.
+
+        Parameters
+        ----------
+        key, storage, source
+            The columns ``location``, ``storage`` and ``source``. Where the location is not allowed, the error
+            suggests to allow the source, if it is a prefix of the location.
 
         Raises
         ------
@@ -95,7 +103,7 @@ class Storages:
         own = self.plain or self.storages.get(storage or "")
         scheme = protocol_of(key)
         if scheme in {None, "file", "local"}:
-            return self._local(key)
+            return self._local(key, source)
         url = parse_location(key)
         if url.secrets is not None:
             raise self._refused(url.url, "It has a password or a query, which tables must not contain.")
@@ -103,13 +111,13 @@ class Storages:
             raise self._refused(
                 url.url,
                 f"{own.called} is for {' and '.join(own.prefixes)} only.",
-                f"Add to its prefix, if you trust this location with it: {_folder_of(url)!r}.",
+                f"Add to its prefix, if you trust this location with it: {_prefix_above(url, source)!r}.",
             )
         if own is not None and own.prefixes:
             return self._with_options(own, url)
-        # What an entry is for, its reader trusts the tables with.
+        # The reader trusts the tables with locations below the prefix of an entry.
         if not any(entry.covers(url.url) for entry in self.storages.values()):
-            self._check_public(url)
+            self._check_public(url, source)
         if own is None:
             return url
         if own.identifying and url.scheme != "s3":
@@ -118,7 +126,7 @@ class Storages:
                 f"{own.called} has credentials or headers, which without a prefix are for s3:// locations "
                 "only.",
                 f"If you trust this location with them, add a prefix with all URLs that they are for: "
-                f"'prefix': [{_folder_of(url)!r}, ...].",
+                f"'prefix': [{_prefix_above(url, source)!r}, ...].",
             )
         return self._with_options(own, url)
 
@@ -128,11 +136,34 @@ class Storages:
         entries = self.storages.values()
         own = self.plain or next((each for each in entries if each.covers(named.url)), None)
         known = named if own is None or "s3" not in own.template else self._with_options(own, named)
-        # Whoever reads without credentials writes with those of the environment.
+        # Results of public sessions, read anonymously, are written with the credentials of the environment.
         return named if known.option("anon") else known
 
+    def advice(self, key: str, storage: str | None) -> str | None:
+        """Return what to pass if a row's location cannot be accessed, None if its storage has an entry."""
+        is_local = protocol_of(key) in {None, "file", "local"}
+        if is_local or not self.missing([storage]):
+            return None
+        known = f" (it has {', '.join(map(repr, self.storages))})" if self.storages else ""
+        return (
+            f"The table names the storage {storage!r}, for which storage_options has no entry{known}. If the "
+            "session needs options, such as credentials or an endpoint_url, pass them under that name: "
+            f"storage_options={{{storage!r}: {{...}}}}."
+        )
+
+    @property
+    def table_advice(self) -> str | None:
+        """Return what to pass if the tables cannot be accessed, None if an entry is used for them."""
+        has_options = self.tables.options != "{}" or self.tables.secrets is not None
+        if not self.storages or has_options or self.tables.path is not None:
+            return None
+        return (
+            "The tables themselves are opened without storage_options, whose entries are for the sessions. "
+            "If they need options, pass table_options={...}, or add a 'prefix' above them to their entry."
+        )
+
     def missing(self, names: list[str | None]) -> list[str]:
-        """Return those names of storages in the tables that storage_options have no entry for."""
+        """Return the names of storages in the tables for which storage_options has no entry."""
         return [] if self.plain else sorted({name for name in names if name and name not in self.storages})
 
     def _with_options(self, own: Storage, url: Location) -> Location:
@@ -144,7 +175,7 @@ class Storages:
             path=own.name,
         )
 
-    def _local(self, key: str) -> Location:
+    def _local(self, key: str, source: str | None) -> Location:
         """Return a local location, which must be below the folder of local tables, or below a prefix."""
         folder = self._folder()
         text = key if folder is None or protocol_of(key) or Path(key).is_absolute() else str(folder / key)
@@ -162,7 +193,7 @@ class Storages:
         raise self._refused(
             url.url,
             f"Local files outside the folder of the tables must not be named by {where}.",
-            self._advice(url, "local"),
+            self._advice(url, source, "local"),
         )
 
     def _folder(self) -> Path | None:
@@ -170,13 +201,15 @@ class Storages:
         path = self.tables.path
         return path if path is None or not path.name.endswith(".parquet") else path.parent
 
-    def _check_public(self, url: Location) -> None:
+    def _check_public(self, url: Location, source: str | None) -> None:
         """Refuse other schemes, and hosts that are less public than that of the tables.
 
         Redirects to such hosts are refused as well.
         """
         if url.scheme not in _WEB | {"s3"}:
-            raise self._refused(url.url, f"Tables must not name {url.scheme} locations.", self._advice(url))
+            raise self._refused(
+                url.url, f"Tables must not name {url.scheme} locations.", self._advice(url, source)
+            )
         if url.scheme == "s3":
             return
         host = urlsplit(url.url).hostname or ""
@@ -184,7 +217,9 @@ class Storages:
         if found is not None and found < self._own_reach:
             kind = "link-local" if found == 0 else "private"
             raise self._refused(
-                url.url, f"{host} is a {kind} address, which these tables must not name.", self._advice(url)
+                url.url,
+                f"{host} is a {kind} address, which these tables must not name.",
+                self._advice(url, source),
             )
 
     @property
@@ -205,8 +240,8 @@ class Storages:
             self._reach[host] = found
         return found
 
-    def _advice(self, url: Location, name: str = "trusted") -> str:
-        entry = f"{name!r}: {{'prefix': {_folder_of(url)!r}}}"
+    def _advice(self, url: Location, source: str | None, name: str = "trusted") -> str:
+        entry = f"{name!r}: {{'prefix': {_prefix_above(url, source)!r}}}"
         if self.plain is not None:
             return (
                 "If you trust the tables with it, pass storage_options with entries by name: one with your "
@@ -225,11 +260,23 @@ class Storages:
         )
 
 
-def _folder_of(url: Location) -> str:
+def _prefix_above(url: Location, source: str | None) -> str:
+    """Return the prefix that allows a location: that of its scan, or else the folder that it is in."""
+    if source is not None:
+        with suppress(NWBZarrError):
+            scanned = parse_location(source)
+            if scanned.url != url.url and _is_below(url.url, scanned.url) and not _is_everything(scanned):
+                return str(scanned.path or scanned.url)
     if url.path is not None:
         return str(url.path.parent)
     base, parts = split_url(url.url)
     return "/".join([base, *parts[:-1]])
+
+
+def _is_everything(place: Location) -> bool:
+    """Return whether a local folder is the home folder or above it, which errors do not suggest to allow."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 (pathlib raises)
+    return place.path is not None and (place.path.parent == place.path or home.is_relative_to(place.path))
 
 
 def is_plain(options: Mapping[str, Any]) -> bool:

@@ -385,20 +385,32 @@ class Tables:
             names = ()
         parts = sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
         if not parts:
+            make = f"Make them with: nwbzarr catalog scan PREFIX -o {self.place}"
             raise LocationNotFoundError(
                 f"{self.place} has no tables of sessions.",
                 location=self.place,
                 expected="sessions/*.parquet and objects/*.parquet",
-                next_step="Make them with: nwbzarr catalog scan PREFIX -o " + str(self.place),
+                next_step=self._pass_the_folder or make,
             )
         return [name for name in parts if not name.startswith(".")]
+
+    @property
+    def _pass_the_folder(self) -> str | None:
+        """Return what to pass instead of a part of a folder of tables, None for what is no part of one."""
+        above = self.place.url.split("/")[: None if self.is_folder else -1]
+        if above[-1] not in SCHEMAS:
+            return None
+        return f"Of a folder of tables, pass the folder itself: {'/'.join(above[:-1])}."
 
     def _footer(self, name: str) -> Part:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 time.sleep(_PAUSE)
-            sessions, objects = self._file("sessions", name), self._file("objects", name)
-            about = self._about("sessions", sessions, name), self._about("objects", objects, name)
+            # The sessions first: a table of objects may have been passed instead.
+            sessions = self._file("sessions", name)
+            about_sessions = self._about("sessions", sessions, name)
+            objects = self._file("objects", name)
+            about = about_sessions, self._about("objects", objects, name)
             if about[0]["scan"] == about[1]["scan"]:
                 more: dict[Kind, tuple[str, ...]] = {
                     "sessions": _more(sessions.schema_arrow.names, SESSIONS),
@@ -498,7 +510,8 @@ class Tables:
                 location=where,
                 next_step=f"Make it with: {make}"
                 if kind == "sessions"
-                else f"Restore it beside the table of sessions. Without it, delete that one as well, and "
+                else self._pass_the_folder
+                or f"Restore it beside the table of sessions. Without it, delete that one as well, and "
                 f"scan everything again that was in it: {make}",
             ) from error
         except PermissionError as error:
@@ -520,11 +533,17 @@ class Tables:
             or not isinstance(about.get("scan"), str)
         ):
             where = self.location_of(kind, part)
+            advice = "Pass a table that nwbzarr catalog scan has written."
+            if kind == "sessions" and isinstance(about, dict) and about.get("format") == "nwbzarr-objects":
+                sessions = f"{where.url.removesuffix(_ENDING).removesuffix('.objects')}{_ENDING}"
+                advice = (
+                    self._pass_the_folder or f"It is a table of objects: pass that of sessions, {sessions}"
+                )
             raise TableError(
                 f"{where} is a Parquet file, but not a table of {kind}.",
                 location=where,
                 found=sorted(file.schema_arrow.names)[:10],
-                next_step="Pass a table that nwbzarr catalog scan has written.",
+                next_step=advice,
             )
         major = str(about.get("version", "")).partition(".")[0]
         if re.fullmatch("[0-9]{1,9}", major) is None or int(major) > MAJOR:

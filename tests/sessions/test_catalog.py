@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import duckdb
 import intake
 import numpy as np
@@ -213,7 +214,7 @@ def test_the_repr_shows_what_there_is(lab: SessionCatalog) -> None:
     assert text.startswith(f"<SessionCatalog {lab.tables.place}: 5 sessions>")
     assert "Mus musculus 3, Rattus norvegicus 1" in text
     assert "1 could not be scanned: search(error='*')" in text
-    assert "2 sessions of 'lab', which storage_options do not have" in text
+    assert "2 sessions of 'lab', for which storage_options has no entry" in text
     found = lab.search(units=Find("Units"))
     assert "2 of 5 sessions" in repr(found)
     assert "2 objects  Find('Units')" in repr(found)
@@ -288,6 +289,9 @@ def test_the_found_objects_of_a_session_are_opened_by_name(real: SessionCatalog)
     assert found.open(key, "dataset").attrs["identifier"] == "corpus-ecephys"
     with pytest.raises(SessionNotFoundError):
         found.open(next(each for each in real if each != key))
+    with pytest.raises(OptionError, match=r"units=Find\('Units'\), or pass give='dataset'"):
+        real.open(key)
+    assert real.open(key, "dataset").attrs["identifier"] == "corpus-ecephys"
     with pytest.raises(OptionError, match="give must be one of"):
         found.open(key, "all")  # type: ignore[arg-type]
 
@@ -432,6 +436,16 @@ class TestInYaml:
         assert list(catalog["mice"](what="position")) == ["s3://lab/2"]
         assert catalog.mice["s3://lab/1"].location == locate("s3://lab/1", {"anon": True})
         assert list(catalog.mice.search(age_days=(100, None))) == []
+
+    @string_parameters
+    def test_a_misspelled_parameter_is_an_error_that_names_them(self, catalog: Any) -> None:
+        with pytest.raises(OptionError, match=r"no keyword 'specis'\. Did you mean 'species'\?$"):
+            catalog.mice(specis="rat")
+        with pytest.raises(OptionError, match="The parameters of this entry are species, what") as caught:
+            catalog.mice(nope="rat")
+        assert "chunks" in str(caught.value)
+        with pytest.raises(OptionError, match="Did you mean 'chunks'"):
+            catalog.sessions(chunk=None)
 
     @string_parameters
     def test_the_catalog_is_walked_and_searched(self, catalog: Any) -> None:
@@ -682,6 +696,15 @@ def test_what_intake_catalogs_do_otherwise_is_said(lab: SessionCatalog) -> None:
                 call(catalog)
         with pytest.raises(OptionError, match="cannot be removed"):
             catalog.pop("s3://lab/1")
+        with pytest.raises(OptionError, match="cannot be added"):
+            catalog["s3://lab/9"] = catalog["s3://lab/1"]
+        for method in ("read", "to_dask", "to_spark", "read_chunked"):
+            with pytest.raises(OptionError, match=r"catalog\[key\]\.read\(\).*catalog\.table"):
+                getattr(catalog, method)()
+        with pytest.raises(OptionError, match="cannot be read as one object"):
+            catalog.read_partition(0)
+        with catalog as entered:
+            assert entered is catalog
         assert catalog.describe()["args"] == {"urlpath": str(lab.urlpath)}
 
 
@@ -731,10 +754,24 @@ KEY = "s3://lab/1"
         pd.DataFrame({"location": pd.Series([KEY], dtype="category")}),
         pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([(KEY, 3)], names=["session", "id"])),
         pd.DataFrame({"session_id": ["first"]}, pd.Index([KEY], name="session")),
+        pd.Series([True, False], pd.Index([KEY, "s3://lab/2"], name="location")),
+        pd.Series([True, None], pd.Index([KEY, "s3://lab/2"], name="location"), dtype="boolean"),
+        pd.Series(
+            [True, True, False],
+            pd.MultiIndex.from_tuples([(KEY, 0), (KEY, 1), ("s3://lab/2", 0)], names=["session", "id"]),
+        ),
     ],
 )
 def test_frames_of_any_type_filter(lab: SessionCatalog, chosen: Any) -> None:
     assert list(lab.filter(chosen)) == [KEY]
+
+
+def test_a_boolean_series_of_the_frame_filters(lab: SessionCatalog) -> None:
+    frame = lab.df
+    assert list(lab.filter(frame["age_days"] > 80)) == ["s3://lab/2"]
+    assert list(lab.filter(frame["unit_count"] > 80)) == []
+    mask = (frame["species"] == "rat").to_numpy()
+    assert list(lab.filter(frame[mask])) == ["s3://lab/3"]
 
 
 @pytest.mark.parametrize(
@@ -751,6 +788,12 @@ def test_frames_of_any_type_filter(lab: SessionCatalog, chosen: Any) -> None:
         (pd.DataFrame(), "a frame without columns"),
         (pd.DataFrame({"x": [1]}), "a frame with the columns x"),
         (pd.DataFrame, "type"),
+        (np.array([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
+        ([True, False], r"catalog\.filter\(catalog\.df\[mask\]\)"),
+        (pl.Series([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
+        (pd.Series([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
+        (pl.LazyFrame({"location": [KEY]}), r"Pass the result of its method collect\(\)"),
+        (dask.array.array([KEY]), r"Pass the result of its method compute\(\)"),
         (dict, "type"),
         (np.array(3), "ndarray"),
         (NWBZarrSource(KEY), "NWBZarrSource"),

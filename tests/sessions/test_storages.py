@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from intake_nwbzarr.errors import AccessError, LocationError, NWBZarrError, OptionError
+import intake_nwbzarr
+from intake_nwbzarr import Find
+from intake_nwbzarr.errors import (
+    AccessError,
+    HostNotFoundError,
+    LocationError,
+    LocationNotFoundError,
+    NWBZarrError,
+    OptionError,
+    SessionsWarning,
+)
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.storages import Storages, table_location
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
-from tests.sessions.conftest import write_tables
+from tests.session_files import copy_of
+from tests.sessions.conftest import UNITS, write_tables
 
 REMOTE = locate("s3://public-tables/sessions.parquet", {"anon": True})
 KEYS = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
@@ -275,3 +289,148 @@ def test_an_entry_for_a_prefix_allows_sessions_of_others_there() -> None:
     keys = storages({"lab": KEYS, "trusted": {"prefix": "http://127.0.0.1:8080/a"}})
     with pytest.raises(AccessError, match="without a prefix are for s3://"):
         keys.location("http://127.0.0.1:8080/a/1", "lab")
+
+
+def test_the_scanned_prefix_is_advised_where_it_is_above_the_session(tmp_path: Path) -> None:
+    private = "http://127.0.0.1:8080/data"
+    lab = {"lab": {**KEYS, "prefix": "s3://other"}}
+    headers = {"lab": BEARER}
+    web = "https://lab.example/data"
+    for options, key, storage, source, advised in (
+        ({}, "/data/older/sub-1/1.nwb.zarr", None, "file:///data/older", "/data/older"),
+        ({}, "/data/older/sub-1/1.nwb.zarr", None, "file:///data/old", "/data/older/sub-1"),
+        (
+            {},
+            "/data/older/sub-1/1.nwb.zarr",
+            None,
+            "file:///data/older/sub-1/1.nwb.zarr",
+            "/data/older/sub-1",
+        ),
+        ({}, "/data/older/sub-1/1.nwb.zarr", None, "file:///lists/older.txt", "/data/older/sub-1"),
+        ({}, "/data/older/sub-1/1.nwb.zarr", None, "DANDI:000719", "/data/older/sub-1"),
+        # Nothing that a table of others could have all files of this computer allowed by.
+        ({}, "/data/older/sub-1/1.nwb.zarr", None, "file:///", "/data/older/sub-1"),
+        ({}, f"{Path.home()}/a/b/1.nwb.zarr", None, f"file://{Path.home()}", f"{Path.home()}/a/b"),
+        ({}, f"{Path.home()}/a/b/1.nwb.zarr", None, f"file://{Path.home()}/a", f"{Path.home()}/a"),
+        ({}, f"{private}/sub-1/1.nwb.zarr", None, private, private),
+        (lab, "s3://lab/sessions/sub-1/1.nwb.zarr", "lab", "s3://lab/sessions", "s3://lab/sessions"),
+        (headers, f"{web}/sub-1/1.nwb.zarr", "lab", web, web),
+        (headers, f"{web}/sub-1/1.nwb.zarr", "lab", None, f"{web}/sub-1"),
+    ):
+        with pytest.raises(AccessError) as caught:
+            storages(options).location(key, storage, source)
+        assert repr(advised) in str(caught.value.next_step)
+
+
+def test_what_is_advised_for_one_session_opens_all_of_the_scan(ecephys: Path, tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / "data" / f"sub-{number}").mkdir(parents=True)
+        copy_of(ecephys, tmp_path / "data" / f"sub-{number}", "1.nwb.zarr")
+    (tmp_path / "tables").mkdir()
+    place = tmp_path / "tables" / "sessions.parquet"
+    intake_nwbzarr.scan(tmp_path / "data", output=place)
+    lab = SessionCatalog(str(place))
+    said = []
+    for key in lab:
+        with pytest.raises(AccessError) as caught:
+            lab[key].read()
+        said.append(str(caught.value.next_step))
+    assert said[0] == said[1]
+    (advised,) = re.findall(r"storage_options=(\{.*\})\.$", said[0])
+    opened = SessionCatalog(str(place), ast.literal_eval(advised))
+    assert [opened[key].read().attrs["identifier"] for key in opened] == ["corpus-ecephys"] * 2
+
+
+class TestWithoutAnEntry:
+    """A session whose storage has no entry in storage_options."""
+
+    @pytest.fixture
+    def place(
+        self, s3_server: S3Server, ecephys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        s3_server.as_amazon(monkeypatch)
+        rows = [
+            {"location": s3_server.upload(bucket, "named/1.nwb.zarr", ecephys), "storage": "lab"}
+            for bucket in (s3_server.private_bucket, s3_server.public_bucket)
+        ]
+        rows.append({"location": "s3://no-such-bucket-here/1.nwb.zarr", "storage": "lab"})
+        objects = [
+            {"location": row["location"], "path": "units", "name": "units", "type": "Units", "types": UNITS}
+            for row in rows
+        ]
+        return write_tables(tmp_path / "sessions.parquet", rows, objects)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"public": {"anon": True}, "old": {"prefix": "/old"}}, "no entry (it has 'public', 'old')."),
+            (None, "no entry."),
+        ],
+    )
+    @pytest.mark.parametrize("which", [0, 2])
+    def test_it_fails_with_the_name_of_the_entry(
+        self, place: Path, options: dict[str, Any] | None, said: str, which: int
+    ) -> None:
+        found = SessionCatalog(str(place), options).search(units=Find("Units"))
+        key = list(found)[which]
+        only = found.filter([key])
+        source = found[key]
+        calls: list[Callable[[], object]] = [
+            source.read, source.to_dask, source.to_datatree, source.to_nwb, source.discover,
+            source(group="units").read, pickle.loads(pickle.dumps(source)).read, found[key].read,
+            lambda: found.open(key), lambda: found.open(key, "nwb"), lambda: only.table("units"),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises((AccessError, LocationNotFoundError)) as caught:
+                call()
+            advice = str(caught.value.next_step)
+            assert f"The table names the storage 'lab', for which storage_options has {said}" in advice
+            assert "storage_options={'lab': {...}}" in advice
+            assert advice.count("The table names") == 1
+            assert caught.value.location == key
+        done: Any = only.map(lambda units: 1)
+        assert "has no entry" in done.failures.message[0]
+        with pytest.warns(SessionsWarning, match="has no entry"):
+            found.filter(list(found)[:2]).table("units", ["id"])
+
+    def test_a_public_one_opens_all_the_same(self, place: Path) -> None:
+        for options in (None, {"other": {"anon": True}}):
+            lab = SessionCatalog(str(place), options)
+            assert lab[list(lab)[1]].read().attrs["identifier"] == "corpus-ecephys"
+
+    def test_a_host_that_does_not_resolve_names_it_as_well(self, tmp_path: Path) -> None:
+        rows = [{"location": "https://lab.invalid/1.nwb.zarr", "storage": "lab"}]
+        lab = SessionCatalog(str(write_tables(tmp_path / "sessions.parquet", rows, [])))
+        with pytest.raises(HostNotFoundError, match="storage_options has no entry"):
+            lab["https://lab.invalid/1.nwb.zarr"].read()
+
+    def test_other_failures_do_not_name_it(self, place: Path, s3_server: S3Server) -> None:
+        lab = SessionCatalog(str(place), {"lab": {"key": "wrong", "secret": "wrong"}})
+        with pytest.raises(AccessError) as caught:
+            lab[next(iter(lab))].read()
+        assert "has no entry" not in str(caught.value)
+        plain = SessionCatalog(str(place), {"anon": True})
+        with pytest.raises(AccessError) as caught:
+            plain[next(iter(plain))].read()
+        assert "has no entry" not in str(caught.value)
+
+
+def test_tables_that_no_entry_is_used_for_say_so(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.as_amazon(monkeypatch)
+    place = write_tables(tmp_path / "sessions.parquet", [{"location": "s3://lab/1"}], [])
+    for name in ("sessions.parquet", "sessions.objects.parquet"):
+        s3_server.upload(s3_server.private_bucket, f"tables/{name}", place.with_name(name))
+    url = f"s3://{s3_server.private_bucket}/tables/sessions.parquet"
+    keys = {"key": s3_server.key, "secret": s3_server.secret}
+    with pytest.raises(AccessError, match="tables themselves are opened without") as caught:
+        len(SessionCatalog(url, {"lab": keys}))
+    assert "pass table_options={...}, or add a 'prefix'" in str(caught.value.next_step)
+    # As it says.
+    assert len(SessionCatalog(url, {"lab": keys}, keys)) == 1
+    assert len(SessionCatalog(url, {"lab": {**keys, "prefix": f"s3://{s3_server.private_bucket}"}})) == 1
+    for options in (None, {"anon": True}):
+        with pytest.raises(AccessError) as caught:
+            len(SessionCatalog(url, options))
+        assert "table_options" not in str(caught.value)

@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.tables import OBJECTS, SESSIONS, Tables, conformed, table_of
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+
+nothing_found = pytest.mark.filterwarnings(
+    "ignore:The search found nothing:intake_nwbzarr.errors.SessionsWarning"
+)
 
 
 def _sessions(count: int = 3, **columns: object) -> pa.Table:
@@ -165,6 +170,18 @@ def test_what_is_no_table_of_sessions_is_one_clear_error(tmp_path: Path) -> None
         Tables(locate(tmp_path / "empty")).opened()
 
 
+def test_what_belongs_to_tables_is_refused_with_the_place_of_the_tables(place: Location) -> None:
+    Tables(place).write("lab", "s3://lab", _sessions(), _objects())
+    single = place.url.endswith(".parquet")
+    stem = place.url.removesuffix(".parquet")
+    parts = ["objects/lab.parquet", "sessions/lab.parquet", "sessions", "objects"]
+    for url in [f"{stem}.objects.parquet"] if single else [f"{stem}/{part}" for part in parts]:
+        with pytest.raises((TableError, LocationNotFoundError)) as caught:
+            Tables(replace(place, url=url)).opened()
+        said = f"pass that of sessions, {place}" if single else f"pass the folder itself: {place}."
+        assert said in str(caught.value.next_step)
+
+
 def test_a_table_over_http_is_read_in_ranges(http_server: StaticServer) -> None:
     writer = Tables(locate(http_server.root / "table.parquet"))
     description = [
@@ -240,6 +257,7 @@ KEYS = [f"s3://lab/{number}" for number in range(3)]
         ("snapshot", None),
     ],
 )
+@nothing_found
 def test_a_table_that_another_program_has_written_reads_the_same(
     name: str, values: Any, tmp_path: Path
 ) -> None:
@@ -299,6 +317,7 @@ def test_metadata_of_other_types_are_one_clear_error(about: Any, tmp_path: Path)
     ],
     ids=lambda values: str(values.type),
 )
+@nothing_found
 def test_columns_of_ones_own_may_have_any_type(values: pa.Array, tmp_path: Path) -> None:
     lab = _rewritten(tmp_path / "t.parquet", _with("own", values))
     assert lab.df["own"].notna().sum() == 3 - values.null_count
