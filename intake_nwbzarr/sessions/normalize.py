@@ -113,6 +113,15 @@ def taxon(text: str | None) -> str | None:
     return names.pop() if len(names) == 1 and not another else None
 
 
+def common_names(taxon: str) -> tuple[str, ...]:
+    """Return the common names of a species by its scientific name, none for one that is not in the list.
+
+    >>> common_names("Danio rerio")
+    ('zebrafish', 'zebra fish', 'leopard danio')
+    """
+    return _TAXA[taxon][1] if taxon in _TAXA else ()
+
+
 def _name(part: str) -> str | None:
     """Return the species that a text is the name of."""
     if found := _known(part.lower()):

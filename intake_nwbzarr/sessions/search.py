@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arguments import check_choice, describe_value, invalid_argument
-from intake_nwbzarr.errors import OptionError, did_you_mean
+from intake_nwbzarr.errors import OptionError, SessionsWarning, did_you_mean, warn_caller
 from intake_nwbzarr.location.urls import is_encodable
-from intake_nwbzarr.sessions.normalize import sex_code, taxon
+from intake_nwbzarr.sessions.map_result import counted
+from intake_nwbzarr.sessions.normalize import common_names, sex_code, taxon
 from intake_nwbzarr.sessions.selected import Multiple
 from intake_nwbzarr.sessions.tables import Kind, Tables
 
@@ -33,6 +34,15 @@ _NORMALISED: Final[Mapping[str, tuple[str, Callable[[str], str | None]]]] = {
     "species": ("taxon", taxon),
     "sex": ("sex_code", sex_code),
 }
+# Columns about the scan itself: whether they have a value is the question.
+_OF_SCANS: Final = frozenset({"error", "error_type", "transient", "not_read"})
+# What a column is named in the column not_read, which has the names of what is stored.
+_READ_AS: Final = {"taxon": "species", "sex_code": "sex", "age_days": "age", "start": "start_text"}
+# Requests for a session's share of the listing, which is not in the table; unneeded ones are not sent.
+_LISTING: Final = 5
+# How many distinct values a misspelled one is compared with, and how many are shown.
+_MOST_COMPARED: Final = 5_000
+_MOST_SHOWN: Final = 10
 _GLOB: Final = re.compile(r"[*?\[]")
 # Texts that name a time begin with its year; pandas also reads others, such as 09:00, which is today.
 _DATE: Final = re.compile(r"\d{4}")
@@ -42,7 +52,7 @@ _EXPECTED: Final = "a value, a list of values, a range (low, high), or None"
 
 @dataclass(frozen=True, init=False)
 class Find:
-    """Conditions that one and the same neurodata object of a session meets.
+    """Conditions that all apply to the same neurodata object of a session.
 
     Parameters
     ----------
@@ -196,18 +206,27 @@ class Columns:
 
 
 def search(
-    columns: Columns, selection: Selection, conditions: Mapping[str, Any], *, rendered: bool = False
+    columns: Columns,
+    selection: Selection,
+    conditions: Mapping[str, Any],
+    *,
+    rendered: bool = False,
+    warn: bool = True,
 ) -> Selection:
     """Return the sessions of a selection that meet all conditions, and the objects of each `Find`.
 
-    In conditions of a catalog file, which Intake has `rendered`, numbers may be texts.
+    In conditions of a catalog file, which Intake has `rendered`, numbers may be texts. A search that finds
+    nothing may `warn` of conditions that nothing in the tables meets.
     """
     of_sessions, finds = _sorted_conditions(selection, conditions)
     found = [_find(columns, name, find, rendered) for name, find in finds.items()]
     if "error" not in of_sessions:
         of_sessions = {**of_sessions, "error": None}
     mask = _conditions_mask(columns, "sessions", of_sessions, rendered)
-    return selection.with_found(found, mask)
+    result = selection.with_found(found, mask)
+    if warn and not len(result.rows) and len(columns.everything):
+        _warn_of_unmet(columns, of_sessions, found)
+    return result
 
 
 def _sorted_conditions(
@@ -237,11 +256,13 @@ def as_find(condition: Any) -> Find | None:
         return condition
     if isinstance(condition, Mapping) and set(condition) == {"find"}:
         inner = condition["find"]
+        if isinstance(inner, str):
+            return Find(inner)
         if not isinstance(inner, Mapping) or not all(isinstance(name, str) for name in inner):
             raise OptionError(
-                f"find must be a dictionary of conditions, not {describe_value(inner)}.",
+                f"find must be a type or a dictionary of conditions, not {describe_value(inner)}.",
                 found=inner,
-                expected="such as {'type': 'TimeSeries', 'name': '*speed*'}",
+                expected="such as 'Units', or {'type': 'TimeSeries', 'name': '*speed*'}",
             )
         return Find(**inner)
     return None
@@ -300,14 +321,11 @@ def _check_type(columns: Columns, wanted: Any) -> None:
     if isinstance(wanted, tuple):
         raise _no_range("type", wanted)
     texts = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | set) else []
-    (types,) = columns.get("objects", ["types"])
-    known = {text for chunk in types.chunks for text in _dictionary(chunk.values).to_pylist()}
+    known = _known_types(columns)
     for text in texts:
         if not isinstance(text, str) or text in known or _GLOB.search(text):
             continue
-        by_case = {each.lower(): each for each in known if each}
-        guess = f"Did you mean {by_case[text.lower()]!r}?" if text.lower() in by_case else None
-        guess = guess or did_you_mean(text, [each for each in known if each])
+        guess = did_you_mean(text, known)
         if guess is not None and not _is_core_type(text):
             raise OptionError(
                 f"No object in {columns.tables.place} has the type {text!r}.",
@@ -316,6 +334,16 @@ def _check_type(columns: Columns, wanted: Any) -> None:
                 expected=sorted(known)[:50],
                 next_step=guess,
             )
+
+
+def _known_types(columns: Columns) -> set[str]:
+    """Return the types of all objects, and those that they extend."""
+    (types,) = columns.get("objects", ["types"])
+    return {text for chunk in types.chunks for text in _dictionary(chunk.values).to_pylist() if text}
+
+
+def _is_type(columns: Columns, text: str) -> bool:
+    return text in _known_types(columns) or _is_core_type(text)
 
 
 def _is_core_type(text: str) -> bool:
@@ -329,7 +357,7 @@ def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]
     known = columns.tables.columns(kind)
     for name in conditions:
         if name not in known:
-            raise _no_such_column(columns, kind, name)
+            raise _no_such_column(columns, kind, name, conditions[name])
     beside = {name: _NORMALISED[name][0] for name in conditions if kind == "sessions" and name in _NORMALISED}
     conditions = {name: _plain(condition) for name, condition in conditions.items()}
     arrays = columns.get(kind, [*conditions, *beside.values()])
@@ -341,12 +369,18 @@ def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]
     for name, condition in sorted(conditions.items(), key=lambda each: pa.types.is_list(of[each[0]].type)):
         if pa.types.is_list(of[name].type):
             mask[mask] = matches(_filtered(of[name], mask), condition, name)
-            continue
-        met = matches(of[name], condition, name)
-        if name in beside and condition is not None:
-            met |= matches(of[beside[name]], _normalised(condition, _NORMALISED[name][1]), beside[name])
-        mask &= met
+        else:
+            mask &= _met(columns, kind, name, condition)
     return mask
+
+
+def _met(columns: Columns, kind: Kind, name: str, condition: Any) -> Mask:
+    """Return which rows meet a condition on a column, or on the normalised column beside it."""
+    met = matches(columns.get(kind, [name])[0], condition, name)
+    if kind == "sessions" and name in _NORMALISED and condition is not None:
+        beside, normalise = _NORMALISED[name]
+        met |= matches(columns.get(kind, [beside])[0], _normalised(condition, normalise), beside)
+    return met
 
 
 def _filtered(column: pa.ChunkedArray, mask: Mask) -> pa.ChunkedArray:
@@ -370,7 +404,7 @@ def _normalised(condition: Any, normalise: Callable[[str], str | None]) -> Any:
 
 
 def _from_text(kind: pa.DataType, condition: Any) -> Any:
-    """Return a condition on numbers or booleans that may be a text as what the text says."""
+    """Return a condition on numbers or booleans with the values of those that are texts."""
     if isinstance(condition, list | tuple):
         return type(condition)(_from_text(kind, each) for each in condition)
     if not isinstance(condition, str):
@@ -383,11 +417,13 @@ def _from_text(kind: pa.DataType, condition: Any) -> Any:
     return condition
 
 
-def _no_such_column(columns: Columns, kind: Kind, name: str) -> OptionError:
+def _no_such_column(columns: Columns, kind: Kind, name: str, condition: Any) -> OptionError:
     known = columns.tables.columns(kind)
     others = columns.tables.columns("objects") if kind == "sessions" else []
     advice = did_you_mean(name, known) or f"Columns are {', '.join(known)}."
-    if name in others:
+    if kind == "sessions" and isinstance(condition, str) and _is_type(columns, condition):
+        advice = f"Did you mean {name}=Find({condition!r})?"
+    elif name in others:
         advice = f"It is a column of the table objects: pass a Find, such as of=Find({name}=...)."
     return OptionError(
         f"The table {kind} of {columns.tables.place} has no column {name!r}.",
@@ -396,6 +432,85 @@ def _no_such_column(columns: Columns, kind: Kind, name: str) -> OptionError:
         expected=known,
         next_step=advice,
     )
+
+
+def _warn_of_unmet(columns: Columns, of_sessions: Mapping[str, Any], found: Sequence[Found]) -> None:
+    """Warn of conditions that no session or object of the tables meets, since a value may be misspelled."""
+    every = np.ones(columns.tables.rows("sessions"), np.bool_)
+    told = [
+        _unmet(columns, "sessions", name, condition, every, "session")
+        for name, condition in of_sessions.items()
+        if name not in _OF_SCANS
+    ]
+    for each in found:
+        if not len(each.objects):
+            told += _unmet_of_find(columns, each.find)
+    if texts := [text for text in told if text is not None]:
+        warn_caller(f"The search found nothing in {columns.tables.place}. {' '.join(texts)}", SessionsWarning)
+
+
+def _unmet_of_find(columns: Columns, find: Find) -> Iterator[str | None]:
+    """Yield why a Find has found nothing: no object is of its type, or none of these meets a condition."""
+    conditions = dict(find.conditions)
+    wanted = conditions.pop("type", None)
+    within, what = np.ones(columns.tables.rows("objects"), np.bool_), "object"
+    if wanted is not None:
+        within = _met(columns, "objects", "types", wanted)
+        what = f"object of the type {wanted!r:.80}"
+        if not within.any():
+            yield f"There is no {what}."
+            return
+    for name, condition in conditions.items():
+        yield _unmet(columns, "objects", name, condition, within, what)
+
+
+def _unmet(columns: Columns, kind: Kind, name: str, condition: Any, within: Mask, what: str) -> str | None:
+    """Return why nothing meets a condition by itself: no row has a value, or one of its exact texts."""
+    condition = _plain(condition)
+    beside = [_NORMALISED[name][0]] if kind == "sessions" and name in _NORMALISED else []
+    flat = [flattened(_filtered(column, within)) for column in columns.get(kind, [name, *beside])]
+    if condition is None:
+        return None
+    if all(each.null_count == len(each) for each in flat):
+        return f"No {what} has a value in the column {name!r}. {_not_read(columns, kind, name)}".strip()
+    is_text = pa.types.is_string(_value_type(flat[0].type))
+    if not is_text or not exact_texts(condition) or (_met(columns, kind, name, condition) & within).any():
+        return None
+    values = set().union(*map(distinct_values, flat))
+    also = [each for value in values for each in common_names(value)] if name == "species" else []
+    return f"{no_such_value(what, name, condition, values, also)} {_not_read(columns, kind, name)}".strip()
+
+
+def exact_texts(condition: Any) -> list[str]:
+    """Return the texts that a condition compares exactly, none if it is not only of these."""
+    condition = _plain(condition)
+    listed = condition if isinstance(condition, list | set | frozenset) else [condition]
+    texts = [str(each) for each in listed if isinstance(each, str) and not _GLOB.search(each)]
+    return texts if len(texts) == len(listed) else []
+
+
+def no_such_value(what: str, name: str, condition: Any, values: set[str], also: Sequence[str] = ()) -> str:
+    """Return that no object or row has the texts of a condition, and which of the values may be meant."""
+    texts = exact_texts(condition)
+    given = repr(texts[0]) if isinstance(condition, str) else repr(texts)
+    known = [*sorted(values), *also]
+    guess = did_you_mean(texts[0], known) if len(known) <= _MOST_COMPARED else None
+    shown = ", ".join(f"{each!r:.80}" for each in sorted(values)) if len(values) <= _MOST_SHOWN else None
+    parts = (f"No {what} has {name}={given:.200}.", guess, shown and f"Values are {shown}.")
+    return " ".join(part for part in parts if part)
+
+
+def _not_read(columns: Columns, kind: Kind, name: str) -> str:
+    """Return how to fill a column that scans have left out to stay within the requests per session."""
+    if kind == "objects":
+        return ""
+    not_read, for_all = columns.get("sessions", ["not_read", "requests_for_all"])
+    lacking = matches(not_read, _READ_AS.get(name, name), "not_read")
+    if not lacking.any():
+        return ""
+    most = pc.max(_filtered(for_all, lacking)).as_py()
+    how = "a larger requests=" if most is None else f"requests={most + _LISTING}"
+    return f"It was not read for {counted(int(lacking.sum()), 'session')}: scan again with {how}."
 
 
 def distinct(columns: Columns, selection: Selection, name: str) -> list[Any]:
@@ -422,9 +537,7 @@ def distinct(columns: Columns, selection: Selection, name: str) -> list[Any]:
         )
     values = column.take(pa.array(rows))
     try:
-        while pa.types.is_list(values.type):
-            values = pc.list_flatten(values)
-        return sorted({value for value in values.unique().to_pylist() if value is not None})
+        return sorted(distinct_values(flattened(values)))
     except (pa.ArrowException, TypeError) as error:
         raise OptionError(
             f"The column {name} has values of the type {values.type}, which unique() does not compare.",
@@ -432,6 +545,18 @@ def distinct(columns: Columns, selection: Selection, name: str) -> list[Any]:
             found=str(values.type),
             next_step="See catalog.df, or catalog.objects.",
         ) from error
+
+
+def flattened(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the values of a column; of lists, their elements."""
+    while pa.types.is_list(values.type):
+        values = pc.list_flatten(values)
+    return values
+
+
+def distinct_values(flat: pa.ChunkedArray) -> set[Any]:
+    """Return the distinct values of a column that has no lists, without null."""
+    return {value for value in flat.unique().to_pylist() if value is not None}
 
 
 # Conditions.
@@ -599,7 +724,7 @@ def _range_test(kind: pa.DataType, bounds: tuple[Any, Any], name: str) -> _Test:
 
 def _no_range(name: str, bounds: tuple[Any, ...]) -> OptionError:
     return OptionError(
-        f"The range {bounds!r:.80} is no condition on {name}: ranges are of numbers and times.",
+        f"The range {bounds!r:.80} is not valid for {name}: ranges are of numbers and times.",
         path=name,
         found=describe_value(bounds),
         next_step="Pass a list for one of several values.",
@@ -630,7 +755,7 @@ def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
             at = pd.Timestamp(given)
             if at.tz is None:
                 period = pd.Period(given, None if isinstance(given, str) else "D")
-                # An AttributeError for "", which is no time.
+                # An AttributeError for "".
                 return period.start_time.to_datetime64(), period.end_time.to_datetime64()
         elif isinstance(given, datetime):
             at = pd.Timestamp(given)

@@ -1,4 +1,4 @@
-"""One table, such as the units, over all sessions of a catalog as one DataFrame."""
+"""Read one table, such as the units, from all sessions of a catalog as one DataFrame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,20 @@ from intake_nwbzarr.errors import (
     did_you_mean,
     warn_caller,
 )
-from intake_nwbzarr.sessions.search import Columns, Find, Found, Selection, distinct, matches, search
+from intake_nwbzarr.sessions.map_result import counted
+from intake_nwbzarr.sessions.search import (
+    Columns,
+    Find,
+    Found,
+    Selection,
+    distinct,
+    distinct_values,
+    exact_texts,
+    flattened,
+    matches,
+    no_such_value,
+    search,
+)
 from intake_nwbzarr.sessions.selected import Selected, chosen_paths, open_hierarchy
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
@@ -54,7 +67,7 @@ class Wanted:
 
     @property
     def on_columns(self) -> dict[str, Any]:
-        """Return the conditions on columns: ids are none."""
+        """Return the conditions on columns, without that on ids."""
         return {name: condition for name, condition in self.where.items() if name != "id"}
 
 
@@ -67,6 +80,8 @@ class _Read:
     # The columns of all of its tables, and of each of them: of one table, the same.
     columns: tuple[str, ...] = ()
     common: tuple[str, ...] = ()
+    # By column, the values of those whose condition no row of this session meets.
+    unmet: Mapping[str, set[str]] = field(default_factory=dict)
     error: NWBZarrError | None = None
 
 
@@ -84,7 +99,7 @@ class _Outcome:
 
 
 def of_table(columns: Columns, selection: Selection, table: str) -> tuple[str, Selection]:
-    """Return the name of the found objects that a table's name means, and the sessions that have them."""
+    """Return the name under which a table's objects are found, and the sessions that have them."""
     if not isinstance(table, str) or not table:
         raise invalid_argument("table", table, "the name of a Find, or the path or name of a table")
     if all(each.name != table for each in selection.found):
@@ -92,7 +107,7 @@ def of_table(columns: Columns, selection: Selection, table: str) -> tuple[str, S
         known = distinct(columns, bare, "path")
         path = table.strip("/")
         by: dict[str, Any] = {"path": path} if path in known else {"name": path}
-        selection = search(columns, bare, {"table": Find(None, **by), "error": [None, "*"]})
+        selection = search(columns, bare, {"table": Find(None, **by), "error": [None, "*"]}, warn=False)
         if not len(selection.rows):
             names = {each for text in known for each in (text, text.rpartition("/")[2])}
             raise NodeNotFoundError(
@@ -183,7 +198,7 @@ def _no_column(name: str, table: str, known: Iterable[str]) -> OptionError:
 
 
 def read_table(sessions: Iterable[Selected], name: str, wanted: Wanted, threads: int) -> pd.DataFrame:
-    """Read the table of each session side by side, and return all rows; see `SessionCatalog.table`."""
+    """Read the table of each session concurrently, and return all rows; see `SessionCatalog.table`."""
     outcome = _Outcome()
     listed = list(sessions)
     with suppress(NWBZarrError):
@@ -198,7 +213,7 @@ def read_table(sessions: Iterable[Selected], name: str, wanted: Wanted, threads:
         raise outcome.failed[0].error or AssertionError
     missing = _missing(outcome.whole, name, wanted)
     frame = _joined(outcome.whole, wanted)
-    _tell(frame, outcome, missing, wanted)
+    _report(frame, outcome, missing, wanted)
     return frame
 
 
@@ -210,22 +225,24 @@ def _read_session(session: Selected, name: str, wanted: Wanted) -> _Read:
     except NWBZarrError as error:
         return _Read(session, error=error)
     if session.multiple.get(name) == "all":
-        for path, (frame, _) in zip(paths, tables, strict=True):
+        for path, (frame, _, _) in zip(paths, tables, strict=True):
             # A column of that name in the table is the table's.
             if "path" not in frame.columns:
                 frame.insert(0, "path", path)
     if len(tables) == 1:
-        frame, names = tables[0]
-        return _Read(session, frame, names, names)
+        frame, names, unmet = tables[0]
+        return _Read(session, frame, names, names, unmet)
     import pandas as pd
 
-    known = tuple(dict.fromkeys(name for _, names in tables for name in names))
-    common = tuple(name for name in known if all(name in names for _, names in tables))
-    return _Read(session, pd.concat([frame for frame, _ in tables]), known, common)
+    known = tuple(dict.fromkeys(name for _, names, _ in tables for name in names))
+    common = tuple(name for name in known if all(name in names for _, names, _ in tables))
+    return _Read(session, pd.concat([frame for frame, _, _ in tables]), known, common)
 
 
-def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the wanted rows and columns of a table, and the names of all columns that it has."""
+def _rows(
+    hierarchy: Hierarchy, path: str, wanted: Wanted
+) -> tuple[pd.DataFrame, tuple[str, ...], dict[str, set[str]]]:
+    """Return the wanted rows and columns of a table, the names of all its columns, and `_Read.unmet`."""
     import pandas as pd
 
     from intake_nwbzarr.accessor.contents import shown_columns, shown_objects
@@ -256,10 +273,11 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
     if shown is None or any(name not in known for name in wanted.on_columns):
         # Without the column of a condition, no row is known to meet it.
         met &= not wanted.on_columns
-        return pd.DataFrame(index=pd.Index(ids[met], name="id")), known
+        return pd.DataFrame(index=pd.Index(ids[met], name="id")), known, {}
+    unmet: dict[str, set[str]] = {}
     columns = shown_columns(dataset, shown)
     if wanted.on_columns:
-        dataset, also_met = _matching(dataset, shown, columns, wanted.on_columns)
+        dataset, also_met, unmet = _matching(dataset, shown, columns, wanted.on_columns)
         met &= also_met
     if wanted.where:
         dataset = dataset.isel({rows: np.flatnonzero(met)})
@@ -270,13 +288,13 @@ def _rows(hierarchy: Hierarchy, path: str, wanted: Wanted) -> tuple[pd.DataFrame
             label for name in wanted.columns for label in frame.columns if column_of.get(label, label) == name
         ]
         frame = frame if labels == list(frame.columns) else frame[labels]
-    return frame, known
+    return frame, known, unmet
 
 
 def _matching(
     dataset: xr.Dataset, shown: ShownObject, columns: Sequence[ShownColumn], where: Mapping[str, Any]
-) -> tuple[xr.Dataset, NDArray[np.bool_]]:
-    """Read the columns of conditions; return the Dataset with them, and which rows meet all."""
+) -> tuple[xr.Dataset, NDArray[np.bool_], dict[str, set[str]]]:
+    """Read columns with conditions; return the Dataset with them, which rows meet all, and `_Read.unmet`."""
     from intake_nwbzarr.accessor.dataframe import table_dataframe
 
     of_conditions = [each for each in columns if each.column in where]
@@ -284,6 +302,7 @@ def _matching(
     part = run(dataset[list(dict.fromkeys(names))].load_async())
     frame = table_dataframe(part, replace(shown, variables=tuple(map(str, part.variables))))
     met = np.ones(len(frame), np.bool_)
+    unmet: dict[str, set[str]] = {}
     for name, condition in where.items():
         values = None
         with suppress(pa.ArrowException):
@@ -297,8 +316,12 @@ def _matching(
                 path=shown.path,
                 found=name,
             )
-        met &= matches(pa.chunked_array([values]), condition, name)
-    return dataset.assign({name: part[name].variable for name in part.data_vars}), met
+        column = pa.chunked_array([values])
+        meets = matches(column, condition, name)
+        met &= meets
+        if not meets.any() and exact_texts(condition):
+            unmet[name] = distinct_values(flattened(column))
+    return dataset.assign({name: part[name].variable for name in part.data_vars}), met, unmet
 
 
 def _cells(column: pd.Series[Any]) -> Any:
@@ -362,8 +385,8 @@ def _missing(read: Sequence[_Read], name: str, wanted: Wanted) -> dict[str, list
     return {column: sessions for column, sessions in lacking.items() if sessions}
 
 
-def _tell(frame: pd.DataFrame, outcome: _Outcome, missing: Mapping[str, list[str]], wanted: Wanted) -> None:
-    """Record in a frame, and warn of, sessions that could not be read and columns that some lack."""
+def _report(frame: pd.DataFrame, outcome: _Outcome, missing: Mapping[str, list[str]], wanted: Wanted) -> None:
+    """Record sessions that could not be read and columns that some lack in a frame, and warn of them."""
     failures = [
         {
             "session": each.session.key,
@@ -378,21 +401,36 @@ def _tell(frame: pd.DataFrame, outcome: _Outcome, missing: Mapping[str, list[str
     total = len(outcome.read)
     if failures:
         first = " ".join(str(each["message"]) for each in failures[:_FIRST])
-        # A condition that does not fit the column in a session is the caller's affair.
+        # A condition may not be valid for the column's type in some session.
         compared = any(isinstance(each.error, OptionError) for each in outcome.failed)
         what = "read or compared" if compared else "read"
         warn_caller(
-            f"{len(failures):,} of {total:,} sessions could not be {what} (frame.attrs['failures']): {first}",
+            f"{len(failures):,} of {counted(total, 'session')} could not be {what} "
+            f"(frame.attrs['failures']): {first}",
             SessionsWarning,
         )
+    _warn_of_unmet(outcome.whole, wanted)
     frame.attrs["missing"] = dict(missing)
     if missing:
-        shown = ", ".join(f"{column!r} in {len(keys):,}" for column, keys in list(missing.items())[:_FIRST])
+        counts = {column: len(keys) for column, keys in list(missing.items())[:_FIRST]}
+        shown = ", ".join(f"{column!r} in {n:,} of {len(outcome.whole):,}" for column, n in counts.items())
         more = f" and {len(missing) - _FIRST:,} more" if len(missing) > _FIRST else ""
         lost = [column for column in missing if column in wanted.where]
         warn_caller(
-            f"Some of {len(outcome.whole):,} sessions lack columns (frame.attrs['missing']): {shown}{more}. "
-            "Their values are missing there"
+            f"Columns are missing in some sessions (frame.attrs['missing']): {shown}{more}. Their values are "
+            "missing there"
             + (f", and no rows of sessions without {lost[0]!r} meet the condition." if lost else "."),
             SessionsWarning,
         )
+
+
+def _warn_of_unmet(read: Sequence[_Read], wanted: Wanted) -> None:
+    """Warn of conditions on texts that no row of any session has: they may be misspelled."""
+    texts = []
+    for name, condition in wanted.on_columns.items():
+        with_column = [each for each in read if name in each.columns]
+        values = {value for each in with_column for value in each.unmet.get(name, ())}
+        if values and all(name in each.unmet for each in with_column):
+            texts.append(no_such_value("row", name, condition, values))
+    if texts:
+        warn_caller(" ".join(texts), SessionsWarning)

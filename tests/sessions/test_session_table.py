@@ -131,9 +131,19 @@ def test_conditions_choose_rows_and_the_rest_is_read_for_those(lab: SessionCatal
     assert_cells(chosen["spike_times"], expected["spike_times"])
     whole = lab.table("units", ["spike_times", "quality", "depth"], where=where)
     assert whole["quality"].tolist() == ["good"] * len(expected)
-    none = lab.table("units", columns=["spike_times"], where={"quality": "mua"})
+    with pytest.warns(
+        SessionsWarning, match="No row has quality='mua'. Values are 'good', 'noise'"
+    ) as warned:
+        none = lab.table("units", columns=["spike_times"], where={"quality": "mua"})
+    assert [each.filename for each in warned] == [__file__]
     assert len(none) == 0
     assert none.index.names == ["session", "id"]
+
+
+def test_conditions_that_rows_meet_in_some_session_or_not_together_do_not_warn(lab: SessionCatalog) -> None:
+    assert len(lab.table("units", ["depth"], {"quality": "good", "depth": (1e6, None)})) == 0
+    assert len(lab.table("units", ["depth"], {"quality": "mu*"})) == 0
+    assert len(lab.table("units", ["depth"], {"quality": ["mua", "good"]})) > 0
 
 
 def test_values_of_rows_that_no_condition_holds_of_are_not_read(lab: SessionCatalog) -> None:
@@ -152,7 +162,7 @@ def test_ragged_columns_have_conditions_on_their_elements(lab: SessionCatalog) -
 
 
 def test_a_column_that_some_sessions_lack_is_told(lab: SessionCatalog) -> None:
-    with pytest.warns(SessionsWarning, match=r"'snr' in 1\. Their values are missing there"):
+    with pytest.warns(SessionsWarning, match=r"'snr' in 1 of 3\. Their values are missing there"):
         frame = lab.table("units", ["snr", "depth"])
     (key,) = frame.attrs["missing"]["snr"]
     assert key.endswith("/2.nwb.zarr")
@@ -247,7 +257,9 @@ def test_snapshots_in_the_table_are_used(scanned: Path, tmp_path: Path) -> None:
 
 
 def test_no_sessions_have_no_rows(lab: SessionCatalog) -> None:
-    frame = lab.search(species="rat", units=Find("Units")).table("units", ["depth"], {"quality": "good"})
+    with pytest.warns(SessionsWarning, match="No session has species='rat'"):
+        rats = lab.search(species="rat", units=Find("Units"))
+    frame = rats.table("units", ["depth"], {"quality": "good"})
     assert len(frame) == 0
     assert list(frame.columns) == ["subject_id", "species", "session_id", "depth"]
     assert frame.index.names == ["session", "id"]
