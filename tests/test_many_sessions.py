@@ -42,7 +42,8 @@ def sessions(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write(tmp_path / "written" / name, nwbfile)
     s3_server.upload(s3_server.private_bucket, "sessions/1.nwb.zarr", tmp_path / "written/new/small.nwb.zarr")
     keys = f"aws_access_key_id = {s3_server.key}\naws_secret_access_key = {s3_server.secret}\n"
-    (tmp_path / "credentials").write_text(f"[lab]\n{keys}\n[default]\n{keys}")
+    profiles = "\n".join(f"[{name}]\n{keys}" for name in ("lab", "partner", "default"))
+    (tmp_path / "credentials").write_text(profiles)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     s3_server.as_amazon(monkeypatch)
     (tmp_path / "here").mkdir()
@@ -52,7 +53,12 @@ def sessions(s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_every_block_on_scanning_and_searching_runs(sessions: Path, s3_server: S3Server) -> None:
     page = PAGE.read_text()
-    for shown, here in (("s3://lab/", f"s3://{s3_server.private_bucket}/"), ("/data/older", str(sessions))):
+    s3_server.upload(s3_server.dandi_bucket, "data/2.nwb.zarr", sessions / "small.nwb.zarr")
+    for shown, here in (
+        ("s3://lab/", f"s3://{s3_server.private_bucket}/"),
+        ("s3://partner/", f"s3://{s3_server.dandi_bucket}/"),
+        ("/data/older", str(sessions)),
+    ):
         assert shown in page
         page = page.replace(shown, here)
     names: dict[str, Any] = {"intake_nwbzarr": intake_nwbzarr}
@@ -65,7 +71,9 @@ def test_every_block_on_scanning_and_searching_runs(sessions: Path, s3_server: S
                 exec(compile(text, PAGE.name, "exec"), names)
             elif kind == "yaml":
                 Path("catalog.yaml").write_text(text)
-    assert {kind: kinds.count(kind) for kind in kinds} == {"python": 5, "yaml": 1}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"python": 6, "yaml": 1}
+    assert [source.location.option("profile") for source in names["both"].values()] == ["partner", "lab"]
+    assert all(source.read().attrs["identifier"] for source in names["both"].values())
     assert len(names["lab"]) == len(names["mice"]) == 2
     assert set(names["rate"].dims) == {"unit", "time"}
     assert len(names["lab"].filter(names["in_sql"])) == 2

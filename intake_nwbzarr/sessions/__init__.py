@@ -1,1 +1,1 @@
-"""Many sessions: tables of what they contain, made by scanning, searched, and worked through on a cluster."""
+"""Many sessions: tables of what they contain, made by scanning, searched, and processed on a cluster."""
