@@ -455,9 +455,9 @@ def _show_report(report: ScanReport) -> None:
         _print(f"Stale: {location}")
     for failure in report.failures:
         _show_failure(failure.location, failure.error)
-    _print(str(report))
+    _print(report.summary("--requests {}"))
     if report.failures:
-        _show_failure("", f"{len(report.failures):,} could not be read; scan again to try them again.")
+        _show_failure("", "Some could not be read, as shown above; run the command again to try them again.")
         raise typer.Exit(1)
 
 

@@ -29,7 +29,7 @@ from intake_nwbzarr.sessions.tables import Tables
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
-from tests.sessions.lab import write_lab
+from tests.sessions.lab import write_lab, write_small
 
 
 @dataclass(frozen=True)
@@ -395,15 +395,47 @@ def test_catalog_scan_writes_tables_and_says_what_failed(nwbzarr: Command, tmp_p
         "catalog", "scan", lab, "-o", output, "--storage", "lab", "--requests", 20, "--threads", 2
     )
     assert result.status == 1
-    assert "7 sessions (7 scanned, 0 unchanged, 2 failed)" in result.out
+    assert "7 sessions (0 unchanged, 7 scanned, of which 2 failed)" in result.out
     assert "1 Zarr store without NWB data, 1 file in HDF5" in result.out
     errors = result.err.splitlines()
     assert ["begun.nwb.zarr" in errors[0], "cut.nwb.zarr" in errors[1]] == [True, True]
-    assert errors[-1] == "Error: 2 could not be read; scan again to try them again."
+    assert (
+        errors[-1]
+        == "Error: Some could not be read, as shown above; run the command again to try them again."
+    )
     assert set(Tables(locate(output)).opened().read("sessions")["storage"].to_pylist()) == {"lab"}
     result = nwbzarr("catalog", "scan", lab / "sub-1", lab / "sub-3", "-o", tmp_path / "parts", "--snapshots")
     assert (result.status, result.err) == (0, "")
     assert len(list((tmp_path / "parts" / "objects").iterdir())) == 2
+
+
+def test_catalog_scan_says_with_which_option_all_columns_are_read(
+    nwbzarr: Command, s3_server: S3Server, tmp_path: Path
+) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "cli/columns", write_small(tmp_path / "lab").parent)
+    options = ("--anon", "--endpoint-url", s3_server.endpoint_url)
+    command = ("catalog", "scan", url, "-o", tmp_path / "table.parquet", *options)
+    result = nwbzarr(*command)
+    assert "1 session (0 unchanged, 1 scanned), 10 requests, " in result.out
+    (option,) = re.findall(r"; (--requests \d+) reads all\n", result.out)
+    result = nwbzarr(*command, *option.split())
+    assert "Not read" not in result.out
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "EMPTY.CSV", "a.b.Parquet"])
+def test_catalog_scan_writes_no_folder_that_is_named_like_a_file(
+    name: str, nwbzarr: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "lab").mkdir()
+    result = nwbzarr("catalog", "scan", tmp_path / "lab", "-o", tmp_path / name)
+    stem = tmp_path / name.rpartition(".")[0]
+    assert (result.status, result.out) == (1, "")
+    assert f"Pass {stem}.parquet, or the name of a folder, such as {stem}." in result.err
+    assert not (tmp_path / name).exists()
+    # A folder that exists may have any name, and a dot in a name may be part of it.
+    for folder in (tmp_path / name, tmp_path / "tables.v1"):
+        folder.mkdir(exist_ok=True)
+        assert nwbzarr("catalog", "scan", tmp_path / "lab", "-o", folder).status == 0
 
 
 def test_catalog_scan_prints_stale_sessions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -99,9 +100,9 @@ def harvest(
     found
         The session.
     requests
-        The requests that may be sent: one for the consolidated metadata, the others for columns that are
-        stored as arrays of their own, the most important first. The schemas of extensions, sessions without
-        consolidated metadata, and repeated attempts take more.
+        The requests that may be sent to a server: one for the consolidated metadata, the others for columns
+        that are stored as arrays of their own, the most important first. The schemas of extensions, sessions
+        without consolidated metadata, and repeated attempts take more. Local sessions have no limit.
     snapshots
         Whether to fill the column `snapshot`, for which the session is opened in every way.
     check
@@ -151,6 +152,11 @@ def shown_error(error: Exception, location: Location) -> str:
 def requests_of(log: RequestLog, location: Location) -> int:
     """Return the requests for a location."""
     return sum(counts.requests for (url, _), counts in list(log.counts.items()) if url == location.url)
+
+
+def allowed_requests(found: FoundSession, requests: int) -> float:
+    """Return the requests that a session may take, of which local sessions have no limit."""
+    return requests if found.location.path is None else math.inf
 
 
 def _without_secrets(text: str, location: Location) -> str:
@@ -203,7 +209,7 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
     objects = [object_row(contents, path) for path in contents.typed]
     # The metadata took one, and without a listing, or for the directory of a zip file, one more.
     spent = 1 if found.document is not None else 2
-    read, skipped, needed = _read_columns(contents, requests - spent)
+    read, skipped, needed = _read_columns(contents, allowed_requests(found, requests) - spent)
     row = {**_known(found), **_session_row(contents, documents, objects), **_columns(contents, read)}
     if snapshots:
         row["snapshot"] = _snapshot(found.location)
@@ -237,24 +243,25 @@ async def _documents(transport: Transport, found: FoundSession) -> Documents:
     return await load_documents(transport)
 
 
-# Columns that are stored as arrays, each of which takes a request; the most important first.
+# Columns that are stored as arrays, each of which takes a request; the most important first. An ordinary
+# session has the first nine, of which ten requests read as many as the metadata and the listing leave.
 _SUBJECT: Final = "general/subject/"
 _ARRAYS: Final[Mapping[str, str]] = {
     "species": f"{_SUBJECT}species",
     "age": f"{_SUBJECT}age",
     "sex": f"{_SUBJECT}sex",
     "subject_id": f"{_SUBJECT}subject_id",
-    "start_text": "session_start_time",
-    "identifier": "identifier",
     "session_id": "general/session_id",
+    "start_text": "session_start_time",
     "brain_regions": "",
+    "session_description": "session_description",
+    "identifier": "identifier",
     "genotype": f"{_SUBJECT}genotype",
     "strain": f"{_SUBJECT}strain",
     "keywords": "general/keywords",
     "experimenter": "general/experimenter",
     "lab": "general/lab",
     "institution": "general/institution",
-    "session_description": "session_description",
     "date_of_birth": f"{_SUBJECT}date_of_birth",
     "weight": f"{_SUBJECT}weight",
 }
@@ -268,7 +275,9 @@ def _region_paths(contents: Contents) -> list[str]:
     return [path for path in paths if contents.array(path) is not None]
 
 
-def _read_columns(contents: Contents, requests: int) -> tuple[dict[str, list[NDArray[Any]]], list[str], int]:
+def _read_columns(
+    contents: Contents, requests: float
+) -> tuple[dict[str, list[NDArray[Any]]], list[str], int]:
     """Return the values of each column that was read, the columns that were not, and the requests for all."""
     wanted: dict[str, list[StoredArray]] = {}
     skipped: list[str] = []

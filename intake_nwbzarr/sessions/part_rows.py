@@ -16,7 +16,7 @@ from intake_nwbzarr.errors import AccessError, TableError, TransportError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import as_folder
-from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession
+from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession, allowed_requests
 from intake_nwbzarr.sessions.tables import Kind, Tables, conformed, table_of
 
 CHECKPOINT = 30.0
@@ -59,15 +59,18 @@ class Before:
     # What the finder knew of it.
     labels: Mapping[str, Any]
 
-    def is_complete(self, options: ScanOptions) -> bool:
+    def is_complete(self, found: FoundSession, options: ScanOptions) -> bool:
         """Return whether scanning it again could add nothing, if it has not changed."""
-        more = self.requests_for_all is not None and options.requests >= self.requests_for_all
+        allowed = allowed_requests(found, options.requests)
+        more = self.requests_for_all is not None and allowed >= self.requests_for_all
         lacks = options.snapshots and not self.has_snapshot
         return not (self.failed or more or lacks or options.check)
 
     def is_current(self, found: FoundSession, options: ScanOptions) -> bool:
         """Return whether it has the ETag that a listing told, and scanning it again could add nothing."""
-        return self.is_complete(options) and found.etag == (self.zip_etag if found.is_zip else self.etag)
+        return self.is_complete(found, options) and found.etag == (
+            self.zip_etag if found.is_zip else self.etag
+        )
 
 
 # Columns that tell whether a session must be scanned again.

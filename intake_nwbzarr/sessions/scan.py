@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from math import ceil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from intake_nwbzarr.arguments import check_bool, invalid_argument, takes_storage_options
@@ -19,7 +19,7 @@ from intake_nwbzarr.errors import LocationNotFoundError, NWBZarrError, NWBZarrWa
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
-from intake_nwbzarr.sessions.harvest import FoundSession, failed, harvest, requests_of
+from intake_nwbzarr.sessions.harvest import FoundSession, allowed_requests, failed, harvest, requests_of
 from intake_nwbzarr.sessions.opening import how_to_open, local_prefix
 from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanFailure, ScanOptions
 from intake_nwbzarr.sessions.tables import Tables
@@ -73,7 +73,7 @@ class ScanReport:
     not_read
         These columns.
     requests_for_all
-        The `requests` that would fill the columns of all of them.
+        The `requests` that would fill the columns of all of them; 0 if more requests would not fill them.
     unconsolidated
         Scanned sessions without consolidated metadata, which take a request per group and array.
     stale
@@ -122,13 +122,18 @@ class ScanReport:
         )
 
     def __str__(self) -> str:
-        counts = [f"{self.scanned:,} scanned", f"{self.unchanged:,} unchanged"]
-        counts += [f"{len(self.failures) - self.unlisted:,} failed"]
-        counts += [f"{self.gone:,} gone"] if self.gone else []
+        return self.summary("requests={}")
+
+    def summary(self, argument: str) -> str:
+        """Return the report as text; `argument` is how requests are set, such as ``--requests {}``."""
+        failed = len(self.failures) - self.unlisted
+        scanned = f"{self.scanned:,} scanned" + (f", of which {failed:,} failed" if failed else "")
         lines = [
-            f"{self.output}: {_counted(self.sessions, 'session')} ({', '.join(counts)}), "
+            f"{self.output}: {_counted(self.sessions, 'session')} ({self.unchanged:,} unchanged, {scanned}), "
             f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s"
         ]
+        if self.gone:
+            lines.append(f"Removed from the tables: {_counted(self.gone, 'session')} that no longer exist")
         if self.unlisted:
             lines.append(f"Not found, or not listed completely: {_counted(self.unlisted, 'folder')}")
         if self.duplicates:
@@ -143,10 +148,9 @@ class ScanReport:
                 "consolidate writes them"
             )
         if self.incomplete:
-            lines.append(
-                f"Not read for {_counted(self.incomplete, 'session')}: {', '.join(self.not_read)}; "
-                f"requests={self.requests_for_all} reads all"
-            )
+            line = f"Not read for {_counted(self.incomplete, 'session')}: {', '.join(self.not_read)}"
+            needed = argument.format(self.requests_for_all)
+            lines.append(f"{line}; {needed} reads all" if self.requests_for_all else line)
         lines += [f"Open the tables with: {self.opened_with}"] if self.opened_with else []
         return "\n".join(lines)
 
@@ -186,7 +190,8 @@ def scan(
         files with one location per line (other ``https`` servers cannot be listed).
     output
         ``NAME.parquet``, local or on S3, for one pair of files (the objects in ``NAME.objects.parquet``);
-        otherwise a folder, with a pair of files for each prefix.
+        otherwise the name of a folder, with a pair of files for each prefix. A new folder cannot have a name
+        that ends like a file of data, such as ``.csv``.
     storage_options
         Credentials and other options, for all prefixes. They are not written.
     output_options
@@ -197,9 +202,9 @@ def scan(
     threads
         Sessions that are scanned concurrently.
     requests
-        Requests that a session may take, with its share of the listing. Columns that would take more are
-        null, and named in the column `not_read`. The schemas of extensions, and sessions without
-        consolidated metadata, take more.
+        Requests that a session on a server may take, with its share of the listing. Columns that would take
+        more are null, and named in the column `not_read`. The schemas of extensions, and sessions without
+        consolidated metadata, take more. Local sessions have no limit.
     snapshots
         Whether to store a snapshot of each session, from which it opens without reading its metadata. Takes
         the requests of opening each session, and more.
@@ -340,6 +345,7 @@ def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] |
             found=".objects.parquet",
             next_step=f"Pass {place.url.removesuffix('.objects.parquet')}.parquet.",
         )
+    _check_extension(place)
     if place.path is not None:
         _check_files(place.path, is_folder=not place.url.endswith(".parquet"))
     if place.scheme in {"file", "s3"}:
@@ -349,6 +355,35 @@ def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] |
         location=place,
         found=place.scheme,
         expected="a local path or an s3:// URL",
+    )
+
+
+# Endings of files of data. An output that ends in one of them is most likely meant as a file, which it would
+# not become.
+_OTHER_FILES: Final = frozenset(
+    {
+        ".arrow", ".avro", ".csv", ".db", ".duckdb", ".feather", ".gz", ".h5", ".hdf5", ".ipc", ".json",
+        ".jsonl", ".nwb", ".orc", ".parq", ".parquet", ".pickle", ".pkl", ".pq", ".sqlite", ".tsv", ".txt",
+        ".xls", ".xlsx", ".yaml", ".yml", ".zarr", ".zip",
+    }
+)  # fmt: skip
+
+
+def _check_extension(place: Location) -> None:
+    """Refuse an output that ends like a file of another format, unless it is a folder that exists."""
+    extension = PurePosixPath(place.url).suffix
+    if place.url.endswith(".parquet") or extension.lower() not in _OTHER_FILES:
+        return
+    if place.path is not None and place.path.is_dir():
+        return
+    where = str(place.path or place)
+    stem = where.removesuffix(extension)
+    raise OptionError(
+        f"Tables cannot be written to {where}: they are Parquet files, and {extension} is not .parquet.",
+        location=place,
+        found=extension,
+        expected="NAME.parquet for a pair of files; otherwise a folder",
+        next_step=f"Pass {stem}.parquet, or the name of a folder, such as {stem}.",
     )
 
 
@@ -425,7 +460,7 @@ def _scanned(
         warnings.simplefilter("ignore", NWBZarrWarning)
         try:
             for outcome in _outcomes(unique.values(), part, options, threads):
-                report = _taken(report, outcome, part)
+                report = _taken(report, outcome, part, options)
                 done = report.scanned + report.unchanged + report.not_nwb + report.unlisted - len(unlisted)
                 if progress is not None:
                     progress(ScanProgress(part.source, done, len(unique), len(part.failures)))
@@ -480,7 +515,7 @@ def _outcomes(
 def _scan_one(found: FoundSession, before: Before | None, options: ScanOptions) -> _Outcome:
     asked = 0
     is_readable = found.etag is None and found.error is None
-    if before is not None and is_readable and before.is_complete(options):
+    if before is not None and is_readable and before.is_complete(found, options):
         with track_requests() as log:
             unchanged = _is_unchanged(found, before)
         asked = requests_of(log, found.location)
@@ -506,7 +541,7 @@ def _is_unchanged(found: FoundSession, before: Before) -> bool:
     return isinstance(answer, Unchanged)
 
 
-def _taken(report: ScanReport, outcome: _Outcome, part: PartRows) -> ScanReport:
+def _taken(report: ScanReport, outcome: _Outcome, part: PartRows, options: ScanOptions) -> ScanReport:
     """Return the report with one outcome more, whose rows the part takes."""
     report = replace(report, requests=report.requests + outcome.requests)
     url = outcome.found.location.url
@@ -525,6 +560,8 @@ def _taken(report: ScanReport, outcome: _Outcome, part: PartRows) -> ScanReport:
         # A prefix where nothing is stored is not counted as a session.
         return replace(report, unlisted=report.unlisted + 1)
     needed = row.get("requests_for_all") or 0
+    # What is damaged or too large is not read with more requests either.
+    needed = needed if needed > allowed_requests(outcome.found, options.requests) else 0
     return replace(
         report,
         scanned=report.scanned + 1,

@@ -600,7 +600,7 @@ def test_the_command_asks_nobody_else_and_writes_nothing_else(
         text=True,
         check=True,
     )
-    assert "2 sessions (2 scanned, 0 unchanged, 0 failed)" in done.stdout
+    assert "2 sessions (0 unchanged, 2 scanned)" in done.stdout
     assert done.stderr == ""
     seen = Path(f"{output}.seen").read_text().splitlines()
     assert {each.partition(" ")[2] for each in seen if not each.startswith("file ")} == {"127.0.0.1"}

@@ -121,11 +121,11 @@ def test_an_ordinary_session_takes_ten_requests_of_which_two_rounds(small: Path,
     row, _ = harvest(found)
     assert row["requests"] == len(s3_server.requests) == 10
     assert row["not_read"] == [
-        "strain", "keywords", "experimenter", "lab", "institution", "session_description", "date_of_birth",
-        "weight",
+        "genotype", "strain", "keywords", "experimenter", "lab", "institution", "date_of_birth", "weight",
     ]  # fmt: skip
     assert row["requests_for_all"] == 18
     assert (row["taxon"], row["age_days"], row["brain_regions"]) == ("Mus musculus", 84.0, ["CA1"])
+    assert (row["session_description"], row["identifier"]) == ("running", "lab-1")
     assert not any("list-type" in seen.path for seen in s3_server.requests)
 
 

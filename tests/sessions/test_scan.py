@@ -141,8 +141,8 @@ def test_an_ordinary_session_takes_ten_requests_with_its_listing(
     assert report.requests_for_all == 21
     assert report.incomplete == 3
     rows, _ = _read(tmp_path / "table.parquet")
-    assert all(row["taxon"] == "Mus musculus" and row["identifier"] == "lab-1" for row in rows)
-    assert all(set(row["not_read"]) >= {"session_description", "weight"} for row in rows)
+    assert all(row["taxon"] == "Mus musculus" and row["session_id"] == "ses-1" for row in rows)
+    assert all(set(row["not_read"]) >= {"genotype", "weight"} for row in rows)
     # Only these are scanned again, when they may take what they need.
     more = scan(
         url,
@@ -223,16 +223,38 @@ def test_an_empty_folder_has_no_sessions_and_removes_none(three: Path, tmp_path:
     copy.mkdir()
     report = scan(copy, output=output)
     assert (report.sessions, report.scanned, report.failures, report.gone) == (0, 0, (), 0)
-    assert ": 0 sessions (0 scanned, 0 unchanged, 0 failed)" in str(report)
+    assert ": 0 sessions (0 unchanged, 0 scanned)" in str(report)
     assert len(_read(output)[0]) == 3
 
 
-def test_columns_that_were_not_read_are_named(three: Path, tmp_path: Path) -> None:
-    report = scan(three, output=tmp_path / "table.parquet", requests=18)
-    assert report.not_read == ("session_description", "date_of_birth", "weight")
+def test_columns_that_were_not_read_are_named(three: Path, s3_server: S3Server, tmp_path: Path) -> None:
+    url = s3_server.upload(s3_server.public_bucket, "named", three)
+    arguments = {"output": tmp_path / "table.parquet", "storage_options": s3_server.anonymous_options}
+    report = scan(url, **arguments, requests=18)
+    assert report.not_read == ("institution", "date_of_birth", "weight")
     assert f"Not read for 3 sessions: {', '.join(report.not_read)}; requests=21 reads all" in str(report)
-    report = scan(three, output=tmp_path / "table.parquet", requests=21)
+    report = scan(url, **arguments, requests=21)
     assert "Not read" not in str(report)
+
+
+def test_local_sessions_have_all_columns_whatever_that_takes(three: Path, tmp_path: Path) -> None:
+    report = scan(three, output=tmp_path / "table.parquet", requests=1)
+    assert (report.incomplete, report.not_read) == (0, ())
+    rows, _ = _read(tmp_path / "table.parquet")
+    assert all(row["session_description"] == "running" and row["not_read"] == [] for row in rows)
+    assert scan(three, output=tmp_path / "table.parquet").unchanged == 3
+
+
+def test_a_column_that_no_requests_would_fill_is_named_without_advice(three: Path, tmp_path: Path) -> None:
+    copy = copy_of(three / "sub-0" / "ses-1.nwb.zarr", tmp_path)
+    for chunk in (copy / "general" / "lab").rglob("c*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
+    report = scan(copy, output=tmp_path / "table.parquet")
+    assert (report.not_read, report.requests_for_all) == (("lab",), 0)
+    assert "Not read for 1 session: lab\n" in str(report)
+    # It is tried again, since its chunk may have been repaired.
+    assert scan(copy, output=tmp_path / "table.parquet").scanned == 1
 
 
 def _opened(report: ScanReport, options: dict[str, Any] | None = None) -> SessionCatalog:
@@ -315,7 +337,7 @@ def test_a_bucket_that_cannot_be_listed_is_a_failure_and_a_session_in_it_is_none
     report = scan(url, output=tmp_path / "table.parquet", storage_options=options, storage="lab")
     assert [(each.location, each.error_type) for each in report.failures] == [(url, "AccessError")]
     assert (report.sessions, report.unlisted) == (0, 1)
-    assert "0 sessions (0 scanned, 0 unchanged, 0 failed)" in str(report)
+    assert "0 sessions (0 unchanged, 0 scanned)" in str(report)
     assert "Not found, or not listed completely: 1 folder" in str(report)
     assert [row["storage"] for row in _read(tmp_path / "table.parquet")[0]] == ["lab"]
     report = scan(f"{url}/sub-0/ses-1.nwb.zarr", output=tmp_path / "one.parquet", storage_options=options)
