@@ -8,79 +8,21 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from intake_nwbzarr import __version__
-
-
-@contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """Yield a callback that shows progress in a bar, from any thread; nothing if not on a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("objects"),
-        TextColumn("{task.fields[size]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("listing", total=None, size="")
-
-        def show(progress: Progress) -> None:
-            from intake_nwbzarr.transport.request_log import readable_size
-
-            size = readable_size(progress.bytes)
-            if progress.of_bytes is not None:
-                size += f" of {readable_size(progress.of_bytes)}"
-            bar.update(
-                task,
-                description=progress.doing,
-                completed=progress.objects,
-                total=progress.of_objects,
-                size=size,
-            )
-
-        yield show
-
-
-@contextmanager
-def scan_bar(console: Console) -> Iterator[Callable[[ScanProgress], None]]:
-    """Yield a callback that shows the progress of a scan in a bar; nothing if not on a terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sessions{task.fields[failed]}"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("finding", total=None, failed="")
-
-        def show(progress: ScanProgress) -> None:
-            bar.update(
-                task,
-                description="finding" if progress.total is None else "scanning",
-                completed=progress.sessions,
-                total=progress.total,
-                failed=f", {progress.failed:,} failed" if progress.failed else "",
-            )
-
-        yield show
-
 
 if TYPE_CHECKING:
     from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.sessions.scan import ScanProgress, ScanReport
+    from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",
@@ -115,6 +57,25 @@ Endpoint = Annotated[str | None, typer.Option(help="Use this S3-compatible serve
 RequesterPays = Annotated[
     bool, typer.Option("--requester-pays", help="Request from a requester-pays bucket.")
 ]
+Tables = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        help="NAME.parquet, or a folder with a part for each prefix or dandiset.",
+        metavar="PLACE",
+    ),
+]
+StorageName = Annotated[
+    str | None,
+    typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
+]
+Threads = Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")]
+Requests = Annotated[int, typer.Option(help="Requests that a session on a server may take.")]
+WithSnapshots = Annotated[
+    bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")]
 
 
 @dataclass
@@ -301,7 +262,7 @@ def download(
     from intake_nwbzarr import download
 
     options = _storage_options(anon, profile, endpoint_url, requester_pays)
-    with progress_bar(_messages) as show:
+    with progress_bar(_messages, "listing", download_fields) as show:
         done = download(location, folder, options, progress=show)
     _print(str(done))
 
@@ -348,24 +309,12 @@ def scan_sessions(
             help="Local folders, s3:// prefixes, sessions, or .txt files of locations.", metavar="PREFIX"
         ),
     ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", help="NAME.parquet, or a folder with a part for each prefix.", metavar="PLACE"
-        ),
-    ],
-    storage: Annotated[
-        str | None,
-        typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")] = 16,
-    requests: Annotated[int, typer.Option(help="Requests that a session may take.")] = 10,
-    snapshots: Annotated[
-        bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")
-    ] = False,
+    output: Tables,
+    storage: StorageName = None,
+    threads: Threads = 16,
+    requests: Requests = 10,
+    snapshots: WithSnapshots = False,
+    check: Check = False,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
@@ -374,21 +323,11 @@ def scan_sessions(
     """Scan sessions into tables. Run the same command again to resume, or to update them."""
     from intake_nwbzarr import scan
 
-    with scan_bar(_messages) as show:
-        report = scan(
-            *prefixes,
-            output=output,
-            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays),
-            # Nobody writes to a bucket anonymously.
-            output_options=_storage_options(False, profile, endpoint_url, False),
-            storage=storage,
-            threads=threads,
-            requests=requests,
-            snapshots=snapshots,
-            check=check,
-            progress=show,
-        )
-    _show_report(report)
+    _scan(
+        partial(scan, *prefixes, output=output, storage=storage),
+        (anon, profile, endpoint_url, requester_pays),
+        threads=threads, requests=requests, snapshots=snapshots, check=check,
+    )  # fmt: skip
 
 
 @catalog.command("dandi")
@@ -399,30 +338,18 @@ def scan_dandisets(
             help="Dandisets, such as 000719, or 000719@0.240409.1542 for a version.", metavar="DANDISET"
         ),
     ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", help="NAME.parquet, or a folder with a part for each dandiset.", metavar="PLACE"
-        ),
-    ],
+    output: Tables,
     glob: Annotated[
         str | None, typer.Option(help="Only assets whose path matches this pattern, such as 'sub-1/*'.")
     ] = None,
     api_url: Annotated[
         str | None, typer.Option(help="The API of another archive than DANDI's own.", metavar="URL")
     ] = None,
-    storage: Annotated[
-        str,
-        typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
-    ] = "dandi",
-    threads: Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")] = 16,
-    requests: Annotated[int, typer.Option(help="Requests that a session may take.")] = 10,
-    snapshots: Annotated[
-        bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")
-    ] = False,
+    storage: StorageName = "dandi",
+    threads: Threads = 16,
+    requests: Requests = 10,
+    snapshots: WithSnapshots = False,
+    check: Check = False,
     anon: Anonymous = False,
     profile: Profile = None,
     endpoint_url: Endpoint = None,
@@ -431,26 +358,27 @@ def scan_dandisets(
     """Scan the NWB Zarr assets of dandisets into tables. Run the same command again to update them."""
     from intake_nwbzarr import scan_dandi
 
-    with scan_bar(_messages) as show:
-        report = scan_dandi(
-            *dandisets,
-            output=output,
-            glob=glob,
-            api_url=api_url,
-            # Without any of the options, the sessions are public.
-            storage_options=_storage_options(anon, profile, endpoint_url, requester_pays) or None,
+    _scan(
+        partial(scan_dandi, *dandisets, glob=glob, api_url=api_url, output=output, storage=storage),
+        (anon, profile, endpoint_url, requester_pays),
+        threads=threads, requests=requests, snapshots=snapshots, check=check,
+    )  # fmt: skip
+
+
+def _scan(
+    scan: Callable[..., ScanReport], server: tuple[bool, str | None, str | None, bool], **options: Any
+) -> None:
+    """Scan with a progress bar, and print the report."""
+    _, profile, endpoint_url, _ = server
+    with progress_bar(_messages, "finding", scan_fields) as show:
+        report = scan(
+            # Without any of these, the sessions of dandisets are public.
+            storage_options=_storage_options(*server) or None,
+            # Nobody writes to a bucket anonymously.
             output_options=_storage_options(False, profile, endpoint_url, False),
-            storage=storage,
-            threads=threads,
-            requests=requests,
-            snapshots=snapshots,
-            check=check,
             progress=show,
+            **options,
         )
-    _show_report(report)
-
-
-def _show_report(report: ScanReport) -> None:
     for location in report.stale:
         _print(f"Stale: {location}")
     for failure in report.failures:
@@ -459,6 +387,56 @@ def _show_report(report: ScanReport) -> None:
     if report.failures:
         _show_failure("", "Some could not be read, as shown above; run the command again to try them again.")
         raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bar[P](
+    console: Console, begin: str, fields: Callable[[P], dict[str, Any]]
+) -> Iterator[Callable[[P], None]]:
+    """Yield a callback that shows progress in a bar, from any thread; nothing if not on a terminal.
+
+    Parameters
+    ----------
+    console
+        The terminal.
+    begin
+        What the command does until the first progress.
+    fields
+        Returns what the bar shows of a progress.
+    """
+    from intake_nwbzarr.sessions.progress import new_bar
+
+    with new_bar(console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(begin, total=None, unit="", failed="")
+        yield lambda progress: bar.update(task, **fields(progress))
+
+
+def download_fields(progress: Progress) -> dict[str, Any]:
+    """Return what the bar shows of a download: objects and bytes."""
+    from intake_nwbzarr.transport.request_log import readable_size
+
+    size = readable_size(progress.bytes)
+    if progress.of_bytes is not None:
+        size += f" of {readable_size(progress.of_bytes)}"
+    return {
+        "description": progress.doing,
+        "completed": progress.objects,
+        "total": progress.of_objects,
+        "unit": f"objects {size}",
+    }
+
+
+def scan_fields(progress: ScanProgress) -> dict[str, Any]:
+    """Return what the bar shows of a scan: sessions, and how many of them failed."""
+    from intake_nwbzarr.sessions.progress import failed_text
+
+    return {
+        "description": "finding" if progress.total is None else "scanning",
+        "completed": progress.sessions,
+        "total": progress.total,
+        "unit": "sessions",
+        "failed": failed_text(progress.failed),
+    }
 
 
 def _storage_options(

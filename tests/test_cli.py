@@ -24,7 +24,7 @@ from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.scan import ScanProgress
+from intake_nwbzarr.sessions.scan_report import ScanProgress
 from intake_nwbzarr.sessions.tables import Tables
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
@@ -475,12 +475,12 @@ def test_catalog_scan_of_a_url_with_secrets_is_refused(nwbzarr: Command, tmp_pat
 
 def test_the_bar_of_a_scan_shows_what_is_found_and_what_failed() -> None:
     output = io.StringIO()
-    with cli.scan_bar(Console(file=output, force_terminal=True, width=100)) as show:
+    terminal = Console(file=output, force_terminal=True, width=100, color_system=None)
+    with cli.progress_bar(terminal, "finding", cli.scan_fields) as show:
         show(ScanProgress("s3://lab", 3))
         show(ScanProgress("s3://lab", 1, 3, 1))
     text = output.getvalue()
-    assert "1/3" in text
-    assert "1 failed" in text
+    assert "1/3 sessions 1 failed" in text
 
 
 _INTERRUPTED = """

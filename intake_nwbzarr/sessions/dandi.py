@@ -10,22 +10,15 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from intake_nwbzarr.arguments import check_bool, describe_value, invalid_argument, takes_storage_options
+from intake_nwbzarr.arguments import describe_value, invalid_argument, takes_storage_options
 from intake_nwbzarr.errors import AccessError, OptionError, ResponseError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.dandi_client import Archive, connect
+from intake_nwbzarr.sessions.find import Findings
 from intake_nwbzarr.sessions.harvest import FoundSession
-from intake_nwbzarr.sessions.opening import how_to_open
-from intake_nwbzarr.sessions.scan import (
-    ScanProgress,
-    ScanReport,
-    check_count,
-    check_options,
-    check_progress,
-    output_location,
-    scan_part,
-)
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.part_rows import ScanOptions
+from intake_nwbzarr.sessions.scan import how_to_open, output_tables, scan_part
+from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
 from intake_nwbzarr.transport.listing import s3_url
 
 _DANDISET = re.compile(r"(?P<identifier>\d{6})(?:@(?P<version>draft|\d+\.\d+\.\d+))?", re.ASCII)
@@ -105,40 +98,21 @@ def scan_dandi(
     --------
     >>> report = scan_dandi("000719", output="sessions.parquet")  # doctest: +SKIP
     """
-    check_count("threads", threads)
-    check_count("requests", requests)
-    check_bool("snapshots", snapshots)
-    check_bool("check", check)
-    check_progress(progress)
-    check_options(storage_options=storage_options, output_options=output_options)
-    for name, given in (("storage", storage), ("glob", glob)):
-        if not isinstance(given, str | None):
-            raise invalid_argument(name, given, "a string or None")
+    options = ScanOptions(threads, requests, snapshots, check, progress)
+    tables = output_tables(output, storage_options, output_options, storage)
+    if not isinstance(glob, str | None):
+        raise invalid_argument("glob", glob, "a string or None")
     _check_dandisets(dandisets)
-    options = storage_options if output_options is None else output_options
-    tables = Tables(output_location(output, options))
     with connect(api_url, token) as archive:
         all_listed = [list_dandiset(archive, each, glob, storage_options, storage) for each in dandisets]
     report = ScanReport(str(tables.place))
     for listed in all_listed:
-        done = scan_part(
-            tables,
-            f"dandi-{listed.identifier}",
-            f"{archive.url}/dandisets/{listed.identifier}",
-            listed.sessions,
-            threads=threads,
-            requests=requests,
-            snapshots=snapshots,
-            check=check,
-            progress=progress,
-        )
-        report += replace(
-            done,
-            not_nwb=done.not_nwb + listed.images,
-            other_assets=listed.others,
-        )
+        source = f"{archive.url}/dandisets/{listed.identifier}"
+        found = Findings(listed.sessions)
+        done = scan_part(tables, f"dandi-{listed.identifier}", source, found, options)
+        report += replace(done, not_nwb=done.not_nwb + listed.images, other_assets=listed.others)
     # Public sessions need no options.
-    call = how_to_open(tables.place, (), storage if storage_options else None, options=bool(options))
+    call = how_to_open(tables.place, (), storage if storage_options else None)
     return replace(report, opened_with=call)
 
 

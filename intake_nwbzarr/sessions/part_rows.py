@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,12 +11,14 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from intake_nwbzarr.arguments import check_bool, invalid_argument
 from intake_nwbzarr.copies.lock import acquire, release
 from intake_nwbzarr.errors import AccessError, TableError, TransportError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import as_folder
 from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession, allowed_requests
+from intake_nwbzarr.sessions.scan_report import ScanFailure, ScanProgress
 from intake_nwbzarr.sessions.tables import Kind, Tables, conformed, table_of
 
 CHECKPOINT = 30.0
@@ -27,22 +29,24 @@ _SHARE: Final = 0.1
 
 
 @dataclass(frozen=True)
-class ScanFailure:
-    """A session, or a folder that could not be listed, and its error."""
-
-    location: str
-    error_type: str
-    error: str
-    transient: bool
-
-
-@dataclass(frozen=True)
 class ScanOptions:
-    """What is read of a session; see `scan`."""
+    """How sessions are scanned; see `scan`."""
 
-    requests: int
-    snapshots: bool
-    check: bool
+    threads: int = 16
+    requests: int = 10
+    snapshots: bool = False
+    check: bool = False
+    progress: Callable[[ScanProgress], None] | None = None
+
+    def __post_init__(self) -> None:
+        counts: dict[str, object] = {"threads": self.threads, "requests": self.requests}
+        for name, given in counts.items():
+            if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+                raise invalid_argument(name, given, "a whole number of at least 1")
+        check_bool("snapshots", self.snapshots)
+        check_bool("check", self.check)
+        if self.progress is not None and not callable(self.progress):
+            raise invalid_argument("progress", self.progress, "a function that takes a ScanProgress, or None")
 
 
 @dataclass(frozen=True)

@@ -1,40 +1,49 @@
-"""A progress bar of sessions, in a terminal or notebook."""
+"""A progress bar in a terminal or notebook: of mapped sessions, and of the commands that take long."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from intake_nwbzarr.arguments import check_choice
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+
+def new_bar(console: Console, **options: Any) -> Bar:
+    """Return a bar without tasks; each task has a description, and the fields `unit` and `failed`."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}", markup=False),
+        TextColumn("{task.fields[failed]}", style="red", markup=False),
+        TimeRemainingColumn(),
+    )
+    return Bar(*columns, console=console, **options)
+
+
+def failed_text(count: int) -> str:
+    """Return how many sessions failed, as the bar shows it."""
+    return f"{count:,} failed" if count else ""
+
 
 class Progress:
-    """Counts sessions; this one shows nothing."""
+    """Counts the sessions of a map, in a bar if there is one."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the bar as it is."""
-
-    def note(self, state: str) -> None:
-        """Count a session that is done, failed or cancelled."""
-
-
-class _Bar(Progress):
-    """Shows counts, and how long it still takes, by rich."""
-
-    def __init__(self, bar: Any, task: Any) -> None:
-        self._bar, self._task = bar, task
+    def __init__(self, bar: Bar | None, total: int | None = None, name: str = "") -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task(name, total=total, unit="", failed="")
         self._failed = 0
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -43,31 +52,23 @@ class _Bar(Progress):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def note(self, state: str) -> None:
+        """Count a session that is done, failed or cancelled."""
         self._failed += state == "failed"
-        self._bar.update(self._task, advance=1, failed=f"{self._failed:,} failed" if self._failed else "")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=1, failed=failed_text(self._failed))
 
 
 def shown_progress(progress: object, total: int | None, name: str) -> Progress:
     """Return the progress of a map: shown with True, and with None in a terminal or notebook."""
     check_choice("progress", progress, (True, False, None))
     if progress is False:
-        return Progress()
+        return Progress(None)
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    if progress is None and not (console.is_terminal or console.is_jupyter):
-        return Progress()
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]}", style="red", markup=False),
-        TimeRemainingColumn(),
-    )
-    bar = Bar(*columns, console=console)
-    return _Bar(bar, bar.add_task(name, total=total, failed=""))
+    is_shown = progress or console.is_terminal or console.is_jupyter
+    return Progress(new_bar(console) if is_shown else None, total, name)

@@ -14,14 +14,14 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from intake_nwbzarr.arguments import check_bool, invalid_argument, takes_storage_options
+from intake_nwbzarr.arguments import invalid_argument, takes_storage_options
 from intake_nwbzarr.errors import LocationNotFoundError, NWBZarrError, NWBZarrWarning, OptionError, TableError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
 from intake_nwbzarr.sessions.harvest import FoundSession, allowed_requests, failed, harvest, requests_of
-from intake_nwbzarr.sessions.opening import how_to_open, local_prefix
-from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanFailure, ScanOptions
+from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanOptions
+from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
 from intake_nwbzarr.sessions.tables import Tables
 from intake_nwbzarr.transport.answers import Unchanged
 from intake_nwbzarr.transport.loop import run
@@ -31,136 +31,6 @@ from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT
 
 # Sessions that wait for a thread, for each thread.
 _AHEAD: Final = 4
-
-
-@dataclass(frozen=True)
-class ScanProgress:
-    """How far a scan is: first the sessions that were found, then those that were scanned."""
-
-    # The prefix.
-    source: str
-    # Of `total` sessions; of an unknown number while they are found.
-    sessions: int
-    total: int | None = None
-    failed: int = 0
-
-
-@dataclass(frozen=True)
-class ScanReport:
-    """What a scan has found and done.
-
-    Parameters
-    ----------
-    output
-        The location of the tables.
-    sessions
-        Sessions that were found.
-    scanned, unchanged
-        How many of these were read, and how many were not, since they have not changed.
-    failures
-        Sessions and folders that could not be read, as they are in the table.
-    unlisted
-        How many failures are no sessions, but folders that do not exist or could not be listed. Failures of
-        sessions are included in `scanned`.
-    duplicates
-        Assets and lines that were left out, since an earlier one has the same location.
-    gone
-        Sessions that were removed from the table, because they no longer exist.
-    not_nwb, hdf5, other_assets
-        Other Zarr stores, NWB files in HDF5, and assets of dandisets that are not Zarr, which are skipped.
-    incomplete
-        Scanned sessions with columns that would have taken more requests; see the column `not_read`.
-    not_read
-        These columns.
-    requests_for_all
-        The `requests` that would fill the columns of all of them; 0 if more requests would not fill them.
-    unconsolidated
-        Scanned sessions without consolidated metadata, which take a request per group and array.
-    stale
-        With `check`, sessions whose consolidated metadata differ from the stored ones.
-    requests
-        Requests that were sent to find and scan sessions.
-    seconds
-        How long it took.
-    opened_with
-        The call that opens the tables; in it, ``...`` stands for your own storage options.
-    """
-
-    output: str
-    sessions: int = 0
-    scanned: int = 0
-    unchanged: int = 0
-    failures: tuple[ScanFailure, ...] = ()
-    unlisted: int = 0
-    duplicates: int = 0
-    gone: int = 0
-    not_nwb: int = 0
-    hdf5: int = 0
-    other_assets: int = 0
-    incomplete: int = 0
-    not_read: tuple[str, ...] = ()
-    requests_for_all: int = 0
-    unconsolidated: int = 0
-    stale: tuple[str, ...] = ()
-    requests: int = 0
-    seconds: float = 0.0
-    opened_with: str = ""
-
-    def __add__(self, other: ScanReport) -> ScanReport:
-        """Return the report of two scans to the same tables."""
-        added = {
-            name: getattr(self, name) + getattr(other, name)
-            for name in self.__dataclass_fields__
-            if name not in {"output", "requests_for_all", "not_read", "opened_with"}
-        }
-        return ScanReport(
-            self.output,
-            requests_for_all=max(self.requests_for_all, other.requests_for_all),
-            not_read=_joined(self.not_read, other.not_read),
-            opened_with=self.opened_with or other.opened_with,
-            **added,
-        )
-
-    def __str__(self) -> str:
-        return self.summary("requests={}")
-
-    def summary(self, argument: str) -> str:
-        """Return the report as text; `argument` is how requests are set, such as ``--requests {}``."""
-        failed = len(self.failures) - self.unlisted
-        scanned = f"{self.scanned:,} scanned" + (f", of which {failed:,} failed" if failed else "")
-        lines = [
-            f"{self.output}: {_counted(self.sessions, 'session')} ({self.unchanged:,} unchanged, {scanned}), "
-            f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s"
-        ]
-        if self.gone:
-            lines.append(f"Removed from the tables: {_counted(self.gone, 'session')} that no longer exist")
-        if self.unlisted:
-            lines.append(f"Not found, or not listed completely: {_counted(self.unlisted, 'folder')}")
-        if self.duplicates:
-            lines.append(f"Left out: {_counted(self.duplicates, 'session')} at the location of another one")
-        skipped = [f"{_counted(self.not_nwb, 'Zarr store')} without NWB data"] if self.not_nwb else []
-        skipped += [f"{_counted(self.hdf5, 'file')} in HDF5"] if self.hdf5 else []
-        skipped += [f"{_counted(self.other_assets, 'asset')} other than Zarr"] if self.other_assets else []
-        lines += [f"Skipped: {', '.join(skipped)}"] if skipped else []
-        if self.unconsolidated:
-            lines.append(
-                f"Without consolidated metadata: {_counted(self.unconsolidated, 'session')}; nwbzarr "
-                "consolidate writes them"
-            )
-        if self.incomplete:
-            line = f"Not read for {_counted(self.incomplete, 'session')}: {', '.join(self.not_read)}"
-            needed = argument.format(self.requests_for_all)
-            lines.append(f"{line}; {needed} reads all" if self.requests_for_all else line)
-        lines += [f"Open the tables with: {self.opened_with}"] if self.opened_with else []
-        return "\n".join(lines)
-
-
-def _joined(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*first, *second)))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @takes_storage_options
@@ -235,19 +105,11 @@ def scan(
     >>> report = scan("s3://lab/sessions", output="sessions.parquet")  # doctest: +SKIP
     >>> print(report)  # doctest: +SKIP
     """
-    check_count("threads", threads)
-    check_count("requests", requests)
-    check_bool("snapshots", snapshots)
-    check_bool("check", check)
-    check_progress(progress)
-    check_options(storage_options=storage_options, output_options=output_options)
-    if not isinstance(storage, str | None):
-        raise invalid_argument("storage", storage, "the name of an entry of storage_options, or None")
+    options = ScanOptions(threads, requests, snapshots, check, progress)
+    tables = output_tables(output, storage_options, output_options, storage)
     if not prefixes:
         raise OptionError("scan() needs at least one prefix.", found=0, next_step="Pass a folder or URL.")
     places = [located(prefix, storage_options) for prefix in prefixes]
-    options = storage_options if output_options is None else output_options
-    tables = Tables(output_location(output, options))
     _check_apart(places, tables)
     report = ScanReport(str(tables.place))
     local: list[Path] = []
@@ -262,49 +124,55 @@ def scan(
         source, findings = find_sessions(prefix, storage_options, storage, found)
         # What listing took for each session.
         listing = ceil(findings.requests / max(len(findings.sessions), 1))
-        done = scan_part(
-            tables,
-            part_name(source),
-            source,
-            findings.sessions,
-            threads=threads,
-            requests=requests - listing,
-            snapshots=snapshots,
-            check=check,
-            progress=progress,
-            findings=findings,
-        )
+        for_sessions = replace(options, requests=max(requests - listing, 1))
+        done = scan_part(tables, part_name(source), source, findings, for_sessions)
         needed = done.requests_for_all and done.requests_for_all + listing
         report += replace(done, requests_for_all=needed, seconds=time.monotonic() - began)
-        outside = local_prefix(tables.place, place, findings.sessions)
+        outside = _local_prefix(tables.place, place, findings.sessions)
         local += [outside] if outside is not None else []
         has_remote |= any(each.location.path is None for each in findings.sessions)
-    call = how_to_open(tables.place, local, storage if has_remote else None, options=bool(options))
-    return replace(report, opened_with=call)
+    return replace(report, opened_with=how_to_open(tables.place, local, storage if has_remote else None))
 
 
-def check_count(name: str, given: object) -> None:
-    """Refuse an argument that is not a count of at least one."""
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise invalid_argument(name, given, "a whole number of at least 1")
+def _local_prefix(tables: Location, place: Location, found: Sequence[FoundSession]) -> Path | None:
+    """Return the local folder whose sessions a table may not name by itself, None if there is none."""
+    folder = tables.path
+    if folder is not None and folder.suffix == ".parquet":
+        folder = folder.parent
+    if place.path is None:
+        return None
+    if place.path.is_file() and place.path.suffix == ".txt":
+        above = [each.location.path.parent for each in found if each.location.path is not None]
+        if not above:
+            return None
+        prefix = Path(os.path.commonpath(above))
+    else:
+        prefix = place.path
+    inside = folder is not None and prefix.resolve().is_relative_to(folder.resolve())
+    return None if inside else prefix
 
 
-def check_options(**given: object) -> None:
-    """Refuse options that are no dictionary, of which only the type is shown."""
-    for name, options in given.items():
-        if not isinstance(options, Mapping | None):
-            raise OptionError(
-                f"{name} must be a dictionary, such as {{'anon': True}}, not an object of type "
-                f"{type(options).__name__}.",
-                found=type(options).__name__,
-                expected="a dictionary or None",
-            )
+def how_to_open(tables: Location, prefixes: Sequence[Path], storage: str | None) -> str:
+    """Return the call that opens tables, with the storage options that it needs.
 
-
-def check_progress(given: object) -> None:
-    """Refuse a callback that cannot be called."""
-    if given is not None and not callable(given):
-        raise invalid_argument("progress", given, "a function that takes a ScanProgress, or None")
+    Parameters
+    ----------
+    tables
+        Their location.
+    prefixes
+        Local folders of sessions outside the tables' own.
+    storage
+        Name of the options with which sessions on servers are opened, None for none.
+    """
+    entries = [] if storage is None else [f"{storage!r}: {{...}}"]
+    if prefixes:
+        paths = list(dict.fromkeys(map(str, prefixes)))
+        given = paths[0] if len(paths) == 1 else paths
+        entries.append(f"{'local' if storage != 'local' else 'files'!r}: {{'prefix': {given!r}}}")
+    arguments = [repr(str(tables.path or tables.url))]
+    arguments += [f"storage_options={{{', '.join(entries)}}}"] if entries else []
+    arguments += ["table_options={...}"] if tables.public or tables.secrets is not None else []
+    return f"intake.open_nwbzarr_sessions({', '.join(arguments)})"
 
 
 def _check_apart(places: list[Location], tables: Tables) -> None:
@@ -335,8 +203,24 @@ def _sources(tables: Tables) -> list[str]:
         return []
 
 
-def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Location:
-    """Return the location of tables that are to be written."""
+def output_tables(
+    output: str | os.PathLike[str],
+    storage_options: Mapping[str, Any] | None,
+    output_options: Mapping[str, Any] | None,
+    storage: str | None,
+) -> Tables:
+    """Return the tables at an output, after a check of the arguments that all scans have for them."""
+    for name, given in (("storage_options", storage_options), ("output_options", output_options)):
+        if not isinstance(given, Mapping | None):
+            # Only the type is shown: a value may be a secret.
+            raise OptionError(
+                f"{name} must be a dictionary, such as {{'anon': True}}, not an object of type "
+                f"{type(given).__name__}.",
+                found=type(given).__name__,
+                expected="a dictionary or None",
+            )
+    if not isinstance(storage, str | None):
+        raise invalid_argument("storage", storage, "the name of an entry of storage_options, or None")
     place = located(output, None)
     if place.url.endswith(".objects.parquet"):
         raise OptionError(
@@ -349,7 +233,7 @@ def output_location(output: str | os.PathLike[str], options: Mapping[str, Any] |
     if place.path is not None:
         _check_files(place.path, is_folder=not place.url.endswith(".parquet"))
     if place.scheme in {"file", "s3"}:
-        return located(output, options)
+        return Tables(located(output, storage_options if output_options is None else output_options))
     raise OptionError(
         f"Tables cannot be written to {place}.",
         location=place,
@@ -413,71 +297,49 @@ def part_name(source: str) -> str:
     return f"{slug}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
-def scan_part(
-    tables: Tables,
-    name: str,
-    source: str,
-    found: Sequence[FoundSession],
-    *,
-    threads: int = 16,
-    requests: int = 10,
-    snapshots: bool = False,
-    check: bool = False,
-    progress: Callable[[ScanProgress], None] | None = None,
-    findings: Findings | None = None,
-) -> ScanReport:
+def scan_part(tables: Tables, name: str, source: str, findings: Findings, options: ScanOptions) -> ScanReport:
     """Scan the sessions of one source into a part of the tables; see `scan`.
 
     Rows of sessions that have not changed are kept, with columns that this release does not know, and so are
     all rows of other sources in the same file. Rows of sessions of this source that were not found are
-    removed at the end, unless they are below a folder that could not be listed (`findings`).
+    removed at the end, unless they are below a folder that could not be listed.
     """
     with PartRows.opened(tables, name, source) as part:
-        options = ScanOptions(requests, snapshots, check)
-        return _scanned(part, found, options, threads, progress, findings or Findings(()))
+        return _scanned(part, findings, options)
 
 
-def _scanned(
-    part: PartRows,
-    found: Sequence[FoundSession],
-    options: ScanOptions,
-    threads: int,
-    progress: Callable[[ScanProgress], None] | None,
-    findings: Findings,
-) -> ScanReport:
+def _scanned(part: PartRows, findings: Findings, options: ScanOptions) -> ScanReport:
     began = time.monotonic()
     unique: dict[str, FoundSession] = {}
-    for each in found:
+    for each in findings.sessions:
         unique.setdefault(each.location.url, each)
     unlisted = {each.location.url: each for each in findings.failures if each.location.url not in unique}
     for each in unlisted.values():
         if each.error is not None:
             part.add(failed(each, each.error), ())
-    report = ScanReport(str(part.tables.place), unlisted=len(unlisted), duplicates=len(found) - len(unique))
+    report = ScanReport(
+        str(part.tables.place),
+        unlisted=len(unlisted),
+        duplicates=len(findings.sessions) - len(unique),
+        hdf5=findings.hdf5,
+        requests=findings.requests,
+    )
     part.expect(unique, [each.url for each in findings.unlisted])
     # Warnings of single sessions are in their rows; there may be thousands of them.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NWBZarrWarning)
         try:
-            for outcome in _outcomes(unique.values(), part, options, threads):
-                report = _taken(report, outcome, part, options)
-                done = report.scanned + report.unchanged + report.not_nwb + report.unlisted - len(unlisted)
-                if progress is not None:
-                    progress(ScanProgress(part.source, done, len(unique), len(part.failures)))
+            for done, outcome in enumerate(_outcomes(unique.values(), part, options), 1):
+                report += _taken(outcome, part, options)
+                if options.progress is not None:
+                    options.progress(ScanProgress(part.source, done, len(unique), len(part.failures)))
                 part.checkpoint()
         except KeyboardInterrupt:
             part.write()
             raise
     gone = part.finish()
-    return replace(
-        report,
-        sessions=report.scanned + report.unchanged,
-        failures=tuple(sorted(part.failures, key=lambda each: each.location)),
-        gone=gone,
-        hdf5=findings.hdf5,
-        requests=report.requests + findings.requests,
-        seconds=time.monotonic() - began,
-    )
+    failures = tuple(sorted(part.failures, key=lambda each: each.location))
+    return replace(report, failures=failures, gone=gone, seconds=time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -489,12 +351,10 @@ class _Outcome:
     requests: int
 
 
-def _outcomes(
-    found: Iterable[FoundSession], part: PartRows, options: ScanOptions, threads: int
-) -> Iterator[_Outcome]:
+def _outcomes(found: Iterable[FoundSession], part: PartRows, options: ScanOptions) -> Iterator[_Outcome]:
     """Scan sessions on threads, and yield what was done in the order in which it was."""
     waiting: set[Future[_Outcome]] = set()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="nwbzarr-scan")
+    pool = ThreadPoolExecutor(options.threads, thread_name_prefix="nwbzarr-scan")
     try:
         for each in found:
             before = part.before.get(each.location.url)
@@ -502,7 +362,7 @@ def _outcomes(
                 yield _Outcome(each, None, 0)
                 continue
             waiting.add(pool.submit(_scan_one, each, before, options))
-            if len(waiting) >= threads * _AHEAD:
+            if len(waiting) >= options.threads * _AHEAD:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         while waiting:
@@ -521,9 +381,7 @@ def _scan_one(found: FoundSession, before: Before | None, options: ScanOptions) 
         asked = requests_of(log, found.location)
         if unchanged:
             return _Outcome(found, None, asked)
-    row, objects = harvest(
-        found, requests=max(options.requests, 1), snapshots=options.snapshots, check=options.check
-    )
+    row, objects = harvest(found, requests=options.requests, snapshots=options.snapshots, check=options.check)
     return _Outcome(found, (row, objects), asked + row["requests"])
 
 
@@ -541,33 +399,30 @@ def _is_unchanged(found: FoundSession, before: Before) -> bool:
     return isinstance(answer, Unchanged)
 
 
-def _taken(report: ScanReport, outcome: _Outcome, part: PartRows, options: ScanOptions) -> ScanReport:
-    """Return the report with one outcome more, whose rows the part takes."""
-    report = replace(report, requests=report.requests + outcome.requests)
+def _taken(outcome: _Outcome, part: PartRows, options: ScanOptions) -> ScanReport:
+    """Give the part the rows of a session, and return what the session adds to the report."""
     url = outcome.found.location.url
+    report = ScanReport(str(part.tables.place), requests=outcome.requests)
     if outcome.rows is None:
         part.keep(outcome.found)
-        stale = part.before[url].stale
-        return replace(
-            report, unchanged=report.unchanged + 1, stale=(*report.stale, url) if stale else report.stale
-        )
+        return replace(report, unchanged=1, stale=(url,) if part.before[url].stale else ())
     row, objects = outcome.rows
     if outcome.found.guessed and row.get("error_type") == "NotNWBError":
         part.gone.update({url} & part.before.keys())
-        return replace(report, not_nwb=report.not_nwb + 1)
+        return replace(report, not_nwb=1)
     part.add(row, objects)
     if url == part.source and row.get("error_type") == "LocationNotFoundError":
         # A prefix where nothing is stored is not counted as a session.
-        return replace(report, unlisted=report.unlisted + 1)
+        return replace(report, unlisted=1)
     needed = row.get("requests_for_all") or 0
     # What is damaged or too large is not read with more requests either.
-    needed = needed if needed > allowed_requests(outcome.found, options.requests) else 0
+    is_limited = needed > allowed_requests(outcome.found, options.requests)
     return replace(
         report,
-        scanned=report.scanned + 1,
-        incomplete=report.incomplete + bool(row.get("not_read")),
-        not_read=_joined(report.not_read, row.get("not_read") or ()),
-        requests_for_all=max(report.requests_for_all, needed),
-        unconsolidated=report.unconsolidated + (row.get("consolidated") is False),
-        stale=(*report.stale, url) if row.get("stale") else report.stale,
+        scanned=1,
+        incomplete=int(bool(row.get("not_read"))),
+        not_read=tuple(row.get("not_read") or ()),
+        requests_for_all=needed if is_limited else 0,
+        unconsolidated=int(row.get("consolidated") is False),
+        stale=(url,) if row.get("stale") else (),
     )

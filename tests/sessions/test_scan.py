@@ -23,7 +23,9 @@ from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions import find, part_rows
 from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.harvest import FoundSession
-from intake_nwbzarr.sessions.scan import ScanProgress, ScanReport, part_name, scan_part
+from intake_nwbzarr.sessions.part_rows import ScanOptions
+from intake_nwbzarr.sessions.scan import part_name, scan_part
+from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
 from intake_nwbzarr.sessions.tables import Tables, table_of
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -415,7 +417,7 @@ def test_labels_of_the_finder_are_updated_without_scanning(three: Path, tmp_path
     etag = find.find_sessions(three / "sub-0")[1].sessions[0].etag
     for version in ("draft", "0.1"):
         found = FoundSession(url, "public", etag, {"dandiset": "000001", "version": version})
-        report = scan_part(tables, "one", "dandi:000001", [found])
+        report = scan_part(tables, "one", "dandi:000001", find.Findings([found]), ScanOptions())
     assert (report.unchanged, report.scanned) == (1, 0)
     (row,) = tables.opened().read("sessions").to_pylist()
     assert (row["dandiset"], row["version"], row["storage"]) == ("000001", "0.1", "public")

@@ -21,7 +21,7 @@ import pytest
 from intake_nwbzarr import scan
 from intake_nwbzarr.errors import LocationNotFoundError, TableError, TransportError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.scan import ScanReport
+from intake_nwbzarr.sessions.scan_report import ScanReport
 from intake_nwbzarr.sessions.tables import Tables
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of
