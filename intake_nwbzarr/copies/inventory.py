@@ -18,7 +18,7 @@ import msgspec
 
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.check.chunks import chunk_grid
-from intake_nwbzarr.copies.lock import acquire, release
+from intake_nwbzarr.copies.local_files import acquire, release
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
-import secrets
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from intake_nwbzarr.arguments import local_path
+from intake_nwbzarr.copies.local_files import write_local
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -23,7 +23,6 @@ from intake_nwbzarr.errors import (
     NotInSnapshotError,
     OptionError,
     SnapshotError,
-    TransportError,
 )
 from intake_nwbzarr.location.urls import check_path
 from intake_nwbzarr.transport.answers import Listed
@@ -419,18 +418,7 @@ def write_snapshots(path: Path, sessions: Iterable[KeptSession], *, add: bool = 
                 expected=LARGEST_SNAPSHOT_SESSION,
                 next_step="Open it without a snapshot.",
             )
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
-    try:
-        try:
-            _write(aside, documents)
-            aside.replace(path)
-        finally:
-            with suppress(OSError):
-                aside.unlink()
-    except OSError as error:
-        kind = AccessError if isinstance(error, PermissionError) else TransportError
-        found = error.strerror or str(error)
-        raise kind(f"The snapshot {path} cannot be written: {found}.", location=path, found=found) from error
+    write_local(path, _zipped(documents))
     return open_snapshots(path)
 
 
@@ -450,15 +438,14 @@ def replaced(path: Path) -> Snapshots | None:
         ) from error
 
 
-def _write(path: Path, documents: Mapping[str, tuple[str, bytes]]) -> None:
+def _zipped(documents: Mapping[str, tuple[str, bytes]]) -> bytes:
     entries: dict[str, Entry] = {}
-    with path.open("xb") as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            for number, (url, (made, document)) in enumerate(sorted(documents.items())):
-                member = f"sessions/{number}.msgpack"
-                archive.writestr(member, document)
-                entries[url] = Entry(member, hashlib.sha256(document).hexdigest(), made)
-            index = msgspec.json.encode(Index(FORMAT, VERSION, entries))
-            archive.writestr(INDEX, msgspec.json.format(index, indent=1))
-        file.flush()
-        os.fsync(file.fileno())
+    output = io.BytesIO()
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, (url, (made, document)) in enumerate(sorted(documents.items())):
+            member = f"sessions/{number}.msgpack"
+            archive.writestr(member, document)
+            entries[url] = Entry(member, hashlib.sha256(document).hexdigest(), made)
+        index = msgspec.json.encode(Index(FORMAT, VERSION, entries))
+        archive.writestr(INDEX, msgspec.json.format(index, indent=1))
+    return output.getvalue()

@@ -12,14 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from intake_nwbzarr.arguments import check_bool, invalid_argument
-from intake_nwbzarr.copies.lock import acquire, release
-from intake_nwbzarr.errors import AccessError, TableError, TransportError
+from intake_nwbzarr.copies.local_files import acquire, not_written, release
+from intake_nwbzarr.errors import TableError
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.contents import Row
 from intake_nwbzarr.sessions.find import as_folder
 from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession, allowed_requests
 from intake_nwbzarr.sessions.scan_report import ScanFailure, ScanProgress
-from intake_nwbzarr.sessions.tables import Kind, Tables, conformed, table_of
+from intake_nwbzarr.sessions.table_schema import Kind, conformed, table_of
+from intake_nwbzarr.sessions.tables import Tables
 
 CHECKPOINT = 30.0
 """Seconds after which what was scanned is written, so that a scan that is killed goes on from there."""
@@ -226,9 +227,7 @@ def _locked(where: Location) -> Iterator[None]:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock = acquire(lock_file)
     except OSError as error:
-        kind = AccessError if isinstance(error, PermissionError) else TransportError
-        found = error.strerror or str(error)
-        raise kind(f"{where} cannot be written: {found}.", location=where, found=found) from error
+        raise not_written(where, error) from error
     if lock is None:
         raise TableError(
             f"Another scan is writing {where}: it holds {lock_file}.",

@@ -9,7 +9,8 @@ import pytest
 
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.tables import Tables, table_of
+from intake_nwbzarr.sessions.table_schema import table_of
+from intake_nwbzarr.sessions.tables import Tables
 
 SERIES = ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]
 SPATIAL = ["SpatialSeries", *SERIES]

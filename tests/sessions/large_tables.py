@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.tables import SCHEMAS, Kind, Tables
+from intake_nwbzarr.sessions.table_schema import SCHEMAS, Kind
+from intake_nwbzarr.sessions.tables import Tables
 
 SPECIES = {
     "Mus musculus": "Mus musculus",

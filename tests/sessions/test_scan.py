@@ -26,7 +26,8 @@ from intake_nwbzarr.sessions.harvest import FoundSession
 from intake_nwbzarr.sessions.part_rows import ScanOptions
 from intake_nwbzarr.sessions.scan import part_name, scan_part
 from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
-from intake_nwbzarr.sessions.tables import Tables, table_of
+from intake_nwbzarr.sessions.table_schema import table_of
+from intake_nwbzarr.sessions.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of, edit

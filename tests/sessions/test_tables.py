@@ -18,7 +18,8 @@ from intake_nwbzarr import Find, track_requests
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.tables import OBJECTS, SESSIONS, Tables, conformed, table_of
+from intake_nwbzarr.sessions.table_schema import OBJECTS, SESSIONS, conformed, table_of
+from intake_nwbzarr.sessions.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
