@@ -68,13 +68,13 @@ Tables = Annotated[
 ]
 StorageName = Annotated[
     str | None,
-    typer.Option(help="The name of the options with which others open the sessions.", metavar="NAME"),
+    typer.Option(
+        help="The name under which readers of the tables pass their storage options.", metavar="NAME"
+    ),
 ]
 Threads = Annotated[int, typer.Option(help="Sessions that are scanned concurrently.")]
-Requests = Annotated[int, typer.Option(help="Requests that a session on a server may take.")]
-WithSnapshots = Annotated[
-    bool, typer.Option("--snapshots", help="Also save what opening each session reads.")
-]
+Requests = Annotated[int, typer.Option(help="Most requests that a session on a server takes.")]
+WithSnapshots = Annotated[bool, typer.Option("--snapshots", help="Also store a snapshot of each session.")]
 Check = Annotated[bool, typer.Option("--check", help="Compare consolidated metadata with the stored ones.")]
 
 

@@ -1,4 +1,4 @@
-"""Local files of which each is there whole or not at all, and which one process writes at a time."""
+"""Local files that are written completely or not at all, and lock files for one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from intake_nwbzarr.errors import AccessError, NWBZarrError, TransportError
 
 
 def write_local(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it, so that it is there whole or not at all."""
+    """Write a file beside its place and rename it, so that it is never there in part."""
     write_together({path: data})
 
 
 def write_together(files: Mapping[Path, bytes]) -> None:
-    """Write files aside and rename them together, so that all are there whole or none is."""
+    """Write files beside their places and rename them together, so that none is there in part."""
     asides = {path: path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial") for path in files}
     path = next(iter(files))
     try:

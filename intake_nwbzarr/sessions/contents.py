@@ -1,4 +1,4 @@
-"""What the metadata of a session say of its contents: neurodata objects, as rows of the table `objects`."""
+"""The neurodata objects of a session, from its metadata, as rows of the table `objects`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ type Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Contents:
-    """The valid nodes of a session, and what belongs to which object."""
+    """The valid nodes of a session, and which arrays belong to which object."""
 
     hierarchy: Hierarchy
     nodes: Mapping[str, Node]
@@ -80,7 +80,7 @@ def read_contents(hierarchy: Hierarchy) -> Contents:
 
 
 def _lineage(hierarchy: Hierarchy, node: Node) -> tuple[str, ...]:
-    """Return a type and all that it extends, by the file's own schemas; by its contents without any."""
+    """Return a type and all types that it extends, by the file's schemas or else by its members."""
     own = node.neurodata_type or ""
     try:
         lineage = ancestry(own, hierarchy)
@@ -148,7 +148,7 @@ def _row_count(contents: Contents, path: str, columns: Sequence[str]) -> int | N
 
 
 def nbytes_of(node: ArrayNode) -> int:
-    """Return the decompressed bytes of an array; of texts, those of pointers."""
+    """Return the decompressed bytes of an array; strings are counted as pointers."""
     return node.size * node.dtype.itemsize
 
 
@@ -164,7 +164,7 @@ def typed_members(contents: Contents, folder: str) -> list[str]:
 
 
 def as_text(value: Any) -> str | None:
-    """Return a stored scalar as text, None where it is empty or no scalar."""
+    """Return a stored scalar as text, None if it is empty or not a scalar."""
     if isinstance(value, list | tuple) and len(value) == 1:
         (value,) = value
     if isinstance(value, bytes):

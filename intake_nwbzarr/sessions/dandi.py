@@ -57,8 +57,8 @@ def scan_dandi(
         ``NAME.parquet``, local or on S3, for one pair of files; otherwise a folder with a pair of files for
         each dandiset.
     glob
-        Only assets whose path matches this pattern, such as ``sub-1/*``: ``*`` matches any characters, also
-        ``/``, upper or lower case. The archive evaluates it.
+        Only assets whose path matches this pattern, such as ``sub-1/*``: ``*`` matches any characters,
+        including ``/``, and case is ignored. The archive evaluates it.
     api_url
         The API of the archive, https://api.dandiarchive.org/api by default.
     token
@@ -71,8 +71,8 @@ def scan_dandi(
     output_options
         Those for an `output` on S3. Default: the `storage_options`.
     storage
-        Name of the options, which the column `storage` has. Readers of the tables need no options of that
-        name for what is public.
+        Name of the options, which is stored in the column `storage`. Public sessions are opened without any
+        options of that name.
     threads, requests, snapshots, check, progress
         As in `scan`.
 
@@ -88,7 +88,7 @@ def scan_dandi(
     LocationNotFoundError
         When a dandiset or version does not exist.
     CredentialsError, AccessError
-        When the token is not accepted, or a dandiset is embargoed and not the user's.
+        When the token is not accepted, or a dandiset is embargoed and the user is not one of its owners.
     TransportError
         When the archive does not answer after retries. Nothing is written.
     OptionError
@@ -118,7 +118,7 @@ def scan_dandi(
 
 @dataclass(frozen=True)
 class Listed:
-    """What the archive has of one dandiset."""
+    """The assets of one dandiset."""
 
     identifier: str
     version: str
@@ -204,7 +204,7 @@ def _location(archive: Archive, asset: Any, storage_options: Mapping[str, Any] |
         path=asset.path,
         found=[urlsplit(url).hostname for url in urls],
         expected=f"https://<bucket>.s3.amazonaws.com/zarr/{asset.zarr}/",
-        next_step="If its S3 server is one of its own, pass storage_options={'endpoint_url': ...} "
+        next_step="If the archive has its own S3 server, pass storage_options={'endpoint_url': ...} "
         "(--endpoint-url).",
     )
 
@@ -226,7 +226,7 @@ def _embargo(archive: Archive, asset: Any, location: Location) -> AccessError | 
 
 
 def _on_endpoint(url: str, options: Mapping[str, Any]) -> str | None:
-    """Return the s3:// URL of an object on the S3 server that the caller has named, None of another."""
+    """Return the s3:// URL of an object on the caller's S3 server, None if it is on another one."""
     endpoint = locate("s3://any-bucket", options).option("endpoint_url")
     if endpoint is None or not url.startswith(f"{endpoint}/"):
         return None

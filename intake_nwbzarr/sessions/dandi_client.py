@@ -34,7 +34,7 @@ _LONGEST_PAUSE: Final = 60
 
 @dataclass
 class Archive:
-    """A connected client, and the words with which errors speak of it."""
+    """A connected client, and how error messages name it."""
 
     client: Any
     url: str
@@ -42,7 +42,7 @@ class Archive:
     token_source: str | None = None
 
     def sign_in(self, token: str, source: str) -> None:
-        """Let the client send a token, which the archive is asked about first."""
+        """Let the client send a token, once the archive has accepted it."""
         self.token_source = source
         with _translated(self, "the token"):
             self.client.authenticate(token)
@@ -105,7 +105,7 @@ class Archive:
         return found, max(0, count - len(found))
 
     def metadata(self, asset: Any) -> dict[str, Any]:
-        """Return an asset's metadata, which a listing mostly has brought already."""
+        """Return an asset's metadata, which most listings include."""
         with _translated(self, f"the metadata of {asset.path}"):
             found = asset.get_raw_metadata()
             if not isinstance(found, dict):
@@ -115,7 +115,7 @@ class Archive:
 
 @contextmanager
 def connect(api_url: str | None, token: str | None) -> Iterator[Archive]:
-    """Connect the client to an API, and check that it answers as one and takes the token.
+    """Connect the client to an API, and check that it is a DANDI API and accepts the token.
 
     Without `token` it is looked up in the environment, and for what is not public in the keyring.
     """
@@ -143,8 +143,8 @@ def connect(api_url: str | None, token: str | None) -> Iterator[Archive]:
             archive = Archive(client, instance.api)
             _limit(client, instance.api)
             _check_version(archive)
-            # DANDI_API_KEY for the public archive. Each other archive has a variable of its own, so that no
-            # token is sent to an archive that it is not of.
+            # DANDI_API_KEY for the public archive. Each other archive has its own variable, so that a token
+            # is sent only to the archive that it is from.
             variable = _variable(client)
             source = "passed as token=" if token is not None else f"in the environment variable {variable}"
             token = _checked_token(token, source) if token is not None else os.environ.get(variable)
@@ -198,7 +198,7 @@ def _limit(client: Any, url: str) -> None:
             try:
                 response: Response = super().send(request, *arguments, **keywords)
             except NotConnected as error:
-                # The client would try for a minute; a name that does not resolve is mostly a mistyped one.
+                # The client would retry for a minute, but a name that does not resolve is mostly mistyped.
                 if isinstance(getattr(error.args[0], "reason", None), NameResolutionError):
                     raise _unknown_host(url) from None
                 raise
@@ -209,7 +209,7 @@ def _limit(client: Any, url: str) -> None:
 
     class Refusing(HTTPAdapter):
         def send(self, *_: Any, **__: Any) -> Response:
-            # The session has the token in its headers, and would send it wherever the API says.
+            # The session has the token in its headers, and would send it to any server that the API names.
             raise InvalidURL("the API names another server")
 
     parts = urlsplit(url)
@@ -271,7 +271,7 @@ def _from_keyring(name: str) -> str | None:
 
 @contextmanager
 def _translated(archive: Archive, what: str) -> Iterator[None]:
-    """Raise the errors of the client as errors of this package, without what they say of requests."""
+    """Raise the errors of the client as errors of this package, without the requests that they quote."""
     import requests
     from dandi.exceptions import NotFoundError
 

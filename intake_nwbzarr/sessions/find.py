@@ -1,4 +1,4 @@
-"""Find NWB Zarr stores below a folder or an S3 prefix, by listing that stops at a store or in a list."""
+"""Find NWB Zarr stores: in a list of locations, or by listing a folder or S3 prefix down to the stores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _UNQUOTED: Final = "/:@!$&'()*+,;=~-._"
 
 @dataclass(frozen=True)
 class Findings:
-    """What a prefix has: sessions, what could not be listed, and what is not a session."""
+    """The sessions of a prefix, folders that could not be listed, and files that are skipped."""
 
     sessions: Sequence[FoundSession]
     # Folders that could not be listed, or have names that are not valid, with the errors.
@@ -99,7 +99,7 @@ def find_sessions(
 
 
 def as_folder(url: str) -> str:
-    """Return a URL with a slash at its end, with which those of everything in it begin."""
+    """Return a URL that ends in a slash: the beginning of the URLs of everything in the folder."""
     return url if url.endswith("/") else f"{url}/"
 
 
@@ -134,7 +134,7 @@ class _Search:
     seen: set[str] = field(default_factory=set)
 
     def findings(self) -> Findings:
-        """List folders, all of a level concurrently, until there are none that are not stores."""
+        """List folders, all of a level concurrently, until only stores are left."""
         transport = open_transport(self.prefix)
         level = [""]
         listed = 0
@@ -151,7 +151,7 @@ class _Search:
             level = [folder for folder in inner if self._is_new(folder)]
             if not level:
                 break
-        # Deeper folders are as if they could not be listed.
+        # Deeper folders count as folders that could not be listed.
         for folder in level:
             self._fail(
                 folder,
@@ -166,7 +166,7 @@ class _Search:
         return Findings(sessions, self.failures, self.unlisted, self.hdf5)
 
     def _visit(self, folder: str, outcome: _Outcome) -> list[str]:
-        """Take note of a folder; return the folders in it that are to be listed."""
+        """Record what is in a folder; return the folders in it that are listed next."""
         if isinstance(outcome, NWBZarrError):
             self._cannot_list(folder, outcome)
             return []
@@ -176,16 +176,16 @@ class _Search:
         if not folder and not (names or content.folders or refused):
             path = self.prefix.path
             if named or path is None or not path.is_dir():
-                # A file, or nothing: opening it tells.
+                # It is a file, or does not exist: opening it raises the error.
                 self._add(folder, None)
-            # Where a disk is not mounted, there is nothing either.
+            # A disk that is not mounted is an empty folder, too: no session counts as removed.
             self.unlisted.append(self.prefix)
             return []
         if ".zarray" in names:
             return []
         documents = [name for name in _CONSOLIDATED if name in names]
         if documents or _GROUP in names or named:
-            # With both documents, only reading them tells.
+            # If there are both documents, which one is valid is found by reading them.
             alone = _GROUP if not documents and _GROUP in names else None
             only = documents[0] if len(documents) == 1 else alone
             etag = content.etags.get(only) if only else None
@@ -202,7 +202,7 @@ class _Search:
         self.sessions.append(FoundSession(self._at(path), self.storage, etag, **details))
 
     def _cannot_list(self, folder: str, error: NWBZarrError) -> None:
-        """Take a prefix that cannot be listed for a session, if it may be one."""
+        """Record a folder that cannot be listed; a prefix may still be a session that can be read."""
         is_web = isinstance(error, ListingError)
         if not folder and (is_web or (isinstance(error, AccessError) and self.prefix.url.endswith(STORE))):
             self._add(folder, None)
@@ -257,15 +257,15 @@ def _of_list(path: Path, storage_options: Mapping[str, Any] | None, storage: str
         try:
             sessions.append(FoundSession(located(line, storage_options), storage))
         except (LocationError, OptionError, AccessError) as error:
-            # Of a line that is no location, nothing is shown.
+            # A line that is not a location is not shown: it may have a password in it.
             place = Location(error.location or f"{locate(path).url}#line-{number}")
             invalid.append(FoundSession(place, storage, error=error))
-    # A valid line is scanned, also beside another one with a secret.
+    # The valid ones first: of two lines with the same location, the first is scanned.
     return Findings([*sessions, *invalid])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Return the lines of a list that are no comments, with their numbers."""
+    """Return the lines of a list without comments and empty lines, with their numbers."""
     try:
         if path.stat().st_size > LARGEST_LIST_OF_LOCATIONS:
             raise LimitError(

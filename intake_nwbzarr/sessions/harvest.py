@@ -61,26 +61,26 @@ from intake_nwbzarr.untrusted_input import (
 )
 
 KNOWN: Final = ("dandiset", "version", "asset_path", "asset_id", "title")
-"""Columns that a finder may know of a session without opening it."""
+"""Columns that an archive's listing may have, so that they are known without opening the session."""
 
 
 @dataclass(frozen=True)
 class FoundSession:
-    """A session that was found, and what the finder knows of it."""
+    """A session that was found, and what is known of it before it is opened."""
 
     # How it is opened.
     location: Location
     # Name of the entry of storage_options with which others open it.
     storage: str | None = None
-    # Of its consolidated metadata, or of the zip file that it is, where a listing told.
+    # ETag of its consolidated metadata, or of its zip file, if it was listed.
     etag: str | None = None
-    # Columns that the finder knows, of those in KNOWN.
+    # Values of columns in KNOWN.
     known: Mapping[str, Any] = field(default_factory=dict)
-    # The document at its root to begin with, where a listing told.
+    # The metadata document at its root, if a listing shows that there is only this one.
     document: Literal["zarr.json", ".zmetadata", ".zgroup"] | None = None
-    # Whether it is only known to be a Zarr store.
+    # Whether it may be a Zarr store that is not NWB.
     guessed: bool = False
-    # Why it cannot be read, where the finder knows.
+    # The error with which it cannot be read, if that is known.
     error: NWBZarrError | None = None
 
     @property
@@ -116,7 +116,7 @@ def harvest(
     row: Row = {}
     objects: list[Row] = []
     with track_requests() as log:
-        # What is replaced while it is read is read again, once.
+        # A session that is replaced while it is read is read again, once.
         for is_last in (False, True):
             try:
                 row, objects = _harvested(found, requests, snapshots, check)
@@ -128,7 +128,7 @@ def harvest(
     return row | {"requests": requests_of(log, found.location)}, objects
 
 
-# The largest number of the column.
+# The largest number that the column requests_for_all can have.
 _MOST_REQUESTS: Final = 2**31 - 1
 
 
@@ -155,7 +155,7 @@ def requests_of(log: RequestLog, location: Location) -> int:
 
 
 def allowed_requests(found: FoundSession, requests: int) -> float:
-    """Return the requests that a session may take, of which local sessions have no limit."""
+    """Return how many requests a session may take: a local session has no limit."""
     return requests if found.location.path is None else math.inf
 
 
@@ -207,7 +207,7 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
     hierarchy = session_hierarchy(where, transport, documents, lambda _: transport.while_opening())
     contents = read_contents(hierarchy)
     objects = [object_row(contents, path) for path in contents.typed]
-    # The metadata took one, and without a listing, or for the directory of a zip file, one more.
+    # One for the metadata; one more without a listing, or for the directory of a zip file.
     spent = 1 if found.document is not None else 2
     read, skipped, needed = _read_columns(contents, allowed_requests(found, requests) - spent)
     row = {**_known(found), **_session_row(contents, documents, objects), **_columns(contents, read)}
@@ -223,7 +223,7 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
 
 
 async def _documents(transport: Transport, found: FoundSession) -> Documents:
-    """Return the metadata documents, with one request where a listing told which one has them."""
+    """Return the metadata documents, with one request if a listing has shown which one has them."""
     if found.document == ".zgroup":
         root = Documents(transport.location, 2, await find_groups(transport, 2, [""]), False, None, 2)
         return root if found.guessed and not root.is_nwb else await list_documents(transport, 2)
@@ -235,7 +235,7 @@ async def _documents(transport: Transport, found: FoundSession) -> Documents:
             if parsed:
                 return parsed
             if fetched and found.guessed:
-                # Only a session is listed: other stores can be of any size.
+                # Only sessions are listed: other stores can have any size.
                 nodes = {"": {"zarr.json": msgspec.Raw(fetched.data)}}
                 root = Documents(transport.location, 3, nodes, False, fetched.etag, 1)
                 if not root.is_nwb:
@@ -243,8 +243,8 @@ async def _documents(transport: Transport, found: FoundSession) -> Documents:
     return await load_documents(transport)
 
 
-# Columns that are stored as arrays, each of which takes a request; the most important first. An ordinary
-# session has the first nine, of which ten requests read as many as the metadata and the listing leave.
+# Columns that are stored as arrays, each of which takes a request; the most important first. Most sessions
+# have the first nine. Ten requests are enough for six to eight of these, beside the metadata and the listing.
 _SUBJECT: Final = "general/subject/"
 _ARRAYS: Final[Mapping[str, str]] = {
     "species": f"{_SUBJECT}species",
@@ -298,7 +298,7 @@ def _read_columns(
     ((values, _),) = run_mappers([whole_values(arrays)], contents.hierarchy.opener)
     read: dict[str, list[NDArray[Any]]] = {}
     for column, each in wanted.items():
-        # A damaged chunk costs its column.
+        # A column with a damaged chunk is null.
         found = [values[array.node.path] for array in each if array.node.path in values]
         if len(found) == len(each):
             read[column] = found
@@ -364,7 +364,7 @@ def _session_row(contents: Contents, documents: Documents, objects: Sequence[Row
     }
 
 
-# Those of every file.
+# Namespaces in every file.
 _OF_CORE: Final = frozenset({"core", "hdmf-common", "hdmf-experimental"})
 
 
@@ -387,7 +387,7 @@ def _snapshot(location: Location) -> bytes | None:
     try:
         document = encode(record_session(location))
     except NWBZarrError:
-        # Of what is damaged for a view, the row is complete all the same.
+        # The row is complete without it.
         return None
     return document if len(document) <= LARGEST_SNAPSHOT_CELL else None
 

@@ -1,4 +1,4 @@
-"""The rows of a part of the tables while it is scanned: those from before, and those that replace them."""
+"""The rows of a part of the tables during a scan: existing rows, and new rows that replace them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from intake_nwbzarr.sessions.table_schema import Kind, conformed, table_of
 from intake_nwbzarr.sessions.tables import Tables
 
 CHECKPOINT = 30.0
-"""Seconds after which what was scanned is written, so that a scan that is killed goes on from there."""
+"""Seconds after which the new rows are written, so that a scan that is killed resumes from there."""
 
 # A checkpoint takes at most this part of the time, however large the tables are.
 _SHARE: Final = 0.1
@@ -52,7 +52,7 @@ class ScanOptions:
 
 @dataclass(frozen=True)
 class Before:
-    """What a table has of a session that was scanned before."""
+    """The columns of an existing row that decide whether its session is scanned again."""
 
     etag: str | None
     zip_etag: str | None
@@ -61,24 +61,24 @@ class Before:
     requests_for_all: int | None
     has_snapshot: bool
     stale: bool | None
-    # What the finder knew of it.
+    # The columns in _LABELS.
     labels: Mapping[str, Any]
 
     def is_complete(self, found: FoundSession, options: ScanOptions) -> bool:
-        """Return whether scanning it again could add nothing, if it has not changed."""
+        """Return whether scanning the session again would add nothing, if it has not changed."""
         allowed = allowed_requests(found, options.requests)
         more = self.requests_for_all is not None and allowed >= self.requests_for_all
         lacks = options.snapshots and not self.has_snapshot
         return not (self.failed or more or lacks or options.check)
 
     def is_current(self, found: FoundSession, options: ScanOptions) -> bool:
-        """Return whether it has the ETag that a listing told, and scanning it again could add nothing."""
+        """Return whether the session has the ETag of its listing, and scanning it again would add nothing."""
         return self.is_complete(found, options) and found.etag == (
             self.zip_etag if found.is_zip else self.etag
         )
 
 
-# Columns that tell whether a session must be scanned again.
+# Columns of `Before`, apart from the snapshot and labels.
 _COMPARED: Final = (
     "location", "etag", "zip_etag", "zarr_format", "error_type", "requests_for_all", "stale",
 )  # fmt: skip
@@ -88,21 +88,21 @@ _LABELS: Final = ("storage", "source", *KNOWN)
 
 @dataclass
 class PartRows:
-    """The rows of a part while it is scanned: those from before, and the new ones that replace them."""
+    """The rows of a part during a scan: existing rows, and new rows that replace them."""
 
     tables: Tables
     name: str
     source: str
     old: dict[Kind, pa.Table]
     before: dict[str, Before]
-    # ETags of the files on S3, which nobody else may have written since.
+    # ETags of the files on S3 as they were read; files with other ETags are not replaced.
     state: dict[Kind, str | None] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     objects: list[Row] = field(default_factory=list)
     new: dict[Kind, list[pa.Table]] = field(default_factory=lambda: {"sessions": [], "objects": []})
     replaced: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
-    # Columns of kept rows that the finder knows otherwise now.
+    # New values of the columns in _LABELS, for existing rows that are kept.
     labels: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     failures: list[ScanFailure] = field(default_factory=list)
     written: float = field(default_factory=time.monotonic)
@@ -111,13 +111,13 @@ class PartRows:
     @classmethod
     @contextmanager
     def opened(cls, tables: Tables, name: str, source: str) -> Iterator[PartRows]:
-        """Yield a part as it is now, which nobody else writes meanwhile."""
+        """Yield a part with its existing rows, locked against other scans."""
         with _locked(tables.location_of("sessions", name)):
             yield cls._read(tables, name, source)
 
     @classmethod
     def _read(cls, tables: Tables, name: str, source: str) -> PartRows:
-        # Before the rows: what is written in between is then noticed.
+        # Read before the rows, so that a write in between is noticed.
         state = tables.etags(name)
         found = tables.remains(name)
         sessions, objects = found or (table_of("sessions", ()), table_of("objects", ()))
@@ -136,18 +136,18 @@ class PartRows:
                 {name: row[name] for name in _LABELS},
             )
             for row in columns.to_pylist()
-            # All that is below a prefix is its own, by whatever prefix or list it was found before.
+            # All sessions below a prefix belong to it, also those found by another prefix or list.
             if row["source"] in {source, None} or as_folder(row["location"]).startswith(as_folder(source))
         }
         return cls(tables, name, source, {"sessions": sessions, "objects": objects}, before, state)
 
     def expect(self, found: Mapping[str, object], unlisted: Sequence[str]) -> None:
-        """Note which sessions from before are gone: they were not found where all was listed."""
+        """Record which existing sessions are gone: not found, and not below a folder that was not listed."""
         folders = tuple(map(as_folder, unlisted))
         self.gone = {url for url in self.before if url not in found and not url.startswith(folders)}
 
     def add(self, row: Row, objects: Sequence[Row]) -> None:
-        """Take the new rows of a session, which replace those from before."""
+        """Add the new rows of a session, which replace the existing ones."""
         self.rows.append(row | {"source": self.source})
         self.objects += objects
         self.replaced.add(row["location"])
@@ -157,7 +157,7 @@ class PartRows:
             )
 
     def keep(self, found: FoundSession) -> None:
-        """Keep the row of a session from before, with what the finder knows of it now."""
+        """Keep the existing row of a session, with the present values of the columns in _LABELS."""
         url = found.location.url
         ours = {"storage": found.storage, "source": self.source}
         labels = {**self.before[url].labels, **ours, **found.known}
@@ -165,7 +165,7 @@ class PartRows:
             self.labels[url] = labels
 
     def checkpoint(self) -> None:
-        """Write what there is, if enough time has passed."""
+        """Write the rows so far, if enough time has passed."""
         if time.monotonic() - self.written >= self.pause:
             began = time.monotonic()
             self.write()
@@ -173,14 +173,14 @@ class PartRows:
             self.pause = max(CHECKPOINT, (self.written - began) / _SHARE)
 
     def finish(self) -> int:
-        """Write the part without sessions that are gone, if it has changed; return how many these are."""
+        """Write the part without sessions that are gone, if it has changed; return the number of these."""
         gone = self.gone - self.replaced
         if self.replaced or self.labels or gone or not len(self.old["sessions"]):
             self.write(gone, final=True)
         return len(gone)
 
     def write(self, gone: Iterable[str] = (), *, final: bool = False) -> None:
-        """Write the rows from before that are not replaced, and the new ones."""
+        """Write the existing rows that are not replaced, and the new ones."""
         self._pack()
         dropped = pa.array(sorted(self.replaced | set(gone)), pa.string())
         whole: dict[Kind, pa.Table] = {}

@@ -29,7 +29,7 @@ from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import track_requests
 from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT
 
-# Sessions that wait for a thread, for each thread.
+# Sessions in the queue for each thread.
 _AHEAD: Final = 4
 
 
@@ -50,8 +50,8 @@ def scan(
 
     Stores are found by listing folders, never their chunks. A scan to tables that exist reads only sessions
     that are new, have changed, or failed before, and removes those that no longer exist; sessions of other
-    prefixes stay. What was scanned is written about every 30 seconds, so that a scan that was stopped goes on
-    from there. A session that cannot be read is a row with its error.
+    prefixes stay. The tables are written about every 30 seconds, so that a scan that was stopped resumes from
+    there. A session that cannot be read is a row with its error.
 
     Parameters
     ----------
@@ -60,21 +60,21 @@ def scan(
         files with one location per line (other ``https`` servers cannot be listed).
     output
         ``NAME.parquet``, local or on S3, for one pair of files (the objects in ``NAME.objects.parquet``);
-        otherwise the name of a folder, with a pair of files for each prefix. A new folder cannot have a name
-        that ends like a file of data, such as ``.csv``.
+        otherwise the name of a folder, with a pair of files for each prefix. The name of a new folder
+        cannot end in the extension of a data file, such as ``.csv``.
     storage_options
         Credentials and other options, for all prefixes. They are not written.
     output_options
         Those for an `output` on S3. Default: the `storage_options`.
     storage
-        Name of the options, which the column `storage` has; others open the sessions with their own options
-        of that name.
+        Name of the options, which is stored in the column `storage`; whoever opens the tables passes their
+        own options under that name.
     threads
         Sessions that are scanned concurrently.
     requests
-        Requests that a session on a server may take, with its share of the listing. Columns that would take
-        more are null, and named in the column `not_read`. The schemas of extensions, and sessions without
-        consolidated metadata, take more. Local sessions have no limit.
+        Most requests that a session on a server takes, including its share of the listing. Columns that
+        would take more are null, and named in the column `not_read`. The schemas of extensions, and sessions
+        without consolidated metadata, take more. Local sessions have no limit.
     snapshots
         Whether to store a snapshot of each session, from which it opens without reading its metadata. Takes
         the requests of opening each session, and more.
@@ -82,7 +82,7 @@ def scan(
         Whether to compare consolidated metadata with the stored ones, for the column `stale`. Takes a request
         for each group and array of each session, also of unchanged ones.
     progress
-        Called with a `ScanProgress` now and then.
+        Function that is called with a `ScanProgress`.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def scan(
     LimitError
         When a prefix has more than a million folders or sessions.
     AccessError, TransportError
-        When the tables cannot be written; the tables from before are left as they are.
+        When the tables cannot be written; existing tables are left unchanged.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def scan(
 
 
 def _local_prefix(tables: Location, place: Location, found: Sequence[FoundSession]) -> Path | None:
-    """Return the local folder whose sessions a table may not name by itself, None if there is none."""
+    """Return the local folder that opening the tables needs as a `prefix`, None if it needs none."""
     folder = tables.path
     if folder is not None and folder.suffix == ".parquet":
         folder = folder.parent
@@ -242,8 +242,7 @@ def output_tables(
     )
 
 
-# Endings of files of data. An output that ends in one of them is most likely meant as a file, which it would
-# not become.
+# Extensions of data files. Whoever passes an output with one of them most likely wants a file, not a folder.
 _OTHER_FILES: Final = frozenset(
     {
         ".arrow", ".avro", ".csv", ".db", ".duckdb", ".feather", ".gz", ".h5", ".hdf5", ".ipc", ".json",
@@ -254,7 +253,7 @@ _OTHER_FILES: Final = frozenset(
 
 
 def _check_extension(place: Location) -> None:
-    """Refuse an output that ends like a file of another format, unless it is a folder that exists."""
+    """Refuse an output with the extension of another format, unless it is a folder that exists."""
     extension = PurePosixPath(place.url).suffix
     if place.url.endswith(".parquet") or extension.lower() not in _OTHER_FILES:
         return
@@ -344,7 +343,7 @@ def _scanned(part: PartRows, findings: Findings, options: ScanOptions) -> ScanRe
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What was done with a session: its rows, None where it has not changed."""
+    """The new rows of a session, None if it has not changed, and the requests that it took."""
 
     found: FoundSession
     rows: tuple[Row, Sequence[Row]] | None
@@ -352,7 +351,7 @@ class _Outcome:
 
 
 def _outcomes(found: Iterable[FoundSession], part: PartRows, options: ScanOptions) -> Iterator[_Outcome]:
-    """Scan sessions on threads, and yield what was done in the order in which it was."""
+    """Scan sessions on threads, and yield their outcomes as they complete."""
     waiting: set[Future[_Outcome]] = set()
     pool = ThreadPoolExecutor(options.threads, thread_name_prefix="nwbzarr-scan")
     try:
@@ -386,7 +385,7 @@ def _scan_one(found: FoundSession, before: Before | None, options: ScanOptions) 
 
 
 def _is_unchanged(found: FoundSession, before: Before) -> bool:
-    """Return whether a session that no listing has found still has the same metadata document."""
+    """Return whether a session that was not listed still has the same metadata document."""
     if before.etag is None or before.etag.startswith("W/"):
         return False
     document = "zarr.json" if before.zarr_format == 3 else ".zmetadata"
@@ -394,7 +393,7 @@ def _is_unchanged(found: FoundSession, before: Before) -> bool:
         transport = open_transport(found.location.uncached)
         answer = run(transport.get_unless(document, before.etag, limit=LARGEST_DOCUMENT))
     except NWBZarrError:
-        # Scanning it tells what is wrong.
+        # Scanning it meets the same error, which becomes its row.
         return False
     return isinstance(answer, Unchanged)
 

@@ -232,7 +232,7 @@ def encoded(kind: Kind, table: pa.Table, scan: str, source: str) -> bytes:
 
 
 def _rows_in_group(table: pa.Table) -> int:
-    """Return the length of a row group: shorter with snapshots, of which single ones are read."""
+    """Return the length of a row group: shorter with snapshots, which are read one at a time."""
     size = table["snapshot"].nbytes if "snapshot" in table.column_names else 0
     groups = max(1, min(size // _SNAPSHOTS_IN_GROUP, _MOST_GROUPS))
     return int(min(_ROWS_IN_GROUP, max(1, -(-len(table) // groups))))

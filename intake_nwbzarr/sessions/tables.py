@@ -38,7 +38,7 @@ _PAUSE: Final = 0.25
 
 @dataclass(frozen=True)
 class Part:
-    """A part of both tables: what one scan of one prefix or dandiset has found."""
+    """A part of both tables: the sessions of one prefix or dandiset."""
 
     name: str
     # Identifies the scan, and is the same in both files of a part.
@@ -65,7 +65,7 @@ class Tables:
     """
 
     place: Location
-    # In the state in which the tables were opened; none for tables that are only written.
+    # As they were when the tables were opened; empty for tables that are only written.
     parts: tuple[Part, ...] = field(default=())
 
     @property
@@ -160,12 +160,12 @@ class Tables:
     ) -> Part:
         """Replace a part of both tables; `name` is ignored for a single pair of files.
 
-        On S3, files that are no longer in the `state` of `etags` are left as they are, with a `TableError`;
+        On S3, files that are no longer in the `state` of `etags` are left unchanged, with a `TableError`;
         their new ETags replace those in it.
         """
         state = {} if state is None else state
         scan = secrets.token_hex(8)
-        # The objects first: whoever reads in between sees two scans, and waits.
+        # The objects first: a reader in between sees files of two scans, and waits.
         tables: Mapping[Kind, pa.Table] = {"objects": objects, "sessions": sessions}
         more: dict[Kind, tuple[str, ...]] = {
             kind: tuple(name for name in table.column_names if name not in SCHEMAS[kind].names)
@@ -206,10 +206,10 @@ class Tables:
         return found
 
     def remains(self, name: str = "") -> tuple[pa.Table, pa.Table] | None:
-        """Return both tables of a part for whoever scans it again, None if there is no such part.
+        """Return both tables of a part for another scan of it, None if the part does not exist.
 
         The two may be of different scans if a writer was killed between its two files: sessions without all
-        of their objects are left out. One of the two files without the other may be somebody's own.
+        of their objects are left out. A file of sessions without its file of objects is an error.
         """
         name = name if self.is_folder else ""
         files: dict[Kind, TableFile] = {}
