@@ -11,13 +11,12 @@ from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path
 
 from intake_nwbzarr.arguments import local_path
 from intake_nwbzarr.errors import CacheError, CredentialsError, LocationError, did_you_mean
-from intake_nwbzarr.location.urls import is_encodable, redact
+from intake_nwbzarr.location.urls import is_encodable, plain_server_url, redact
 
 
 @dataclass(frozen=True)
@@ -260,23 +259,13 @@ def _verify_option(given: object, url: str) -> dict[str, Any]:
 
 def check_endpoint(endpoint: str) -> str:
     """Return an endpoint URL without its trailing slash, if it is valid and has no password or query."""
-    try:
-        parts = urlsplit(endpoint)
-        usable = parts.port != 0
-    except ValueError:
-        parts, usable = urlsplit(""), False
-    if (
-        not usable
-        or parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.username
-        or parts.query
-    ):
+    url = plain_server_url(endpoint)
+    if url is None:
         raise LocationError(
             "endpoint_url must be http://host[:port] or https://host[:port], without a password or query.",
             expected="http://host[:port] or https://host[:port]",
         )
-    return endpoint.rstrip("/")
+    return url
 
 
 def _public_leaves(options: Mapping[str, Any]) -> dict[str, Any]:

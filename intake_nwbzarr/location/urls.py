@@ -188,6 +188,18 @@ def canonical_http(url: str) -> tuple[str, dict[str, Any]]:
     return f"{scheme}://{authority}{path}", secret
 
 
+def plain_server_url(text: str) -> str | None:
+    """Return the http(s) URL of a server without trailing slashes; None if it is not valid or has secrets."""
+    try:
+        parts = urlsplit(text)
+        usable = parts.port != 0
+    except ValueError:
+        return None
+    is_server = usable and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    has_more = parts.username is not None or parts.query or parts.fragment
+    return parts.geturl().rstrip("/") if is_server and not has_more else None
+
+
 class AccessPoint(NamedTuple):
     """The parts of the ARN of an S3 access point that requests need."""
 

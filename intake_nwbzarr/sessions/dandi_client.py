@@ -24,6 +24,7 @@ from intake_nwbzarr.errors import (
     TransportError,
     did_you_mean,
 )
+from intake_nwbzarr.location.urls import plain_server_url
 
 DANDI_API: Final = "https://api.dandiarchive.org/api"
 # Seconds to connect, and to wait for the next bytes; the client itself would wait for ever.
@@ -157,27 +158,15 @@ def connect(api_url: str | None, token: str | None) -> Iterator[Archive]:
 
 def checked_api_url(api_url: object) -> str:
     """Return the URL of an API, without a trailing slash."""
-    url = DANDI_API if api_url is None else api_url
-    url = url if isinstance(url, str) and url.isprintable() else ""
-    try:
-        parts = urlsplit(url)
-        usable = parts.port != 0
-    except ValueError:
-        parts, usable = urlsplit(""), False
-    if (
-        not usable
-        or parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.username is not None
-        or parts.query
-        or parts.fragment
-    ):
+    given = DANDI_API if api_url is None else api_url
+    url = plain_server_url(given) if isinstance(given, str) and given.isprintable() else None
+    if url is None:
         # Not shown: what was mistyped may be a token.
         raise LocationError(
             "api_url must be the https:// URL of a DANDI API, without a password or query.",
             expected=DANDI_API,
         )
-    return parts.geturl().rstrip("/")
+    return url
 
 
 def _drop(record: logging.LogRecord) -> bool:  # noqa: ARG001 - a logging filter
