@@ -590,18 +590,24 @@ class SessionCatalog(Catalog):  # type: ignore[misc]
 
     def _not_found(self, key: Any) -> SessionNotFoundError:
         shown = describe_value(key)
-        is_text = isinstance(key, str) and is_encodable(key)
-        left_out = is_text and self._opened.rows_of(pa.array([key], pa.string()))[0] >= 0
+        if not isinstance(key, str):
+            return SessionNotFoundError(
+                f"The keys of a catalog of sessions are locations, not {shown}.",
+                location=self.tables.place,
+                found=shown,
+                next_step="See list(catalog) or catalog.df; catalog.filter(...) takes several of them.",
+            )
+        left_out = is_encodable(key) and self._opened.rows_of(pa.array([key], pa.string()))[0] >= 0
         advice = (
             "It is in the tables, but not among the sessions that the search found." if left_out else None
         )
-        if advice is None and isinstance(key, str):
+        if advice is None:
             advice = did_you_mean(key, self._row_of) if len(self._row_of) < 10_000 else None
         return SessionNotFoundError(
             f"No session {shown} in {self.tables.place}.",
             location=self.tables.place,
             found=shown,
-            next_step=advice or "Keys are locations: see list(catalog), or catalog.df.",
+            next_step=advice or "Keys are locations: see list(catalog) or catalog.df.",
         )
 
     def _selected(self, rows: Rows) -> Iterator[Selected]:

@@ -87,11 +87,12 @@ def test_it_is_a_mapping_of_locations_to_sources(lab: SessionCatalog) -> None:
     assert all(isinstance(each, NWBZarrSource) for each in lab.values())
 
 
-@pytest.mark.parametrize("key", ["s3://lab/9", "", "units", 3, None])
+@pytest.mark.parametrize("key", ["s3://lab/9", "", "units", 3, None, slice(0, 2), ["s3://lab/1"]])
 def test_a_key_that_is_not_there_is_a_key_error(lab: SessionCatalog, key: Any) -> None:
     with pytest.raises(KeyError) as caught:
         lab[key]
     assert isinstance(caught.value, SessionNotFoundError)
+    assert ("are locations, not" in str(caught.value)) is not isinstance(key, str)
 
 
 def test_a_misspelled_key_names_the_closest(lab: SessionCatalog) -> None:
