@@ -93,22 +93,23 @@ _SHORTEST_MASKED = 6
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 
 
-def mask_secrets(text: str) -> str:
-    """Return a text in which the secrets that this process knows are replaced by asterisks."""
+def mask_secrets(text: str, secrets: Secrets | None = None) -> str:
+    """Return a text in which the secrets that this process knows, and all of `secrets`, are asterisks."""
     known = {os.environ.get(name, "") for name in _SECRET_VARIABLES}
     for values in list(_GIVEN.values()):
         known.update(_texts(values))
-    for secret in sorted(known, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_MASKED:
-            text = text.replace(secret, "****")
+    own = set(_texts(secrets.reveal())) if secrets is not None else set()
+    masked = own | {secret for secret in known if len(secret) >= _SHORTEST_MASKED}
+    for secret in sorted(masked - {""}, key=len, reverse=True):
+        text = text.replace(secret, "****")
     return text
 
 
 def _texts(values: object) -> Iterator[str]:
     if isinstance(values, str):
         yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
+    elif isinstance(values, Mapping | list | tuple):
+        for value in values.values() if isinstance(values, Mapping) else values:
             yield from _texts(value)
 
 

@@ -29,6 +29,7 @@ from intake_nwbzarr.catalog.entries import (
     saved_entry,
 )
 from intake_nwbzarr.catalog.source import NWBZarrSource
+from intake_nwbzarr.copies.local_files import write_local
 from intake_nwbzarr.errors import (
     NWBZarrError,
     OptionError,
@@ -45,7 +46,7 @@ from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, i
 from intake_nwbzarr.sessions.selected import Give, Selected, open_selected
 from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 from intake_nwbzarr.sessions.storages import Storages, table_location
-from intake_nwbzarr.sessions.tables import Tables, write_local
+from intake_nwbzarr.sessions.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd

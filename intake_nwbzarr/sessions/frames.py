@@ -13,7 +13,7 @@ from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
-from intake_nwbzarr.sessions.tables import without_dictionaries
+from intake_nwbzarr.sessions.table_schema import without_dictionaries
 
 if TYPE_CHECKING:
     import pandas as pd

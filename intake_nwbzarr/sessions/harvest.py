@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from intake_nwbzarr.hierarchy.documents import (
 )
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, session_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.location.credentials import mask_secrets
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.mapping.attributes import as_strings
 from intake_nwbzarr.mapping.model import STRING_AT_OPEN, run_mappers, stored, whole_values
@@ -135,18 +136,18 @@ _MOST_REQUESTS: Final = 2**31 - 1
 def failed(found: FoundSession, error: Exception) -> Row:
     """Return the row of a session that cannot be read."""
     return _known(found) | {
-        "error": shown_error(error, found.location),
+        "error": _shown_error(error, found.location),
         "error_type": type(error).__name__,
         "transient": bool(getattr(error, "transient", False)),
     }
 
 
-def shown_error(error: Exception, location: Location) -> str:
-    """Return an error's message on one line, without secrets of the location."""
+def _shown_error(error: Exception, location: Location) -> str:
+    """Return an error's message on one line, without secrets."""
     text = " ".join(str(error).split())
     if not isinstance(error, NWBZarrError):
         text = f"{type(error).__name__}: {text}"
-    return as_cell(_without_secrets(text, location)) or type(error).__name__
+    return as_cell(mask_secrets(text, location.secrets)) or type(error).__name__
 
 
 def requests_of(log: RequestLog, location: Location) -> int:
@@ -157,25 +158,6 @@ def requests_of(log: RequestLog, location: Location) -> int:
 def allowed_requests(found: FoundSession, requests: int) -> float:
     """Return how many requests a session may take: a local session has no limit."""
     return requests if found.location.path is None else math.inf
-
-
-def _without_secrets(text: str, location: Location) -> str:
-    given = location.secrets.reveal() if location.secrets is not None else None
-    for secret in sorted(_texts(given or {}), key=len, reverse=True):
-        text = text.replace(secret, "****")
-    return text
-
-
-def _texts(value: Any) -> Iterator[str]:
-    match value:
-        case str() if value:
-            yield value
-        case Mapping():
-            for each in value.values():
-                yield from _texts(each)
-        case list() | tuple():
-            for each in value:
-                yield from _texts(each)
 
 
 def _known(found: FoundSession) -> Row:

@@ -24,7 +24,8 @@ from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.normalize import common_names, sex_code, taxon
 from intake_nwbzarr.sessions.selected import Multiple
-from intake_nwbzarr.sessions.tables import Kind, Tables
+from intake_nwbzarr.sessions.table_schema import Kind
+from intake_nwbzarr.sessions.tables import Tables
 
 type Rows = NDArray[np.int64]
 type Mask = NDArray[np.bool_]

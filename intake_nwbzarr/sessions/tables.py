@@ -23,12 +23,11 @@ from intake_nwbzarr.sessions.table_schema import (
     Kind,
     conformed,
     plain_table,
-    without_dictionaries,
 )
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
 
-__all__ = ["Kind", "Part", "Tables", "without_dictionaries", "write_file", "write_local"]
+__all__ = ["Part", "Tables", "write_file", "write_local"]
 
 _ENDING: Final = ".parquet"
 # How long the two files of a part may differ, while a writer replaces them.
