@@ -23,7 +23,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from intake_nwbzarr.errors import CredentialsError, NWBZarrError
-from intake_nwbzarr.location.credentials import Keys, Secrets, Shipment, s3_access, unlogged
+from intake_nwbzarr.location.credentials import Keys, Secrets, Shipment, mask_secrets, s3_access, unlogged
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.engine import Request
 from intake_nwbzarr.transport.loop import run
@@ -411,3 +411,14 @@ def test_signing_is_not_logged_and_what_others_sign_is(
 
 def test_a_request_shows_no_headers() -> None:
     assert CANARY not in repr(Request("GET", "http://host/", {"Authorization": CANARY}, ("", "get")))
+
+
+def test_secrets_in_a_message_are_masked_and_short_ones_if_they_are_of_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", f"{CANARY}-of-the-environment")
+    other = Secrets.keep({"headers": [{"X": f"{CANARY}-of-another"}], "password": "pw"})
+    own = Secrets.keep({"password": "short"})
+    message = f"{CANARY}-of-the-environment, {CANARY}-of-another, pw, short"
+    assert mask_secrets(message, own) == "****, ****, pw, ****"
+    assert mask_secrets("short pw", other) == "short ****"

@@ -96,6 +96,7 @@ def test_an_invalid_location_is_an_error_that_shows_no_secret(given: Any) -> Non
         ("s3://bucket/a", {"client_kwargs": {"endpoint": "x"}}, "Did you mean 'endpoint_url'"),
         ("s3://bucket/a", {"endpoint_url": "localhost:9000"}, "endpoint_url must be"),
         ("s3://bucket/a", {"endpoint_url": "http://me:canary@host"}, "endpoint_url must be"),
+        ("s3://bucket/a", {"endpoint_url": "http://:canary@host"}, "endpoint_url must be"),
         ("s3://bucket/a", {"endpoint_url": "http://host:99999"}, "endpoint_url must be"),
         ("s3://bucket/a", {"endpoint_url": "http://host:x"}, "endpoint_url must be"),
         ("s3://bucket/a", {"timeouts": {"connect": 0}}, "positive numbers"),
