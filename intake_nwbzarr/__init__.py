@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
+    from intake_nwbzarr.sessions.conditions import Find
     from intake_nwbzarr.sessions.dandi import scan_dandi
     from intake_nwbzarr.sessions.map_result import MapResult
     from intake_nwbzarr.sessions.scan import scan
-    from intake_nwbzarr.sessions.search import Find
     from intake_nwbzarr.transport.request_log import track_requests
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
 __version__ = version("intake-nwbzarr")
 
 _HOMES = {
-    "Find": "intake_nwbzarr.sessions.search",
+    "Find": "intake_nwbzarr.sessions.conditions",
     "MapResult": "intake_nwbzarr.sessions.map_result",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
     "download": "intake_nwbzarr.copies.download",

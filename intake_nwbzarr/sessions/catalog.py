@@ -40,9 +40,10 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import checked_options
 from intake_nwbzarr.location.urls import is_encodable
+from intake_nwbzarr.sessions.conditions import in_plain_form
 from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
 from intake_nwbzarr.sessions.overview import html_overview, plain_catalog, shown, text_overview
-from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, in_plain_form, search
+from intake_nwbzarr.sessions.search import Columns, Rows, Selection, distinct, search
 from intake_nwbzarr.sessions.selected import Give, Selected, open_selected
 from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 from intake_nwbzarr.sessions.storages import Storages, table_location

@@ -11,8 +11,9 @@ import pyarrow as pa
 from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
+from intake_nwbzarr.sessions.conditions import Find
 from intake_nwbzarr.sessions.map_result import counted
-from intake_nwbzarr.sessions.search import Columns, Find, Found, Rows, Selection
+from intake_nwbzarr.sessions.search import Columns, Found, Rows, Selection
 from intake_nwbzarr.sessions.table_schema import without_dictionaries
 
 if TYPE_CHECKING:

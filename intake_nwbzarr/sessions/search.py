@@ -1,16 +1,10 @@
-"""Search tables of sessions: conditions on columns, `Find` for objects, and the rows that meet them."""
+"""Search tables of sessions: the rows that meet conditions, and the objects that a `Find` has found."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime
-from fnmatch import translate
+from dataclasses import dataclass, replace
 from functools import cached_property
-from numbers import Integral, Real
 from typing import Any, Final
 
 import numpy as np
@@ -18,17 +12,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from intake_nwbzarr.arguments import check_choice, describe_value, invalid_argument
+from intake_nwbzarr.arguments import invalid_argument
 from intake_nwbzarr.errors import OptionError, SessionsWarning, did_you_mean, warn_caller
-from intake_nwbzarr.location.urls import is_encodable
+from intake_nwbzarr.sessions.conditions import (
+    Both,
+    Find,
+    Mask,
+    as_find,
+    dictionary,
+    exact_texts,
+    from_text,
+    indices,
+    is_pattern,
+    matches,
+    no_range,
+    plain,
+    value_type,
+)
 from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.normalize import common_names, sex_code, taxon
-from intake_nwbzarr.sessions.selected import Multiple
 from intake_nwbzarr.sessions.table_schema import Kind
 from intake_nwbzarr.sessions.tables import Tables
 
 type Rows = NDArray[np.int64]
-type Mask = NDArray[np.bool_]
 
 # Conditions on these columns are met as well by the column beside them, which has the normalised text.
 _NORMALISED: Final[Mapping[str, tuple[str, Callable[[str], str | None]]]] = {
@@ -44,50 +50,6 @@ _LISTING: Final = 5
 # How many distinct values a misspelled one is compared with, and how many are shown.
 _MOST_COMPARED: Final = 5_000
 _MOST_SHOWN: Final = 10
-_GLOB: Final = re.compile(r"[*?\[]")
-# Texts that name a time begin with its year; pandas also reads others, such as 09:00, which is today.
-_DATE: Final = re.compile(r"\d{4}")
-_INSTANT: Final = np.dtype("M8[us]")
-_EXPECTED: Final = "a value, a list of values, a range (low, high), or None"
-
-
-@dataclass(frozen=True, init=False)
-class Find:
-    """Conditions that all apply to the same neurodata object of a session.
-
-    Parameters
-    ----------
-    type
-        The neurodata type; an object of a type that extends it is found as well.
-    multiple
-        What happens if several objects of one session meet the conditions, when they are opened: ``"error"``,
-        ``"first"`` (by path), or ``"all"`` (a dict of Datasets by path).
-    **columns
-        Conditions on columns of the table ``objects``, such as ``name``, ``path``, ``unit`` and ``rate``: see
-        `SessionCatalog.search`.
-
-    Examples
-    --------
-    >>> Find("TimeSeries", name="*speed*", unit=["cm/s", "m/s"])
-    Find('TimeSeries', name='*speed*', unit=['cm/s', 'm/s'])
-    """
-
-    conditions: Mapping[str, Any] = field(hash=False)
-    multiple: Multiple
-
-    def __init__(self, /, type: Any = None, *, multiple: Multiple = "error", **columns: Any) -> None:  # noqa: A002
-        check_choice("multiple", multiple, ("error", "first", "all"))
-        given = columns if type is None else {"type": type, **columns}
-        object.__setattr__(self, "conditions", given)
-        object.__setattr__(self, "multiple", multiple)
-
-    def __repr__(self) -> str:
-        shown = [
-            repr(value) if name == "type" else f"{name}={value!r}" for name, value in self.conditions.items()
-        ]
-        if self.multiple != "error":
-            shown.append(f"multiple={self.multiple!r}")
-        return f"Find({', '.join(shown)})"
 
 
 @dataclass(frozen=True)
@@ -182,7 +144,7 @@ class Columns:
         chunks = [chunk.dictionary_encode() for chunk in column.chunks]
         known = self.rows_of(pa.chunked_array([chunk.dictionary for chunk in chunks], pa.string()))
         of_chunk = np.split(known, np.cumsum([len(chunk.dictionary) for chunk in chunks]))
-        rows = [np.append(of, -1)[_indices(chunk)] for of, chunk in zip(of_chunk, chunks, strict=False)]
+        rows = [np.append(of, -1)[indices(chunk)] for of, chunk in zip(of_chunk, chunks, strict=False)]
         sessions = np.concatenate(rows) if rows else np.zeros(0, np.int64)
         if len(self.everything) < len(self._locations):
             self._leave_out_repeated(sessions)
@@ -251,46 +213,6 @@ def _sorted_conditions(
     return of_sessions, finds
 
 
-def as_find(condition: Any) -> Find | None:
-    """Return a condition that is a `Find`, also in its plain form `{"find": {...}}`, None for others."""
-    if isinstance(condition, Find):
-        return condition
-    if isinstance(condition, Mapping) and set(condition) == {"find"}:
-        inner = condition["find"]
-        if isinstance(inner, str):
-            return Find(inner)
-        if not isinstance(inner, Mapping) or not all(isinstance(name, str) for name in inner):
-            raise OptionError(
-                f"find must be a type or a dictionary of conditions, not {describe_value(inner)}.",
-                found=inner,
-                expected="such as 'Units', or {'type': 'TimeSeries', 'name': '*speed*'}",
-            )
-        return Find(**inner)
-    return None
-
-
-def in_plain_form(condition: Any) -> Any:
-    """Return a condition as catalog files have it: `{find: {...}}`, `{range: [low, high]}`, ..."""
-    if isinstance(condition, Find):
-        multiple = {} if condition.multiple == "error" else {"multiple": condition.multiple}
-        inner = {name: in_plain_form(each) for name, each in condition.conditions.items()}
-        return {"find": {**inner, **multiple}}
-    match condition := _plain(condition):
-        case Mapping() if set(condition) == {"find"}:
-            return condition
-        case tuple():
-            return {"range": [in_plain_form(each) for each in condition]}
-        case list() | set() | frozenset():
-            return [in_plain_form(each) for each in condition]
-        case np.datetime64():
-            return str(condition)
-        case np.generic():
-            return condition.item()
-        case date():
-            return condition.isoformat()
-    return str(condition) if isinstance(condition, str) else condition
-
-
 def _find(columns: Columns, name: str, find: Find, rendered: bool) -> Found:
     """Return the objects of all sessions that meet a Find's conditions."""
     conditions = dict(find.conditions)
@@ -298,33 +220,22 @@ def _find(columns: Columns, name: str, find: Find, rendered: bool) -> Found:
         # Ancestors are found by inheritance.
         wanted = conditions.pop("type")
         _check_type(columns, wanted)
-        conditions = {"types": _all_of(wanted, conditions.pop("types", ...)), **conditions}
+        also = conditions.pop("types", ...)
+        conditions = {"types": wanted if also is ... else Both(wanted, also), **conditions}
     sessions = columns.session_of_object
     mask = _conditions_mask(columns, "objects", conditions, rendered) & (sessions >= 0)
     objects = np.flatnonzero(mask)
     return Found(name, find, objects, sessions[objects])
 
 
-@dataclass(frozen=True)
-class _Both:
-    """Two conditions on one column."""
-
-    first: Any
-    second: Any
-
-
-def _all_of(first: Any, second: Any) -> Any:
-    return first if second is ... else _Both(first, second)
-
-
 def _check_type(columns: Columns, wanted: Any) -> None:
     """Refuse a type that no object has, if it is probably the misspelled name of another."""
     if isinstance(wanted, tuple):
-        raise _no_range("type", wanted)
+        raise no_range("type", wanted)
     texts = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list | set) else []
     known = _known_types(columns)
     for text in texts:
-        if not isinstance(text, str) or text in known or _GLOB.search(text):
+        if not isinstance(text, str) or text in known or is_pattern(text):
             continue
         guess = did_you_mean(text, known)
         if guess is not None and not _is_core_type(text):
@@ -340,7 +251,7 @@ def _check_type(columns: Columns, wanted: Any) -> None:
 def _known_types(columns: Columns) -> set[str]:
     """Return the types of all objects, and those that they extend."""
     (types,) = columns.get("objects", ["types"])
-    return {text for chunk in types.chunks for text in _dictionary(chunk.values).to_pylist() if text}
+    return {text for chunk in types.chunks for text in dictionary(chunk.values).to_pylist() if text}
 
 
 def _is_type(columns: Columns, text: str) -> bool:
@@ -360,11 +271,11 @@ def _conditions_mask(columns: Columns, kind: Kind, conditions: Mapping[str, Any]
         if name not in known:
             raise _no_such_column(columns, kind, name, conditions[name])
     beside = {name: _NORMALISED[name][0] for name in conditions if kind == "sessions" and name in _NORMALISED}
-    conditions = {name: _plain(condition) for name, condition in conditions.items()}
+    conditions = {name: plain(condition) for name, condition in conditions.items()}
     arrays = columns.get(kind, [*conditions, *beside.values()])
     of = dict(zip([*conditions, *beside.values()], arrays, strict=True))
     if rendered:
-        conditions = {name: _from_text(of[name].type, condition) for name, condition in conditions.items()}
+        conditions = {name: from_text(of[name].type, condition) for name, condition in conditions.items()}
     mask: Mask = np.ones(columns.tables.rows(kind), np.bool_)
     # Lists last, which take longest, and of those rows that are left.
     for name, condition in sorted(conditions.items(), key=lambda each: pa.types.is_list(of[each[0]].type)):
@@ -401,20 +312,6 @@ def _normalised(condition: Any, normalise: Callable[[str], str | None]) -> Any:
         return normalise(condition) or condition
     if isinstance(condition, list | set | frozenset):
         return [_normalised(each, normalise) for each in condition if each is not None]
-    return condition
-
-
-def _from_text(kind: pa.DataType, condition: Any) -> Any:
-    """Return a condition on numbers or booleans with the values of those that are texts."""
-    if isinstance(condition, list | tuple):
-        return type(condition)(_from_text(kind, each) for each in condition)
-    if not isinstance(condition, str):
-        return condition
-    if pa.types.is_boolean(kind):
-        return {"true": True, "false": False}.get(condition.lower(), condition)
-    for number in (int, float) if _is_number(_value_type(kind)) else ():
-        with suppress(ValueError):
-            return number(condition)
     return condition
 
 
@@ -467,27 +364,19 @@ def _unmet_of_find(columns: Columns, find: Find) -> Iterator[str | None]:
 
 def _unmet(columns: Columns, kind: Kind, name: str, condition: Any, within: Mask, what: str) -> str | None:
     """Return why nothing meets a condition by itself: no row has a value, or one of its exact texts."""
-    condition = _plain(condition)
+    condition = plain(condition)
     beside = [_NORMALISED[name][0]] if kind == "sessions" and name in _NORMALISED else []
     flat = [flattened(_filtered(column, within)) for column in columns.get(kind, [name, *beside])]
     if condition is None:
         return None
     if all(each.null_count == len(each) for each in flat):
         return f"No {what} has a value in the column {name!r}. {_not_read(columns, kind, name)}".strip()
-    is_text = pa.types.is_string(_value_type(flat[0].type))
+    is_text = pa.types.is_string(value_type(flat[0].type))
     if not is_text or not exact_texts(condition) or (_met(columns, kind, name, condition) & within).any():
         return None
     values = set().union(*map(distinct_values, flat))
     also = [each for value in values for each in common_names(value)] if name == "species" else []
     return f"{no_such_value(what, name, condition, values, also)} {_not_read(columns, kind, name)}".strip()
-
-
-def exact_texts(condition: Any) -> list[str]:
-    """Return the texts that a condition compares exactly, none if it is not only of these."""
-    condition = _plain(condition)
-    listed = condition if isinstance(condition, list | set | frozenset) else [condition]
-    texts = [str(each) for each in listed if isinstance(each, str) and not _GLOB.search(each)]
-    return texts if len(texts) == len(listed) else []
 
 
 def no_such_value(what: str, name: str, condition: Any, values: set[str], also: Sequence[str] = ()) -> str:
@@ -558,273 +447,3 @@ def flattened(values: pa.ChunkedArray) -> pa.ChunkedArray:
 def distinct_values(flat: pa.ChunkedArray) -> set[Any]:
     """Return the distinct values of a column that has no lists, without null."""
     return {value for value in flat.unique().to_pylist() if value is not None}
-
-
-# Conditions.
-
-
-def matches(column: pa.ChunkedArray, condition: Any, name: str) -> Mask:
-    """Return which values of a column meet a condition; of a list, one of its elements has to.
-
-    Parameters
-    ----------
-    column
-        The column.
-    condition
-        See `SessionCatalog.search`.
-    name
-        The column's name, for errors.
-    """
-    if isinstance(condition, _Both):
-        return matches(column, condition.first, name) & matches(column, condition.second, name)
-    condition = _plain(condition)
-    if condition is None:
-        return np.asarray(column.is_null().to_numpy(), np.bool_)
-    if isinstance(condition, list | set | frozenset) and any(each is None for each in condition):
-        others = [each for each in condition if each is not None]
-        return matches(column, None, name) | matches(column, others, name)
-    tests = _tests(column.type, condition, name)
-    masks = [_chunk_mask(chunk, tests) for chunk in column.chunks]
-    return np.concatenate(masks) if masks else np.zeros(0, np.bool_)
-
-
-def _plain(condition: Any) -> Any:
-    """Return arrays and the like as lists, and a range of YAML, which has no tuples, as a tuple."""
-    if isinstance(condition, Mapping) and set(condition) == {"range"}:
-        bounds = condition["range"]
-        return tuple(bounds) if isinstance(bounds, list | tuple) else condition
-    if isinstance(condition, np.ndarray) and condition.ndim == 0:
-        return condition[()]
-    if isinstance(condition, np.ndarray | range) or hasattr(condition, "to_list"):
-        return list(condition)
-    return condition.to_pylist() if isinstance(condition, pa.Array | pa.ChunkedArray) else condition
-
-
-# Returns, of an array without nulls in it, or with nulls that do not matter, which values meet a condition.
-type _Test = Callable[[pa.Array], Mask]
-
-
-def _chunk_mask(chunk: pa.Array, tests: _Test) -> Mask:
-    if pa.types.is_list(chunk.type) or pa.types.is_large_list(chunk.type):
-        met = np.zeros(len(chunk), np.bool_)
-        parents = pc.list_parent_indices(chunk).to_numpy(zero_copy_only=False)
-        met[parents[_chunk_mask(chunk.flatten(), tests)]] = True
-        return met
-    if pa.types.is_dictionary(chunk.type):
-        # Once for each text, instead of for each row.
-        of_value = np.append(_chunk_mask(chunk.dictionary, tests), False)
-        return np.asarray(of_value[_indices(chunk)], np.bool_)
-    return tests(chunk) & np.asarray(chunk.is_valid().to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _tests(kind: pa.DataType, condition: Any, name: str) -> _Test:
-    """Return the test of a condition on values of a type."""
-    kind = _value_type(kind)
-    condition = _plain(condition)
-    if pa.types.is_null(kind):
-        return lambda values: np.zeros(len(values), np.bool_)
-    if not (_is_time(kind) or _is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_string(kind)):
-        raise OptionError(
-            f"The column {name} has values of the type {kind}, on which the only condition is None.",
-            path=name,
-            found=str(kind),
-        )
-    if isinstance(condition, tuple):
-        if len(condition) != 2:
-            raise _invalid(name, kind, condition)
-        return _range_test(kind, condition, name)
-    if isinstance(condition, str) and not is_encodable(condition):
-        raise _invalid(name, kind, condition)
-    if isinstance(condition, list | set | frozenset):
-        return _any_test(kind, list(condition), name)
-    if _is_time(kind):
-        return _range_test(kind, (condition, condition), name)
-    if pa.types.is_boolean(kind):
-        if not isinstance(condition, bool | np.bool_):
-            raise _invalid(name, kind, condition)
-        return lambda values: _boolean(pc.equal(values, pa.scalar(bool(condition))))
-    if _is_number(kind):
-        number = _number(kind, condition, name)
-        return lambda values: _numbers(values) == number
-    return _text_test(kind, condition, name)
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the values that are compared: of lists, their elements."""
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind
-
-
-def _any_test(kind: pa.DataType, conditions: list[Any], name: str) -> _Test:
-    """Return the test that one of several conditions is met; None among them is left to the caller."""
-    if not all(is_encodable(each) for each in conditions if isinstance(each, str)):
-        raise _invalid(name, kind, conditions)
-    texts = [each for each in conditions if isinstance(each, str) and not _GLOB.search(each)]
-    is_text = pa.types.is_string(kind)
-    plain = pa.array(texts, pa.string()) if is_text else None
-    others = [each for each in conditions if plain is None or not isinstance(each, str) or _GLOB.search(each)]
-    tests = [_tests(kind, each, name) for each in others]
-
-    def test(values: pa.Array) -> Mask:
-        mask = np.zeros(len(values), np.bool_)
-        if plain is not None and len(plain):
-            mask |= _boolean(pc.is_in(pc.cast(values, pa.string()), value_set=plain))
-        for each in tests:
-            mask |= each(values)
-        return mask
-
-    return test
-
-
-def _text_test(kind: pa.DataType, condition: Any, name: str) -> _Test:
-    if not isinstance(condition, str):
-        raise _invalid(name, kind, condition)
-    if not _GLOB.search(condition):
-        return lambda values: _boolean(pc.equal(values, pa.scalar(condition, values.type)))
-    pattern = re.compile(translate(condition), re.IGNORECASE)
-
-    def test(values: pa.Array) -> Mask:
-        # A name may itself have brackets.
-        return np.fromiter(
-            (
-                text is not None and (text == condition or pattern.match(text) is not None)
-                for text in values.to_pylist()
-            ),
-            np.bool_,
-            len(values),
-        )
-
-    return test
-
-
-def _range_test(kind: pa.DataType, bounds: tuple[Any, Any], name: str) -> _Test:
-    """Return the test that a value is in a range, both ends included; None leaves an end open."""
-    low, high = bounds
-    first: Any
-    last: Any
-    if _is_time(kind):
-        first = None if low is None else _instants(low, name)[0]
-        last = None if high is None else _instants(high, name)[1]
-    elif _is_number(kind):
-        first = None if low is None else _number(kind, low, name)
-        last = None if high is None else _number(kind, high, name)
-    else:
-        raise _no_range(name, bounds)
-    if first is not None and last is not None and first > last:
-        raise OptionError(
-            f"The range {bounds!r:.80} for {name} is empty: its first bound is above its second.",
-            path=name,
-            found=describe_value(bounds),
-            expected="(low, high)",
-        )
-    if _is_time(kind):
-        return lambda values: _between(_times(values), first, last)
-    return lambda values: _between(_numbers(values), first, last)
-
-
-def _no_range(name: str, bounds: tuple[Any, ...]) -> OptionError:
-    return OptionError(
-        f"The range {bounds!r:.80} is not valid for {name}: ranges are of numbers and times.",
-        path=name,
-        found=describe_value(bounds),
-        next_step="Pass a list for one of several values.",
-    )
-
-
-def _between(values: NDArray[Any], low: Any, high: Any) -> Mask:
-    mask = np.ones(len(values), np.bool_)
-    if low is not None:
-        mask &= values >= low
-    if high is not None:
-        mask &= values <= high
-    return mask
-
-
-def _instants(given: Any, name: str) -> tuple[np.datetime64, np.datetime64]:
-    """Return the first and last instant, in UTC, of a date or time; `2024-05` is all of May."""
-    import pandas as pd
-
-    try:
-        if isinstance(given, str) and not _DATE.match(given):
-            raise ValueError
-        if isinstance(given, np.datetime64) and not np.isnat(given):
-            end: Any = given + np.timedelta64(1, np.datetime_data(given)[0])  # type: ignore[call-overload]
-            start, end = given.astype(_INSTANT), end.astype(_INSTANT)
-            return start, max(start, end - np.timedelta64(1, "us"))
-        if isinstance(given, str) or (isinstance(given, date) and not isinstance(given, datetime)):
-            at = pd.Timestamp(given)
-            if at.tz is None:
-                period = pd.Period(given, None if isinstance(given, str) else "D")
-                # An AttributeError for "".
-                return period.start_time.to_datetime64(), period.end_time.to_datetime64()
-        elif isinstance(given, datetime):
-            at = pd.Timestamp(given)
-        else:
-            raise ValueError
-        if pd.isna(at):
-            raise ValueError
-    except (ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise _invalid(name, pa.timestamp("us", "UTC"), given) from error
-    instant = (at if at.tz is None else at.tz_convert("UTC").tz_localize(None)).to_datetime64()
-    return instant, instant
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _number(kind: pa.DataType, given: Any, name: str) -> float:
-    if isinstance(given, Real) and not isinstance(given, bool):
-        with suppress(OverflowError):
-            number = float(given)
-            # Integers are compared exactly.
-            exact = int(given) if isinstance(given, Integral) and pa.types.is_integer(kind) else number
-            if not math.isnan(number):
-                return exact
-    raise _invalid(name, kind, given)
-
-
-def _times(values: pa.Array) -> NDArray[np.datetime64]:
-    return np.asarray(values.to_numpy(zero_copy_only=False), _INSTANT)
-
-
-def _numbers(values: pa.Array) -> NDArray[Any]:
-    if pa.types.is_integer(values.type):
-        return np.asarray(pc.fill_null(values, 0).to_numpy(zero_copy_only=False))
-    return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)
-
-
-def _boolean(values: pa.Array) -> Mask:
-    return np.asarray(pc.fill_null(values, False).to_numpy(zero_copy_only=False), np.bool_)
-
-
-def _invalid(name: str, kind: pa.DataType, given: Any) -> OptionError:
-    what = (
-        "dates or times, such as '2024-05-01'"
-        if _is_time(kind)
-        else "True or False"
-        if pa.types.is_boolean(kind)
-        else "numbers"
-        if _is_number(kind)
-        else "texts"
-    )
-    return OptionError(
-        f"A condition on {name} must be {_EXPECTED} of {what}, not {describe_value(given)}.",
-        found=describe_value(given),
-        expected=what,
-    )
-
-
-def _dictionary(values: pa.Array) -> pa.Array:
-    """Return the distinct values of an array."""
-    return values.dictionary if pa.types.is_dictionary(values.type) else values.unique()
-
-
-def _indices(values: pa.DictionaryArray) -> NDArray[np.integer[Any]]:
-    """Return the positions of values in their dictionary, -1 for null."""
-    return np.asarray(pc.fill_null(values.indices, -1).to_numpy(zero_copy_only=False))

@@ -21,17 +21,15 @@ from intake_nwbzarr.errors import (
     did_you_mean,
     warn_caller,
 )
+from intake_nwbzarr.sessions.conditions import Find, exact_texts, matches
 from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import (
     Columns,
-    Find,
     Found,
     Selection,
     distinct,
     distinct_values,
-    exact_texts,
     flattened,
-    matches,
     no_such_value,
     search,
 )

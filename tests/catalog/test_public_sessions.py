@@ -12,7 +12,7 @@ import pytest
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.mapping.schema import ancestry
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.search import Find
+from intake_nwbzarr.sessions.conditions import Find
 from intake_nwbzarr.sessions.tables import Tables
 from tests.replica import ECEPHYS, IMAGING, layout
 from tests.servers.http_server import StaticServer

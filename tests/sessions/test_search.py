@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from intake_nwbzarr import Find
 from intake_nwbzarr.errors import OptionError, SessionsWarning
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.search import as_find, matches
+from intake_nwbzarr.sessions.conditions import as_find, matches
 from tests.sessions.conftest import write_tables
 
 NOON = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
