@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.table_schema import table_of
 from intake_nwbzarr.sessions.tables import Tables
+from tests.servers.s3_server import S3Server
 
 SERIES = ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]
 SPATIAL = ["SpatialSeries", *SERIES]
@@ -87,3 +89,24 @@ def write_tables(place: Path, sessions: list[dict[str, Any]], objects: list[dict
 def lab(tmp_path: Path) -> SessionCatalog:
     """The catalog of the five sessions."""
     return SessionCatalog(str(write_tables(tmp_path / "sessions.parquet", SESSIONS, OBJECTS)))
+
+
+@pytest.fixture
+def real(corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: Path) -> SessionCatalog:
+    """Two real sessions in a private bucket."""
+    rows = [
+        {
+            "location": s3_server.upload(
+                s3_server.private_bucket, f"{kind}.nwb.zarr", corpus_dir(kind, "0.14.0")
+            ),
+            "storage": "lab",
+            "subject_id": kind,
+        }
+        for kind in ("ecephys", "ophys")
+    ]
+    objects = [
+        {"location": rows[0]["location"], "path": "units", "name": "units", "type": "Units", "types": UNITS}
+    ]
+    s3_server.requests.clear()
+    place = write_tables(tmp_path / "real.parquet", rows, objects)
+    return SessionCatalog(str(place), {"lab": s3_server.signed_options})

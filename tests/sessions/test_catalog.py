@@ -1,28 +1,19 @@
-"""The catalog of many sessions: what it gives, what it reads, and what Intake makes of it."""
+"""The catalog of many sessions: what it gives, and what it reads."""
 
 from __future__ import annotations
 
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dask.array
-import duckdb
 import intake
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 import yaml
-from dask.base import tokenize
-from intake.readers.datatypes import recommend
-from intake.readers.entry import Catalog as Catalog2
 
 from intake_nwbzarr import Find, track_requests
 from intake_nwbzarr.catalog.source import NWBZarrSource
@@ -30,9 +21,7 @@ from intake_nwbzarr.copies.recording import record_session
 from intake_nwbzarr.copies.snapshot import encode
 from intake_nwbzarr.errors import (
     AccessError,
-    CredentialsError,
     LocationNotFoundError,
-    NWBZarrError,
     OptionError,
     SessionNotFoundError,
     SnapshotError,
@@ -40,7 +29,6 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.reader import NWBZarrSessions, NWBZarrSessionsReader
 from intake_nwbzarr.sessions.table_schema import table_of
 from intake_nwbzarr.sessions.tables import Tables
 from tests.servers.http_server import StaticServer
@@ -48,31 +36,6 @@ from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of, edit
 from tests.sessions.conftest import OBJECTS, SESSIONS, UNITS, write_tables
 from tests.test_invalid_arguments import foreign
-
-# Intake 2.0.9 warns about shell commands whenever a parameter has a text for a default.
-string_parameters = pytest.mark.filterwarnings("ignore:Shell command not executed:UserWarning")
-CANARIES = {"key": "CANARYKEY", "secret": "CANARYSECRET"}
-
-
-@pytest.fixture
-def real(corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: Path) -> SessionCatalog:
-    """Two real sessions in a private bucket."""
-    rows = [
-        {
-            "location": s3_server.upload(
-                s3_server.private_bucket, f"{kind}.nwb.zarr", corpus_dir(kind, "0.14.0")
-            ),
-            "storage": "lab",
-            "subject_id": kind,
-        }
-        for kind in ("ecephys", "ophys")
-    ]
-    objects = [
-        {"location": rows[0]["location"], "path": "units", "name": "units", "type": "Units", "types": UNITS}
-    ]
-    s3_server.requests.clear()
-    place = write_tables(tmp_path / "real.parquet", rows, objects)
-    return SessionCatalog(str(place), {"lab": s3_server.signed_options})
 
 
 def test_it_is_a_mapping_of_locations_to_sources(lab: SessionCatalog) -> None:
@@ -150,65 +113,6 @@ def test_a_sample_is_random_and_the_same_for_a_seed(lab: SessionCatalog) -> None
     for odd in (-1, 1.5, "2", None, True):
         with pytest.raises(OptionError):
             lab.sample(odd)  # type: ignore[arg-type]
-
-
-def frames(lab: SessionCatalog) -> list[Any]:
-    table = pa.table({"location": ["s3://lab/2", "s3://lab/1"], "other": [1, 2]})
-    database = duckdb.connect()
-    return [
-        table,
-        table.to_pandas(),
-        lab.df.loc[["s3://lab/2", "s3://lab/1"]],
-        lab.df.index[:2],
-        pd.Series(["s3://lab/1", "s3://lab/2"]),
-        pl.from_arrow(table),
-        pl.from_arrow(table)["location"],
-        database.from_arrow(table),
-        ["s3://lab/1", "s3://lab/2"],
-        {"s3://lab/1", "s3://lab/2"},
-        (key for key in ("s3://lab/1", "s3://lab/2")),
-        lambda entry: entry.name in {"s3://lab/1", "s3://lab/2"},
-        lab.sample(5).filter(["s3://lab/1", "s3://lab/2"]),
-    ]
-
-
-@pytest.mark.parametrize("number", range(13))
-def test_frames_of_any_library_and_lists_filter(lab: SessionCatalog, number: int) -> None:
-    assert list(lab.filter(frames(lab)[number])) == ["s3://lab/1", "s3://lab/2"]
-
-
-def test_a_frame_of_paths_names_objects(lab: SessionCatalog) -> None:
-    frame = pd.DataFrame({"location": ["s3://lab/1", "s3://lab/3"], "path": ["units", "acquisition/lick"]})
-    assert [dict(each.paths) for each in lab.filter(frame).selected()] == [
-        {"found": ("units",)},
-        {"found": ("acquisition/lick",)},
-    ]
-    searched = lab.search(units=Find("Units", multiple="first"), any=Find(path="processing/*"))
-    objects = searched.objects
-    back = searched.filter(objects[objects["location"] == "s3://lab/2"])
-    assert [dict(each.paths) for each in back.selected()] == [
-        {"units": ("units",), "any": ("processing/behavior/position",)}
-    ]
-    assert next(back.selected()).multiple == {"units": "first", "any": "error"}
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        None,
-        3,
-        [3],
-        pd.DataFrame({"place": ["s3://lab/1"]}),
-        pd.DataFrame({"location": ["s3://lab/9"]}),
-        pd.DataFrame({"location": ["s3://lab/1"], "path": ["nothing"]}),
-        ["s3://lab/9"],
-        "s3://lab/9",
-        b"x",
-    ],
-)
-def test_what_names_no_session_is_one_clear_error(lab: SessionCatalog, odd: Any) -> None:
-    with pytest.raises(NWBZarrError):
-        lab.filter(odd)
 
 
 def test_the_repr_shows_what_there_is(lab: SessionCatalog) -> None:
@@ -404,172 +308,6 @@ def test_a_location_in_several_parts_is_one_session(tmp_path: Path) -> None:
     assert len(lab.objects) == 8
 
 
-class TestInYaml:
-    """Tables as an entry of a catalog file."""
-
-    @pytest.fixture
-    def catalog(self, lab: SessionCatalog, tmp_path: Path) -> Any:
-        entry = {
-            "driver": "nwbzarr_sessions",
-            "description": "Mice that run.",
-            "args": {
-                "urlpath": "{{ CATALOG_DIR }}/sessions.parquet",
-                "storage_options": {"lab": {"anon": True}},
-                "search": {
-                    "species": "{{ species }}",
-                    "speed": {"find": {"type": "TimeSeries", "name": "*{{ what }}*"}},
-                },
-            },
-            "parameters": {
-                "species": {"type": "str", "description": "which", "default": "mouse"},
-                "what": {"type": "str", "description": "what", "default": "speed"},
-            },
-        }
-        plain = {"driver": "nwbzarr_sessions", "args": {"urlpath": "{{ CATALOG_DIR }}/sessions.parquet"}}
-        (tmp_path / "catalog.yaml").write_text(
-            yaml.safe_dump({"sources": {"mice": entry, "sessions": plain}})
-        )
-        return intake.open_catalog(str(tmp_path / "catalog.yaml"))
-
-    @string_parameters
-    def test_user_parameters_choose_what_is_searched(self, catalog: Any) -> None:
-        assert list(catalog.mice) == ["s3://lab/1"]
-        assert list(catalog.mice(species="rat")) == ["s3://lab/3"]
-        assert list(catalog["mice"](what="position")) == ["s3://lab/2"]
-        assert catalog.mice["s3://lab/1"].location == locate("s3://lab/1", {"anon": True})
-        assert list(catalog.mice.search(age_days=(100, None))) == []
-
-    @string_parameters
-    def test_a_misspelled_parameter_is_an_error_that_names_them(self, catalog: Any) -> None:
-        with pytest.raises(OptionError, match=r"no keyword 'specis'\. Did you mean 'species'\?$"):
-            catalog.mice(specis="rat")
-        with pytest.raises(OptionError, match="The parameters of this entry are species, what") as caught:
-            catalog.mice(nope="rat")
-        assert "chunks" in str(caught.value)
-        with pytest.raises(OptionError, match="Did you mean 'chunks'"):
-            catalog.sessions(chunk=None)
-
-    @string_parameters
-    def test_the_catalog_is_walked_and_searched(self, catalog: Any) -> None:
-        assert list(catalog) == ["mice", "sessions"]
-        walked = catalog.walk(depth=2)
-        assert "sessions.s3://lab/1" in walked
-        assert catalog["sessions", "s3://lab/1"].location == locate("s3://lab/1")
-        assert catalog["sessions"]["s3://lab/1"].name == "s3://lab/1"
-        assert list(catalog["sessions"].search(species="rat")) == ["s3://lab/3"]
-        assert len(catalog.search("s3://lab/2")) == 2 - 1
-        assert catalog.sessions.walk()["s3://lab/1"]().location == locate("s3://lab/1")
-        assert catalog.sessions.discover()["shape"] == (5,)
-        assert catalog.sessions.describe()["args"]["urlpath"]
-
-    @string_parameters
-    def test_secrets_are_masked(self, catalog: Any, tmp_path: Path) -> None:
-        entry = {
-            "driver": "nwbzarr_sessions",
-            "args": {
-                "urlpath": str(tmp_path / "sessions.parquet"),
-                "storage_options": {"lab": CANARIES},
-                "table_options": CANARIES,
-            },
-        }
-        (tmp_path / "secret.yaml").write_text(yaml.safe_dump({"sources": {"sessions": entry}}))
-        sessions = intake.open_catalog(str(tmp_path / "secret.yaml")).sessions
-        assert "CANARY" not in sessions.yaml()
-        sessions = sessions(table_options=None)
-        found = sessions.search(species="mouse")
-        shown = [each for one in (sessions, found) for each in (repr(one), one._repr_html_(), one.yaml())]
-        shown += [str(sessions.describe()), found.to_yaml(), str(tokenize(found)), found["s3://lab/1"].yaml()]
-        pickled = [pickle.dumps(each) for each in (sessions, found, found["s3://lab/1"], *found.selected())]
-        assert "CANARY" not in "".join(shown)
-        assert all(b"CANARY" not in each for each in pickled)
-
-    def test_an_environment_variable_that_is_not_set_is_named(
-        self, lab: SessionCatalog, tmp_path: Path
-    ) -> None:
-        options = {"lab": {"key": "{{ env(LAB_KEY) }}", "secret": "{{ env(LAB_SECRET) }}"}}
-        entry = {
-            "driver": "nwbzarr_sessions",
-            "args": {"urlpath": str(tmp_path / "sessions.parquet"), "storage_options": options},
-        }
-        (tmp_path / "c.yaml").write_text(yaml.safe_dump({"sources": {"sessions": entry}}))
-        with pytest.raises(CredentialsError, match="LAB_KEY"):
-            len(intake.open_catalog(str(tmp_path / "c.yaml")).sessions)
-
-    @pytest.mark.parametrize("odd", ["mouse", 3, [3], {"specie": "mouse"}])
-    def test_conditions_that_are_not_valid_are_one_clear_error(self, lab: SessionCatalog, odd: Any) -> None:
-        with pytest.raises(OptionError):
-            len(SessionCatalog(lab.urlpath, search=odd))
-
-
-def test_pickles_open_the_same_sessions(real: SessionCatalog) -> None:
-    found = real.search(units=Find("Units"))
-    again = pickle.loads(pickle.dumps(found))
-    assert list(again) == list(found)
-    assert [each.paths for each in again.selected()] == [each.paths for each in found.selected()]
-    assert again[next(iter(again))].read().attrs["identifier"] == "corpus-ecephys"
-    assert tokenize(again) == tokenize(found) != tokenize(real)
-
-
-def test_tables_that_were_written_again_are_opened_anew(lab: SessionCatalog, tmp_path: Path) -> None:
-    assert len(lab) == 5
-    write_tables(tmp_path / "sessions.parquet", SESSIONS[:2], [])
-    with pytest.raises(NWBZarrError, match="Open them again"):
-        lab.df  # noqa: B018
-    lab.force_reload()
-    assert len(lab) == len(lab.df) == 2
-
-
-def test_intake_2_reads_tables_as_the_catalog(lab: SessionCatalog) -> None:
-    data = NWBZarrSessions(str(lab.urlpath), storage_options={"lab": CANARIES})
-    assert NWBZarrSessions in recommend(url=str(lab.urlpath))
-    assert "CANARY" not in repr(data)
-    assert b"CANARY" not in pickle.dumps(data)
-    reader = data.to_reader("intake_nwbzarr")
-    assert isinstance(reader, NWBZarrSessionsReader)
-    assert isinstance(reader.read(), SessionCatalog)
-    assert len(NWBZarrSessionsReader(str(lab.urlpath), search={"species": "mouse"}).read()) == 3
-    catalog = Catalog2()
-    catalog.give_name(catalog.add_entry(NWBZarrSessionsReader(str(lab.urlpath))), "sessions")
-    assert len(catalog.sessions.read()) == 5
-
-
-def test_the_driver_is_registered(lab: SessionCatalog) -> None:
-    assert isinstance(intake.open_nwbzarr_sessions(lab.urlpath), SessionCatalog)
-
-
-def test_importing_the_driver_imports_neither_pynwb_nor_zarr() -> None:
-    code = (
-        "import sys, intake_nwbzarr.sessions.catalog\n"
-        "heavy = {'pynwb', 'hdmf', 'zarr', 'distributed', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_other_engines_search_and_come_back(lab: SessionCatalog, tmp_path: Path) -> None:
-    sessions, objects = tmp_path / "sessions.parquet", tmp_path / "sessions.objects.parquet"
-    rows = {len(pd.read_parquet(sessions)), pq.read_table(sessions).num_rows, len(pl.read_parquet(sessions))}
-    assert rows == {5}
-    rows = {len(pd.read_parquet(objects)), pq.read_table(objects).num_rows, len(pl.read_parquet(objects))}
-    assert rows == {len(OBJECTS)}
-
-    expected = lab.search(species="mouse", found=Find("TimeSeries", unit=["cm/s", "m/s"]))
-    in_sql = duckdb.connect().sql(
-        f"select location, path from '{objects}' as o join '{sessions}' as s using (location) "
-        "where taxon = 'Mus musculus' and list_contains(types, 'TimeSeries') and unit in ('cm/s', 'm/s')"
-    )
-    in_polars = (
-        pl.scan_parquet(objects)
-        .filter(pl.col("types").list.contains("TimeSeries"), pl.col("unit").is_in(["cm/s", "m/s"]))
-        .join(pl.scan_parquet(sessions).filter(pl.col("taxon") == "Mus musculus"), on="location")
-        .select("location", "path")
-        .collect()
-    )
-    for chosen in (in_sql, in_polars):
-        back = lab.filter(chosen)
-        assert [each.paths for each in back.selected()] == [each.paths for each in expected.selected()]
-
-
 ODD_CALLS: dict[str, Callable[[SessionCatalog, Any], object]] = {
     "text": lambda lab, odd: lab.search(species=odd),
     "number": lambda lab, odd: lab.search(age_days=odd),
@@ -613,199 +351,6 @@ def test_odd_arguments_end_well_or_in_an_error_of_ours(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert foreign(lambda _, odd: ODD_CALLS[name](lab, odd), "") == []
-
-
-# Each would make the folder PWNED, show the variable CANARY, or change when it is rendered.
-TEMPLATES = [
-    '{{ cycler.__init__.__globals__.os.mkdir("PWNED") }}',
-    "{% for x in [cycler.__init__.__globals__.os.mkdir('PWNED')] %}{% endfor %}",
-    "{{ env('CANARY') }}",
-    "{env(CANARY)}",
-    "a{# comment #}b",
-    "{% raw %}}}{{ CATALOG_DIR",
-    '"{{\\"}}\n\r\n',
-    "{{ é 🧠",
-]
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_names_in_a_table_are_no_templates_of_catalog_files(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CANARY", "CANARYVALUE")
-    monkeypatch.chdir(tmp_path)
-    location = f"s3://lab/{name}/x"
-    rows = [{"location": location, "subject_id": name, "session_description": name, "asset_path": name}]
-    objects = [{"location": location, "path": f"{name}{number}", "types": UNITS} for number in range(2)]
-    lab = SessionCatalog(str(write_tables(tmp_path / "t.parquet", rows, objects)), description=name)
-    found = lab.search(units=Find(path="*0"), other=Find(path="*1"))
-    # Also of what was opened, which is saved and opened again.
-    found.to_yaml("0.yaml")
-    for number in range(2):
-        (source,) = [entry.get() for _, entry in intake.open_catalog(f"{number}.yaml")._get_entries().items()]
-        assert source.location.url == location
-        assert source.group == [f"{name}0", f"{name}1"]
-        assert source.metadata["subject_id"] == name
-        assert source.description == name
-        source.name = "session"
-        Path(f"{number + 1}.yaml").write_text(source.yaml())
-    given = SessionCatalog(str(tmp_path / "t.parquet"), search={"subject_id": [name]}, description=name)
-    Path("given.yaml").write_text(given.yaml())
-    again = intake.open_catalog("given.yaml").sessions
-    assert (again.description, list(again)) == (name, [location])
-    assert not Path("PWNED").exists()
-
-
-def test_a_searched_catalog_is_saved_with_its_search(lab: SessionCatalog, tmp_path: Path) -> None:
-    found = lab.search(
-        species=np.array(["mouse"]), start=None, speed=Find("*Series", rate=(30, None), multiple="first")
-    ).search(session_id=["first", None], not_read=None, age_days=(np.float64(60), 200))
-    (tmp_path / "found.yaml").write_text(found.yaml())
-    again = intake.open_catalog(str(tmp_path / "found.yaml")).sessions
-    assert list(again) == list(found) == ["s3://lab/1", "s3://lab/2"]
-    assert [each.paths for each in again.selected()] == [each.paths for each in found.selected()]
-    assert next(again.selected()).multiple == {"speed": "first"}
-    for chosen in (found.sample(1), found.filter(["s3://lab/1"]), pickle.loads(pickle.dumps(found))):
-        with pytest.raises(OptionError, match=r"to_yaml\(\)"):
-            chosen.yaml()
-        assert "s3://lab/1" in chosen.search().to_yaml() or len(chosen) == 1
-    options = {"lab": CANARIES, "public": {"anon": True}}
-    opened = SessionCatalog(lab.urlpath, options).search(species="rat")
-    assert "anon: true" in opened.yaml()
-    assert "CANARY" not in opened.yaml()
-
-
-def test_arguments_of_a_searched_catalog_narrow_it_or_are_refused(lab: SessionCatalog) -> None:
-    mice = lab.search(species="mouse")
-    assert list(mice(search={"session_id": "first"})) == ["s3://lab/1"]
-    assert list(mice(search=[{"session_id": "first"}, {"sex": "F"}], chunks=None)) == ["s3://lab/1"]
-    for name in ("urlpath", "table_options"):
-        with pytest.raises(OptionError, match=name):
-            mice(**{name: None})
-
-
-def test_keywords_that_sessions_do_not_take_are_refused(lab: SessionCatalog) -> None:
-    with pytest.raises(OptionError, match="Did you mean 'chunks'"):
-        intake.open_nwbzarr_sessions(lab.urlpath, chunk=1)
-    with pytest.raises(OptionError, match="no keyword 'nope'"):
-        intake.open_nwbzarr_sessions(lab.urlpath, nope=1)
-
-
-def test_what_intake_catalogs_do_otherwise_is_said(lab: SessionCatalog) -> None:
-    for catalog in (lab, lab.search(species="mouse")):
-        for call in (lambda one: one.get("s3://lab/1"), lambda one: one("s3://lab/1")):
-            with pytest.raises(OptionError, match=r"A session is catalog\[key\]"):
-                call(catalog)
-        with pytest.raises(OptionError, match="cannot be removed"):
-            catalog.pop("s3://lab/1")
-        with pytest.raises(OptionError, match="cannot be added"):
-            catalog["s3://lab/9"] = catalog["s3://lab/1"]
-        for method in ("read", "to_dask", "to_spark", "read_chunked"):
-            with pytest.raises(OptionError, match=r"catalog\[key\]\.read\(\).*catalog\.table"):
-                getattr(catalog, method)()
-        with pytest.raises(OptionError, match="cannot be read as one object"):
-            catalog.read_partition(0)
-        with catalog as entered:
-            assert entered is catalog
-        assert catalog.describe()["args"] == {"urlpath": str(lab.urlpath)}
-
-
-@string_parameters
-def test_numbers_of_catalog_files_may_be_texts(lab: SessionCatalog, tmp_path: Path) -> None:
-    search = {
-        "age_days": {"range": ["{{ least }}", None]},
-        "consolidated": [None, "{{ yes }}"],
-        "speed": {"find": {"rate": ["{{ rate }}", 30]}},
-    }
-    parameters = {
-        name: {"type": kind, "description": name, "default": value}
-        for name, kind, value in (("least", "int", 65), ("yes", "bool", True), ("rate", "float", 60.0))
-    }
-    args = {"urlpath": str(lab.urlpath), "search": search}
-    entry = {"driver": "nwbzarr_sessions", "args": args, "parameters": parameters}
-    (tmp_path / "catalog.yaml").write_text(yaml.safe_dump({"sources": {"found": entry}}))
-    found = intake.open_catalog(str(tmp_path / "catalog.yaml")).found
-    assert list(found) == ["s3://lab/1", "s3://lab/2"]
-    assert list(found(least=90)) == ["s3://lab/2"]
-    with pytest.raises(OptionError, match="of numbers"):
-        len(SessionCatalog(lab.urlpath, search={"age_days": "old"}))
-    with pytest.raises(OptionError, match="of numbers"):
-        lab.search(age_days="65")
-
-
-def test_rows_without_a_name_are_found_like_those_without_names(lab: SessionCatalog) -> None:
-    frame = pd.DataFrame(
-        {"location": ["s3://lab/1"] * 2, "path": ["units", "processing/behavior/running_speed"]}
-    )
-    found = lab.filter(frame.assign(find=["units", None]))
-    assert [dict(each.paths) for each in found.selected()] == [
-        {"units": ("units",), "found": ("processing/behavior/running_speed",)}
-    ]
-
-
-KEY = "s3://lab/1"
-
-
-@pytest.mark.parametrize(
-    "chosen",
-    [
-        pa.chunked_array([[KEY]]),
-        pa.array([KEY], pa.string_view()),
-        pa.table({"location": pa.array([KEY], pa.string_view())}),
-        pl.DataFrame({"location": pl.Series([KEY], dtype=pl.Categorical)}),
-        pd.DataFrame({"location": pd.Series([KEY], dtype="category")}),
-        pd.DataFrame({"x": [1]}, pd.MultiIndex.from_tuples([(KEY, 3)], names=["session", "id"])),
-        pd.DataFrame({"session_id": ["first"]}, pd.Index([KEY], name="session")),
-        pd.Series([True, False], pd.Index([KEY, "s3://lab/2"], name="location")),
-        pd.Series([True, None], pd.Index([KEY, "s3://lab/2"], name="location"), dtype="boolean"),
-        pd.Series(
-            [True, True, False],
-            pd.MultiIndex.from_tuples([(KEY, 0), (KEY, 1), ("s3://lab/2", 0)], names=["session", "id"]),
-        ),
-    ],
-)
-def test_frames_of_any_type_filter(lab: SessionCatalog, chosen: Any) -> None:
-    assert list(lab.filter(chosen)) == [KEY]
-
-
-def test_a_boolean_series_of_the_frame_filters(lab: SessionCatalog) -> None:
-    frame = lab.df
-    assert list(lab.filter(frame["age_days"] > 80)) == ["s3://lab/2"]
-    assert list(lab.filter(frame["unit_count"] > 80)) == []
-    mask = (frame["species"] == "rat").to_numpy()
-    assert list(lab.filter(frame[mask])) == ["s3://lab/3"]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "said"),
-    [
-        (pa.table([[KEY], [KEY]], names=["location", "location"]), "2 columns 'location'"),
-        (pd.DataFrame([[KEY, KEY]], columns=["location", "location"]), "several columns"),
-        (pa.table({"location": [KEY], "path": [["units"]]}), "a path that is"),
-        (pa.table({"location": [{"a": KEY}]}), "a location that is"),
-        (pd.DataFrame({"location": [KEY], "path": [None]}), "a row without a path"),
-        (pd.DataFrame({"location": [float("nan")]}), "a row without a location"),
-        ([float("nan")], "a row without a location"),
-        (pd.DataFrame({"location": [3]}), "a location that is 3"),
-        (pd.DataFrame(), "a frame without columns"),
-        (pd.DataFrame({"x": [1]}), "a frame with the columns x"),
-        (pd.DataFrame, "type"),
-        (np.array([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
-        ([True, False], r"catalog\.filter\(catalog\.df\[mask\]\)"),
-        (pl.Series([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
-        (pd.Series([True, False]), r"catalog\.filter\(catalog\.df\[mask\]\)"),
-        (pl.LazyFrame({"location": [KEY]}), r"Pass the result of its method collect\(\)"),
-        (dask.array.array([KEY]), r"Pass the result of its method compute\(\)"),
-        (dict, "type"),
-        (np.array(3), "ndarray"),
-        (NWBZarrSource(KEY), "NWBZarrSource"),
-    ],
-)
-def test_frames_that_name_no_sessions_are_one_clear_error(
-    lab: SessionCatalog, chosen: Any, said: str
-) -> None:
-    with pytest.raises(OptionError, match=said):
-        lab.filter(chosen)
 
 
 def test_texts_of_tables_are_shown_escaped(tmp_path: Path) -> None:
