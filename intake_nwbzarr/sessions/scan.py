@@ -262,7 +262,7 @@ def _check_extension(place: Location) -> None:
     where = str(place.path or place)
     stem = where.removesuffix(extension)
     raise OptionError(
-        f"Tables cannot be written to {where}: they are Parquet files, and {extension} is not .parquet.",
+        f"Tables cannot be written to {where}: they are Parquet files (.parquet), not {extension}.",
         location=place,
         found=extension,
         expected="NAME.parquet for a pair of files; otherwise a folder",

@@ -110,7 +110,7 @@ class ScanReport:
         lines = {
             self.output: f"{_counted(self.sessions, 'session')} ({self.unchanged:,} unchanged, {scanned}), "
             f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s",
-            "Removed from the tables": _counts((self.gone, "session", " that no longer exist")),
+            "No longer found, and removed from the tables": _counts((self.gone, "session", "")),
             "Not found, or not listed completely": _counts((self.unlisted, "folder", "")),
             "Left out": _counts((self.duplicates, "session", " at the location of another one")),
             "Skipped": _counts(

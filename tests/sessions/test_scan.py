@@ -90,6 +90,8 @@ def test_a_folder_is_scanned_to_tables_and_only_what_has_changed_is_scanned_agai
     shutil.copytree(copy / "sub-1" / "ses-1.nwb.zarr", copy / "sub-4" / "cut.nwb.zarr", dirs_exist_ok=True)
     last = scan(copy, output=output)
     assert (last.sessions, last.scanned, last.unchanged, last.gone) == (5, 3, 2, 2)
+    assert ": 5 sessions (2 unchanged, 3 scanned, of which 1 failed), " in str(last)
+    assert "No longer found, and removed from the tables: 2 sessions\n" in str(last)
     sessions = Tables(locate(output)).opened().read("sessions")
     assert names_of(sessions) == (WHOLE | DAMAGED) - {"sub-2/ses-1.nwb.zarr", "deeper/old.nwb.zarr"}
     assert [row["location"] for row in sessions.to_pylist() if row["error"]] == [
