@@ -176,7 +176,7 @@ class _Search:
         if not folder and not (names or content.folders or refused):
             path = self.prefix.path
             if named or path is None or not path.is_dir():
-                # It is a file, or does not exist: opening it raises the error.
+                # It may be a file, or not exist: opening it shows which.
                 self._add(folder, None)
             # A disk that is not mounted is an empty folder, too: no session counts as removed.
             self.unlisted.append(self.prefix)

@@ -72,7 +72,7 @@ _STRAINS: Final = {
 # Between names in one text: "Mus musculus - House mouse", "mouse, C57BL/6", "rat/mouse", "Mouse and rat".
 _BETWEEN: Final = re.compile(r" - |[(),;/&+]| and | or | x ", re.IGNORECASE)
 # Other names are kept if both words have Latin endings, which "Control group", "Tree shrew" and most phrases
-# have not.
+# do not have.
 _EPITHET: Final = r"[a-z-]{2,}(?:us|a|um|is|i|ae|ens|ans|ix|ax)"
 _BINOMIAL: Final = re.compile(
     rf"[A-Z](?:[a-z]*(?:us|is|um|es|os|on|ys|ax|ix|yx|ps)|[a-z]+[aio]) {_EPITHET}(?: [a-z-]{{3,}})?"
@@ -108,7 +108,8 @@ def taxon(text: str | None) -> str | None:
     names = {name for part in parts if (name := _name(part))}
     # "Macaca (rhesus macaque)" is the species.
     names -= {name for name in names for other in names if other.startswith(f"{name} ")}
-    # Of two species, neither is; nor of one with the epithet of another: "Macaca mulatta / fascicularis".
+    # Not recognised: texts with two species, also if only the epithet of one is there, as in
+    # "Macaca mulatta / fascicularis".
     another = any(re.fullmatch(_EPITHET, part) and not _known(part) for part in parts)
     return names.pop() if len(names) == 1 and not another else None
 
@@ -123,7 +124,7 @@ def common_names(taxon: str) -> tuple[str, ...]:
 
 
 def _name(part: str) -> str | None:
-    """Return the species that a text is the name of."""
+    """Return the species with a name, None if it is not one of a species."""
     if found := _known(part.lower()):
         return found
     name = part.capitalize()

@@ -138,6 +138,13 @@ def test_nothing_but_a_snapshot_is_replaced(corpus_dir: Corpus, tmp_path: Path) 
     assert precious.read_bytes() == before
 
 
+def test_the_folder_of_a_snapshot_is_created(corpus_dir: Corpus, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "deeper" / "saved.snapshot.zip"
+    made = snapshot(corpus_dir("icephys", "0.8.0"), path=target)
+    assert list(target.parent.iterdir()) == [target]
+    assert len(made) == 1
+
+
 def test_a_full_disk_leaves_the_old_snapshot_intact(
     corpus_dir: Corpus, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
