@@ -70,7 +70,7 @@ def chosen_rows(columns: Columns, selection: Selection, chosen: Any) -> Selectio
             f"{counted(len(rows), 'location')}, such as {describe_value(unknown[0])}.",
             location=columns.tables.place,
             found=unknown[:10],
-            next_step="Locations must be as the tables have them.",
+            next_step="Locations must be spelled as in list(catalog).",
         )
     mask = np.zeros(columns.tables.rows("sessions"), np.bool_)
     mask[rows] = True
@@ -181,7 +181,7 @@ def _found(columns: Columns, table: pa.Table, rows: Rows) -> list[Found]:
             f"{counted(len(wanted), 'object')}, such as {describe_value(lost['path'].iloc[0])}.",
             location=columns.tables.place,
             found=lost["path"].iloc[0],
-            next_step="Paths must be as the column path of the table objects has them.",
+            next_step="Paths must be spelled as in the column path of catalog.objects.",
         )
     found = []
     for name, of_name in merged.sort_values("object").groupby("find", sort=False):
