@@ -106,7 +106,7 @@ class Storages:
             return self._local(key, source)
         url = parse_location(key)
         if url.secrets is not None:
-            raise self._refused(url.url, "It has a password or a query, which tables must not contain.")
+            raise self._refused(url.url, "URLs with a password or a query are not allowed in tables.")
         if own is not None and own.prefixes and not own.covers(url.url):
             raise self._refused(
                 url.url,
@@ -189,11 +189,9 @@ class Storages:
         allowed += [place for prefix in prefixes if (place := parse_location(prefix).path) is not None]
         if any(resolved.is_relative_to(place.resolve()) for place in allowed):
             return url
-        where = "remote tables" if folder is None else f"tables in {folder}"
+        which = "Local files" if folder is None else "Local files outside the folder of the tables"
         raise self._refused(
-            url.url,
-            f"Local files outside the folder of the tables must not be named by {where}.",
-            self._advice(url, source, "local"),
+            url.url, f"{which} are allowed below a prefix only.", self._advice(url, source, "local")
         )
 
     def _folder(self) -> Path | None:
@@ -208,7 +206,9 @@ class Storages:
         """
         if url.scheme not in _WEB | {"s3"}:
             raise self._refused(
-                url.url, f"Tables must not name {url.scheme} locations.", self._advice(url, source)
+                url.url,
+                f"Locations with the scheme {url.scheme} are allowed below a prefix only.",
+                self._advice(url, source),
             )
         if url.scheme == "s3":
             return
@@ -218,7 +218,7 @@ class Storages:
             kind = "link-local" if found == 0 else "private"
             raise self._refused(
                 url.url,
-                f"{host} is a {kind} address, which these tables must not name.",
+                f"{host} is a {kind} address, which is allowed below a prefix only.",
                 self._advice(url, source),
             )
 

@@ -101,15 +101,15 @@ def test_plain_options_are_for_all_sessions() -> None:
             "only",
         ),
         # Schemes that lead to others, or to this machine.
-        ({}, "simplecache::file:///etc/passwd", None, "must not name"),
-        ({}, "simplecache::s3://lab/1", None, "must not name"),
-        ({}, "memory://1", None, "must not name"),
-        ({}, "zip://1::https://evil.example/a.zip", None, "must not name"),
-        (LAB, "simplecache::s3://lab/1", "lab", "must not name"),
+        ({}, "simplecache::file:///etc/passwd", None, "are allowed below a prefix only"),
+        ({}, "simplecache::s3://lab/1", None, "are allowed below a prefix only"),
+        ({}, "memory://1", None, "are allowed below a prefix only"),
+        ({}, "zip://1::https://evil.example/a.zip", None, "are allowed below a prefix only"),
+        (LAB, "simplecache::s3://lab/1", "lab", "are allowed below a prefix only"),
         # Secrets and endpoints in the table.
-        ({}, "https://user:CANARYPASSWORD@evil.example/1", None, "password or a query"),
-        ({}, "s3://CANARYKEY:CANARYSECRET@lab/1", None, "password or a query"),
-        ({}, "https://lab.example/1?X-Amz-Signature=CANARYSIGNATURE", None, "password or a query"),
+        ({}, "https://user:CANARYPASSWORD@evil.example/1", None, "with a password or a query"),
+        ({}, "s3://CANARYKEY:CANARYSECRET@lab/1", None, "with a password or a query"),
+        ({}, "https://lab.example/1?X-Amz-Signature=CANARYSIGNATURE", None, "with a password or a query"),
         # Addresses that are not for tables of others.
         ({}, "http://169.254.169.254/latest/meta-data/iam", None, "link-local"),
         ({}, "http://[fe80::1]/1", None, "link-local"),
