@@ -21,6 +21,7 @@ MAP, LOOP = "search and map, 8 threads", "loop over NWBZarrIO"
 PLAIN, THREADS = "the work alone, 8 threads", "map, 8 threads"
 CLIENT = "map on a cluster, client"
 ONE_WORKER, TWO_WORKERS = "1 worker of 8 threads", "2 workers of 8 threads"
+FAR = 100
 SESSIONS = {"units-60": 60, "running-24": 24, "running-1000": 1000}
 
 
@@ -98,6 +99,18 @@ def mapping(bench: Bench) -> Results:
     return once_each(contenders, max(bench.repeats - 2, 1), bench.server, LATENCY)
 
 
+def mapping_from_afar(bench: Bench) -> Results:
+    """The same on one worker and on two with 100 ms a request, which leaves them time for more sessions."""
+    place = _collection(bench, "running-1000", FAR)
+    if place is None:
+        return {}
+    contenders = [
+        Contender(name, "many:mapped", {"workers": workers}, place.url, place.options)
+        for name, workers in ((ONE_WORKER, 1), (TWO_WORKERS, 2))
+    ]
+    return once_each(contenders, max(bench.repeats - 2, 1), bench.server, FAR)
+
+
 def client_memory(bench: Bench) -> Results:
     """10,000 sessions that need no work, and how the memory of the client grows."""
     make("running-24", bench.cache)
@@ -108,11 +121,11 @@ def client_memory(bench: Bench) -> Results:
     return once_each([contender], 1, bench.server, 0)
 
 
-def _collection(bench: Bench, name: str) -> Place | None:
+def _collection(bench: Bench, name: str, latency: int = LATENCY) -> Place | None:
     folder = make(name, bench.cache)
     if bench.moto is None or not isinstance(bench.server, Nginx):
         return None
-    return Place(bench.moto.load(folder), bench.moto.options(bench.server.s3_endpoint(LATENCY)))
+    return Place(bench.moto.load(folder), bench.moto.options(bench.server.s3_endpoint(latency)))
 
 
 def _names(bench: Bench, name: str) -> list[str]:

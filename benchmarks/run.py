@@ -78,6 +78,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "many-column": _one("a column of the units of 60 sessions", many.one_table, ["quality"]),
     "many-question": _one("a question to 24 sessions", many.question),
     "many-map": _one("map 1,000 sessions", many.mapping),
+    "many-map-100": _one("map 1,000 sessions, 100 ms", many.mapping_from_afar),
     "many-client": _one("map 10,000 sessions", many.client_memory),
     "growth": lambda bench: {f"nodes: {name}": found for name, found in opening.growth(bench).items()},
     "latency": lambda bench: {f"latency: {name}": found for name, found in opening.latency(bench).items()},

@@ -85,7 +85,7 @@ def failures_of(location: Location, said: io.StringIO) -> Iterator[NWBZarrError]
             yield error
 
 
-FAULTS: list[tuple[str, dict[str, Any]]] = [
+FAULTS: list[Any] = [
     ("status", {"status": 403, "code": "AccessDenied"}),
     ("status", {"status": 400, "code": "AuthorizationHeaderMalformed"}),
     ("status", {"status": 503}),
@@ -94,7 +94,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("redirect", {"status": 307, "to": f"http://{CANARY}@127.0.0.1/x?{CANARY}"}),
     ("reset", {}),
     ("truncate", {}),
-    ("stall", {}),
+    pytest.param("stall", {}, marks=pytest.mark.slow),
     ("ignore_range", {}),
 ]
 

@@ -302,7 +302,7 @@ def with_another_attribute_of_a_variable(dataset: xr.Dataset, choose: np.random.
     return with_variable(dataset, name, xr.Variable(variable.dims, variable.values, attributes))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize(
     "alter",
     [
@@ -404,13 +404,15 @@ def test_missing_nodes_are_found(everything: Opened) -> None:
 @pytest.mark.parametrize(
     ("alter", "path"),
     [
-        (lambda data: data * (1 + 1e-9), "acquisition/electrical"),
-        (lambda data: data.astype("float32"), "acquisition/electrical"),
-        (lambda data: data.astype("int32"), "acquisition/waveforms"),
-        (lambda data: data[::-1], "acquisition/waveforms"),
-        (lambda data: data[1:], "acquisition/waveforms"),
+        pytest.param(alter, path, id=name, marks=[] if name == "nearly the same" else [pytest.mark.slow])
+        for name, alter, path in (
+            ("nearly the same", lambda data: data * (1 + 1e-9), "acquisition/electrical"),
+            ("less precise", lambda data: data.astype("float32"), "acquisition/electrical"),
+            ("another type", lambda data: data.astype("int32"), "acquisition/waveforms"),
+            ("another order", lambda data: data[::-1], "acquisition/waveforms"),
+            ("too short", lambda data: data[1:], "acquisition/waveforms"),
+        )
     ],
-    ids=["nearly the same", "less precise", "another type", "another order", "too short"],
 )
 def test_data_that_are_nearly_right_are_found(
     alter: Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]], path: str, everything: Opened

@@ -71,6 +71,7 @@ class LoopbackServer(ABC):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
+        self._listening: socket.socket | None = None
         self.port = 0
         # Set before it starts: another address to listen on, and TLS.
         self.host = "127.0.0.1"
@@ -125,17 +126,24 @@ class LoopbackServer(ABC):
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, access_log=None, logger=_quiet, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, 0, ssl_context=self.tls)
-        await site.start()
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listening = socket.create_server((self.host, 0), family=family)
+        await web.SockSite(self._runner, self._listening, ssl_context=self.tls).start()
         self.port = self._runner.addresses[0][1]
 
     async def _stop(self) -> None:
         assert self._runner is not None
         assert self._runner.server is not None
-        # TLS would wait for what the other side says at the end of a connection.
-        for connection in self._runner.server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        assert self._listening is not None
+        # asyncio loses connections that it has accepted but not yet begun when a server is closed
+        # (https://github.com/python/cpython/issues/109564): first none is accepted any more.
+        self._loop.remove_reader(self._listening)
+        for _ in range(5):
+            await asyncio.sleep(0)
+            # TLS would wait for what the other side says at the end of a connection.
+            for connection in self._runner.server.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()
         await self._runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:

@@ -188,6 +188,7 @@ def test_a_server_with_smaller_pages_gives_the_same(archive: DandiServer) -> Non
     assert len(listed(archive, "000720").sessions) == 230
 
 
+@pytest.mark.slow
 def test_a_moment_of_weakness_changes_nothing(archive: DandiServer) -> None:
     expected = listed(archive, "000720")
     archive.fault("status", "/info/", 1, status=503)
@@ -205,7 +206,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intake_nwbzarr.sessions.dandi_client._TIMEOUTS", (1, 1))
 
 
-@pytest.mark.parametrize("fault", ["status", "reset", "stall"])
+@pytest.mark.parametrize(
+    "fault", ["status", *(pytest.param(each, marks=pytest.mark.slow) for each in ("reset", "stall"))]
+)
 @pytest.mark.usefixtures("impatient")
 def test_an_archive_that_is_down_is_a_transient_error(archive: DandiServer, fault: Any) -> None:
     archive.fault(fault, "/assets/", math.inf, status=502)
@@ -216,6 +219,7 @@ def test_an_archive_that_is_down_is_a_transient_error(archive: DandiServer, faul
     assert archive.count("/assets/") >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_pause_of_an_hour_is_not_waited_for(archive: DandiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("intake_nwbzarr.sessions.dandi_client._LONGEST_PAUSE", 1)
