@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from filelock import FileLock
 
 from intake_nwbzarr.hierarchy import documents
 from intake_nwbzarr.transport import base as presence
@@ -58,19 +59,36 @@ def ophys(corpus_dir: Callable[[str, str], Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def every_type_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def every_type_path(shared_folder: Path) -> Path:
     """A session with an object of every core type: read it only."""
     from tests.mapping.every_type import every_type
 
-    return every_type(tmp_path_factory.mktemp("every_type"))
+    return _written_once(shared_folder / "every_type", every_type)
 
 
 @pytest.fixture(scope="session")
-def every_series_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def every_series_path(shared_folder: Path) -> Path:
     """A session with a series of every core type: read it only."""
     from tests.mapping.every_series import every_series
 
-    return every_series(tmp_path_factory.mktemp("every_series"))
+    return _written_once(shared_folder / "every_series", every_series)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this run that all of its processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def _written_once(folder: Path, write: Callable[[Path], Path]) -> Path:
+    """What a function writes to a folder, which the first process that needs it calls."""
+    with FileLock(f"{folder}.lock"):
+        written = folder.with_suffix(".path")
+        if not written.exists():
+            folder.mkdir()
+            written.write_text(str(write(folder)))
+        return Path(written.read_text())
 
 
 @pytest.fixture(scope="session")

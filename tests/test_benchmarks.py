@@ -41,6 +41,7 @@ def counted(sessions: Path) -> dict[str, short.Counted]:
     return {counted.name: counted for counted in short.count(sessions)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", short.RECORD)
 def test_no_more_requests_and_round_trips_than_on_record(
     name: str, counted: dict[str, short.Counted]

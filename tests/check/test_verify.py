@@ -334,6 +334,7 @@ def shown_at(opened: Opened, path: str) -> xr.Dataset:
     return dataset
 
 
+@pytest.mark.slow
 def test_what_only_xarray_shows_is_a_difference(everything: Opened) -> None:
     path = "intervals/trials"
     dataset = shown_at(everything, path).assign(more=("trial", np.zeros(3)))

@@ -180,6 +180,7 @@ def test_without_etags_documents_are_read_and_compared(
         opened(session, snapshot=saved)
 
 
+@pytest.mark.slow
 @unconsolidated
 def test_without_consolidated_metadata_the_listing_tells(
     corpus_dir: Corpus, s3_server: S3Server, saved: Path, tmp_path: Path

@@ -129,6 +129,7 @@ def test_an_opcode_budget_ends_a_stream_that_repeats_itself():
         decode(b"N0" * 10**6 + b".", 1)
 
 
+@pytest.mark.slow
 def test_text_meant_many_times_over_is_limited():
     long = "x" * 2**20
     data = pickle.dumps(objects([long] * 300))

@@ -91,6 +91,7 @@ def test_a_files_own_attributes_never_say_where_a_variable_is_from(tmp_path: Pat
     assert attributes["stored_nwb_path"] == "units/spike_times"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.MappingWarning")
 def test_attributes_are_plain_values_that_yaml_json_and_hdf5_can_store(
     every_type_path: Path, tmp_path: Path

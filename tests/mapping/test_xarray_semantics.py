@@ -116,6 +116,7 @@ def test_the_whole_session_is_written_and_read_back(every_type_path: Path, form:
         assert set(back.attrs) == set(flat.attrs)
 
 
+@pytest.mark.slow
 def test_the_tree_is_written_and_read_back(every_type_path: Path, tmp_path: Path) -> None:
     tree = xr.open_datatree(every_type_path, engine="nwbzarr")
     tree.to_netcdf(tmp_path / "tree.nc")

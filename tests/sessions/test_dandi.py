@@ -408,6 +408,7 @@ def test_without_the_client_it_is_said_how_to_install_it(monkeypatch: pytest.Mon
     assert "pip install" in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_the_client_writes_and_logs_nothing(
     archive: DandiServer, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture

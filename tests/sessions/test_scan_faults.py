@@ -253,7 +253,7 @@ def slow_bucket(three: Path, tmp_path: Path, s3_server: S3Server) -> Iterator[st
     s3_server.reset()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_scan_that_is_stopped_leaves_tables_and_goes_on_from_there(
     stop: signal.Signals, slow_bucket: str, s3_server: S3Server, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_whether_it_is_there_is_asked_again_after_a_while(
         second["data"].load()
 
 
+@pytest.mark.slow
 def test_a_session_without_consolidated_metadata_is_looked_for_as_well(
     corpus_dir: Corpus, s3_server: S3Server, tmp_path: Path
 ) -> None:
