@@ -21,11 +21,11 @@ from intake_nwbzarr.errors import (
     NWBZarrError,
     OptionError,
 )
-from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.frames import chosen_rows, frame_of, objects_frame
 from intake_nwbzarr.sessions.intake_catalog import TablesCatalog
 from intake_nwbzarr.sessions.overview import plain_catalog
-from intake_nwbzarr.sessions.search import Rows, distinct
+from intake_nwbzarr.sessions.search import Found, Rows, distinct
 from intake_nwbzarr.sessions.selected import Give, Selected, open_selected
 from intake_nwbzarr.sessions.session_table import check_columns, of_table, read_table, wanted_rows
 
@@ -354,31 +354,35 @@ class SessionCatalog(TablesCatalog):
         ... # doctest: +SKIP
         >>> done.frame, done.failures  # doctest: +SKIP
         """
-        from intake_nwbzarr.sessions.map import map_sessions
+        from intake_nwbzarr.sessions.map import check_map, map_sessions
 
-        if check_bool("dry_run", dry_run):
-            return self._estimate(give, folder)
         if isinstance(folder, str) and folder.startswith("s3://") and storage_options is None:
             folder = self.storages.results(folder)
+        settings: dict[str, Any] = {
+            "client": client,
+            "name": name,
+            "folder": folder,
+            "storage_options": storage_options,
+            "give": give,
+            "timeout": timeout,
+            "retries": retries,
+            "isolate": isolate,
+            "memory_limit": memory_limit,
+            "on_error": on_error,
+            "resume": resume,
+            "window": window,
+            "threads": threads,
+        }
+        if check_bool("dry_run", dry_run):
+            check_map(self.selected(), function, **settings)
+            return self._estimate(give, folder)
         return map_sessions(
             self.selected(),
             function,
             tables=self.tables.digest,
             count=len(self),
-            client=client,
-            name=name,
-            folder=folder,
-            storage_options=storage_options,
-            give=give,
-            timeout=timeout,
-            retries=retries,
-            isolate=isolate,
-            memory_limit=memory_limit,
-            on_error=on_error,
-            resume=resume,
-            window=window,
-            threads=threads,
             progress=progress,
+            **settings,
         )
 
     def _estimate(self, give: Give, folder: Any) -> Estimate:
@@ -386,15 +390,24 @@ class SessionCatalog(TablesCatalog):
 
         selection = self.selection
         if give == "objects" and selection.found:
-            rows = np.concatenate([each.objects for each in selection.found])
+            rows = np.concatenate([self._given(each) for each in selection.found])
         else:
             rows = np.flatnonzero(np.isin(self._opened.session_of_object, selection.rows))
         nbytes, chunks = (
             column.take(pa.array(rows)).to_pylist()
             for column in self._opened.get("objects", ["nbytes", "chunks"])
         )
-        on_s3 = str(folder).startswith("s3")
+        on_s3 = folder is not None and locate(folder).scheme == "s3"
         return Estimate(load_of(self.selected(), {"nbytes": nbytes, "chunks": chunks}), results_on_s3=on_s3)
+
+    def _given(self, found: Found) -> Rows:
+        """Return the found objects that a function is given: of several in a session, those of its Find."""
+        if found.find.multiple != "first":
+            return found.objects
+        (paths,) = self._opened.get("objects", ["path"])
+        order = np.argsort(np.array(paths.take(pa.array(found.objects)).to_pylist(), object), kind="stable")
+        _, first = np.unique(found.sessions[order], return_index=True)
+        return found.objects[order][first]
 
     def to_yaml(self, path: Any = None) -> str:
         """Return the sessions as a plain Intake catalog, with the found objects as ``group``; never secrets.

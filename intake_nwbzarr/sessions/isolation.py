@@ -30,53 +30,74 @@ _GRACE: Final = 2.0
 _START: Final = 120.0
 
 
-def attempt_isolated(job: Job, selected: Selected, key: str, *, again: bool = False) -> Outcome:
-    """Do what `attempt` does in a process that nothing else runs in."""
-    child = _borrow()
+def attempt_isolated(job: Job, selected: Selected, key: str, threads: int, *, again: bool = False) -> Outcome:
+    """Do what `attempt` does in a process that nothing else runs in; `threads` have one each."""
+    child = _borrow(job.run)
     try:
-        outcome = child.run(job, selected, key)
+        outcome = child.run(job, selected, key, threads)
     except (SessionCrashError, SessionTimeoutError) as error:
-        child.kill()
+        _end(child)
         if isinstance(error, SessionTimeoutError) and child.is_new and not again:
             # A process's first session reads what later ones find in memory, and connects.
-            return attempt_isolated(job, selected, key, again=True)
+            return attempt_isolated(job, selected, key, threads, again=True)
         failure = failure_of(error)
         return Outcome(
             failure=Failure(failure.error, failure.message, failure.transient),
             seconds=round(monotonic() - child.began, 3),
         )
     except BaseException:
-        child.kill()
+        _end(child)
         raise
     _give_back(child)
     return outcome
 
 
-# Processes without work; each is used by one thread at a time.
+# Processes without work, those that work on a session of a run of map(), and runs that have ended.
 _idle: list[_Child] = []
+_busy: dict[_Child, str] = {}
+_ended: set[str] = set()
 _lock = threading.Lock()
 
 
-def _borrow() -> _Child:
+def _borrow(run: str) -> _Child:
     while True:
         with _lock:
             child = _idle.pop() if _idle else None
-        if child is None:
-            return _Child()
-        if child.process.poll() is None:
-            return child
+        child = _Child() if child is None else child
+        with _lock:
+            if run in _ended:
+                break
+            if child.process.poll() is None:
+                _busy[child] = run
+                return child
         child.kill()
+    child.kill()
+    raise SessionCrashError("The map has ended.")
 
 
 def _give_back(child: _Child) -> None:
     with _lock:
-        _idle.append(child)
+        if _busy.pop(child) not in _ended:
+            _idle.append(child)
+            return
+    child.kill()
 
 
-def close_idle() -> None:
-    """End the processes that wait for work."""
+def _end(child: _Child) -> None:
     with _lock:
+        _busy.pop(child)
+    child.kill()
+
+
+def end_processes(run: str) -> None:
+    """End the processes that wait for work, and those that work for a run of map(), which has ended."""
+    with _lock:
+        _ended.add(run)
         children, _idle[:] = list(_idle), []
+        # The threads that wait for these clear up.
+        busy = [child for child, own in _busy.items() if own == run]
+    for child in busy:
+        child.stop()
     for child in children:
         child.kill()
 
@@ -107,21 +128,21 @@ class _Child:
         self.is_new = True
         self.began = monotonic()
 
-    def run(self, job: Job, selected: Selected, key: str) -> Outcome:
+    def run(self, job: Job, selected: Selected, key: str, threads: int) -> Outcome:
         """Have a session worked on, and wait for its outcome or its end."""
         session = selected.key
         if job is not self._job:
             # The secrets go through a pipe to the same user's process, which ends with this one.
             sent = job if job.folder is None else replace(job, folder=_with_secrets(job.folder))
             with suppress(BrokenPipeError):
-                _send(self._to, (sys.path, Sealed.of(sent)))
+                _send(self._to, (sys.path, Sealed.of_job(sent)))
             # No session's time runs while the process starts, and loads the function.
             late = f"The process for {session} did not start within {_START:g} s."
             self._await(session, _START, None, late)
             if _receive(self._back) is None:
                 raise self._crash(session)
             self._job = job
-        requests = max(1, limits().requests // job.processes)
+        requests = max(1, limits().requests // threads)
         located = replace(selected, location=_with_secrets(selected.location))
         self.began = monotonic()
         with suppress(BrokenPipeError):
@@ -145,6 +166,9 @@ class _Child:
         deadline = None if seconds is None else monotonic() + seconds
         about = psutil.Process(self.process.pid)
         while not select.select([self._back], [], [], _LOOK)[0]:
+            if self.process.poll() is not None and not select.select([self._back], [], [], 0)[0]:
+                # Processes that the function has started hold its end of the pipe open.
+                raise self._crash(session)
             if deadline is not None and monotonic() > deadline:
                 raise SessionTimeoutError(
                     late,
@@ -176,10 +200,14 @@ class _Child:
             next_step="Run the function on this session alone to debug it.",
         )
 
+    def stop(self) -> None:
+        """End the process, and those that the function has started in its group."""
+        with suppress(OSError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
         """End the process, and wait until it is gone."""
-        with suppress(OSError):
-            self.process.kill()
+        self.stop()
         for file in (self._to, self._back):
             with suppress(OSError):
                 file.close()
@@ -255,8 +283,8 @@ def _opened(sealed: Sealed) -> Job | Failure:
 def _read_on(commands: BinaryIO, queue: SimpleQueue[tuple[Any, ...]]) -> None:
     while (received := _receive(commands)) is not None:
         queue.put(received)
-    # Nobody waits for the session that is being worked on.
-    os._exit(0)
+    # Nobody waits for the session that is being worked on, nor for what its function has started.
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

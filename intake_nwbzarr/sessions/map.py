@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import inspect
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -28,7 +29,7 @@ from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.sessions.map_result import (
     PROVENANCE,
     SESSIONS,
-    EarlierRows,
+    EarlierResults,
     Ended,
     EndedRows,
     MapResult,
@@ -42,13 +43,14 @@ from intake_nwbzarr.sessions.pools import Lost, Pool, Work, pool_of
 from intake_nwbzarr.sessions.progress import Progress, shown_progress
 from intake_nwbzarr.sessions.provenance import Provenance, function_digest, function_name, result_key
 from intake_nwbzarr.sessions.selected import Give, Selected
-from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome, file_name
+from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome
 
 type OnError = Literal["collect", "raise"]
 type Isolate = Literal["process"]
 
-# Seconds before the first retry of a session, doubled before each further one.
+# Seconds before the first retry of a session, doubled before each further one up to the longest.
 BACKOFF: Final = 1.0
+_LONGEST_BACKOFF: Final = 60.0
 # Failures whose tracebacks are kept: those after them are mostly the same, and take memory.
 _MOST_TRACEBACKS: Final = 1000
 # Seconds between two looks at a cluster where nothing ends.
@@ -98,6 +100,13 @@ def map_sessions(
     return run.of(sessions, tables)
 
 
+def check_map(selected: Iterable[Selected], function: Callable[..., Any], **settings: Any) -> None:
+    """Refuse what `map_sessions` refuses before it opens anything."""
+    _checked(function, **settings)
+    if (first := next(iter(selected), None)) is not None:
+        _check_call(function, settings["give"], first)
+
+
 @dataclass(frozen=True)
 class _Settings:
     """The checked arguments of a map."""
@@ -117,15 +126,16 @@ class _Settings:
     window: int
     threads: int
 
-    def job(self, threads: int) -> Job:
-        """Return what is done with every session, on workers of so many threads."""
+    def job(self) -> Job:
+        """Return what is done with every session."""
         return Job(
             self.function,
             self.give,
             self.timeout,
             None if self.place is None else results_folder(self.place),
-            threads if self.isolate == "process" else 0,
+            self.isolate == "process",
             self.memory_limit,
+            uuid.uuid4().hex,
         )
 
 
@@ -143,7 +153,7 @@ def _checked(
         raise invalid_argument("timeout", timeout, "a positive number of seconds, or None")
     for argument, given, least in (("retries", retries, 0), ("window", window, 1), ("threads", threads, 1)):
         if not isinstance(given, int) or isinstance(given, bool) or not least <= given <= 10**6:
-            raise invalid_argument(argument, given, f"a whole number of at least {least}")
+            raise invalid_argument(argument, given, f"a whole number from {least} to a million")
     limit = _memory_limit(memory_limit)
     if limit is not None and isolate is None:
         raise OptionError(
@@ -229,6 +239,12 @@ def _check_call(function: Any, give: Give, first: Selected) -> None:
             found=give,
             next_step="Search with a condition such as units=Find('Units'), or pass give='dataset'.",
         )
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise OptionError(
+            "The function is asynchronous (async def), and nothing would await it.",
+            found="async def",
+            next_step="Pass a function that calls asyncio.run() and returns the result.",
+        )
     try:
         parameters = inspect.signature(function)
     except (TypeError, ValueError):
@@ -256,8 +272,8 @@ class _Run:
     progress: Progress
     ended: EndedRows = field(default_factory=EndedRows)
     files: dict[str, bytes] = field(default_factory=dict)
-    # What an earlier map noted of results that are kept, and how many are.
-    earlier: EarlierRows = field(default_factory=lambda: EarlierRows(None))
+    # Those that the folder has already, and how many of them are kept.
+    earlier: EarlierResults = field(default_factory=EarlierResults)
     kept: int = 0
     failed: int = 0
     # Attempts that wait for their time, and those whose workers died.
@@ -265,7 +281,7 @@ class _Run:
     suspects: list[Work] = field(default_factory=list)
 
     def of(self, sessions: Iterator[Selected], tables: str | None) -> MapResult:
-        """Work on all sessions, and note what became of them however it ends."""
+        """Work on all sessions, and note the state of each however it ends."""
         settings = self.settings
         workers = "threads" if settings.client is None else "distributed"
         provenance = Provenance(
@@ -276,12 +292,12 @@ class _Run:
             settings.give,
             workers,
         )
-        done = self._earlier_results(provenance)
-        pool = pool_of(settings.client, settings.job, settings.name, settings.threads, settings.window)
+        self.earlier = self._earlier_results(provenance)
+        pool = pool_of(settings.client, settings.job(), settings.name, settings.threads, settings.window)
         try:
             with self.progress:
                 self._store(PROVENANCE, provenance.encode())
-                self._work(pool, self._new(sessions, done))
+                self._work(pool, self._new(sessions))
         except BaseException as error:
             pool.close()
             result = self._finish(provenance, "interrupted")
@@ -291,18 +307,16 @@ class _Run:
         pool.close()
         return self._finish(provenance, "complete")
 
-    def _earlier_results(self, provenance: Provenance) -> frozenset[str]:
-        """Return the names of the files of results that are there already."""
-        from intake_nwbzarr.transport.loop import run
-        from intake_nwbzarr.transport.open import open_transport
-
+    def _earlier_results(self, provenance: Provenance) -> EarlierResults:
+        """Return the results that the folder has already; warn where another function has returned them."""
         place = self.settings.place
         if place is None or not self.settings.resume:
-            return frozenset()
+            return EarlierResults()
         try:
-            names = frozenset(run(open_transport(results_folder(place)).list_folder("")).names)
+            earlier = earlier_provenance(place)
+            results = EarlierResults.of(place, is_noted=earlier is not None and earlier.status != "running")
         except LocationNotFoundError:
-            return frozenset()
+            return EarlierResults()
         except (AccessError, ListingError) as error:
             raise OptionError(
                 f"The results in {place} cannot be listed, so a map cannot be resumed there.",
@@ -310,20 +324,18 @@ class _Run:
                 found=str(error),
                 next_step="Allow listing the folder, or pass resume=False to begin anew.",
             ) from error
-        earlier = earlier_provenance(place) if names else None
-        if earlier is not None and earlier.python == provenance.python:
+        if results and earlier is not None and earlier.python == provenance.python:
             provenance.earlier_digests = sorted({earlier.function_digest, *earlier.earlier_digests})
             if earlier.function_digest != provenance.function_digest:
                 warn_caller(
                     f"The function is not the one whose results for {self.settings.name!r} are in {place}: "
-                    "its code, or a variable captured in its closure, has changed. Those results are kept. "
+                    "its code, or a variable or function that it uses, has changed. Those results are kept. "
                     "Pass another name=, or resume=False to begin anew.",
                     MapWarning,
                 )
-        self.earlier = EarlierRows(place)
-        return names
+        return results
 
-    def _new(self, sessions: Iterator[Selected], done: frozenset[str]) -> Iterator[Work]:
+    def _new(self, sessions: Iterator[Selected]) -> Iterator[Work]:
         """Yield the sessions without a result, each once."""
         seen: set[bytes] = set()
         number = 0
@@ -333,12 +345,13 @@ class _Run:
                 continue
             seen.add(bytes.fromhex(key))
             number += 1
-            if file_name(key) in done:
-                self.kept += 1
-                noted = self.earlier.take(key) or Ended(selected.key, key, "done")
-                self._end(Work(number, selected, key), noted)
+            work = Work(number, selected, key)
+            noted = self.earlier.take(key)
+            if noted is None:
+                yield work
             else:
-                yield Work(number, selected, key)
+                self.kept += 1
+                self._end(work, replace(noted, session=selected.key))
 
     def _work(self, pool: Pool, works: Iterator[Work]) -> None:
         running = 0
@@ -399,7 +412,7 @@ class _Run:
         elif failure.suspected and not alone:
             self._suspect(work)
         elif failure.transient and work.attempts <= self.settings.retries:
-            due = monotonic() + BACKOFF * 2 ** (work.attempts - 1)
+            due = monotonic() + min(_LONGEST_BACKOFF, BACKOFF * 2.0 ** min(work.attempts - 1, 100))
             heapq.heappush(self.waiting, (due, work.number, replace(work, attempts=work.attempts + 1)))
         else:
             self._end(work, _ended(work, outcome))
@@ -425,7 +438,7 @@ class _Run:
         self.progress.note(ended.state)
 
     def _finish(self, provenance: Provenance, status: str) -> MapResult:
-        """Write what became of all sessions beside their results."""
+        """Write the table of sessions and the provenance beside the results."""
         import pyarrow.compute as pc
 
         table = self.ended.table()
@@ -438,9 +451,7 @@ class _Run:
             self._store(SESSIONS, encoded(table))
             self._store(PROVENANCE, provenance.encode())
         except NWBZarrError as error:
-            warn_caller(
-                f"What became of the sessions cannot be noted beside their results. {error}", MapWarning
-            )
+            warn_caller(f"The summary of the map cannot be written beside its results. {error}", MapWarning)
         return MapResult(table, provenance, self.settings.place, self.files)
 
     def _store(self, name: str, data: bytes) -> None:

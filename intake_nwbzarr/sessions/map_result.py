@@ -1,4 +1,4 @@
-"""What became of mapped sessions: `MapResult`, with one table of results and one of failures."""
+"""The results of a map over sessions: `MapResult`, with one table of results and one of failures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -45,7 +46,7 @@ class Ended:
     """How the work on one session ended: a row of ``sessions.parquet``."""
 
     session: str
-    # Of its result; the name of the file.
+    # Of its result, see `result_key`.
     key: str
     # "done", "failed" or "cancelled".
     state: str
@@ -78,7 +79,7 @@ class MapResult:
     Parameters
     ----------
     table
-        What became of each session, in the order of the search: `Ended` says what its columns are.
+        How the work on each session ended, in the order of the search: `Ended` says what its columns are.
     provenance
         How the results came about: name, function, tables, versions, when, and counts.
     place
@@ -173,7 +174,7 @@ class MapResult:
 
     @property
     def ended(self) -> tuple[Ended, ...]:
-        """Return what became of each session, in the order of the search."""
+        """Return how the work on each session ended, in the order of the search."""
         return tuple(Ended(**row) for row in self.table.to_pylist())
 
     @property
@@ -254,34 +255,36 @@ class MapResult:
         )
 
     def _results(self, chosen: pa.Table | None = None) -> Iterator[tuple[Ended, Layout, pa.Table]]:
-        from intake_nwbzarr.sessions.results import decode
+        from intake_nwbzarr.sessions.results import UNREADABLE, decode
 
         done = self._of("done") if chosen is None else chosen
         for start in range(0, len(done), _BATCH):
             batch = [Ended(**row) for row in done.slice(start, _BATCH).to_pylist()]
-            for each, data in zip(batch, self._data([each.key for each in batch]), strict=True):
+            for each, data in zip(batch, self._data(batch), strict=True):
                 if data is None:
-                    raise TableError(
-                        f"The result of {each.session} in {self.place} is missing.",
-                        location=self.place,
-                        path=file_name(each.key),
-                        next_step=_ANEW,
-                    )
+                    raise self._unreadable(each, "is missing", _ANEW)
                 try:
                     layout, table = decode(data)
-                except (ValueError, KeyError, TypeError, OSError) as error:
-                    raise TableError(
-                        f"The result of {each.session} in {self.place} is damaged.",
-                        location=self.place,
-                        path=file_name(each.key),
-                        next_step="Delete its file, and run the same map again: it resumes.",
-                    ) from error
+                except UNREADABLE as error:
+                    delete = "Delete its file, and run the same map again: it resumes."
+                    raise self._unreadable(each, "is damaged", delete) from error
+                if layout.key != each.key:
+                    anew = "Run the map again with resume=False."
+                    raise self._unreadable(each, "was replaced by another map of the same name", anew)
                 yield each, layout, table
 
-    def _data(self, keys: Sequence[str]) -> list[bytes | None]:
+    def _data(self, batch: Sequence[Ended]) -> list[bytes | None]:
         if self.place is None:
-            return [self.files.get(key) for key in keys]
-        return _read_many(results_folder(self.place), [file_name(key) for key in keys])
+            return [self.files.get(each.key) for each in batch]
+        return _read_many(results_folder(self.place), [file_name(each.session) for each in batch])
+
+    def _unreadable(self, each: Ended, why: str, next_step: str) -> TableError:
+        return TableError(
+            f"The result of {each.session} in {self.place or 'memory'} {why}.",
+            location=self.place,
+            path=file_name(each.session),
+            next_step=next_step,
+        )
 
     def __repr__(self) -> str:
         return f"<MapResult {self._summary()}>"
@@ -335,19 +338,19 @@ def results_folder(place: Location) -> Location:
 
 @dataclass
 class EndedRows:
-    """Collects what became of sessions, in little memory: of most, a row of a table."""
+    """Collects how the work on sessions ended, in little memory: of most, a row of a table."""
 
     _new: list[tuple[int, Ended]] = field(default_factory=list)
     _tables: list[pa.Table] = field(default_factory=list)
 
     def add(self, number: int, ended: Ended) -> None:
-        """Add what became of the session of a number in the search."""
+        """Add how the work on the session of a number in the search ended."""
         self._new.append((number, ended))
         if len(self._new) >= _BATCH:
             self._tables.append(self._packed())
 
     def table(self) -> pa.Table:
-        """Return what became of all sessions, in the order of the search."""
+        """Return a row for each session, in the order of the search."""
         import pyarrow as pa
 
         tables = [*self._tables, self._packed()]
@@ -380,7 +383,7 @@ def _schema() -> pa.Schema:
 
 
 def encoded(table: pa.Table) -> bytes:
-    """Return what became of sessions as a Parquet file."""
+    """Return the rows of sessions as a Parquet file."""
     import pyarrow.parquet as pq
 
     output = io.BytesIO()
@@ -410,11 +413,14 @@ def _place_of(folder: Location, name: str | None) -> Location:
         listed = run(open_transport(folder).list_folder(""))
     except LocationNotFoundError as error:
         raise _no_results(folder) from error
-    names = sorted(listed.folders)
     if PROVENANCE in listed.names:
         return folder
     if folder.url.endswith(f"/{RESULTS}") and _read(_parent(folder), PROVENANCE) is not None:
         return _parent(folder)
+    # There may be others beside them.
+    candidates = sorted(listed.folders)
+    read = _read_many(folder, [f"{each}/{PROVENANCE}" for each in candidates])
+    names = [each for each, data in zip(candidates, read, strict=True) if data is not None]
     if len(names) > 1:
         raise OptionError(
             f"{folder} has results of several maps: {', '.join(names[:5])}.",
@@ -456,15 +462,17 @@ def _read(place: Location, name: str) -> bytes | None:
     return _read_many(place, [name])[0]
 
 
-def _read_many(place: Location, names: Sequence[str]) -> list[bytes | None]:
-    """Read files of a folder; None for those that do not exist."""
+def _read_many(place: Location, names: Sequence[str], end: int | None = None) -> list[bytes | None]:
+    """Read files of a folder, or their last bytes; None for those that do not exist."""
+    from intake_nwbzarr.transport.answers import Part
     from intake_nwbzarr.transport.loop import gather, run
     from intake_nwbzarr.transport.open import open_transport
 
     transport = open_transport(place)
 
     async def read(name: str) -> bytes | None:
-        found = await transport.fetch(name, None, LARGEST_TABLE)
+        part = None if end is None else Part(suffix=end)
+        found = await transport.fetch(name, part, LARGEST_TABLE)
         return None if found is None else bytes(found.data)
 
     return run(gather([partial(read, name) for name in names]))
@@ -479,24 +487,78 @@ def earlier_provenance(place: Location) -> Provenance | None:
         return None
 
 
-class EarlierRows:
-    """What an earlier map noted of the results that it stored, by their keys, as far as that can be read."""
+class EarlierResults:
+    """The results that a folder has already, by their keys, with what is known of each."""
 
-    def __init__(self, place: Location | None) -> None:
-        self._table: pa.Table | None = None
-        self._rows: dict[str, int] = {}
-        try:
-            data = None if place is None else _read(place, SESSIONS)
-            self._table = None if data is None else _decoded(data)
-        except (NWBZarrError, ValueError):
-            return
-        if self._table is not None:
-            keys, states = self._table["key"].to_pylist(), self._table["state"].to_pylist()
-            self._rows = {key: row for row, key in enumerate(keys) if states[row] == "done"}
+    def __init__(self, table: pa.Table | None = None, found: Mapping[str, int] | None = None) -> None:
+        self._table = table
+        keys = [] if table is None else table["key"].to_pylist()
+        self._rows = {key: row for row, key in enumerate(keys)}
+        # Rows of those that no table has noted.
+        self._found = dict(found or {})
+
+    @classmethod
+    def of(cls, place: Location, *, is_noted: bool) -> Self:
+        """List the results in a folder; what ``sessions.parquet`` does not say is read from their files.
+
+        `is_noted` is whether the map that stored them last has ended, and could write that table.
+
+        Raises
+        ------
+        LocationNotFoundError
+            When the folder has none.
+        """
+        from intake_nwbzarr.transport.loop import run
+        from intake_nwbzarr.transport.open import open_transport
+
+        names = set(run(open_transport(results_folder(place)).list_folder("")).names)
+        table = _noted(place, names) if is_noted else None
+        noted = set() if table is None else {file_name(each) for each in table["session"].to_pylist()}
+        others = sorted(name for name in names - noted if name.endswith(".parquet"))
+        return cls(table, _found(results_folder(place), others))
+
+    def __bool__(self) -> bool:
+        return bool(self._rows or self._found)
 
     def take(self, key: str) -> Ended | None:
-        """Return what was noted of a result."""
-        row = self._rows.pop(key, None)
-        if row is None or self._table is None:
+        """Return what is known of a result, None where there is none."""
+        if key in self._rows and self._table is not None:
+            return Ended(**self._table.slice(self._rows[key], 1).to_pylist()[0])
+        return Ended("", key, "done", self._found[key]) if key in self._found else None
+
+
+def _noted(place: Location, names: set[str]) -> pa.Table | None:
+    """Return the rows of ``sessions.parquet`` whose results are there, None where it cannot be read."""
+    import pyarrow as pa
+
+    try:
+        data = _read(place, SESSIONS)
+        if data is None:
             return None
-        return Ended(**self._table.slice(row, 1).to_pylist()[0])
+        table = _decoded(data)
+        states, sessions = table["state"].to_pylist(), table["session"].to_pylist()
+        there = [
+            state == "done" and file_name(session) in names
+            for state, session in zip(states, sessions, strict=True)
+        ]
+        return table.filter(pa.array(there, pa.bool_()))
+    except (NWBZarrError, ValueError, TypeError):
+        return None
+
+
+def _found(folder: Location, names: Sequence[str]) -> dict[str, int]:
+    """Return the keys of results, and how many rows each has, from the ends of their files."""
+    from intake_nwbzarr.sessions.results import UNREADABLE, summary
+
+    found = {}
+    for start in range(0, len(names), _BATCH):
+        batch = names[start : start + _BATCH]
+        for data in _read_many(folder, batch, _END):
+            with suppress(*UNREADABLE):
+                key, rows = summary(data or b"")
+                found[key] = rows
+    return found
+
+
+# Bytes at the end of a Parquet file, in which its metadata nearly always are.
+_END: Final = 256 * 2**10

@@ -10,7 +10,7 @@ import psutil
 from distributed import SchedulerPlugin, WorkerPlugin
 
 from intake_nwbzarr.limits import limits, set_limits
-from intake_nwbzarr.sessions.isolation import close_idle
+from intake_nwbzarr.sessions.isolation import end_processes
 
 _lock = threading.Lock()
 # By run of map(): several may use one cluster, and several workers may be threads of one process.
@@ -24,16 +24,33 @@ _settled: list[float] = []
 
 
 class OneDeath(SchedulerPlugin):
-    """Has tasks of a run fail when their worker dies, instead of killing one worker after the other."""
+    """Has tasks of a run fail when their worker dies, instead of killing one worker after the other.
 
-    def __init__(self, run: str) -> None:
+    When the client of the run disconnects without having ended it, this ends it on scheduler and workers.
+    """
+
+    def __init__(self, run: str, client: str) -> None:
         self.run = run
+        self.client = client
 
     def update_graph(self, scheduler: Any, *, keys: set[Any], **_others: Any) -> None:
         """Count the deaths that the scheduler allows as if they had been, before a task begins."""
         for key in keys:
             if self.run in str(key):
                 scheduler.tasks[key].suspicious = scheduler.allowed_failures
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """Remove the plugins of the run."""
+        if client != self.client:
+            return
+        for name in [each for each in scheduler.worker_plugins if each.startswith(plugin_name(self.run))]:
+            scheduler.loop.add_callback(scheduler.unregister_worker_plugin, None, name)
+        scheduler.remove_plugin(plugin_name(self.run))
+
+
+def plugin_name(run: str) -> str:
+    """Return the name of the plugins of a run, or how it begins."""
+    return f"nwbzarr-map-{run}"
 
 
 class RequestShare(WorkerPlugin):
@@ -63,7 +80,8 @@ class RequestShare(WorkerPlugin):
                 _shares[self.run] = requests, users - 1
             if _before:
                 _set()
-        close_idle()
+        if users == 1:
+            end_processes(self.run)
 
 
 def settle() -> None:

@@ -8,15 +8,16 @@ import re
 import socket
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
+from threading import Thread
 from time import monotonic
 from typing import Any, Final, Literal
 
+from intake_nwbzarr import __version__
 from intake_nwbzarr.errors import (
     ClusterError,
     MapError,
@@ -27,9 +28,9 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.credentials import mask_secrets
-from intake_nwbzarr.sessions.isolation import attempt_isolated, close_idle
+from intake_nwbzarr.sessions.isolation import attempt_isolated, end_processes
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt
+from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt, failure_of, text_of
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
@@ -40,7 +41,7 @@ _WAITING: Final = 30.0
 _LOOK: Final = 2.0
 
 type Lost = Literal["died", "cancelled"]
-"""What became of a session's work where there is no outcome."""
+"""Why an attempt has no outcome."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +88,25 @@ class ThreadPool(Pool):
     queued = 0
 
     def __init__(self, job: Job, threads: int) -> None:
+        if job.isolated:
+            Sealed.of_job(job)
         self.threads = threads
         self._job = job
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="nwbzarr-map")
+        self._works: SimpleQueue[Work | None] = SimpleQueue()
+        self._started = 0
         self._ended: SimpleQueue[tuple[Work, Outcome | Lost]] = SimpleQueue()
 
     def submit(self, work: Work) -> None:
         """Put an attempt in the queue."""
-        self._threads.submit(self._run, work)
+        self._works.put(work)
+        if self._started < self.threads:
+            self._started += 1
+            # Python waits for other threads before it exits, also after Ctrl-C.
+            Thread(target=self._run, name=f"nwbzarr-map-{self._started}", daemon=True).start()
 
-    def _run(self, work: Work) -> None:
-        self._ended.put((work, run_job(self._job, work.selected, work.key)))
+    def _run(self) -> None:
+        while (work := self._works.get()) is not None:
+            self._ended.put((work, run_job(self._job, work.selected, work.key, self.threads)))
 
     def completed(self, seconds: float) -> list[tuple[Work, Outcome | Lost]]:
         """Return the attempts that have ended."""
@@ -105,18 +114,21 @@ class ThreadPool(Pool):
 
     def close(self) -> None:
         """Cancel what has not ended."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._job.processes:
-            close_idle()
+        _drained(self._works, 0)
+        for _ in range(self._started):
+            self._works.put(None)
+        if self._job.isolated:
+            end_processes(self._job.run)
 
 
 class ClusterPool(Pool):
     """The workers of a dask cluster, which share this process's limit on requests among them."""
 
-    def __init__(self, client: Any, job: Callable[[int], Job], label: str, window: int) -> None:
+    def __init__(self, client: Any, job: Job, label: str, window: int) -> None:
         self._client = client
+        self._job: Any = Sealed.of_job(job)
         self.queued = window
-        self._run = uuid.uuid4().hex
+        self._run = job.run
         self._numbers = count()
         self._label = re.sub(r"[^A-Za-z0-9_]", "_", label)
         # By the key of a task, its sessions and its future; and sessions that wait for others of their task.
@@ -126,8 +138,8 @@ class ClusterPool(Pool):
         self._ended: SimpleQueue[Any] = SimpleQueue()
         self._processes = 0
         self._looked = self._seen = monotonic()
+        self._plugin: str | None = None
         self.threads = max(1, self._first_workers())
-        self._job: Any = Sealed.of(job(self._per_worker))
         if len(self._job.data) > _LARGE:
             # Sent to each worker once, and to the scheduler only now.
             self._job = client.submit(_same, self._job, key=f"{self._label}-function-{uuid.uuid4().hex}")
@@ -172,6 +184,7 @@ class ClusterPool(Pool):
                 run_sealed,
                 self._job,
                 Sealed(pickle.dumps([(work.selected, work.key) for work in works])),
+                self._per_worker,
                 # Without anything of the sessions, as keys are shown everywhere.
                 key=f"{self._label}-{self._run}-{next(self._numbers)}",
                 pure=False,
@@ -194,9 +207,12 @@ class ClusterPool(Pool):
         if self._client.status != "running":
             return
         try:
+            from intake_nwbzarr.sessions.plugins import plugin_name
+
             self._client.cancel(futures)
-            self._client.unregister_worker_plugin(_plugin_name(self._run))
-            self._client.unregister_scheduler_plugin(_plugin_name(self._run))
+            if self._plugin is not None:
+                self._client.unregister_worker_plugin(self._plugin)
+            self._client.unregister_scheduler_plugin(plugin_name(self._run))
         except Exception:
             # The cluster is going; there is nothing left to tidy.
             return
@@ -262,9 +278,10 @@ class ClusterPool(Pool):
         """Wait for workers, and share the requests among them; return how many threads there are."""
         try:
             self._await_workers()
-            from intake_nwbzarr.sessions.plugins import OneDeath
+            from intake_nwbzarr.sessions.plugins import OneDeath, plugin_name
 
-            self._client.register_plugin(OneDeath(self._run), name=_plugin_name(self._run))
+            plugin = OneDeath(self._run, self._client.id)
+            self._client.register_plugin(plugin, name=plugin_name(self._run))
             return self._share_requests()
         except ClusterError:
             raise
@@ -297,7 +314,7 @@ class ClusterPool(Pool):
 
     def _share_requests(self) -> int:
         """Give each worker process its part of the limit on requests; return how many threads there are."""
-        from intake_nwbzarr.sessions.plugins import RequestShare
+        from intake_nwbzarr.sessions.plugins import RequestShare, plugin_name
 
         workers: dict[str, int] = self._client.nthreads()
         # As many as there have been: one that died comes back, with the same share.
@@ -305,7 +322,11 @@ class ClusterPool(Pool):
             self._processes = len(workers)
             self._per_worker = max(workers.values())
             share = max(1, limits().requests // len(workers))
-            self._client.register_plugin(RequestShare(self._run, share), name=_plugin_name(self._run))
+            before, self._plugin = self._plugin, f"{plugin_name(self._run)}-{next(self._numbers)}"
+            self._client.register_plugin(RequestShare(self._run, share), name=self._plugin)
+            if before is not None:
+                # Only now, as a run ends on a worker with the last of its plugins.
+                self._client.unregister_worker_plugin(before)
         return sum(workers.values())
 
     def _lost(self, error: BaseException | None) -> ClusterError:
@@ -330,10 +351,6 @@ def _same(job: Sealed) -> Sealed:
     return job
 
 
-def _plugin_name(run: str) -> str:
-    return f"nwbzarr-map-{run}"
-
-
 @dataclass(frozen=True)
 class Unfit:
     """Why a worker can do nothing for any session."""
@@ -343,15 +360,21 @@ class Unfit:
     next_step: str
 
 
-def run_sealed(job: Sealed, sessions: Sealed) -> list[Outcome] | Unfit:
+def run_sealed(job: Sealed, sessions: Sealed, threads: int) -> list[Outcome] | Unfit:
     """Run a job on sessions as they are sent to workers; nothing is raised, as distributed would log it."""
     from intake_nwbzarr.sessions.plugins import settle
 
     settle()
+    if job.version != __version__:
+        return Unfit(
+            __version__,
+            f"A worker has intake-nwbzarr {__version__}, and this process {job.version}.",
+            "Install the same version on all workers.",
+        )
     try:
         opened = _job(job.data)
     except Exception as error:
-        found = mask_secrets(f"{type(error).__name__}: {error}")
+        found = mask_secrets(f"{type(error).__name__}: {text_of(error)}")
         return Unfit(
             found,
             f"The function cannot be loaded on a worker: {found}.",
@@ -366,7 +389,7 @@ def run_sealed(job: Sealed, sessions: Sealed) -> list[Outcome] | Unfit:
             "Pass a folder that you and all workers share, or an s3:// location.",
         )
     works: list[tuple[Selected, str]] = pickle.loads(sessions.data)  # noqa: S301 (of the user's own process)
-    return [run_job(opened, selected, key) for selected, key in works]
+    return [run_job(opened, selected, key, threads) for selected, key in works]
 
 
 @lru_cache(maxsize=4)
@@ -375,17 +398,22 @@ def _job(data: bytes) -> Job:
     return job
 
 
-def run_job(job: Job, selected: Selected, key: str) -> Outcome:
-    """Run a job on a session, in a process of its own if the job says so; failures are returned."""
-    if not job.processes:
-        return attempt(job, selected, key)
-    return attempt_isolated(job, selected, key)
+def run_job(job: Job, selected: Selected, key: str, threads: int) -> Outcome:
+    """Run a job on a session, in a process of its own if the job says so; nothing is raised.
+
+    `threads` is how many sessions are worked on here side by side.
+    """
+    try:
+        return attempt_isolated(job, selected, key, threads) if job.isolated else attempt(job, selected, key)
+    except BaseException as error:
+        # Such as a process that cannot be started: map() waits for an outcome of every session.
+        return Outcome(failure=failure_of(error))
 
 
-def pool_of(client: object, job: Callable[[int], Job], label: str, threads: int, window: int) -> Pool:
-    """Return the pool of a client, or of threads without one; `job` takes the threads of a worker."""
+def pool_of(client: object, job: Job, label: str, threads: int, window: int) -> Pool:
+    """Return the pool of a client, or of threads without one."""
     if client is None:
-        return ThreadPool(job(threads), threads)
+        return ThreadPool(job, threads)
     from distributed import Client
 
     cluster: Any = client

@@ -12,6 +12,8 @@ from hashlib import sha256
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final, Self
 
+import numpy as np
+
 from intake_nwbzarr import __version__
 from intake_nwbzarr.sessions.selected import Give, Selected
 
@@ -65,6 +67,9 @@ class Provenance:
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError("it is not the provenance of results")
         known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
+        kinds = {"counts": dict, "earlier_digests": list}
+        if not all(isinstance(each, kinds.get(name, str | None)) for name, each in known.items()):
+            raise ValueError("it is not valid")
         try:
             return cls(**known)
         except TypeError as error:
@@ -84,7 +89,7 @@ def function_name(function: Callable[..., Any]) -> str:
 
 
 def function_digest(function: Callable[..., Any]) -> str:
-    """Return a digest of a function's code, defaults and enclosed values: it changes when they do."""
+    """Return a digest of a function's code, and of the values and functions of its module that it uses."""
     digest = sha256()
     for part in _parts(function, set()):
         digest.update(part.encode(errors="surrogatepass") + b"\0")
@@ -96,10 +101,11 @@ def _parts(item: Any, seen: set[int]) -> list[str]:
     if id(item) in seen:
         return ["again"]
     if isinstance(item, FunctionType):
-        seen = seen | {id(item)}
+        # Each function once, however many others call it.
+        seen.add(id(item))
         cells = [_content(cell) for cell in item.__closure__ or ()]
-        enclosed = [item.__defaults__, item.__kwdefaults__, *cells]
-        return _code(item.__code__) + [text for each in enclosed for text in _parts(each, seen)]
+        used = [item.__defaults__, item.__kwdefaults__, *cells, *_globals(item)]
+        return _code(item.__code__) + [text for each in used for text in _parts(each, seen)]
     if isinstance(item, MethodType):
         return _parts(item.__func__, seen) + _parts(item.__self__, seen)
     if isinstance(item, partial):
@@ -110,6 +116,15 @@ def _parts(item: Any, seen: set[int]) -> list[str]:
         return [text for pair in item.items() for each in pair for text in _parts(each, seen | {id(item)})]
     if item is None or isinstance(item, bool | int | float | str | bytes | type):
         return [repr(item)]
+    if callable(item) and hasattr(item, "__wrapped__"):
+        # Such as what functools.lru_cache makes.
+        return [type(item).__qualname__, *_parts(item.__wrapped__, seen | {id(item)})]
+    call = vars(type(item)).get("__call__")
+    own = _parts(call, seen | {id(item)}) if isinstance(call, FunctionType) else []
+    return own + _token(item)
+
+
+def _token(item: Any) -> list[str]:
     from dask.base import tokenize
 
     try:
@@ -117,6 +132,25 @@ def _parts(item: Any, seen: set[int]) -> list[str]:
     except Exception:
         # Something with an identity of its own, such as an open file: its class has to do.
         return [f"{type(item).__module__}.{type(item).__qualname__}"]
+
+
+def _globals(function: FunctionType) -> list[Any]:
+    """Return the plain values, and the functions of the same module, that a function uses by name."""
+    found = []
+    for name in sorted(_names(function.__code__)):
+        value = function.__globals__.get(name)
+        is_own = isinstance(value, FunctionType) and value.__module__ == function.__module__
+        if is_own or (isinstance(value, _PLAIN) and not name.startswith("__")):
+            found.append(value)
+    return found
+
+
+_PLAIN: Final = (bool, int, float, str, bytes, tuple, list, dict, np.ndarray)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _code(code: CodeType) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
 
-from intake_nwbzarr.errors import NWBZarrError
+from intake_nwbzarr import __version__
+from intake_nwbzarr.errors import NWBZarrError, OptionError
 from intake_nwbzarr.location.credentials import mask_secrets
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.selected import Give, Selected, forget, open_selected
@@ -29,10 +31,11 @@ class Job:
     timeout: float | None = None
     # The folder of the results' files; None: they are returned.
     folder: Location | None = None
-    # How many processes a worker has for sessions at once, one for each of them; 0: they share the worker's.
-    processes: int = 0
-    # Bytes that such a process may take.
+    # Whether each session has a process of its own, and how many bytes that may take.
+    isolated: bool = False
     memory_limit: int | None = None
+    # Identifies the call of map(), whose processes end with it.
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a session, which is all that a worker sends back."""
+    """How one attempt at a session ended, which is all that a worker sends back."""
 
     rows: int = 0
     failure: Failure | None = None
@@ -65,6 +68,8 @@ class Sealed:
     """A pickle that is only opened where the work is done, and that no log shows."""
 
     data: bytes
+    # Of the package that has pickled it.
+    version: str = __version__
 
     def __repr__(self) -> str:
         return f"Sealed({len(self.data):,} bytes)"
@@ -76,6 +81,21 @@ class Sealed:
 
         return cls(dumps(content))
 
+    @classmethod
+    def of_job(cls, job: Job) -> Sealed:
+        """Pickle a job; raise `OptionError` where its function cannot be pickled."""
+        try:
+            return cls.of(job)
+        except NWBZarrError:
+            raise
+        except Exception as error:
+            found = mask_secrets(f"{type(error).__name__}: {text_of(error)}")
+            raise OptionError(
+                f"The function cannot be sent to another process: {found:.300}.",
+                found=found,
+                next_step="Create open files, connections, locks and the like inside the function.",
+            ) from error
+
 
 def attempt(job: Job, selected: Selected, key: str) -> Outcome:
     """Open a session, call the function and store its result under a key, in this process."""
@@ -85,11 +105,12 @@ def attempt(job: Job, selected: Selected, key: str) -> Outcome:
     rows, data, failure = 0, None, None
     with track_requests() as log:
         try:
-            data, rows = _result(job, selected)
+            data, rows = _result(job, selected, key)
             if job.folder is not None:
-                store(job.folder, key, data)
+                _store(job.folder, selected.key, data)
                 data = None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            # Also SystemExit, and KeyboardInterrupt: that of Ctrl-C is raised in the main thread.
             failure, data, rows = failure_of(error), None, 0
         finally:
             forget(selected, job.timeout)
@@ -104,52 +125,71 @@ def attempt(job: Job, selected: Selected, key: str) -> Outcome:
     )
 
 
-def _result(job: Job, selected: Selected) -> tuple[bytes, int]:
+def _result(job: Job, selected: Selected, key: str) -> tuple[bytes, int]:
     from intake_nwbzarr.sessions.results import encode
 
     opened = open_selected(selected, job.give, job.timeout)
     if job.give == "nwb":
         with opened:
-            return encode(job.function(opened), selected.key, selected.labels)
+            return encode(job.function(opened), selected.key, selected.labels, key)
     value = job.function(**opened) if job.give == "objects" else job.function(opened)
-    return encode(value, selected.key, selected.labels)
+    return encode(value, selected.key, selected.labels, key)
 
 
-def store(folder: Location, key: str, data: bytes) -> None:
+def _store(folder: Location, session: str, data: bytes) -> None:
     """Write a result's file, so that it is there whole or not at all."""
-    from intake_nwbzarr.sessions.tables import write_local
-    from intake_nwbzarr.transport.loop import run
-    from intake_nwbzarr.transport.open import open_transport
+    from intake_nwbzarr.sessions.tables import write_file
 
-    name = file_name(key)
-    if folder.path is not None:
-        write_local(folder.path / name, data)
-    else:
-        run(open_transport(folder).put(name, data))
+    write_file(replace(folder, url=f"{folder.url}/{file_name(session)}"), data)
 
 
-def file_name(key: str) -> str:
-    """Return the name of a result's file."""
-    return f"{key}.parquet"
+def file_name(session: str) -> str:
+    """Return the name of the file of a session's result: a later state of the session replaces it."""
+    return f"{sha256(session.encode()).hexdigest()[:32]}.parquet"
 
 
 def failure_of(error: BaseException) -> Failure:
     """Return an exception as a row shows it, without the secrets that this process knows."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, NWBZarrError):
-        cause = cause.__cause__
-    transient = cause.transient if isinstance(cause, NWBZarrError) else isinstance(error, _PASSING)
-    # Of arguments that are shown, only their text: no frame's variables.
-    frames = traceback.TracebackException.from_exception(error, compact=True)
-    # From the function on.
-    theirs = [frame for frame in frames.stack if frame.filename != __file__]
-    frames.stack = traceback.StackSummary.from_list(theirs[-_MOST_FRAMES:])
-    message = str(error) or type(error).__name__
     return Failure(
         type(error).__name__,
-        mask_secrets(message)[:LONGEST_MESSAGE],
-        transient,
-        mask_secrets("".join(frames.format(chain=False)))[: 4 * LONGEST_MESSAGE],
+        mask_secrets(text_of(error))[:LONGEST_MESSAGE],
+        _is_transient(error),
+        mask_secrets(_traceback(error))[: 4 * LONGEST_MESSAGE],
         # Another session on this worker may have taken the memory.
         isinstance(error, MemoryError),
     )
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's message, without what Parquet cannot store; never raises."""
+    try:
+        message = str(error)
+    except Exception:
+        message = f"(its message cannot be shown: str() of a {type(error).__name__} raises an error)"
+    return _encodable(message) or type(error).__name__
+
+
+def _encodable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _is_transient(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    # `raise error from error` is a circle.
+    while cause is not None and not isinstance(cause, NWBZarrError) and id(cause) not in seen:
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return cause.transient if isinstance(cause, NWBZarrError) else isinstance(error, _PASSING)
+
+
+def _traceback(error: BaseException) -> str:
+    """Return the last frames of an exception, from the function on, without variables."""
+    try:
+        frames = traceback.TracebackException.from_exception(error, compact=True)
+        theirs = [frame for frame in frames.stack if frame.filename != __file__]
+        frames.stack = traceback.StackSummary.from_list(theirs[-_MOST_FRAMES:])
+        return _encodable("".join(frames.format(chain=False)))
+    except Exception:
+        # Such as of notes that are no texts.
+        return ""

@@ -1,4 +1,4 @@
-"""Tables of five sessions of two species, written by hand."""
+"""Tables of five sessions of two species, written by hand; and small sessions on a server, to map over."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import pytest
 
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
+from intake_nwbzarr.sessions.selected import Selected
 from intake_nwbzarr.sessions.table_schema import table_of
 from intake_nwbzarr.sessions.tables import Tables
+from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.sessions.mapped_sessions import COUNT, select, write_session
 
 SERIES = ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]
 SPATIAL = ["SpatialSeries", *SERIES]
@@ -110,3 +113,26 @@ def real(corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: 
     s3_server.requests.clear()
     place = write_tables(tmp_path / "real.parquet", rows, objects)
     return SessionCatalog(str(place), {"lab": s3_server.signed_options})
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six sessions: read them only."""
+    folder = tmp_path_factory.mktemp("mapped")
+    for number in range(COUNT):
+        write_session(folder, number)
+    return folder
+
+
+@pytest.fixture
+def served(folder: Path, http_server: StaticServer) -> StaticServer:
+    """A server of these."""
+    for each in folder.iterdir():
+        (http_server.root / each.name).symlink_to(each)
+    return http_server
+
+
+@pytest.fixture
+def found(served: StaticServer) -> list[Selected]:
+    """The six sessions, as a search finds them."""
+    return [select(f"{served.url}/s{number}.nwb.zarr", number) for number in range(COUNT)]

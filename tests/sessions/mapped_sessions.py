@@ -14,6 +14,9 @@ from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.selected import Selected, forget
 from tests.session_files import empty_session, write
 
+# Sessions of the fixtures.
+COUNT = 6
+
 
 def write_session(folder: Path, number: int) -> Path:
     """Write a session with `number % 3 + 1` units, whose spikes tell it from others."""

@@ -79,7 +79,7 @@ def test_a_dry_run_of_a_search_requests_nothing(s3_server: S3Server, tmp_path: P
     options = {**s3_server.signed_options, "requester_pays": True}
     lab = SessionCatalog(str(place), {"lab": options})
     found = lab.search(units=Find("Units", path="units"))
-    estimate = found.map(len, dry_run=True)
+    estimate = found.map(lambda units: 1, dry_run=True)
     assert isinstance(estimate, Estimate)
     assert estimate.load == Load(3, 3, 3 * 10**6, 21, 0, 2, 2)
     whole = found.map(len, give="dataset", dry_run=True, folder=f"{bucket}/results")
@@ -89,4 +89,16 @@ def test_a_dry_run_of_a_search_requests_nothing(s3_server: S3Server, tmp_path: P
     assert whole.writes > 0
     assert s3_server.count() == 0
     with pytest.raises(OptionError):
-        found.map(len, dry_run="yes")  # type: ignore[arg-type]
+        found.map(lambda units: 1, dry_run="yes")  # type: ignore[arg-type]
+    # What a run refuses, its estimate refuses as well.
+    for wrong in ({"function": len}, {"give": "all"}, {"timeout": 0}, {"name": "a/b"}):
+        with pytest.raises(OptionError):
+            found.map(**({"function": lambda units: 1, "dry_run": True} | wrong))
+    with pytest.raises(OptionError, match="no Find"):
+        lab.map(len, dry_run=True)
+    # Of several objects, a function is given the first by path; and a local folder may be called anything.
+    first = lab.search(units=Find("Units", multiple="first"))
+    taken = first.map(lambda units: 1, dry_run=True, folder="s3-results", name="one")
+    assert isinstance(taken, Estimate)
+    assert taken.load == Load(3, 3, 2 * 10**6, 14, 1, 2, 2)
+    assert taken.writes == 0

@@ -20,31 +20,14 @@ from distributed import Client, LocalCluster
 from intake_nwbzarr.sessions import isolation
 from intake_nwbzarr.sessions.map import map_sessions
 from intake_nwbzarr.sessions.selected import Selected
-from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
-from tests.sessions.mapped_sessions import counts, select, serially, write_session
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six sessions: read them only."""
-    folder = tmp_path_factory.mktemp("mapped")
-    for number in range(6):
-        write_session(folder, number)
-    return folder
-
-
-@pytest.fixture
-def found(folder: Path, http_server: StaticServer) -> list[Selected]:
-    for each in folder.iterdir():
-        (http_server.root / each.name).symlink_to(each)
-    return [select(f"{http_server.url}/s{number}.nwb.zarr", number) for number in range(6)]
+from tests.sessions.mapped_sessions import counts, select, serially
 
 
 @pytest.fixture(autouse=True)
 def no_process_stays() -> Iterator[None]:
     yield
-    isolation.close_idle()
+    isolation.end_processes("")
     assert [each for each in psutil.Process().children() if "isolation" in " ".join(each.cmdline())] == []
 
 

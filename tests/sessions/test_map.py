@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,9 +11,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,27 +42,6 @@ from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import edit
 from tests.sessions.mapped_sessions import counts, select, serially, write_session
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six sessions: read them only."""
-    folder = tmp_path_factory.mktemp("mapped")
-    for number in range(6):
-        write_session(folder, number)
-    return folder
-
-
-@pytest.fixture
-def served(folder: Path, http_server: StaticServer) -> StaticServer:
-    for each in folder.iterdir():
-        (http_server.root / each.name).symlink_to(each)
-    return http_server
-
-
-@pytest.fixture
-def found(served: StaticServer) -> list[Selected]:
-    return [select(f"{served.url}/s{number}.nwb.zarr", number) for number in range(6)]
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +149,50 @@ def test_a_failure_is_a_row_and_ends_nothing_else(found: list[Selected], tmp_pat
     assert "no such column" in done._repr_html_()
 
 
+class MuteError(Exception):
+    """An error whose message cannot be shown, and that cannot be pickled."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
+
+def raising(units: xr.Dataset, trials: xr.Dataset) -> int:
+    """Raise whatever a function may raise."""
+    match units.attrs["session_id"]:
+        case "ses-0":
+            raise KeyboardInterrupt
+        case "ses-1":
+            raise asyncio.CancelledError
+        case "ses-2":
+            raise MuteError
+        case "ses-3":
+            error = ValueError("its own cause")
+            raise error from error
+        case "ses-4":
+            raise FileNotFoundError("caf\udce9\0")
+    return 1
+
+
+def check_raising(done: MapResult) -> None:
+    assert done.failures.error.tolist() == [
+        "KeyboardInterrupt", "CancelledError", "MuteError", "ValueError", "FileNotFoundError"
+    ]  # fmt: skip
+    assert done.failures.message.tolist()[2:] == [
+        "(its message cannot be shown: str() of a MuteError raises an error)", "its own cause", "caf\\udce9\0"
+    ]  # fmt: skip
+    assert len(done.sessions) == 1
+
+
+def test_whatever_a_function_raises_is_a_failure_of_its_session(
+    found: list[Selected], tmp_path: Path
+) -> None:
+    check_raising(map_sessions(found, raising, folder=tmp_path))
+    check_raising(MapResult.load(tmp_path))
+
+
 def test_only_what_may_pass_is_tried_again(found: list[Selected], served: StaticServer) -> None:
     hasty = {"timeouts": {"attempts": 1}}
     sessions = [select(each.key, number, hasty) for number, each in enumerate(found)]
@@ -214,7 +239,7 @@ def test_on_error_raise_ends_early_and_resumes(found: list[Selected], tmp_path: 
     assert partly.provenance.status == "interrupted"
     assert "interrupted" in repr(partly)
     broken.clear()
-    with pytest.warns(MapWarning, match="captured in its closure"):
+    with pytest.warns(MapWarning, match="a variable or function that it uses"):
         done = run()
     assert {each: calls.count(each) for each in ("ses-0", "ses-2", "ses-5")} == {
         "ses-0": 1,
@@ -252,6 +277,38 @@ def test_results_are_kept_unless_what_they_depend_on_changes(
     assert calls(run(found, lambda session: len(session.sizes), give="dataset", resume=False)) == (6, 0)
     with pytest.raises(OptionError, match="several maps: one, three, two"):
         MapResult.load(tmp_path)
+
+
+def test_a_session_has_one_result_whatever_its_state(
+    found: list[Selected], served: StaticServer, tmp_path: Path
+) -> None:
+    changing = write_session(served.root, 7)
+
+    def selected() -> list[Selected]:
+        return [*found[:2], select(f"{served.url}/{changing.name}", 7)]
+
+    run = partial(map_sessions, function=counts, folder=tmp_path)
+    run(selected())
+    before = MapResult.load(tmp_path)
+    edit(changing, "units", lambda document: document["attributes"].update(x=1))
+    done = run(selected())
+    assert done.provenance.counts["kept"] == 2
+    # Other engines read all files, and none of these twice.
+    assert len(pd.read_parquet(tmp_path / "counts/results")) == 3
+    with pytest.raises(TableError, match="replaced by another map"):
+        before.frame  # noqa: B018
+    # Without the summary of the map, the files say what they are.
+    (tmp_path / "counts/sessions.parquet").write_bytes(b"no")
+    (tmp_path / "counts/results/another.parquet").write_bytes(b"no")
+    again = run(selected())
+    assert again.provenance.counts["kept"] == 3
+    assert "; 3 rows in" in repr(again)
+    pd.testing.assert_frame_equal(again.frame, done.frame)
+    for damage in (b"no", b'{"format": "nwbzarr-results", "counts": 3}', b"[]"):
+        (tmp_path / "counts/provenance.json").write_bytes(damage)
+        with pytest.raises(TableError, match="cannot be read"):
+            MapResult.load(tmp_path)
+        assert run(selected()).provenance.counts["kept"] == 3
 
 
 def test_a_changed_function_under_an_old_name_warns(found: list[Selected], tmp_path: Path) -> None:
@@ -295,6 +352,38 @@ def test_the_digest_of_a_function_is_of_its_code_and_what_it_encloses() -> None:
     assert function_digest(recursive)
 
 
+def test_the_digest_of_a_function_is_also_of_what_it_uses_of_its_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def digests() -> set[str]:
+        return {function_digest(each) for each in (_scaled, cache(_scaled), _Scaled())}
+
+    before = digests()
+    assert len(before) == 3
+    assert digests() == before
+    monkeypatch.setitem(globals(), "_FACTOR", 3)
+    changed = digests()
+    assert not before & changed
+    monkeypatch.setitem(globals(), "_factor", lambda: 3)
+    assert not changed & digests()
+
+
+_FACTOR = 2
+
+
+def _factor() -> int:
+    return _FACTOR
+
+
+def _scaled(value: int) -> int:
+    return value * _factor()
+
+
+class _Scaled:
+    def __call__(self, value: int) -> int:
+        return _scaled(value)
+
+
 def digest_of_a_constant() -> str:
     return function_digest(lambda value: value in {"x", "y", "z", "uvw"})
 
@@ -328,6 +417,7 @@ def test_a_folder_whose_map_was_killed_resumes(
     with pytest.warns(MapWarning):
         done = map_sessions(found, counts, folder=tmp_path / "out", name="killed")
     assert done.provenance.counts["kept"] == 4
+    assert "; 6 rows in" in repr(done)
     wanted = pd.DataFrame(serially(found, counts)).T
     np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted.to_numpy())
 
@@ -343,7 +433,12 @@ def test_ctrl_c_leaves_a_folder_that_resumes(found: list[Selected], tmp_path: Pa
         map_sessions(found, slow, folder=tmp_path, threads=1)
     partly = MapResult.load(tmp_path)
     assert (partly.provenance.status, len(partly.sessions)) == ("interrupted", 3)
-    done = map_sessions(found, counts, folder=tmp_path, name="another")
+    # Python does not wait for the functions that still run when it exits.
+    assert all(each.daemon for each in threading.enumerate() if each.name.startswith("nwbzarr-map"))
+    with pytest.raises(KeyboardInterrupt):
+        map_sessions(found[3:], slow, folder=tmp_path, name="another", threads=1)
+    with pytest.warns(MapWarning):
+        done = map_sessions(found, counts, folder=tmp_path, name="another")
     assert len(done.sessions) == 6
 
 
@@ -375,6 +470,15 @@ def test_what_is_asked_for_wrongly_is_refused_before_anything_is_opened(
             map_sessions(found, **({"function": counts} | {argument: value}))
     with pytest.raises(OptionError, match="name"):
         map_sessions(found, lambda units, trials: 1, folder=tmp_path)
+
+    async def later(units: xr.Dataset, trials: xr.Dataset) -> int:
+        return 1
+
+    with pytest.raises(OptionError, match="asynchronous"):
+        map_sessions(found, later)
+    lock = threading.Lock()
+    with pytest.raises(OptionError, match="cannot be sent to another process"):
+        map_sessions(found, lambda units, trials: lock.locked(), isolate="process", give="objects")
     with pytest.raises(LocationError, match="cannot be written"):
         map_sessions(found, counts, folder=served.url)
     with pytest.raises(LocationError):
@@ -393,6 +497,8 @@ def test_no_sessions_are_no_error(tmp_path: Path) -> None:
 
 def test_the_provenance_stands_beside_the_results(found: list[Selected], tmp_path: Path) -> None:
     map_sessions(found, counts, folder=tmp_path, tables="0123456789abcdef", name="told-1")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    assert MapResult.load(tmp_path).provenance.name == "told-1"
     about = json.loads((tmp_path / "told-1/provenance.json").read_text())
     assert about["tables"] == "0123456789abcdef"
     assert about["function"] == "tests.sessions.mapped_sessions.counts"

@@ -38,9 +38,7 @@ from intake_nwbzarr.sessions.selected import Selected
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import edit
-from tests.sessions.mapped_sessions import counts, select, serially, write_session
-
-COUNT = 8
+from tests.sessions.mapped_sessions import COUNT, counts, select, serially, write_session
 
 
 def cluster(**options: Any) -> LocalCluster:
@@ -52,27 +50,6 @@ def cluster(**options: Any) -> LocalCluster:
 def client() -> Iterator[Client]:
     with cluster() as running, Client(running) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight sessions: read them only."""
-    folder = tmp_path_factory.mktemp("mapped")
-    for number in range(COUNT):
-        write_session(folder, number)
-    return folder
-
-
-@pytest.fixture
-def served(folder: Path, http_server: StaticServer) -> StaticServer:
-    for each in folder.iterdir():
-        (http_server.root / each.name).symlink_to(each)
-    return http_server
-
-
-@pytest.fixture
-def found(served: StaticServer) -> list[Selected]:
-    return [select(f"{served.url}/s{number}.nwb.zarr", number) for number in range(COUNT)]
 
 
 @pytest.fixture(autouse=True)
@@ -193,18 +170,18 @@ def test_what_fails_always_twice_and_never(client: Client, served: StaticServer,
         found[2].key: "TransportError",
         found[3].key: "TransportError",
         found[4].key: "IndexError",
-        found[8].key: "StaleTableError",
-        found[9].key: "LocationNotFoundError",
+        found[6].key: "StaleTableError",
+        found[7].key: "LocationNotFoundError",
     }
     assert failures.attempts.tolist() == [3, 3, 1, 1, 1]
     assert failures.transient.tolist() == [True, True, False, False, False]
     assert next(each.attempts for each in done.ended if each.session == found[1].key) == 3
-    np.testing.assert_array_equal(values(done), expected([found[n] for n in (0, 1, 5, 6, 7)]))
+    np.testing.assert_array_equal(values(done), expected([found[n] for n in (0, 1, 5)]))
     # The same call resumes with those that failed.
     served.reset()
     again = map_sessions(found, picky, client=client, folder=tmp_path, timeout=5)
-    assert again.provenance.counts["kept"] == 5
-    assert set(again.failures.session) == {found[number].key for number in (4, 8, 9)}
+    assert again.provenance.counts["kept"] == 3
+    assert set(again.failures.session) == {found[number].key for number in (4, 6, 7)}
 
 
 @pytest.mark.slow

@@ -99,6 +99,87 @@ def test_intervals_of_groupby_bins_survive() -> None:
     pd.testing.assert_series_equal(there_and_back(by_interval), by_interval, check_names=False)
 
 
+CUT = pd.cut([0.5, 1.5, 0.7], [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pd.DataFrame({"x": [1.0, 2.0, 3.0], "bin": CUT}).groupby("bin", observed=False).mean(),
+        pd.DataFrame({"x": pd.Categorical([3, 1], categories=[1, 2, 3], ordered=True)}),
+        pd.DataFrame({"x": pd.Categorical(["b", None], categories=["c", "b", "a"], ordered=True)}),
+        pd.DataFrame({"x": pd.array([2**53 + 1, None], "Int64"), "y": pd.array([True, None], "boolean")}),
+        pd.DataFrame({"x": pd.to_datetime(["2020-01-01", None]).tz_localize("Europe/Berlin")}),
+        pd.DataFrame({"x": np.array(["2020", "NaT"], "M8[s]"), "y": np.array([1, 2], "m8[s]")}),
+        pd.DataFrame({"x": pd.arrays.SparseArray([0, 1]), "y": pd.period_range("2020", periods=2, freq="M")}),
+        pd.DataFrame(np.eye(2), columns=pd.Index([0.5, 1.5], name="speed"), index=[1, 1]),
+        pd.DataFrame({"row": [1], 0: [2]}, index=pd.Index([3], name=1)),
+        pd.DataFrame({"a": pd.Series([], dtype="int32"), "b": pd.Series([], dtype="str")}),
+    ],
+    ids=["cut", "numbers", "texts", "nullable", "zone", "seconds", "sparse", "labels", "row", "empty"],
+)
+def test_a_frame_comes_back_with_its_dtypes_and_labels(value: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(there_and_back(value), value, check_index_type="equiv")
+    assert len(rows(value, value)) == 2 * len(value)
+
+
+@pytest.mark.parametrize("name", ["quality", "value", None, 3, ""])
+def test_a_series_may_have_the_name_of_its_index(name: Any) -> None:
+    index = pd.Index(["good", "mua"], name="value" if name is None else str(name))
+    series = pd.Series([5, 6], index=index, name=name)
+    pd.testing.assert_series_equal(there_and_back(series), series)
+    assert rows(series).index.get_level_values(1).tolist() == ["good", "mua"]
+    assert rows(series).iloc[:, -1].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        xr.DataArray([4, 7], dims="unit", coords={"unit": [4, 7]}, name="unit"),
+        xr.DataArray(2.5, coords={"t": 3}, name="x"),
+        xr.DataArray(2.5),
+        xr.DataArray(["a\0b", "c"], dims="unit"),
+        xr.DataArray([1.0, 2.0], coords={"c": pd.CategoricalIndex(CUT[:2])}, dims="c"),
+        xr.DataArray(
+            [1.0, 2.0], coords={"t": pd.date_range("2020", periods=2, tz="Europe/Berlin")}, dims="t"
+        ),
+        xr.Dataset({"a": ("x", [1, 2])}, {"x": [1, 2]}, {"title": "rates", "count": 3}),
+        xr.DataArray([1, 2, 3], dims="x").chunk(1),
+    ],
+    ids=["coordinate", "scalar", "bare", "NUL", "categories", "zone", "attributes", "dask"],
+)
+def test_an_array_comes_back_with_its_dtype_and_name(value: xr.DataArray | xr.Dataset) -> None:
+    back = there_and_back(value)
+    xr.testing.assert_identical(back, value.compute())
+    if isinstance(value, xr.DataArray):
+        assert back.dtype == value.dtype
+    assert len(rows(value, value)) == 2 * value.squeeze().sizes.get(next(iter(value.dims), "none"), 1)
+
+
+def test_coordinates_of_no_variable_are_left_out() -> None:
+    back = there_and_back(xr.Dataset({"a": ("x", [1, 2]), 1: ("x", [3, 4])}, {"y": [1, 2, 3]}))
+    assert dict(back.sizes) == {"x": 2}
+    assert back["1"].values.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pd.NaT, pd.NA, np.datetime64("2020"), np.timedelta64(3, "s"), pd.Interval(0, 1), pd.Period("2020")],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_scalar_of_pandas_or_numpy_is_a_value(value: Any) -> None:
+    back = there_and_back({"x": value})["x"]
+    assert back is None if pd.isna(value) else back == value
+
+
+def test_missing_numbers_leave_the_others_exact() -> None:
+    frame = rows({"n": 2**53 + 1, "b": True}, {"n": None, "b": None})
+    assert frame.n.tolist() == [2**53 + 1, pd.NA]
+    assert frame.b.tolist() == [True, pd.NA]
+    # A session without rows has no say in the type.
+    assert rows(pd.Series([2**53 + 1]), pd.Series([], dtype=float)).value.tolist() == [2**53 + 1]
+
+
 def test_other_engines_read_a_result(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(encode(binned(), "s3://lab/a", LABELS)[0])
     table = pq.read_table(tmp_path / "a.parquet")
@@ -107,12 +188,12 @@ def test_other_engines_read_a_result(tmp_path: Path) -> None:
     assert pa.types.is_floating(table["rate"].type)
 
 
+SHAPES = arrays.array_shapes(max_dims=3, min_side=0, max_side=3)
+
+
 @given(
-    data=arrays.arrays(
-        st.sampled_from(["f8", "i4", "bool", "M8[ns]", "U3", "f4"]),
-        arrays.array_shapes(max_dims=3, min_side=0, max_side=3),
-        elements=None,
-    ),
+    data=arrays.arrays(st.sampled_from(["f8", "i4", "bool", "M8[ns]", "f4"]), SHAPES)
+    | arrays.arrays("U3", SHAPES, elements=st.text(st.characters(codec="utf-8"), max_size=3)),
     with_coordinates=st.booleans(),
 )
 def test_arrays_come_back_as_they_were(data: np.ndarray[Any, Any], with_coordinates: bool) -> None:
@@ -163,6 +244,11 @@ def test_a_stacked_dimension_becomes_its_levels() -> None:
         ({"species": "mouse"}, "'species'"),
         (pd.Series([1, "x", object()], dtype=object), "cannot be stored as Parquet"),
         (1 + 2j, "cannot be stored as Parquet"),
+        (2**63, "too large"),
+        (pd.Series(["\udce9"], dtype=object), "surrogates not allowed"),
+        (pd.Series([1], name="\udce9"), "surrogates not allowed"),
+        (iter([1]), "list_iterator"),
+        (pa.table({"a": [1]}), r"pyarrow\.Table"),
         (xr.DataArray([1 + 2j], dims="x"), "cannot be stored as Parquet"),
     ],
 )
@@ -175,6 +261,8 @@ def test_results_without_a_common_form_are_refused_and_never_filled() -> None:
     with pytest.raises(ResultError, match="Columns differ between sessions") as caught:
         rows({"a": 1, "b": 2}, {"a": 1})
     assert "s3://lab/1" in str(caught.value)
+    with pytest.raises(ResultError, match="for s3://lab/1, "):
+        rows(pd.DataFrame({"a": [1]}), pd.DataFrame())
     with pytest.raises(ResultError, match=r"\['a'\] by \['x'\]"):
         rows({"a": 1}, xr.DataArray([1], dims="x", name="a"))
 
@@ -225,3 +313,10 @@ def test_other_coordinates_must_be_equal() -> None:
         _combined(array, dim="time")
     with pytest.raises(ResultError, match=r"Use \.frame"):
         _combined(pd.Series([1]))
+
+
+def test_arrays_without_common_variables_are_refused_and_never_filled() -> None:
+    for one, other in (({"a": 1, "b": 2}, {"a": 1}), (1, xr.DataArray([1], dims="x"))):
+        with pytest.raises(ResultError, match="Variables differ between sessions") as caught:
+            _combined(one, other)
+        assert caught.value.location == "s1"
