@@ -17,6 +17,7 @@ from intake_nwbzarr.errors import AccessError, CredentialsError, LimitError, Lis
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.request_log import counted
 
 MOST_TOLD: Final = 10
 """Arrays that are named, of those of which chunks are not stored."""
@@ -45,7 +46,7 @@ class ChunkCount:
 
     def __str__(self) -> str:
         reads = "; it reads as its fill value" if not self.stored else ""
-        return f"{self.path}: {self.stored:,} of {_chunks(self.expected)} stored{reads}"
+        return f"{self.path}: {self.stored:,} of {counted(self.expected, 'chunk')} stored{reads}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class ChunkCounts:
         return tuple(sorted(found, key=lambda array: (array.stored > 0, -array.absent, array.path)))
 
     def __str__(self) -> str:
-        text = f"{self.stored:,} of {_chunks(self.expected)} stored"
+        text = f"{self.stored:,} of {counted(self.expected, 'chunk')} stored"
         if not self.incomplete:
             return f"{text}."
         missing = self.expected - self.stored
@@ -170,7 +171,3 @@ def chunk_grid(node: ArrayNode) -> tuple[int, ...]:
     """Return the number of chunks, or shards, along each axis of an array."""
     pairs = zip(node.shape, node.chunks, strict=True)
     return tuple(-(-length // max(width, 1)) for length, width in pairs)
-
-
-def _chunks(number: int) -> str:
-    return f"{number:,} chunk" + ("" if number == 1 else "s")

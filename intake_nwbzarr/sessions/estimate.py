@@ -13,9 +13,8 @@ from typing import Any, Self
 
 from intake_nwbzarr.arguments import check_bool, check_keywords, invalid_argument
 from intake_nwbzarr.limits import limits
-from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.transport.request_log import readable_size
+from intake_nwbzarr.transport.request_log import counted, readable_size
 
 
 @dataclass(frozen=True)

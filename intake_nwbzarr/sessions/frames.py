@@ -12,9 +12,9 @@ from intake_nwbzarr.arguments import describe_value
 from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.conditions import Find
-from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import Columns, Found, Rows, Selection
 from intake_nwbzarr.sessions.table_schema import without_dictionaries
+from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,6 +23,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.sessions.provenance import Provenance
 from intake_nwbzarr.sessions.tasks import file_name
+from intake_nwbzarr.transport.request_log import counted
 from intake_nwbzarr.untrusted_input import LARGEST_TABLE
 
 if TYPE_CHECKING:
@@ -316,11 +317,6 @@ class MapResult:
         return (
             f"{self.provenance.name}: {', '.join(parts)}; {counted(rows, 'row')} in {self.place or 'memory'}"
         )
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number of things, in the singular or plural."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 _ANEW: Final = "Run the same map again with the same folder and name."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from intake_nwbzarr.transport.request_log import counted
+
 
 @dataclass(frozen=True)
 class ScanProgress:
@@ -108,8 +110,8 @@ class ScanReport:
         scanned = f"{self.scanned:,} scanned" + (f", of which {failed:,} failed" if failed else "")
         needed = f"; {argument.format(self.requests_for_all)} reads all" if self.requests_for_all else ""
         lines = {
-            self.output: f"{_counted(self.sessions, 'session')} ({self.unchanged:,} unchanged, {scanned}), "
-            f"{_counted(self.requests, 'request')}, {self.seconds:.1f} s",
+            self.output: f"{counted(self.sessions, 'session')} ({self.unchanged:,} unchanged, {scanned}), "
+            f"{counted(self.requests, 'request')}, {self.seconds:.1f} s",
             "No longer found, and removed from the tables": _counts((self.gone, "session", "")),
             "Not found, or not listed completely": _counts((self.unlisted, "folder", "")),
             "Left out": _counts((self.duplicates, "session", " at the location of another one")),
@@ -121,7 +123,7 @@ class ScanReport:
             "Without consolidated metadata": _counts(
                 (self.unconsolidated, "session", "; nwbzarr consolidate writes them")
             ),
-            f"Not read for {_counted(self.incomplete, 'session')}": ", ".join(self.not_read) + needed,
+            f"Not read for {counted(self.incomplete, 'session')}": ", ".join(self.not_read) + needed,
             "Open the tables with": self.opened_with,
         }
         return "\n".join(f"{name}: {text}" for name, text in lines.items() if text)
@@ -129,8 +131,4 @@ class ScanReport:
 
 def _counts(*counts: tuple[int, str, str]) -> str:
     """Return the counts that are not zero, with their nouns and what follows these."""
-    return ", ".join(f"{_counted(count, noun)}{after}" for count, noun, after in counts if count)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return ", ".join(f"{counted(count, noun)}{after}" for count, noun, after in counts if count)

@@ -22,7 +22,6 @@ from intake_nwbzarr.errors import (
     warn_caller,
 )
 from intake_nwbzarr.sessions.conditions import Find, exact_texts, matches
-from intake_nwbzarr.sessions.map_result import counted
 from intake_nwbzarr.sessions.search import (
     Columns,
     Found,
@@ -36,6 +35,7 @@ from intake_nwbzarr.sessions.search import (
 from intake_nwbzarr.sessions.selected import Selected, chosen_paths, open_hierarchy
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,8 +27,6 @@ from intake_nwbzarr.sessions.table_schema import (
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
 
-__all__ = ["Part", "Tables", "write_file", "write_local"]
-
 _ENDING: Final = ".parquet"
 # How long the two files of a part may differ, while a writer replaces them.
 _ATTEMPTS: Final = 8

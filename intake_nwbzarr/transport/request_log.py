@@ -175,6 +175,11 @@ def record(
             counts.cached += cached
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things as text, such as ``1 session`` or ``2,000 sessions``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def readable_size(size: int) -> str:
     """Return a number of bytes as text, such as ``1.5 MB``."""
     value = float(size)
