@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dask.base
 import pytest
@@ -422,3 +423,11 @@ def test_secrets_in_a_message_are_masked_and_short_ones_if_they_are_of_its_sessi
     message = f"{CANARY}-of-the-environment, {CANARY}-of-another, pw, short"
     assert mask_secrets(message, own) == "****, ****, pw, ****"
     assert mask_secrets("short pw", other) == "short ****"
+
+
+def test_secrets_are_masked_as_urls_and_the_repr_of_a_string_have_them() -> None:
+    secret = "wJalr/XUtn+FEMI'K7\"MDENG"
+    kept = Secrets.keep({"secret": secret})
+    for form in (secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1]):
+        assert mask_secrets(f"a {form} b") == "a **** b"
+    assert kept.reveal() == {"secret": secret}

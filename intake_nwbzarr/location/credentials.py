@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from intake_nwbzarr.errors import CredentialsError, did_you_mean
 from intake_nwbzarr.location.options import check_endpoint
@@ -100,8 +101,14 @@ def mask_secrets(text: str, secrets: Secrets | None = None) -> str:
         known.update(_texts(values))
     own = set(_texts(secrets.reveal())) if secrets is not None else set()
     masked = own | {secret for secret in known if len(secret) >= _SHORTEST_MASKED}
-    for secret in sorted(masked - {""}, key=len, reverse=True):
-        text = text.replace(secret, "****")
+    # As they are, and as URLs and the repr of a string have them.
+    forms = {
+        form
+        for secret in masked
+        for form in (secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1])
+    }
+    for form in sorted(forms - {""}, key=len, reverse=True):
+        text = text.replace(form, "****")
     return text
 
 

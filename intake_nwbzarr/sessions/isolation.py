@@ -191,7 +191,7 @@ class _Child:
 
     def _crash(self, session: str) -> SessionCrashError:
         code = self.process.wait()
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"crashed (exit status {code})"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         killed = ", which is how the system ends processes when memory is short" if code == -9 else ""
         return SessionCrashError(
             f"The process of {session} {how}{killed}.",

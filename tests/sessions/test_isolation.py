@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,9 @@ from distributed import Client, LocalCluster
 
 from intake_nwbzarr.sessions import isolation
 from intake_nwbzarr.sessions.map import map_sessions
+from intake_nwbzarr.sessions.map_result import MapResult
 from intake_nwbzarr.sessions.selected import Selected
+from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.sessions.mapped_sessions import counts, select, serially
 
@@ -102,6 +107,63 @@ def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: P
         assert next(iter(client.run(os.getpid).values())) == worker
         assert psutil.Process(worker).children() == []
     check(done, found)
+
+
+SCRIPT = """
+import sys, time
+from tests.sessions.mapped_sessions import select
+from intake_nwbzarr.sessions.map import map_sessions
+
+def hanging(units, trials):
+    print("working", flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    found = [select(f"{sys.argv[1]}/s{number}.nwb.zarr", number) for number in range(2)]
+    map_sessions(found, hanging, folder=sys.argv[2], isolate=sys.argv[3] or None, threads=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isolate", ["process", ""])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_ends_a_script_and_what_it_has_started(
+    served: StaticServer, tmp_path: Path, isolate: str, sent: signal.Signals
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "script.py", served.url, tmp_path / "out", isolate]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as script:
+        assert script.stdout is not None
+        assert [script.stdout.readline() for _ in range(2)] == [b"working\n"] * 2
+        children = psutil.Process(script.pid).children()
+        assert len(children) == (2 if isolate else 0)
+        script.send_signal(sent)
+        # Not only when the functions have ended.
+        assert script.wait(20) == -sent
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+    if sent == signal.SIGINT:
+        assert MapResult.load(tmp_path / "out").provenance.status == "interrupted"
+
+
+def forking(units: xr.Dataset, trials: xr.Dataset) -> int:
+    """Leave a process of one's own behind, which holds all pipes open."""
+    if units.attrs["session_id"] != "ses-2":
+        multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,)).start()
+    match units.attrs["session_id"]:
+        case "ses-0":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "ses-1":
+            time.sleep(600)
+    return 1
+
+
+@pytest.mark.slow
+def test_processes_that_a_function_has_started_end_with_it(found: list[Selected]) -> None:
+    done = map_sessions(found[:3], forking, isolate="process", timeout=3, threads=1)
+    assert done.failures.error.tolist() == ["SessionCrashError", "SessionTimeoutError"]
+    assert done.sessions == [found[2].key]
+    assert psutil.Process().children(recursive=True) == []
 
 
 class SlowToLoad:

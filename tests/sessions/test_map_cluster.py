@@ -22,7 +22,7 @@ import xarray as xr
 from distributed import Client, LocalCluster
 
 import intake_nwbzarr.sessions.map as mapping
-from intake_nwbzarr import set_limits
+from intake_nwbzarr import __version__, set_limits
 from intake_nwbzarr.errors import (
     ClusterError,
     CredentialsError,
@@ -124,10 +124,7 @@ def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     assert len(pickle.dumps(done.table)) < 10_000
     time.sleep(0.2)
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
-    assert client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins)) == [
-        name for name in client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
-        if not name.startswith("nwbzarr-map")
-    ]  # fmt: skip
+    assert registered(client) == []
 
 
 @pytest.mark.slow
@@ -182,6 +179,80 @@ def test_what_fails_always_twice_and_never(client: Client, served: StaticServer,
     again = map_sessions(found, picky, client=client, folder=tmp_path, timeout=5)
     assert again.provenance.counts["kept"] == 3
     assert set(again.failures.session) == {found[number].key for number in (4, 6, 7)}
+
+
+def registered(client: Client) -> list[str]:
+    """Return the plugins that maps have on the cluster."""
+    names = client.run_on_scheduler(
+        lambda dask_scheduler: [*dask_scheduler.plugins, *dask_scheduler.worker_plugins]
+    )
+    return [name for name in names if name.startswith("nwbzarr-map")]
+
+
+def test_whatever_a_function_raises_is_a_failure_of_its_session(
+    client: Client, found: list[Selected]
+) -> None:
+    def raising(units: xr.Dataset, trials: xr.Dataset) -> int:
+        match units.attrs["session_id"]:
+            case "ses-1":
+                raise KeyboardInterrupt
+            case "ses-2":
+                raise GeneratorExit
+            case "ses-3":
+
+                class MuteError(Exception):
+                    def __str__(self) -> str:
+                        raise RuntimeError
+
+                raise MuteError
+        return 1
+
+    done = map_sessions(found, raising, client=client)
+    assert done.failures.error.tolist() == ["KeyboardInterrupt", "GeneratorExit", "MuteError"]
+
+
+def test_what_cannot_be_sent_is_refused_and_leaves_nothing_on_the_cluster(
+    client: Client, found: list[Selected]
+) -> None:
+    lock = threading.Lock()
+    with pytest.raises(OptionError, match="cannot be sent to another process"):
+        map_sessions(found, lambda units, trials: lock.locked(), client=client)
+    assert registered(client) == []
+
+
+def test_workers_of_another_version_are_one_error(client: Client, found: list[Selected]) -> None:
+    def install(version: str) -> None:
+        from intake_nwbzarr.sessions import pools
+
+        pools.__version__ = version  # type: ignore[attr-defined]
+
+    client.run(install, "0.0.1")
+    try:
+        with pytest.raises(MapError, match=r"A worker has intake-nwbzarr 0\.0\.1"):
+            map_sessions(found, counts, client=client)
+    finally:
+        client.run(install, __version__)
+
+
+@pytest.mark.slow
+def test_a_client_that_leaves_takes_its_map_with_it(client: Client, found: list[Selected]) -> None:
+    def limit() -> int:
+        from intake_nwbzarr.limits import limits
+
+        return limits().requests
+
+    before = client.run(limit)
+    own = Client(client.scheduler.address, set_as_default=False)
+    closing = threading.Timer(1.5, own.close)
+    closing.start()
+    with pytest.raises(ClusterError):
+        map_sessions(found * 5, slowly, client=own)
+    closing.join()
+    until = time.monotonic() + 20
+    while registered(client) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert registered(client) == []
+    assert client.run(limit) == before
 
 
 @pytest.mark.slow
