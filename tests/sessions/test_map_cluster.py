@@ -241,12 +241,17 @@ def test_a_client_that_leaves_takes_its_map_with_it(client: Client, found: list[
 
         return limits().requests
 
+    many = [
+        Selected(f"{each.key}?{number}", each.location, each.etag, each.paths)
+        for number in range(10)
+        for each in found
+    ]
     before = client.run(limit)
     own = Client(client.scheduler.address, set_as_default=False)
     closing = threading.Timer(1.5, own.close)
     closing.start()
     with pytest.raises(ClusterError):
-        map_sessions(found * 5, slowly, client=own)
+        map_sessions(many, slowly, client=own)
     closing.join()
     until = time.monotonic() + 20
     while registered(client) and time.monotonic() < until:
