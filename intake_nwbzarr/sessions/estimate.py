@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from importlib.resources import files
 from math import ceil
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from intake_nwbzarr.arguments import check_bool, check_keywords, invalid_argument
 from intake_nwbzarr.limits import limits
@@ -66,6 +66,8 @@ class Assumptions:
         Bytes in memory for each stored byte.
     requests_to_open
         Requests to open a session: its metadata, and those of the session itself.
+    bytes_to_open
+        Bytes of a session's metadata.
     requests_per_object
         Further requests for each found object: ids, scalars, regions.
     latency
@@ -85,6 +87,7 @@ class Assumptions:
     read: float = 1.0
     compression: float = 1.5
     requests_to_open: int = 6
+    bytes_to_open: int = 100_000
     requests_per_object: int = 5
     latency: float = 0.03
     bandwidth: float = 100e6
@@ -130,6 +133,12 @@ class Estimate:
     def priced(self, **prices: Any) -> Self:
         """Return the estimate with other prices, such as ``get_per_1000=0.0005, date="2027-01"``."""
         check_keywords("priced()", prices, {each.name for each in fields(Prices)})
+        for name, value in prices.items():
+            is_text = name in {"what", "date", "source", "currency"}
+            if is_text and not isinstance(value, str):
+                raise invalid_argument(name, value, "a text")
+            if not is_text and not (_is_number(value) and 0 <= value < _MOST):
+                raise invalid_argument(name, value, "a price, as a number")
         return replace(self, prices=replace(self.prices, **prices))
 
     @property
@@ -142,7 +151,8 @@ class Estimate:
     @property
     def bytes(self) -> int:
         """Return how many bytes are received."""
-        return ceil(self.load.nbytes * self.assumptions.read / self.assumptions.compression)
+        taken, load = self.assumptions, self.load
+        return load.sessions * taken.bytes_to_open + ceil(load.nbytes * taken.read / taken.compression)
 
     @property
     def writes(self) -> int:
@@ -229,15 +239,23 @@ def _check(name: str, value: object) -> None:
     if name == "leaves_region":
         check_bool(name, value)
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = _is_number(value)
     if name == "read":
         if not (number and 0 <= value <= 1):  # type: ignore[operator]
             raise invalid_argument(name, value, "a number from 0 to 1")
         return
-    least = 0 if name in {"function", "latency", "cpu", "requests_to_open", "requests_per_object"} else 1e-9
-    whole = name in {"workers", "threads", "requests_to_open", "requests_per_object"}
-    if not (number and least <= value < 1e15) or (whole and not isinstance(value, int)):  # type: ignore[operator]
+    counts = {"requests_to_open", "bytes_to_open", "requests_per_object"}
+    least = 0 if name in {"function", "latency", "cpu", *counts} else 1e-9
+    whole = name in {"workers", "threads", *counts}
+    if not (number and least <= value < _MOST) or (whole and not isinstance(value, int)):  # type: ignore[operator]
         raise invalid_argument(name, value, "a whole number" if whole else "a positive number")
+
+
+_MOST: Final = 1e15
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _readable_time(seconds: float) -> str:

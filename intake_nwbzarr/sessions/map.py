@@ -295,8 +295,13 @@ class _Run:
         self.earlier = self._earlier_results(provenance)
         pool = pool_of(settings.client, settings.job(), settings.name, settings.threads, settings.window)
         try:
+            self._store(PROVENANCE, provenance.encode())
+        except BaseException:
+            # Of a folder that cannot be written.
+            pool.close()
+            raise
+        try:
             with self.progress:
-                self._store(PROVENANCE, provenance.encode())
                 self._work(pool, self._new(sessions))
         except BaseException as error:
             pool.close()
@@ -319,7 +324,7 @@ class _Run:
             return EarlierResults()
         except (AccessError, ListingError) as error:
             raise OptionError(
-                f"The results in {place} cannot be listed, so a map cannot be resumed there.",
+                f"The results in {place} cannot be listed, so a map cannot be resumed there: {error.args[0]}",
                 location=place,
                 found=str(error),
                 next_step="Allow listing the folder, or pass resume=False to begin anew.",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from intake_nwbzarr.arguments import takes_storage_options
+from intake_nwbzarr.arguments import invalid_argument, takes_storage_options
 from intake_nwbzarr.errors import (
     LocationNotFoundError,
     NWBZarrError,
@@ -213,6 +213,8 @@ class MapResult:
 
         from intake_nwbzarr.sessions.results import restore
 
+        if not isinstance(session, str):
+            raise invalid_argument("session", session, "a location, such as those in .sessions")
         done = self._of("done")
         chosen = done.filter(pc.equal(done["session"], session))
         ended = self.table.filter(pc.equal(self.table["session"], session)).to_pylist()
@@ -280,10 +282,12 @@ class MapResult:
         return _read_many(results_folder(self.place), [file_name(each.session) for each in batch])
 
     def _unreadable(self, each: Ended, why: str, next_step: str) -> TableError:
+        file = file_name(each.session)
+        where = "memory" if self.place is None else f"{results_folder(self.place)}/{file}"
         return TableError(
-            f"The result of {each.session} in {self.place or 'memory'} {why}.",
+            f"The result of {each.session} in {where} {why}.",
             location=self.place,
-            path=file_name(each.session),
+            path=file,
             next_step=next_step,
         )
 

@@ -363,7 +363,7 @@ def _differing(
                     next_step=f"Let the function give all sessions the same {str(name)!r}, or use .frame.",
                 )
     return ResultError(
-        f"The results cannot be combined along {dim!r}: {str(error).splitlines()[0]:.200}",
+        f"The results cannot be combined along {dim!r}: {str(error).splitlines()[0]:.200}.",
         found=type(error).__name__,
         next_step="Use .frame.",
     )

@@ -24,7 +24,7 @@ LOAD = Load(
 def test_requests_bytes_and_money_follow_from_the_tables() -> None:
     estimate = Estimate(LOAD).assuming(requests_to_open=2, requests_per_object=3, compression=2.0)
     assert estimate.requests == 1000 * 2 + 2000 * 3 + 10**6
-    assert estimate.bytes == 1_500_000_000_000
+    assert estimate.bytes == 1_500_000_000_000 + 1000 * 100_000
     estimate = estimate.priced(get_per_1000=1.0, egress_per_gb=0.0, put_per_1000=5.0, list_per_1000=5.0)
     assert estimate.money == pytest.approx(estimate.requests / 1000 / 2)
     assert estimate.your_money == pytest.approx(estimate.requests / 1000 / 10)
@@ -36,7 +36,9 @@ def test_requests_bytes_and_money_follow_from_the_tables() -> None:
 def test_assumptions_are_parameters_and_shown() -> None:
     estimate = Estimate(LOAD)
     less = estimate.assuming(read=0.01)
-    assert less.bytes == estimate.bytes // 100
+    metadata = 1000 * estimate.assumptions.bytes_to_open
+    assert less.bytes - metadata == (estimate.bytes - metadata) // 100
+    assert estimate.assuming(bytes_to_open=0).bytes == estimate.bytes - metadata
     assert less.seconds < estimate.seconds
     assert estimate.assuming(leaves_region=False).money < estimate.money
     slow = estimate.assuming(function=60.0, workers=2)
@@ -49,8 +51,12 @@ def test_assumptions_are_parameters_and_shown() -> None:
     for wrong in ({"read": 2}, {"red": 1}, {"workers": 0}, {"threads": 1.5}, {"leaves_region": 1}):
         with pytest.raises(OptionError):
             estimate.assuming(**wrong)
-    with pytest.raises(OptionError):
-        estimate.priced(put=1)
+    prices: tuple[dict[str, Any], ...] = (
+        {"put": 1}, {"get_per_1000": "1"}, {"egress_per_gb": -1}, {"date": 2027}
+    )  # fmt: skip
+    for given in prices:
+        with pytest.raises(OptionError):
+            estimate.priced(**given)
 
 
 def test_the_prices_have_a_date_and_a_source() -> None:

@@ -33,6 +33,7 @@ from intake_nwbzarr.errors import (
     ResultError,
     SessionFailedError,
     TableError,
+    TransportError,
 )
 from intake_nwbzarr.sessions.map import map_sessions
 from intake_nwbzarr.sessions.map_result import MapResult
@@ -94,6 +95,8 @@ def test_rows_and_arrays_have_their_session(found: list[Selected], tmp_path: Pat
     assert together.sizes["unit"] == sum(array.sizes["unit"] for array in wanted.values())
     with pytest.raises(ResultError, match="'unit'"):
         done.to_xarray()
+    with pytest.raises(OptionError, match="session must be a location"):
+        done.result(3)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="no result for") as caught:
         done.result(found[0].key[:-1])
     assert found[0].key not in str(caught.value).split()
@@ -483,6 +486,10 @@ def test_what_is_asked_for_wrongly_is_refused_before_anything_is_opened(
         map_sessions(found, counts, folder=served.url)
     with pytest.raises(LocationError):
         map_sessions(found, counts, folder=3)  # type: ignore[arg-type]
+    # One error, and no warning that nothing can be noted there either.
+    (tmp_path / "file").touch()
+    with pytest.raises(TransportError, match="Not a directory"):
+        map_sessions(found, counts, folder=tmp_path / "file")
     with pytest.raises(LocationNotFoundError):
         MapResult.load(tmp_path / "nothing")
     assert served.count() == before
@@ -518,7 +525,7 @@ def test_a_result_that_is_damaged_or_missing_is_one_clear_error(
     done = map_sessions(found, counts, folder=tmp_path)
     first, *_ = sorted((tmp_path / "counts/results").iterdir())
     first.write_bytes(b"PAR1")
-    with pytest.raises(TableError, match="damaged"):
+    with pytest.raises(TableError, match=rf"/counts/results/{first.name} is damaged"):
         MapResult.load(tmp_path).frame  # noqa: B018
     first.unlink()
     with pytest.raises(TableError, match="missing") as caught:
