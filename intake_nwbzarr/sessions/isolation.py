@@ -20,7 +20,7 @@ from intake_nwbzarr.errors import SessionCrashError, SessionMemoryError, Session
 from intake_nwbzarr.limits import limits, set_limits
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome, Sealed, attempt, failure_of
+from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome, Sealed, attempt, failure_of, job_of
 
 # Seconds between two looks at memory and time.
 _LOOK: Final = 0.1
@@ -193,6 +193,13 @@ class _Child:
         code = self.process.wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
         killed = ", which is how the system ends processes when memory is short" if code == -9 else ""
+        if self._job is None:
+            return SessionCrashError(
+                f"A process for {session} {how}{killed} while it started, before it opened the session.",
+                location=session,
+                found=code,
+                next_step="Its standard error says why.",
+            )
         return SessionCrashError(
             f"The process of {session} {how}{killed}.",
             location=session,
@@ -254,7 +261,10 @@ def main(writing: int) -> None:
         match queue.get():
             case list(path), Sealed() as sealed:
                 sys.path[:] = path
-                job = _opened(sealed)
+                try:
+                    job = job_of(sealed.data)
+                except Exception as error:
+                    job = failure_of(error)
                 _send(back, "ready")
             case int(requests), Selected() as selected, str(key):
                 set_limits(requests=requests)
@@ -270,14 +280,6 @@ def _prepare() -> None:
     from intake_nwbzarr.sessions.results import decode, encode
 
     decode(encode(0.0, "", {})[0])
-
-
-def _opened(sealed: Sealed) -> Job | Failure:
-    try:
-        job: Job = pickle.loads(sealed.data)  # noqa: S301 (of the user's own process)
-    except Exception as error:
-        return failure_of(error)
-    return job
 
 
 def _read_on(commands: BinaryIO, queue: SimpleQueue[tuple[Any, ...]]) -> None:

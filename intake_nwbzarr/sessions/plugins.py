@@ -11,6 +11,7 @@ from distributed import SchedulerPlugin, WorkerPlugin
 
 from intake_nwbzarr.limits import limits, set_limits
 from intake_nwbzarr.sessions.isolation import end_processes
+from intake_nwbzarr.sessions.tasks import job_of
 
 _lock = threading.Lock()
 # By run of map(): several may use one cluster, and several workers may be threads of one process.
@@ -73,7 +74,7 @@ class RequestShare(WorkerPlugin):
             _set()
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002
-        """Restore the limit after the last run, and end the processes of isolated sessions."""
+        """Restore the limit after the last run, and end its processes and forget its function."""
         with _lock:
             requests, users = _shares.pop(self.run, (0, 1))
             if users > 1:
@@ -82,6 +83,8 @@ class RequestShare(WorkerPlugin):
                 _set()
         if users == 1:
             end_processes(self.run)
+            # With all that the function encloses.
+            job_of.cache_clear()
 
 
 def settle() -> None:

@@ -10,7 +10,6 @@ import uuid
 from abc import ABC, abstractmethod
 from concurrent.futures import CancelledError, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -30,7 +29,7 @@ from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.credentials import mask_secrets
 from intake_nwbzarr.sessions.isolation import attempt_isolated, end_processes
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt, failure_of, text_of
+from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt, failure_of, job_of, text_of
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
@@ -262,8 +261,7 @@ class ClusterPool(Pool):
             if threads:
                 self.threads, self._seen = threads, now
         except Exception:
-            # Whatever a client raises where a worker that was to be told, or the scheduler, has just gone:
-            # the next looks will show.
+            # A worker, or the scheduler, has just gone: the next looks will show.
             self._processes = 0
         if now - self._seen > PATIENCE:
             raise ClusterError(
@@ -372,7 +370,7 @@ def run_sealed(job: Sealed, sessions: Sealed, threads: int) -> list[Outcome] | U
             "Install the same version on all workers.",
         )
     try:
-        opened = _job(job.data)
+        opened = job_of(job.data)
     except Exception as error:
         found = mask_secrets(f"{type(error).__name__}: {text_of(error)}")
         return Unfit(
@@ -390,12 +388,6 @@ def run_sealed(job: Sealed, sessions: Sealed, threads: int) -> list[Outcome] | U
         )
     works: list[tuple[Selected, str]] = pickle.loads(sessions.data)  # noqa: S301 (of the user's own process)
     return [run_job(opened, selected, key, threads) for selected, key in works]
-
-
-@lru_cache(maxsize=4)
-def _job(data: bytes) -> Job:
-    job: Job = pickle.loads(data)  # noqa: S301 (of the user's own process)
-    return job
 
 
 def run_job(job: Job, selected: Selected, key: str, threads: int) -> Outcome:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from time import monotonic
 from typing import Any, Final
@@ -95,6 +97,13 @@ class Sealed:
                 found=found,
                 next_step="Create open files, connections, locks and the like inside the function.",
             ) from error
+
+
+@lru_cache(maxsize=4)
+def job_of(data: bytes) -> Job:
+    """Return a sealed job, loaded once for all sessions of a run."""
+    job: Job = pickle.loads(data)  # noqa: S301 (of the user's own process)
+    return job
 
 
 def attempt(job: Job, selected: Selected, key: str) -> Outcome:

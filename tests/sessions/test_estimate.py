@@ -1,4 +1,4 @@
-"""What a map would take is told before anything is requested."""
+"""What a map will take is estimated from the tables, without a request."""
 
 from __future__ import annotations
 

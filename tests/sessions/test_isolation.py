@@ -115,7 +115,7 @@ from tests.sessions.mapped_sessions import select
 from intake_nwbzarr.sessions.map import map_sessions
 
 def hanging(units, trials):
-    print("working", flush=True)
+    print("working\\n", end="", flush=True)
     time.sleep(600)
 
 if __name__ == "__main__":
@@ -134,13 +134,16 @@ def test_a_signal_ends_a_script_and_what_it_has_started(
     command = [sys.executable, tmp_path / "script.py", served.url, tmp_path / "out", isolate]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as script:
-        assert script.stdout is not None
-        assert [script.stdout.readline() for _ in range(2)] == [b"working\n"] * 2
-        children = psutil.Process(script.pid).children()
-        assert len(children) == (2 if isolate else 0)
-        script.send_signal(sent)
-        # Not only when the functions have ended.
-        assert script.wait(20) == -sent
+        try:
+            assert script.stdout is not None
+            assert [script.stdout.readline() for _ in range(2)] == [b"working\n"] * 2
+            children = psutil.Process(script.pid).children()
+            assert len(children) == (2 if isolate else 0)
+            script.send_signal(sent)
+            # Not only when the functions have ended.
+            assert script.wait(20) == -sent
+        finally:
+            script.kill()
     assert psutil.wait_procs(children, timeout=20)[1] == []
     if sent == signal.SIGINT:
         assert MapResult.load(tmp_path / "out").provenance.status == "interrupted"
@@ -160,10 +163,21 @@ def forking(units: xr.Dataset, trials: xr.Dataset) -> int:
 
 @pytest.mark.slow
 def test_processes_that_a_function_has_started_end_with_it(found: list[Selected]) -> None:
+    before = set(psutil.Process().children(recursive=True))
     done = map_sessions(found[:3], forking, isolate="process", timeout=3, threads=1)
     assert done.failures.error.tolist() == ["SessionCrashError", "SessionTimeoutError"]
     assert done.sessions == [found[2].key]
-    assert psutil.Process().children(recursive=True) == []
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+def test_a_process_that_cannot_start_is_not_the_fault_of_a_session(
+    found: list[Selected], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = map_sessions(found[:1], counts, isolate="process", threads=1)
+    assert done.failures.error.tolist() == ["SessionCrashError"]
+    assert "status 7 while it started, before it opened the session" in done.failures.message[0]
 
 
 class SlowToLoad:

@@ -126,6 +126,13 @@ def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
     assert registered(client) == []
 
+    def loaded() -> int:
+        from intake_nwbzarr.sessions.tasks import job_of
+
+        return job_of.cache_info().currsize
+
+    assert set(client.run(loaded).values()) == {0}
+
 
 @pytest.mark.slow
 def test_a_session_that_takes_all_memory_of_a_worker(found: list[Selected], tmp_path: Path) -> None:
@@ -441,7 +448,7 @@ def test_a_worker_that_a_session_kills_is_blamed_on_that_session_alone(
 
 
 @pytest.mark.slow
-def test_a_worker_killed_from_outside_costs_nothing(
+def test_a_worker_killed_from_outside_loses_nothing(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
     client.wait_for_workers(1, timeout=60)
