@@ -26,22 +26,20 @@ from intake_nwbzarr.errors import (
     warn_caller,
 )
 from intake_nwbzarr.location.location import Location, Place, locate
-from intake_nwbzarr.sessions.map_result import (
-    PROVENANCE,
-    SESSIONS,
-    EarlierResults,
-    Ended,
-    EndedRows,
-    MapResult,
-    checked_name,
-    earlier_provenance,
-    encoded,
-    results_folder,
-    results_place,
-)
+from intake_nwbzarr.sessions.ended import Ended, EndedRows, encoded
+from intake_nwbzarr.sessions.map_result import MapResult
 from intake_nwbzarr.sessions.pools import Lost, Pool, Work, pool_of
 from intake_nwbzarr.sessions.progress import Progress, shown_progress
 from intake_nwbzarr.sessions.provenance import Provenance, function_digest, function_name, result_key
+from intake_nwbzarr.sessions.result_files import (
+    PROVENANCE,
+    SESSIONS,
+    EarlierResults,
+    checked_name,
+    earlier_provenance,
+    results_folder,
+    results_place,
+)
 from intake_nwbzarr.sessions.selected import Give, Selected
 from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome
 
