@@ -155,4 +155,4 @@ def _found(folder: Location, names: Sequence[str]) -> dict[str, int]:
 
 
 # Bytes at the end of a Parquet file, in which its metadata nearly always are.
-_END: Final = 256 * 2**10
+_END: Final = 64 * 2**10
