@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.sessions.conditions import Find
-    from intake_nwbzarr.sessions.dandi import scan_dandi
-    from intake_nwbzarr.sessions.map_result import MapResult
-    from intake_nwbzarr.sessions.scan import scan
+    from intake_nwbzarr.sessions.map.map_result import MapResult
+    from intake_nwbzarr.sessions.scan.dandi import scan_dandi
+    from intake_nwbzarr.sessions.scan.scan import scan
     from intake_nwbzarr.transport.request_log import track_requests
 
 __all__ = [
@@ -63,13 +63,13 @@ __version__ = version("intake-nwbzarr")
 
 _HOMES = {
     "Find": "intake_nwbzarr.sessions.conditions",
-    "MapResult": "intake_nwbzarr.sessions.map_result",
+    "MapResult": "intake_nwbzarr.sessions.map.map_result",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
     "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
-    "scan": "intake_nwbzarr.sessions.scan",
-    "scan_dandi": "intake_nwbzarr.sessions.dandi",
+    "scan": "intake_nwbzarr.sessions.scan.scan",
+    "scan_dandi": "intake_nwbzarr.sessions.scan.dandi",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",

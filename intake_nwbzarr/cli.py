@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-    from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
+    from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
 
 app = typer.Typer(
     help="NWB Zarr sessions, local or in the cloud.",

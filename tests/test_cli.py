@@ -24,8 +24,8 @@ from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.cli import main
 from intake_nwbzarr.errors import LocationNotFoundError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.scan_report import ScanProgress
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.scan_report import ScanProgress
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

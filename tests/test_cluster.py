@@ -185,7 +185,7 @@ def test_jobs_of_a_batch_system_work_on_sessions(url: str, tmp_path: Path) -> No
     from dask_jobqueue.local import LocalCluster as JobCluster
 
     from intake_nwbzarr.location.location import locate
-    from intake_nwbzarr.sessions.map import map_sessions
+    from intake_nwbzarr.sessions.map.map import map_sessions
     from intake_nwbzarr.sessions.selected import Selected
 
     session = Selected(url, locate(url), paths={"units": ("units",)})

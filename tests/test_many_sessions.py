@@ -15,7 +15,7 @@ from pynwb import TimeSeries
 from pynwb.file import Subject
 
 import intake_nwbzarr
-from intake_nwbzarr.sessions.table_schema import SCHEMAS, Kind
+from intake_nwbzarr.sessions.tables.table_schema import SCHEMAS, Kind
 from tests.servers.s3_server import S3Server
 from tests.session_files import empty_session, write
 

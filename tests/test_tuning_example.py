@@ -22,7 +22,7 @@ from pynwb import TimeSeries
 
 from intake_nwbzarr import consolidate, scan
 from intake_nwbzarr.demo.running import write_running_sessions
-from intake_nwbzarr.sessions.map_result import MapResult
+from intake_nwbzarr.sessions.map.map_result import MapResult
 from tests.servers.s3_server import S3Server
 from tests.test_examples import is_drawn
 

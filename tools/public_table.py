@@ -21,9 +21,9 @@ from typing import Any
 
 from intake_nwbzarr.catalog.public_sessions import PUBLIC
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.harvest import FoundSession, harvest
-from intake_nwbzarr.sessions.table_schema import SESSIONS, table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.harvest import FoundSession, harvest
+from intake_nwbzarr.sessions.tables.table_schema import SESSIONS, table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.replica import ECEPHYS, IMAGING, Stored, layout, write_replicas
 
 # Layouts, and what is known of the sessions otherwise.

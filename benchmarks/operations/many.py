@@ -171,8 +171,8 @@ def many_mapped(url: str, options: Options, count: int) -> Run:
 
     from intake_nwbzarr import Find
     from intake_nwbzarr.location.location import locate
-    from intake_nwbzarr.sessions.table_schema import table_of
-    from intake_nwbzarr.sessions.tables import Tables
+    from intake_nwbzarr.sessions.tables.table_schema import table_of
+    from intake_nwbzarr.sessions.tables.tables import Tables
 
     places = [f"{url}/sub-{number:05}.nwb.zarr" for number in range(count)]
     sessions = table_of("sessions", ({"location": place} for place in places))

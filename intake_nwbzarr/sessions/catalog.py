@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from intake_nwbzarr.location.location import Place
-    from intake_nwbzarr.sessions.estimate import Estimate
-    from intake_nwbzarr.sessions.map_result import MapResult
+    from intake_nwbzarr.sessions.map.estimate import Estimate
+    from intake_nwbzarr.sessions.map.map_result import MapResult
 
 # How many sessions are looked up at a time when iterating over all of them.
 _AT_ONCE: Final = 2000
@@ -354,7 +354,7 @@ class SessionCatalog(TablesCatalog):
         ... # doctest: +SKIP
         >>> done.frame, done.failures  # doctest: +SKIP
         """
-        from intake_nwbzarr.sessions.map import check_map, map_sessions
+        from intake_nwbzarr.sessions.map.map import check_map, map_sessions
 
         if isinstance(folder, str) and folder.startswith("s3://") and storage_options is None:
             folder = self.storages.results(folder)
@@ -386,7 +386,7 @@ class SessionCatalog(TablesCatalog):
         )
 
     def _estimate(self, give: Give, folder: Any) -> Estimate:
-        from intake_nwbzarr.sessions.estimate import Estimate, load_of
+        from intake_nwbzarr.sessions.map.estimate import Estimate, load_of
 
         selection = self.selection
         if give == "objects" and selection.found:

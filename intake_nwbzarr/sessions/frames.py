@@ -13,7 +13,7 @@ from intake_nwbzarr.errors import OptionError, SessionNotFoundError
 from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.conditions import Find
 from intake_nwbzarr.sessions.search import Columns, Found, Rows, Selection
-from intake_nwbzarr.sessions.table_schema import without_dictionaries
+from intake_nwbzarr.sessions.tables.table_schema import without_dictionaries
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from intake_nwbzarr.location.urls import is_encodable
 from intake_nwbzarr.sessions.conditions import in_plain_form
 from intake_nwbzarr.sessions.overview import html_overview, shown, text_overview
 from intake_nwbzarr.sessions.search import Columns, Selection, search
-from intake_nwbzarr.sessions.storages import Storages, table_location
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.storages import Storages, table_location
+from intake_nwbzarr.sessions.tables.tables import Tables
 
 
 class TablesCatalog(Catalog):  # type: ignore[misc]

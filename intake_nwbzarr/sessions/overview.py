@@ -14,7 +14,7 @@ from intake_nwbzarr.catalog.entries import masked_options, saved_entry
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.sessions.search import Columns, Selection
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.storages import Storages
+from intake_nwbzarr.sessions.tables.storages import Storages
 from intake_nwbzarr.transport.request_log import counted
 
 _FIRST: Final = 5

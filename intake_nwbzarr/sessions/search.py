@@ -29,9 +29,9 @@ from intake_nwbzarr.sessions.conditions import (
     plain,
     value_type,
 )
-from intake_nwbzarr.sessions.normalize import common_names, sex_code, taxon
-from intake_nwbzarr.sessions.table_schema import Kind
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.normalize import common_names, sex_code, taxon
+from intake_nwbzarr.sessions.tables.table_schema import Kind
+from intake_nwbzarr.sessions.tables.tables import Tables
 from intake_nwbzarr.transport.request_log import counted
 
 type Rows = NDArray[np.int64]

@@ -13,7 +13,7 @@ from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.mapping.schema import ancestry
 from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.conditions import Find
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.replica import ECEPHYS, IMAGING, layout
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server

@@ -11,8 +11,8 @@ import pytest
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.table_schema import table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.table_schema import table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.sessions.mapped_sessions import COUNT, select, write_session

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.table_schema import SCHEMAS, Kind
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.table_schema import SCHEMAS, Kind
+from intake_nwbzarr.sessions.tables.tables import Tables
 
 SPECIES = {
     "Mus musculus": "Mus musculus",

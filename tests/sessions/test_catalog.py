@@ -29,8 +29,8 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.table_schema import table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.table_schema import table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of, edit

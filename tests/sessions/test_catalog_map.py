@@ -17,7 +17,7 @@ import intake_nwbzarr
 from intake_nwbzarr import Find
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.map_result import MapResult
+from intake_nwbzarr.sessions.map.map_result import MapResult
 from tests.servers.s3_server import S3Server
 from tests.session_files import empty_session, write
 

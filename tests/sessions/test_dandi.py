@@ -34,9 +34,9 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.dandi import Listed, list_dandiset, scan_dandi
-from intake_nwbzarr.sessions.dandi_client import connect
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.dandi import Listed, list_dandiset, scan_dandi
+from intake_nwbzarr.sessions.scan.dandi_client import connect
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.dandi_server import Asset, DandiServer, Dandiset, participant
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -203,7 +203,7 @@ def test_a_moment_of_weakness_changes_nothing(archive: DandiServer) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the client try twice only, which it does twelve times within a minute."""
     monkeypatch.setattr("dandi.dandiapi.REQUEST_RETRIES", 2)
-    monkeypatch.setattr("intake_nwbzarr.sessions.dandi_client._TIMEOUTS", (1, 1))
+    monkeypatch.setattr("intake_nwbzarr.sessions.scan.dandi_client._TIMEOUTS", (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_an_archive_that_is_down_is_a_transient_error(archive: DandiServer, faul
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_pause_of_an_hour_is_not_waited_for(archive: DandiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.sessions.dandi_client._LONGEST_PAUSE", 1)
+    monkeypatch.setattr("intake_nwbzarr.sessions.scan.dandi_client._LONGEST_PAUSE", 1)
     archive.fault("status", "/info/", 1, status=429, headers={"Retry-After": "3600"})
     later = {"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"}
     archive.fault("status", "/assets/", 1, status=503, headers=later)

@@ -12,7 +12,7 @@ import pytest
 from intake_nwbzarr import Find
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.estimate import Assumptions, Estimate, Load, shipped_prices
+from intake_nwbzarr.sessions.map.estimate import Assumptions, Estimate, Load, shipped_prices
 from tests.servers.s3_server import S3Server
 from tests.sessions.conftest import UNITS, write_tables
 

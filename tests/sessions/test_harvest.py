@@ -19,8 +19,8 @@ from intake_nwbzarr import errors, open_nwb
 from intake_nwbzarr.copies.snapshot import decode
 from intake_nwbzarr.hierarchy.consolidate import consolidate
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.harvest import FoundSession, harvest
-from intake_nwbzarr.sessions.table_schema import OBJECTS, SESSIONS, table_of
+from intake_nwbzarr.sessions.scan.harvest import FoundSession, harvest
+from intake_nwbzarr.sessions.tables.table_schema import OBJECTS, SESSIONS, table_of
 from tests import fuzz
 from tests.conftest import SESSIONS as CORPUS
 from tests.mapping.extension_files import extension_files, without_schemas

@@ -20,9 +20,9 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
-from intake_nwbzarr.sessions import isolation
-from intake_nwbzarr.sessions.map import map_sessions
-from intake_nwbzarr.sessions.map_result import MapResult
+from intake_nwbzarr.sessions.map import isolation
+from intake_nwbzarr.sessions.map.map import map_sessions
+from intake_nwbzarr.sessions.map.map_result import MapResult
 from intake_nwbzarr.sessions.selected import Selected
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -112,7 +112,7 @@ def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: P
 SCRIPT = """
 import sys, time
 from tests.sessions.mapped_sessions import select
-from intake_nwbzarr.sessions.map import map_sessions
+from intake_nwbzarr.sessions.map.map import map_sessions
 
 def hanging(units, trials):
     print("working\\n", end="", flush=True)

@@ -23,7 +23,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-import intake_nwbzarr.sessions.map as mapping
+import intake_nwbzarr.sessions.map.map as mapping
 from intake_nwbzarr import set_limits
 from intake_nwbzarr.errors import (
     LocationError,
@@ -35,9 +35,9 @@ from intake_nwbzarr.errors import (
     TableError,
     TransportError,
 )
-from intake_nwbzarr.sessions.map import map_sessions
-from intake_nwbzarr.sessions.map_result import MapResult
-from intake_nwbzarr.sessions.provenance import function_digest
+from intake_nwbzarr.sessions.map.map import map_sessions
+from intake_nwbzarr.sessions.map.map_result import MapResult
+from intake_nwbzarr.sessions.map.provenance import function_digest
 from intake_nwbzarr.sessions.selected import Selected
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -400,7 +400,7 @@ def test_a_folder_whose_map_was_killed_resumes(
             """
             import os, sys
             from tests.sessions.mapped_sessions import counts, select
-            from intake_nwbzarr.sessions.map import map_sessions
+            from intake_nwbzarr.sessions.map.map import map_sessions
 
             def work(units, trials):
                 if units.attrs["session_id"] == "ses-4":
@@ -547,7 +547,7 @@ def test_a_full_disk_fails_sessions_and_is_told(found: list[Selected], tmp_path:
             from pathlib import Path
             import numpy as np, pandas as pd
             from tests.sessions.mapped_sessions import select
-            from intake_nwbzarr.sessions.map import map_sessions
+            from intake_nwbzarr.sessions.map.map import map_sessions
 
             def work(units, trials):
                 many = 100_000 if units.attrs["session_id"] in {"ses-1", "ses-2"} else 1

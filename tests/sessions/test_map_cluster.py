@@ -21,7 +21,7 @@ import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
-import intake_nwbzarr.sessions.map as mapping
+import intake_nwbzarr.sessions.map.map as mapping
 from intake_nwbzarr import __version__, set_limits
 from intake_nwbzarr.errors import (
     ClusterError,
@@ -31,9 +31,9 @@ from intake_nwbzarr.errors import (
     OptionError,
     SessionFailedError,
 )
-from intake_nwbzarr.sessions import pools
-from intake_nwbzarr.sessions.map import map_sessions
-from intake_nwbzarr.sessions.map_result import MapResult
+from intake_nwbzarr.sessions.map import pools
+from intake_nwbzarr.sessions.map.map import map_sessions
+from intake_nwbzarr.sessions.map.map_result import MapResult
 from intake_nwbzarr.sessions.selected import Selected
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -127,7 +127,7 @@ def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     assert registered(client) == []
 
     def loaded() -> int:
-        from intake_nwbzarr.sessions.tasks import job_of
+        from intake_nwbzarr.sessions.map.tasks import job_of
 
         return job_of.cache_info().currsize
 
@@ -229,7 +229,7 @@ def test_what_cannot_be_sent_is_refused_and_leaves_nothing_on_the_cluster(
 
 def test_workers_of_another_version_are_one_error(client: Client, found: list[Selected]) -> None:
     def install(version: str) -> None:
-        from intake_nwbzarr.sessions import pools
+        from intake_nwbzarr.sessions.map import pools
 
         pools.__version__ = version  # type: ignore[attr-defined]
 

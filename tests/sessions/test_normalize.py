@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from intake_nwbzarr.sessions.normalize import age_days, sex_code, start_time, taxon
+from intake_nwbzarr.sessions.tables.normalize import age_days, sex_code, start_time, taxon
 
 MICE = (
     "Mus musculus", "mus musculus", "MUS MUSCULUS", "Mus_musculus", " Mus  musculus ", "mouse", "Mouse",

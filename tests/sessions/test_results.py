@@ -16,8 +16,8 @@ import xarray as xr
 from hypothesis import given
 
 from intake_nwbzarr.errors import ResultError
-from intake_nwbzarr.sessions.combined_results import concatenate, rows_of
-from intake_nwbzarr.sessions.results import decode, encode, restore
+from intake_nwbzarr.sessions.map.combined_results import concatenate, rows_of
+from intake_nwbzarr.sessions.map.results import decode, encode, restore
 
 LABELS: dict[str, str | None] = {"subject_id": "m1", "species": "Mus musculus", "session_id": None}
 

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from intake_nwbzarr import open_hierarchy, scan
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions import find, part_rows
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.harvest import FoundSession
-from intake_nwbzarr.sessions.part_rows import ScanOptions
-from intake_nwbzarr.sessions.scan import part_name, scan_part
-from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
-from intake_nwbzarr.sessions.table_schema import table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan import find, part_rows
+from intake_nwbzarr.sessions.scan.harvest import FoundSession
+from intake_nwbzarr.sessions.scan.part_rows import ScanOptions
+from intake_nwbzarr.sessions.scan.scan import part_name, scan_part
+from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
+from intake_nwbzarr.sessions.tables.table_schema import table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of, edit

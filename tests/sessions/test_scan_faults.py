@@ -21,8 +21,8 @@ import pytest
 from intake_nwbzarr import scan
 from intake_nwbzarr.errors import LocationNotFoundError, TableError, TransportError
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.sessions.scan_report import ScanReport
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.scan_report import ScanReport
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of
 from tests.sessions.lab import write_small
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_the_tables_of_before(three: Path, tmp_path: Path) ->
 
 _COMMAND = """
 import sys
-from intake_nwbzarr.sessions import part_rows
+from intake_nwbzarr.sessions.scan import part_rows
 part_rows.CHECKPOINT = 0.2
 from intake_nwbzarr.cli import main
 sys.argv = ["nwbzarr", "catalog", "scan", *sys.argv[1:]]

@@ -24,7 +24,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.storages import Storages, table_location
+from intake_nwbzarr.sessions.tables.storages import Storages, table_location
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of
@@ -249,7 +249,7 @@ def test_a_host_that_does_not_resolve_is_looked_up_again(monkeypatch: pytest.Mon
     async def reach(_host: str) -> int | None:
         return next(answers)
 
-    monkeypatch.setattr("intake_nwbzarr.sessions.storages.reach", reach)
+    monkeypatch.setattr("intake_nwbzarr.sessions.tables.storages.reach", reach)
     own = storages()
     url = "https://later-private.example/1"
     assert own.location(url, None) == locate(url)

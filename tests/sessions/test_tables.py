@@ -18,8 +18,8 @@ from intake_nwbzarr import Find, track_requests
 from intake_nwbzarr.errors import LocationNotFoundError, OptionError, TableError
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.table_schema import OBJECTS, SESSIONS, conformed, table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.tables.table_schema import OBJECTS, SESSIONS, conformed, table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -119,7 +119,7 @@ def test_whoever_opens_tables_while_they_are_written_sees_one_scan(tmp_path: Pat
 
 
 def test_files_of_two_scans_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("intake_nwbzarr.sessions.tables._PAUSE", 0.0)
+    monkeypatch.setattr("intake_nwbzarr.sessions.tables.tables._PAUSE", 0.0)
     writer = Tables(locate(tmp_path / "table.parquet"))
     writer.write("", "s3://lab", _sessions(), _objects())
     objects = (tmp_path / "table.objects.parquet").read_bytes()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import xarray as xr
 
 from intake_nwbzarr.errors import ResultError
-from intake_nwbzarr.sessions.results import LABELS, SESSION, Layout, restore_dataset, to_frame
+from intake_nwbzarr.sessions.map.results import LABELS, SESSION, Layout, restore_dataset, to_frame
 
 
 def rows_of(results: Iterable[tuple[Layout, pa.Table]]) -> pd.DataFrame:

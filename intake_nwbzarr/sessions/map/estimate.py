@@ -34,7 +34,7 @@ class Prices:
 @cache
 def shipped_prices() -> Prices:
     """Return the prices that come with the package."""
-    text = files("intake_nwbzarr.sessions").joinpath("prices.json").read_text()
+    text = files("intake_nwbzarr.sessions.map").joinpath("prices.json").read_text()
     return Prices(**json.loads(text))
 
 

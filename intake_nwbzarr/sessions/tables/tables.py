@@ -17,8 +17,8 @@ import pyarrow as pa
 from intake_nwbzarr.copies.local_files import write_local, write_together
 from intake_nwbzarr.errors import ListingError, LocationNotFoundError, ObjectChangedError, TableError
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.sessions.table_file import TableFile, encoded, folder_to_pass, open_table
-from intake_nwbzarr.sessions.table_schema import (
+from intake_nwbzarr.sessions.tables.table_file import TableFile, encoded, folder_to_pass, open_table
+from intake_nwbzarr.sessions.tables.table_schema import (
     SCHEMAS,
     Kind,
     conformed,

@@ -135,7 +135,7 @@ def attempt(job: Job, selected: Selected, key: str) -> Outcome:
 
 
 def _result(job: Job, selected: Selected, key: str) -> tuple[bytes, int]:
-    from intake_nwbzarr.sessions.results import encode
+    from intake_nwbzarr.sessions.map.results import encode
 
     opened = open_selected(selected, job.give, job.timeout)
     if job.give == "nwb":
@@ -147,7 +147,7 @@ def _result(job: Job, selected: Selected, key: str) -> tuple[bytes, int]:
 
 def _store(folder: Location, session: str, data: bytes) -> None:
     """Write a result's file, so that it is there whole or not at all."""
-    from intake_nwbzarr.sessions.tables import write_file
+    from intake_nwbzarr.sessions.tables.tables import write_file
 
     write_file(replace(folder, url=f"{folder.url}/{file_name(session)}"), data)
 

@@ -27,9 +27,9 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.credentials import mask_secrets
-from intake_nwbzarr.sessions.isolation import attempt_isolated, end_processes
+from intake_nwbzarr.sessions.map.isolation import attempt_isolated, end_processes
+from intake_nwbzarr.sessions.map.tasks import Job, Outcome, Sealed, attempt, failure_of, job_of, text_of
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Job, Outcome, Sealed, attempt, failure_of, job_of, text_of
 
 # Seconds without any worker until that is an error; nannies need a few to restart one.
 PATIENCE: Final = 60.0
@@ -206,7 +206,7 @@ class ClusterPool(Pool):
         if self._client.status != "running":
             return
         try:
-            from intake_nwbzarr.sessions.plugins import plugin_name
+            from intake_nwbzarr.sessions.map.plugins import plugin_name
 
             self._client.cancel(futures)
             if self._plugin is not None:
@@ -276,7 +276,7 @@ class ClusterPool(Pool):
         """Wait for workers, and share the requests among them; return how many threads there are."""
         try:
             self._await_workers()
-            from intake_nwbzarr.sessions.plugins import OneDeath, plugin_name
+            from intake_nwbzarr.sessions.map.plugins import OneDeath, plugin_name
 
             plugin = OneDeath(self._run, self._client.id)
             self._client.register_plugin(plugin, name=plugin_name(self._run))
@@ -312,7 +312,7 @@ class ClusterPool(Pool):
 
     def _share_requests(self) -> int:
         """Give each worker process its part of the limit on requests; return how many threads there are."""
-        from intake_nwbzarr.sessions.plugins import RequestShare, plugin_name
+        from intake_nwbzarr.sessions.map.plugins import RequestShare, plugin_name
 
         workers: dict[str, int] = self._client.nthreads()
         # As many as there have been: one that died comes back, with the same share.
@@ -360,7 +360,7 @@ class Unfit:
 
 def run_sealed(job: Sealed, sessions: Sealed, threads: int) -> list[Outcome] | Unfit:
     """Run a job on sessions as they are sent to workers; nothing is raised, as distributed would log it."""
-    from intake_nwbzarr.sessions.plugins import settle
+    from intake_nwbzarr.sessions.map.plugins import settle
 
     settle()
     if job.version != __version__:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 from intake_nwbzarr.errors import NWBZarrError, OptionError
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.sessions.ended import Ended, decoded
-from intake_nwbzarr.sessions.provenance import Provenance
-from intake_nwbzarr.sessions.tasks import file_name
+from intake_nwbzarr.sessions.map.ended import Ended, decoded
+from intake_nwbzarr.sessions.map.provenance import Provenance
+from intake_nwbzarr.sessions.map.tasks import file_name
 from intake_nwbzarr.untrusted_input import LARGEST_TABLE
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _noted(place: Location, names: set[str]) -> pa.Table | None:
 
 def _found(folder: Location, names: Sequence[str]) -> dict[str, int]:
     """Return the keys of results, and how many rows each has, from the ends of their files."""
-    from intake_nwbzarr.sessions.results import UNREADABLE, summary
+    from intake_nwbzarr.sessions.map.results import UNREADABLE, summary
 
     found = {}
     for start in range(0, len(names), BATCH):

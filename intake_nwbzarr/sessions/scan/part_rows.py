@@ -15,12 +15,12 @@ from intake_nwbzarr.arguments import check_bool, invalid_argument
 from intake_nwbzarr.copies.local_files import acquire, not_written, release
 from intake_nwbzarr.errors import TableError
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.sessions.contents import Row
-from intake_nwbzarr.sessions.find import as_folder
-from intake_nwbzarr.sessions.harvest import KNOWN, FoundSession, allowed_requests
-from intake_nwbzarr.sessions.scan_report import ScanFailure, ScanProgress
-from intake_nwbzarr.sessions.table_schema import Kind, conformed, table_of
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.contents import Row
+from intake_nwbzarr.sessions.scan.find import as_folder
+from intake_nwbzarr.sessions.scan.harvest import KNOWN, FoundSession, allowed_requests
+from intake_nwbzarr.sessions.scan.scan_report import ScanFailure, ScanProgress
+from intake_nwbzarr.sessions.tables.table_schema import Kind, conformed, table_of
+from intake_nwbzarr.sessions.tables.tables import Tables
 
 CHECKPOINT = 30.0
 """Seconds after which the new rows are written, so that a scan that is killed resumes from there."""

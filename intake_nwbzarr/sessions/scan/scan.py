@@ -17,12 +17,12 @@ from typing import Any, Final
 from intake_nwbzarr.arguments import invalid_argument, takes_storage_options
 from intake_nwbzarr.errors import LocationNotFoundError, NWBZarrError, NWBZarrWarning, OptionError, TableError
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.sessions.contents import Row
-from intake_nwbzarr.sessions.find import Findings, as_folder, find_sessions, located
-from intake_nwbzarr.sessions.harvest import FoundSession, allowed_requests, failed, harvest, requests_of
-from intake_nwbzarr.sessions.part_rows import Before, PartRows, ScanOptions
-from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
-from intake_nwbzarr.sessions.tables import Tables
+from intake_nwbzarr.sessions.scan.contents import Row
+from intake_nwbzarr.sessions.scan.find import Findings, as_folder, find_sessions, located
+from intake_nwbzarr.sessions.scan.harvest import FoundSession, allowed_requests, failed, harvest, requests_of
+from intake_nwbzarr.sessions.scan.part_rows import Before, PartRows, ScanOptions
+from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
+from intake_nwbzarr.sessions.tables.tables import Tables
 from intake_nwbzarr.transport.answers import Unchanged
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Final
 from intake_nwbzarr.errors import SessionCrashError, SessionMemoryError, SessionTimeoutError
 from intake_nwbzarr.limits import limits, set_limits
 from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.sessions.map.tasks import Failure, Job, Outcome, Sealed, attempt, failure_of, job_of
 from intake_nwbzarr.sessions.selected import Selected
-from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome, Sealed, attempt, failure_of, job_of
 
 # Seconds between two looks at memory and time.
 _LOOK: Final = 0.1
@@ -110,7 +110,7 @@ class _Child:
         try:
             # A group of its own: Ctrl-C is for the parent, which then ends this one.
             self.process = subprocess.Popen(  # noqa: S603 (this package's own module)
-                [sys.executable, "-m", "intake_nwbzarr.sessions.isolation", str(writing)],
+                [sys.executable, "-m", "intake_nwbzarr.sessions.map.isolation", str(writing)],
                 stdin=subprocess.PIPE,
                 pass_fds=[writing],
                 start_new_session=True,
@@ -277,7 +277,7 @@ def _prepare() -> None:
     import intake_nwbzarr.mapping.views
     import intake_nwbzarr.transport.s3
     import intake_nwbzarr.transport.web  # noqa: F401
-    from intake_nwbzarr.sessions.results import decode, encode
+    from intake_nwbzarr.sessions.map.results import decode, encode
 
     decode(encode(0.0, "", {})[0])
 

@@ -26,12 +26,11 @@ from intake_nwbzarr.errors import (
     warn_caller,
 )
 from intake_nwbzarr.location.location import Location, Place, locate
-from intake_nwbzarr.sessions.ended import Ended, EndedRows, encoded
-from intake_nwbzarr.sessions.map_result import MapResult
-from intake_nwbzarr.sessions.pools import Lost, Pool, Work, pool_of
-from intake_nwbzarr.sessions.progress import Progress, shown_progress
-from intake_nwbzarr.sessions.provenance import Provenance, function_digest, function_name, result_key
-from intake_nwbzarr.sessions.result_files import (
+from intake_nwbzarr.sessions.map.ended import Ended, EndedRows, encoded
+from intake_nwbzarr.sessions.map.map_result import MapResult
+from intake_nwbzarr.sessions.map.pools import Lost, Pool, Work, pool_of
+from intake_nwbzarr.sessions.map.provenance import Provenance, function_digest, function_name, result_key
+from intake_nwbzarr.sessions.map.result_files import (
     PROVENANCE,
     SESSIONS,
     EarlierResults,
@@ -40,8 +39,9 @@ from intake_nwbzarr.sessions.result_files import (
     results_folder,
     results_place,
 )
+from intake_nwbzarr.sessions.map.tasks import Failure, Job, Outcome
+from intake_nwbzarr.sessions.progress import Progress, shown_progress
 from intake_nwbzarr.sessions.selected import Give, Selected
-from intake_nwbzarr.sessions.tasks import Failure, Job, Outcome
 
 type OnError = Literal["collect", "raise"]
 type Isolate = Literal["process"]
@@ -458,7 +458,7 @@ class _Run:
         return MapResult(table, provenance, self.settings.place, self.files)
 
     def _store(self, name: str, data: bytes) -> None:
-        from intake_nwbzarr.sessions.tables import write_file
+        from intake_nwbzarr.sessions.tables.tables import write_file
 
         if self.settings.place is not None:
             write_file(replace(self.settings.place, url=f"{self.settings.place.url}/{name}"), data)

@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from intake_nwbzarr.arguments import describe_value, invalid_argument, takes_storage_options
 from intake_nwbzarr.errors import AccessError, OptionError, ResponseError
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.sessions.dandi_client import Archive, connect
-from intake_nwbzarr.sessions.find import Findings
-from intake_nwbzarr.sessions.harvest import FoundSession
-from intake_nwbzarr.sessions.part_rows import ScanOptions
-from intake_nwbzarr.sessions.scan import how_to_open, output_tables, scan_part
-from intake_nwbzarr.sessions.scan_report import ScanProgress, ScanReport
+from intake_nwbzarr.sessions.scan.dandi_client import Archive, connect
+from intake_nwbzarr.sessions.scan.find import Findings
+from intake_nwbzarr.sessions.scan.harvest import FoundSession
+from intake_nwbzarr.sessions.scan.part_rows import ScanOptions
+from intake_nwbzarr.sessions.scan.scan import how_to_open, output_tables, scan_part
+from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
 from intake_nwbzarr.transport.listing import s3_url
 
 _DANDISET = re.compile(r"(?P<identifier>\d{6})(?:@(?P<version>draft|\d+\.\d+\.\d+))?", re.ASCII)

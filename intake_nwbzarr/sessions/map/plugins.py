@@ -10,8 +10,8 @@ import psutil
 from distributed import SchedulerPlugin, WorkerPlugin
 
 from intake_nwbzarr.limits import limits, set_limits
-from intake_nwbzarr.sessions.isolation import end_processes
-from intake_nwbzarr.sessions.tasks import job_of
+from intake_nwbzarr.sessions.map.isolation import end_processes
+from intake_nwbzarr.sessions.map.tasks import job_of
 
 _lock = threading.Lock()
 # By run of map(): several may use one cluster, and several workers may be threads of one process.

@@ -36,7 +36,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.mapping.attributes import as_strings
 from intake_nwbzarr.mapping.model import STRING_AT_OPEN, run_mappers, stored, whole_values
 from intake_nwbzarr.mapping.table_layout import ELECTRODES
-from intake_nwbzarr.sessions.contents import (
+from intake_nwbzarr.sessions.scan.contents import (
     Contents,
     Row,
     as_cell,
@@ -48,7 +48,7 @@ from intake_nwbzarr.sessions.contents import (
     read_contents,
     typed_members,
 )
-from intake_nwbzarr.sessions.normalize import age_days, sex_code, start_time, taxon
+from intake_nwbzarr.sessions.tables.normalize import age_days, sex_code, start_time, taxon
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport

@@ -20,7 +20,7 @@ from intake_nwbzarr.errors import (
     OptionError,
 )
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.sessions.harvest import FoundSession
+from intake_nwbzarr.sessions.scan.harvest import FoundSession
 from intake_nwbzarr.transport.answers import Folder
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather, run

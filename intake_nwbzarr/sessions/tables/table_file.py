@@ -22,7 +22,7 @@ from intake_nwbzarr.errors import (
     TableError,
 )
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.sessions.table_schema import (
+from intake_nwbzarr.sessions.tables.table_schema import (
     KEYS,
     REPEATED,
     SCHEMAS,

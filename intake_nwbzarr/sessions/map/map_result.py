@@ -17,9 +17,9 @@ from intake_nwbzarr.errors import (
     TableError,
 )
 from intake_nwbzarr.location.location import Location, Place, locate
-from intake_nwbzarr.sessions.ended import Ended, decoded
-from intake_nwbzarr.sessions.provenance import Provenance
-from intake_nwbzarr.sessions.result_files import (
+from intake_nwbzarr.sessions.map.ended import Ended, decoded
+from intake_nwbzarr.sessions.map.provenance import Provenance
+from intake_nwbzarr.sessions.map.result_files import (
     BATCH,
     PROVENANCE,
     RESULTS,
@@ -30,7 +30,7 @@ from intake_nwbzarr.sessions.result_files import (
     results_folder,
     results_place,
 )
-from intake_nwbzarr.sessions.tasks import file_name
+from intake_nwbzarr.sessions.map.tasks import file_name
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import xarray as xr
 
-    from intake_nwbzarr.sessions.results import Layout
+    from intake_nwbzarr.sessions.map.results import Layout
 
 _FAILURE: Final = ("session", "error", "message", "transient", "attempts", "seconds", "traceback")
 
@@ -128,7 +128,7 @@ class MapResult:
         ResultError
             When sessions returned different columns, which have no common table.
         """
-        from intake_nwbzarr.sessions.combined_results import rows_of
+        from intake_nwbzarr.sessions.map.combined_results import rows_of
 
         return rows_of((layout, table) for _, layout, table in self._results())
 
@@ -183,7 +183,7 @@ class MapResult:
         """
         import pyarrow.compute as pc
 
-        from intake_nwbzarr.sessions.results import restore
+        from intake_nwbzarr.sessions.map.results import restore
 
         if not isinstance(session, str):
             raise invalid_argument("session", session, "a location, such as those in .sessions")
@@ -220,7 +220,7 @@ class MapResult:
         ResultError
             When other dimensions or coordinates differ, which would leave gaps; or for pandas objects.
         """
-        from intake_nwbzarr.sessions.combined_results import concatenate
+        from intake_nwbzarr.sessions.map.combined_results import concatenate
 
         if len(self.table) and not self.sessions:
             raise ResultError("No session has a result to combine.", found=0, next_step="See .failures.")
@@ -230,7 +230,7 @@ class MapResult:
         )
 
     def _results(self, chosen: pa.Table | None = None) -> Iterator[tuple[Ended, Layout, pa.Table]]:
-        from intake_nwbzarr.sessions.results import UNREADABLE, decode
+        from intake_nwbzarr.sessions.map.results import UNREADABLE, decode
 
         done = self._of("done") if chosen is None else chosen
         for start in range(0, len(done), BATCH):

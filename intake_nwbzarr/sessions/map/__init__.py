@@ -1,0 +1,1 @@
+"""Call a function with each session, on threads or a cluster, and keep the results."""

@@ -1,0 +1,1 @@
+"""Scan sessions, or dandisets, into tables."""
