@@ -60,7 +60,7 @@ def test_assumptions_are_parameters_and_shown() -> None:
 
 
 def test_the_prices_have_a_date_and_a_source() -> None:
-    file = Path(__file__).parents[2] / "intake_nwbzarr/sessions/prices.json"
+    file = Path(__file__).parents[2] / "intake_nwbzarr/sessions/map/prices.json"
     prices: dict[str, Any] = json.loads(file.read_text())
     assert dt.date.fromisoformat(prices["date"])
     assert prices["source"].startswith("https://")
