@@ -431,3 +431,10 @@ def test_secrets_are_masked_as_urls_and_the_repr_of_a_string_have_them() -> None
     for form in (secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1]):
         assert mask_secrets(f"a {form} b") == "a **** b"
     assert kept.reveal() == {"secret": secret}
+
+
+def test_a_secret_that_no_url_can_have_is_masked_and_masking_never_fails() -> None:
+    kept = Secrets.keep({"secret": "\ud800 not Unicode"})
+    assert mask_secrets("a \ud800 not Unicode b") == "a **** b"
+    assert mask_secrets("another text") == "another text"
+    assert kept.reveal() is not None

@@ -105,11 +105,16 @@ def mask_secrets(text: str, secrets: Secrets | None = None) -> str:
     forms = {
         form
         for secret in masked
-        for form in (secret, quote(secret), quote(secret, safe=""), repr(secret)[1:-1])
+        for form in (secret, _quoted(secret), _quoted(secret, safe=""), repr(secret)[1:-1])
     }
     for form in sorted(forms - {""}, key=len, reverse=True):
         text = text.replace(form, "****")
     return text
+
+
+def _quoted(secret: str, safe: str = "/") -> str:
+    # Also of what somebody passed that no URL can have.
+    return quote(secret, safe, errors="surrogatepass")
 
 
 def _texts(values: object) -> Iterator[str]:

@@ -158,12 +158,18 @@ def file_name(session: str) -> str:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return an exception as a row shows it, without the secrets that this process knows."""
+    """Return an exception as a row shows it, without the secrets that this process knows; never raises."""
+    trace: str | None
+    try:
+        message, trace = mask_secrets(text_of(error)), mask_secrets(_traceback(error))
+    except Exception:
+        # Unmasked, it is not shown: map() waits for an outcome of every session.
+        message, trace = "(its message cannot be shown)", None
     return Failure(
         type(error).__name__,
-        mask_secrets(text_of(error))[:LONGEST_MESSAGE],
+        message[:LONGEST_MESSAGE],
         _is_transient(error),
-        mask_secrets(_traceback(error))[: 4 * LONGEST_MESSAGE],
+        None if trace is None else trace[: 4 * LONGEST_MESSAGE],
         # Another session on this worker may have taken the memory.
         isinstance(error, MemoryError),
     )
