@@ -79,6 +79,7 @@ def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected
     check(done, found)
 
 
+@pytest.mark.slow
 def test_a_session_that_hangs_ends_on_the_deadline(found: list[Selected]) -> None:
     def hanging(units: xr.Dataset, trials: xr.Dataset) -> int:
         time.sleep(600)

@@ -425,6 +425,7 @@ def test_what_is_no_running_client_is_refused(found: list[Selected], client: Cli
 # Nannies may give up on a worker of a machine that is very busy: what needs both of them stands above.
 
 
+@pytest.mark.slow
 def test_a_worker_that_a_session_kills_is_blamed_on_that_session_alone(
     client: Client, found: list[Selected], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
