@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -20,6 +20,7 @@ from intake_nwbzarr.arrays.layout import Layout
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
+from intake_nwbzarr.hdf5.chunk_index import unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MOST_CHUNKS
@@ -78,6 +79,7 @@ class _StoredObject:
     layout: Layout
     coordinates: tuple[int, ...]
     parts: list[_ChunkPart] = field(default_factory=list)
+    masks: Mapping[int, int] = field(default_factory=dict)  # filters of HDF5 that single chunks skip
 
     @property
     def where(self) -> ChunkName:
@@ -122,7 +124,8 @@ def _objects(readings: Sequence[Reading]) -> list[_StoredObject]:
     for reading in readings:
         layout = reading.layout
         for coordinates, want in _chunk_parts(reading):
-            identity = reading.transport, layout.key(coordinates)
+            key = layout.key(coordinates) if layout.ranges is None else layout.ranges.index
+            identity = reading.transport, key
             if (stored := found.get(identity)) is None:
                 stored = found[identity] = _StoredObject(*identity, layout, coordinates)
             stored.parts.append(want)
@@ -132,6 +135,7 @@ def _objects(readings: Sequence[Reading]) -> list[_StoredObject]:
 def _chunk_parts(reading: Reading) -> Iterator[tuple[tuple[int, ...], _ChunkPart]]:
     """Yield the part of each chunk that a reading selects, with the coordinates of its stored object."""
     chunk_shape, sharding = reading.layout.chain.shape, reading.layout.sharding
+    ranges = reading.layout.ranges
     axes = (
         list(chunk_projections(positions, width))
         for positions, width in zip(reading.selection.axes, chunk_shape, strict=True)
@@ -143,6 +147,8 @@ def _chunk_parts(reading: Reading) -> Iterator[tuple[tuple[int, ...], _ChunkPart
             within = tuple(cell % count for cell, count in zip(cells, sharding.counts, strict=True))
             cells = tuple(cell // count for cell, count in zip(cells, sharding.counts, strict=True))
             chunk = int(np.ravel_multi_index(within, sharding.counts)) if within else 0
+        elif ranges is not None:
+            chunk = int(np.ravel_multi_index(cells, ranges.counts)) if cells else 0
         inside, outside = tuple(part.inside for part in parts), tuple(part.outside for part in parts)
         yield cells, _ChunkPart(reading, chunk, inside, outside)
 
@@ -162,7 +168,9 @@ async def _all(coroutines: Iterable[Awaitable[None]]) -> None:
 async def _work(queue: Iterator[_StoredObject], slots: int) -> None:
     for stored in queue:
         sharding = stored.layout.sharding
-        if sharding is None:
+        if stored.layout.ranges is not None:
+            await _read_ranges(stored, slots)
+        elif sharding is None:
             fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
             await _decode_chunks(stored, {0: None if fetched is None else fetched.data})
         else:
@@ -196,6 +204,27 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
     await _all(
         [_read_range(stored, byte_range, fetched.etag, limited) for byte_range in byte_ranges(present)]
     )
+
+
+async def _read_ranges(stored: _StoredObject, slots: int) -> None:
+    """Read chunks that are ranges of one file, after the table of them."""
+    fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
+    if fetched is None:
+        raise ObjectChangedError(
+            f"{stored.where} was removed while it was being read.", location=stored.transport.location
+        )
+    table = await asyncio.to_thread(unpack, fetched.data)
+    stored.masks = table.masks
+    wanted = np.array(sorted({part.chunk for part in stored.parts}))
+    missing = wanted[table.sizes[wanted] == 0].tolist()
+    await _decode_chunks(stored, dict.fromkeys(missing))
+    present = {
+        int(chunk): (int(table.offsets[chunk]), int(table.offsets[chunk] + table.sizes[chunk]))
+        for chunk in wanted[table.sizes[wanted] > 0]
+    }
+    limited = asyncio.Semaphore(slots)
+    file = replace(stored, key="@")
+    await _all([_read_range(file, each, fetched.etag, limited) for each in byte_ranges(present)])
 
 
 async def _read_range(
@@ -256,6 +285,10 @@ def _decode_and_place(stored: _StoredObject, encoded: Mapping[int, bytes | memor
             if data is None:
                 decoded[identity] = np.broadcast_to(layout.fill, layout.chain.shape)
             else:
+                ranges = layout.ranges
+                if ranges is not None:
+                    mask = stored.masks.get(part.chunk, 0)
+                    data = ranges.undo(data, mask, layout.chain.nbytes, str(stored.where))
                 destination = _destination(part)
                 chunk = decoded[identity] = decode(layout.chain, data, stored.where, destination)
                 if destination is not None and np.may_share_memory(chunk, destination):

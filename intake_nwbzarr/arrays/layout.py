@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays.decode import CodecChain, codec_chain
 from intake_nwbzarr.arrays.shards import Sharding, parse_sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
-from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, ArrayNode
+from intake_nwbzarr.hdf5.chunk_index import grid
+from intake_nwbzarr.hdf5.documents import EXTENSION
+from intake_nwbzarr.hdf5.filters import undo
+from intake_nwbzarr.hdf5.messages import Filter
+from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, ArrayNode, parse_named_configuration
 
 
 def fill_value(document: object, dtype: np.dtype[Any], path: str) -> NDArray[Any]:
@@ -66,6 +70,26 @@ def _number(document: Any, dtype: np.dtype[Any]) -> Any:
     return float(document) if isinstance(document, str) else document
 
 
+@dataclass(frozen=True)
+class RangedChunks:
+    """Chunks that are ranges of one file, as those of an HDF5 dataset."""
+
+    # The key of the table of chunks.
+    index: str
+    # Of the grid of chunks, and of a chunk.
+    counts: tuple[int, ...]
+    chunks: tuple[int, ...]
+    filters: tuple[Filter, ...]
+    # Of stored elements.
+    dtype: np.dtype[Any]
+
+    def undo(self, data: bytes | memoryview, mask: int, nbytes: int, where: str) -> bytes | memoryview:
+        """Return a chunk without filters; the last piece of a contiguous dataset is padded."""
+        if not self.filters:
+            return bytes(data).ljust(nbytes, b"\0") if len(data) < nbytes else data
+        return undo(data, self.filters, mask, self.chunks, self.dtype, where)
+
+
 _KEY_ENCODINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...], str]]] = {
     "default": (("c",), (), "/"),
     "v2": ((), (), "."),
@@ -87,6 +111,8 @@ class Layout:
     key_prefix: tuple[str, ...]
     key_suffix: tuple[str, ...]
     separator: str
+    # how the chunks of an HDF5 dataset are stored, which are ranges of its file
+    ranges: RangedChunks | None = None
 
     def key(self, coordinates: tuple[int, ...]) -> str:
         """Return the key of a stored object by its coordinates in the grid of chunks, or of shards."""
@@ -125,7 +151,24 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
         key_prefix=key_prefix,
         key_suffix=key_suffix,
         separator=separator,
+        ranges=_ranges(node),
     )
+
+
+def _ranges(node: ArrayNode) -> RangedChunks | None:
+    """Return how the chunks of an HDF5 dataset are stored, None for other arrays."""
+    described = node.metadata.get(EXTENSION)
+    if not isinstance(described, Mapping):
+        return None
+    filters = tuple(Filter(number, tuple(values), name) for number, name, values in described["filters"])
+    dtype = np.dtype(np.uint8) if node.dtype.kind == "b" else node.dtype
+    if (
+        node.dtype.names is None
+        and parse_named_configuration(node.metadata["codecs"][0])[1].get("endian") == "big"
+    ):
+        dtype = dtype.newbyteorder(">")
+    counts = grid(node.shape, node.chunks)
+    return RangedChunks(f"{node.path}/c/index".lstrip("/"), counts, node.chunks, filters, dtype)
 
 
 def field_dtype(node: ArrayNode, field: str | None) -> np.dtype[Any]:

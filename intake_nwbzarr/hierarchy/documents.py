@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -76,6 +77,43 @@ _NAMES: Final[Mapping[Literal[2, 3], str]] = {3: "zarr.json", 2: ".zmetadata"}
 
 
 memory: Memory[Documents] = Memory(MOST_DOCUMENT_BYTES)
+
+_HDF5: Final = b"\x89HDF\r\n\x1a\n"
+# Zarr stores are folders, whose names have no such endings.
+_HDF5_NAMES: Final = (".nwb", ".h5", ".hdf5", ".he5", ".hdf")
+
+
+async def recognized(location: Location, opener: Callable[[Location], Transport]) -> Location:
+    """Return the location of a file that is HDF5 with that option, and all others unchanged."""
+    if location.option("hdf5") or location.scheme == "store":
+        return location
+    if location.path is not None:
+        return location.as_hdf5 if await asyncio.to_thread(_is_hdf5, location.path) else location
+    if not location.url.lower().endswith(_HDF5_NAMES):
+        return location
+    # A name alone is no proof: the archive's Zarr assets have it as well.
+    with suppress(NotZarrError, LocationNotFoundError, ResponseError):
+        transport = opener(location.as_hdf5)
+        if await transport.get("zarr.json") is not None:
+            return location.as_hdf5
+    return location
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Return whether a local file is HDF5, perhaps with a user block before it."""
+    try:
+        with path.open("rb") as file:
+            start = 0
+            while start <= 2**20:
+                file.seek(start)
+                if (found := file.read(len(_HDF5))) == _HDF5:
+                    return True
+                if not found or not path.name.lower().endswith(_HDF5_NAMES):
+                    return False
+                start = start * 2 or 512
+    except OSError:
+        pass
+    return False
 
 
 async def load_remembered(transport: Transport) -> Documents:

@@ -37,6 +37,7 @@ from intake_nwbzarr.hierarchy.documents import (
     list_documents,
     load_remembered,
     missing_groups,
+    recognized,
 )
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_array, check_group, check_shape
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
@@ -216,6 +217,7 @@ def open_hierarchy(
 def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
     """Open the hierarchy of a location with transports from an opener."""
     begin_session(where)
+    where = run(recognized(where, opener or open_transport))
     transport = (opener or open_transport)(where)
     documents = run(load_remembered(transport))
     hierarchy = session_hierarchy(where, transport, documents, opener)

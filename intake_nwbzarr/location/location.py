@@ -135,6 +135,11 @@ class Location:
             return self
         return _remember(replace(self, options=canonical(self.public | {"consolidated": consolidated})))
 
+    @property
+    def as_hdf5(self) -> Location:
+        """Return the location of a file that is known to be HDF5."""
+        return _remember(replace(self, options=canonical(self.public | {"hdf5": True})))
+
     def finished_within(self, seconds: float) -> Location:
         """Return the location with a time limit for all requests to the session together."""
         public = self.public

@@ -87,6 +87,8 @@ class Part:
     start: int | None = None
     stop: int | None = None
     suffix: int | None = None
+    # Whether an object that ends before `stop` is given to its end.
+    lenient: bool = False
 
     @property
     def header(self) -> str:
@@ -100,7 +102,7 @@ class Part:
         if self.suffix is not None:
             return max(0, size - self.suffix), size
         start = self.start or 0
-        stop = size if self.stop is None else self.stop
+        stop = size if self.stop is None else min(self.stop, size) if self.lenient else self.stop
         return (start, stop) if start <= stop <= size else None
 
 

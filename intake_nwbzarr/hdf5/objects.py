@@ -1,0 +1,529 @@
+"""Objects of an HDF5 file: groups with their links, datasets with their layout, and attributes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
+from intake_nwbzarr.hdf5 import messages
+from intake_nwbzarr.hdf5.heaps import Addressing, Heaps, verify_checksum
+from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link
+from intake_nwbzarr.hdf5.source import Cursor, Source
+from intake_nwbzarr.untrusted_input import MIB, MOST_NODES
+
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+
+LARGEST_ATTRIBUTE: Final = 64 * MIB
+"""Bytes of one attribute's value."""
+
+MOST_CONTINUATIONS: Final = 10_000
+"""Blocks of one object header."""
+
+LARGEST_USER_BLOCK: Final = 2**20
+"""Bytes before the HDF5 file begins, which must be a power of two from 512 on."""
+
+# Bytes of a global heap collection, unless one of its objects needs more.
+_COLLECTION: Final = 4096
+
+# Bytes of an object header that are usually enough for all of it.
+_HEADER: Final = 512
+
+
+@dataclass(frozen=True)
+class Address:
+    """An object reference: the address of an object, None for a null reference."""
+
+    value: int | None
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """The value of an attribute, or the elements of a dataset, that are of a kind that is not read."""
+
+    reason: str
+
+
+@dataclass
+class Group:
+    """A group."""
+
+    address: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+
+
+@dataclass
+class Dataset:
+    """A dataset."""
+
+    address: int
+    dataspace: Dataspace
+    datatype: Datatype
+    layout: Layout
+    fill: bytes | None = None
+    filters: tuple[Filter, ...] = ()
+    # Elements are in other files.
+    external: bool = False
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NamedType:
+    """A committed datatype, which is no part of the data."""
+
+    address: int
+
+
+type Object = Group | Dataset | NamedType
+
+
+class _Message(NamedTuple):
+    kind: int
+    flags: int
+    data: memoryview
+
+
+class Objects:
+    """Reads the objects of a file by their addresses."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.heaps = Heaps(source, Addressing(8, 8, 0))
+        self.root: int | None = None
+        self._types: dict[bytes, Datatype] = {}
+        self._spaces: dict[bytes, Dataspace] = {}
+        self._committed: dict[int, bytes] = {}
+
+    @property
+    def addressing(self) -> Addressing:
+        """Return how addresses are stored."""
+        return self.heaps.addressing
+
+    async def open(self) -> None:
+        """Read the superblock (section II)."""
+        base = 0
+        while bytes(await self.source.read(base, 8)) != SIGNATURE:
+            base = base * 2 or 512
+            if base > LARGEST_USER_BLOCK or base + 8 > self.source.size:
+                raise NotZarrError("It is not an HDF5 file.", expected="an HDF5 file")
+        self.addressing.base = base
+        head = Cursor(await self.source.read(base, min(96, self.source.size - base)), at=8)
+        version = head.number(1)
+        if version in {0, 1}:
+            head.take(4)
+            offsets, lengths = head.number(1), head.number(1)
+            self._set_sizes(offsets, lengths)
+            head.take(9 + (4 if version else 0))
+            head.offsets = offsets
+            head.take(4 * offsets)
+            head.take(offsets)
+            self.root = head.address()
+        elif version in {2, 3}:
+            offsets, lengths = head.number(1), head.number(1)
+            self._set_sizes(offsets, lengths)
+            head.offsets = offsets
+            head.take(1 + 3 * offsets)
+            self.root = head.address()
+            verify_checksum(head.data[: head.at + 4])
+        else:
+            raise MetadataError(
+                f"Its superblock has the unknown version {version}.",
+                found=version,
+                next_step="Rewrite it with h5repack.",
+            )
+        if self.root is None:
+            raise MetadataError("It has no root group.")
+
+    def _set_sizes(self, offsets: int, lengths: int) -> None:
+        if offsets not in {2, 4, 8} or lengths not in {2, 4, 8}:
+            raise MetadataError(f"Its addresses have {offsets} bytes and its lengths {lengths}.")
+        self.addressing.offsets, self.addressing.lengths = offsets, lengths
+
+    async def read(self, address: int) -> Object:
+        """Read the object whose header is at an address."""
+        found = [message async for message in self._messages(address)]
+        kinds = {message.kind for message in found}
+        if {1, 3, 8} <= kinds:
+            return await self._dataset(address, found)
+        if kinds & {2, 6, 10, 17}:
+            return await self._group(address, found)
+        if 3 in kinds:
+            return NamedType(address)
+        if 1 in kinds or 8 in kinds:
+            raise MetadataError("A dataset has no dataspace, datatype or layout.")
+        # A group without members may have no message that tells so.
+        return await self._group(address, found)
+
+    # Object headers (section IV.A.1)
+
+    async def _messages(self, address: int) -> AsyncIterator[_Message]:
+        head = await self.heaps.read_at_most(address, _HEADER)
+        if bytes(head[:4]) == b"OHDR":
+            async for message in self._new_messages(address, head):
+                yield message
+            return
+        if len(head) < 16 or head[0] != 1:
+            raise MetadataError("No object has its header there.", found=address)
+        cursor = self.heaps.cursor(head)
+        cursor.take(2)
+        count = cursor.number(2)
+        cursor.take(4)
+        blocks = [(address + 16, cursor.number(4))]
+        seen = 0
+        for number in range(MOST_CONTINUATIONS):
+            if number >= len(blocks):
+                return
+            cursor = self.heaps.cursor(await self.heaps.read(*blocks[number]))
+            while seen < count and cursor.at + 8 <= len(cursor.data):
+                kind, size, flags = cursor.number(2), cursor.number(2), cursor.number(1)
+                cursor.take(3)
+                data = memoryview(cursor.take(size))
+                seen += 1
+                if kind == 16:
+                    blocks.append(self._continuation(data))
+                elif kind:
+                    yield _Message(kind, flags, data)
+        raise LimitError("An object header has too many blocks.", expected=MOST_CONTINUATIONS)
+
+    async def _new_messages(self, address: int, head: memoryview) -> AsyncIterator[_Message]:
+        cursor = self.heaps.cursor(head)
+        cursor.expect(b"OHDR")
+        version, flags = cursor.number(1), cursor.number(1)
+        if version != 2:
+            raise MetadataError(f"An object header has the unknown version {version}.", found=version)
+        cursor.take((16 if flags & 32 else 0) + (4 if flags & 16 else 0))
+        size = cursor.number(1 << (flags & 3))
+        blocks = [(address, cursor.at, size)]
+        for number in range(MOST_CONTINUATIONS):
+            if number >= len(blocks):
+                return
+            start, at, size = blocks[number]
+            block = await self.heaps.read(start, at + size + 4)
+            verify_checksum(block)
+            if number and bytes(block[:4]) != b"OCHK":
+                raise MetadataError("A block of an object header has another signature.")
+            cursor = self.heaps.cursor(block[: at + size])
+            cursor.at = at
+            least = 6 if flags & 4 else 4
+            while cursor.at + least <= len(cursor.data):
+                kind, length, own = cursor.number(1), cursor.number(2), cursor.number(1)
+                cursor.take(2 if flags & 4 else 0)
+                data = memoryview(cursor.take(length))
+                if kind == 16:
+                    begin, whole = self._continuation(data)
+                    if whole < 8:
+                        raise MetadataError("A block of an object header is too short.")
+                    blocks.append((begin, 4, whole - 8))
+                elif kind:
+                    yield _Message(kind, own, data)
+        raise LimitError("An object header has too many blocks.", expected=MOST_CONTINUATIONS)
+
+    def _continuation(self, data: memoryview) -> tuple[int, int]:
+        cursor = self.heaps.cursor(data)
+        address, size = cursor.address(), cursor.length()
+        if address is None:
+            raise MetadataError("A block of an object header has no address.")
+        return address, size
+
+    async def _body(self, message: _Message) -> memoryview:
+        """Return the data of a message, which another object may share."""
+        return message.data if not message.flags & 2 else await self._shared(message.data, message.kind)
+
+    async def _shared(self, data: bytes | memoryview, kind: int) -> memoryview:
+        """Return the data of a message that another object has (section IV.A.2, shared messages)."""
+        cursor = self.heaps.cursor(data)
+        version, where = cursor.number(1), cursor.number(1)
+        if version == 3 and where == 1:
+            raise MetadataError(
+                "A message is in a table of shared messages, which is not supported.",
+                next_step="Rewrite the file with h5repack.",
+            )
+        if version == 1:
+            cursor.take(6)
+        address = cursor.address()
+        if address is None or version not in {1, 2, 3}:
+            raise MetadataError("A shared message has no address.")
+        async for message in self._messages(address):
+            if message.kind == kind and not message.flags & 2:
+                return message.data
+        raise MetadataError("A shared message is missing.")
+
+    # Groups
+
+    async def _group(self, address: int, found: list[_Message]) -> Group:
+        group = Group(address)
+        for message in found:
+            match message.kind:
+                case 17:
+                    group.links += await self._symbols(message.data)
+                case 6:
+                    group.links.append(messages.link(message.data, self.addressing.offsets))
+                case 2:
+                    group.links += await self._dense_links(message.data)
+        group.attributes = await self._attributes(found)
+        return group
+
+    async def _symbols(self, data: memoryview) -> list[Link]:
+        """Return the links of a symbol table (sections III.B and III.C)."""
+        cursor = self.heaps.cursor(data)
+        tree, heap = cursor.address(), cursor.address()
+        if tree is None or heap is None:
+            return []
+        names = await self.heaps.local_heap(heap)
+        links: list[Link] = []
+        size = 2 * self.addressing.offsets + 24
+        nodes = await self.heaps.group_nodes(tree)
+        # A node has eight entries, unless the file was created with another number.
+        self.heaps.want((node, 8 + 8 * size) for node in nodes)
+        for node in nodes:
+            cursor = self.heaps.cursor(await self.heaps.read(node, 8))
+            cursor.expect(b"SNOD")
+            cursor.take(2)
+            cursor = self.heaps.cursor(await self.heaps.read(node, 8 + cursor.number(2) * size))
+            cursor.take(8)
+            while cursor.at < len(cursor.data):
+                name, target, kind = (
+                    cursor.number(self.addressing.offsets),
+                    cursor.address(),
+                    cursor.number(4),
+                )
+                cursor.take(4)
+                scratch = memoryview(cursor.take(16))
+                text = messages.text_of(Cursor(names, at=name).text())
+                if kind == 2:
+                    path = Cursor(names, at=int.from_bytes(scratch[:4], "little")).text()
+                    links.append(Link(text, path=messages.text_of(path)))
+                else:
+                    links.append(Link(text, target))
+            if len(links) > MOST_NODES:
+                raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+        return links
+
+    async def _dense_links(self, data: memoryview) -> list[Link]:
+        """Return the links of a group that are in a fractal heap."""
+        cursor = self.heaps.cursor(data)
+        version, flags = cursor.number(1), cursor.number(1)
+        if version:
+            raise MetadataError("Its link info has an unknown version.")
+        cursor.take(8 if flags & 1 else 0)
+        heap, tree = cursor.address(), cursor.address()
+        if heap is None or tree is None:
+            return []
+        links: list[Link] = []
+        stored = await self.heaps.fractal_heap(heap)
+        records = await self.heaps.records(tree, frozenset({5}))
+        if len(records) > MOST_NODES:
+            raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+        for record in records:
+            links.append(messages.link(await stored.get(record[4:]), self.addressing.offsets))
+        return links
+
+    # Datasets
+
+    async def _dataset(self, address: int, found: list[_Message]) -> Dataset:
+        bodies: dict[int, memoryview] = {}
+        for message in found:
+            if message.kind in {1, 3, 4, 5, 7, 8, 11}:
+                bodies[message.kind] = await self._body(message)
+        space = messages.dataspace(bodies[1], self.addressing.lengths)
+        layout = messages.layout(bodies[8], self.addressing.offsets, self.addressing.lengths)
+        kind = self._datatype(bodies[3])
+        if layout.kind == "contiguous" and not layout.size:
+            layout = replace(layout, size=space.count * kind.size)
+        fill = None
+        if 5 in bodies:
+            fill = messages.fill_value(bodies[5], old=False)
+        elif 4 in bodies:
+            fill = messages.fill_value(bodies[4], old=True)
+        return Dataset(
+            address,
+            space,
+            kind,
+            layout,
+            fill,
+            messages.filters(bodies[11]) if 11 in bodies else (),
+            external=7 in bodies,
+            attributes=await self._attributes(found),
+        )
+
+    def _datatype(self, data: bytes | memoryview) -> Datatype:
+        # Nearly all objects have the same few types.
+        key = bytes(data)
+        known = self._types.get(key)
+        return known if known is not None else self._types.setdefault(key, messages.datatype(key))
+
+    def _dataspace(self, data: bytes | memoryview) -> Dataspace:
+        key = bytes(data)
+        known = self._spaces.get(key)
+        if known is None:
+            known = self._spaces.setdefault(key, messages.dataspace(key, self.addressing.lengths))
+        return known
+
+    # Attributes
+
+    async def _attributes(self, found: list[_Message]) -> dict[str, Any]:
+        attributes: list[Attribute] = []
+        for message in found:
+            if message.kind == 12:
+                attributes.append(messages.attribute(await self._body(message)))
+            elif message.kind == 21:
+                attributes += [each async for each in self._dense_attributes(message.data)]
+        for attribute in attributes:
+            self._want_collection(attribute)
+        return {attribute.name: await self._value(attribute) for attribute in attributes}
+
+    def _want_collection(self, attribute: Attribute) -> None:
+        """Have the global heap collection fetched that has the text of an attribute, as most have."""
+        data = attribute.data
+        if (
+            not attribute.shared[0]
+            and attribute.datatype[0] & 15 == 9
+            and len(data) >= 8 + self.addressing.offsets
+        ):
+            address = int.from_bytes(data[4 : 4 + self.addressing.offsets], "little")
+            self.heaps.want([(address, _COLLECTION)] if address else [])
+
+    async def _dense_attributes(self, data: memoryview) -> AsyncIterator[Attribute]:
+        cursor = self.heaps.cursor(data)
+        version, flags = cursor.number(1), cursor.number(1)
+        if version:
+            raise MetadataError("Its attribute info has an unknown version.")
+        cursor.take(2 if flags & 1 else 0)
+        heap, tree = cursor.address(), cursor.address()
+        if heap is None or tree is None:
+            return
+        stored = await self.heaps.fractal_heap(heap)
+        for record in await self.heaps.records(tree, frozenset({8})):
+            own = record[8]
+            body: bytes | memoryview = await stored.get(record[:8])
+            yield messages.attribute(body if not own & 2 else await self._shared(body, 12))
+
+    async def _value(self, attribute: Attribute) -> Any:
+        kind = (
+            self._datatype(await self._shared(attribute.datatype, 3))
+            if attribute.shared[0]
+            else self._datatype(attribute.datatype)
+        )
+        space = (
+            self._dataspace(await self._shared(attribute.dataspace, 1))
+            if attribute.shared[1]
+            else self._dataspace(attribute.dataspace)
+        )
+        if space.shape is None:
+            return "" if kind.kind == "string" or kind.is_text else None
+        if space.count * kind.size > min(LARGEST_ATTRIBUTE, len(attribute.data)):
+            raise MetadataError(f"The attribute {attribute.name!r} is longer than its message.")
+        reason = unsupported(kind)
+        if reason:
+            return Unsupported(reason)
+        flat = await self.elements(kind, attribute.data, space.count)
+        return flat[0] if space.shape == () else _nested(flat, space.shape)
+
+    # Elements
+
+    async def elements(
+        self, kind: Datatype, data: bytes | memoryview, count: int, limit: int = LARGEST_ATTRIBUTE
+    ) -> list[Any]:
+        """Return elements as Python values: numbers, texts, lists, and `Address` for references."""
+        size = kind.size
+        if kind.is_bool:
+            return [value != 0 for value in bytes(data[:count])]
+        if kind.dtype is not None:
+            values: list[Any] = np.frombuffer(data, kind.dtype, count).tolist()
+            return values
+        parts = [data[at : at + size] for at in range(0, count * size, size)] if size else [b""] * count
+        match kind.kind:
+            case "string":
+                return [fixed_text(part, kind) for part in parts]
+            case "reference":
+                return [_reference(part, self.addressing.offsets) for part in parts]
+            case "vlen":
+                return await self._variable(kind, parts, limit)
+            case "array":
+                assert kind.base is not None  # noqa: S101 - for the type checker
+                length = int(np.prod(kind.shape, dtype=object))
+                inner = await self.elements(kind.base, data, count * length, limit)
+                return [_nested(inner[at * length : (at + 1) * length], kind.shape) for at in range(count)]
+            case "compound":
+                columns = [
+                    await self.elements(
+                        member.datatype,
+                        b"".join(
+                            part[member.offset : member.offset + member.datatype.size] for part in parts
+                        ),
+                        count,
+                        limit,
+                    )
+                    for member in kind.members
+                ]
+                return [list(row) for row in zip(*columns, strict=True)]
+        raise MetadataError(f"Elements of the kind {kind.kind!r} are not supported.")
+
+    async def _variable(self, kind: Datatype, parts: list[Any], limit: int) -> list[Any]:
+        """Return variable-length texts or sequences, which are in global heaps."""
+        assert kind.base is not None  # noqa: S101 - for the type checker
+        entries = []
+        total = 0
+        for part in parts:
+            cursor = self.heaps.cursor(part)
+            length, address, index = cursor.number(4), cursor.address(), cursor.number(4)
+            size = length * (1 if kind.is_text else kind.base.size)
+            total += size
+            entries.append((length, size, address, index))
+        if total > limit:
+            raise LimitError(
+                f"Values of variable length have {total:,} bytes; at most {limit:,} are allowed.",
+                found=total,
+                expected=limit,
+            )
+        values: list[Any] = []
+        for length, size, address, index in entries:
+            stored: bytes | memoryview = b""
+            if address and length:
+                stored = (await self.heaps.collection(address)).get(index)
+                if len(stored) < size:
+                    raise MetadataError("A value of variable length is longer than what is stored of it.")
+            if kind.is_text:
+                values.append(messages.text_of(stored[:size]).partition("\0")[0])
+            else:
+                values.append(await self.elements(kind.base, stored[:size], length, limit))
+        return values
+
+
+def unsupported(kind: Datatype) -> str:
+    """Return why elements of a type cannot be read, "" if they can."""
+    if kind.unusual:
+        return kind.unusual
+    match kind.kind:
+        case "reference" if kind.is_region:
+            return "region references"
+        case "complex" if kind.dtype is None:
+            return "complex numbers of an unusual size"
+        case "compound":
+            return next((reason for each in kind.members if (reason := unsupported(each.datatype))), "")
+        case "vlen" | "array" if kind.base is not None and not kind.is_text:
+            return unsupported(kind.base)
+    return ""
+
+
+def fixed_text(data: bytes | memoryview, kind: Datatype) -> str:
+    """Return a text of fixed length without its padding."""
+    text = bytes(data).rstrip(b"\0")
+    return messages.text_of(text.rstrip(b" ") if kind.space_padded else text)
+
+
+def _reference(data: bytes | memoryview, offsets: int) -> Address:
+    address = Cursor(data, offsets).address()
+    return Address(address or None)
+
+
+def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
+    """Return a list of lists of a shape."""
+    if len(shape) <= 1:
+        return flat
+    inner = int(np.prod(shape[1:], dtype=object))
+    return [_nested(flat[at * inner : (at + 1) * inner], shape[1:]) for at in range(shape[0])]

@@ -1,0 +1,421 @@
+"""A transport that presents an HDF5 file as the objects of a Zarr store, from byte ranges of the file.
+
+| key | object |
+|---|---|
+| ``zarr.json`` | the consolidated metadata, with the ETag of the file |
+| ``ARRAY/c/0/0`` | a chunk: numbers without filters, or texts and references in the encoding of Zarr |
+| ``ARRAY/c/index`` | the table of an array's chunks, see `intake_nwbzarr.hdf5.chunk_index` |
+| ``@`` | the file itself, of which ranges are read |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from copy import copy
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Final
+
+import numpy as np
+from numcodecs import VLenUTF8
+from numpy.typing import NDArray
+
+from intake_nwbzarr.errors import (
+    ChunkError,
+    LimitError,
+    MetadataError,
+    NotZarrError,
+    NWBZarrError,
+    ObjectChangedError,
+    ResponseError,
+)
+from intake_nwbzarr.hdf5 import filters
+from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_table, pack
+from intake_nwbzarr.hdf5.documents import ArraySource, Translated, translate
+from intake_nwbzarr.hdf5.messages import Datatype
+from intake_nwbzarr.hdf5.objects import Address, Group, Object, Objects
+from intake_nwbzarr.hdf5.source import BLOCK, Source
+from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
+from intake_nwbzarr.transport.base import Transport, too_large
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, MOST_NODES, TEXT_PER_VALUE
+
+FIRST: Final = 2**20
+"""Bytes that are requested first: all metadata of a small file, and the first objects of others."""
+
+FILE: Final = "@"
+INDEX: Final = "index"
+
+
+@dataclass
+class _Opened:
+    """A file whose metadata were read."""
+
+    etag: str | None
+    source: Source
+    objects: Objects
+    translated: Translated
+    document: bytes = b""
+    tables: dict[str, ChunkTable] = field(default_factory=dict)
+
+
+class HDF5Transport(Transport):
+    """The objects of a Zarr store that an HDF5 file is presented as."""
+
+    # Requests count in the budget of the inner transport; counting them twice could deadlock.
+    budgeted = False
+    presence_lasts = 0.0
+
+    # `inner` reads the file, by the key "".
+    def __init__(self, location: Location, inner: Transport) -> None:
+        super().__init__(location)
+        self._inner = inner
+        self.conditional = inner.conditional
+        inner.count_for(location.url)
+        self._opening: asyncio.Task[_Opened | None] | None = None
+        self._driving: asyncio.Task[None] | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Return whether the storage refused access last."""
+        return self._refused or self._inner.refused
+
+    async def check_presence(self, key: str) -> None:
+        """Do nothing: the file's own index says which chunks are not stored."""
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+        if key == FILE:
+            return await self._inner.fetch("", part, limit)
+        if key in {"", ".zmetadata", ".zgroup", ".zattrs", ".zarray"}:
+            return None
+        opened = await self._open()
+        if opened is None:
+            return None
+        if key == "zarr.json":
+            return _cut(opened.document, part, limit, opened.etag)
+        path, _, chunk = f"/{key}".rpartition("/c/")
+        if not _ and key != "c" and not key.endswith("/c"):
+            return None
+        if not _:
+            path, chunk = key.removesuffix("c").strip("/"), ""
+        source = opened.translated.arrays.get(path.strip("/"))
+        if source is None:
+            return None
+        path = path.strip("/")
+        if source.kind == "unsupported":
+            raise ChunkError(
+                f"The array {path!r} in {self.location} cannot be read: {source.reason}.",
+                location=self.location,
+                path=path,
+                found=source.reason,
+                next_step="Read it with h5py.",
+            )
+        if chunk == INDEX:
+            if source.kind not in {"chunks", "pieces"}:
+                return None
+            return _cut(pack(await self._table(opened, path, source)), part, limit, opened.etag)
+        coordinates = _coordinates(chunk, source)
+        data = None if coordinates is None else await self._chunk(opened, path, source, coordinates)
+        return None if data is None else _cut(data, part, limit, opened.etag)
+
+    async def _get_unless(
+        self, key: str, part: Part | None, limit: int, etag: str
+    ) -> Fetched | Unchanged | Failure | None:
+        if key != "zarr.json":
+            return await super()._get_unless(key, part, limit, etag)
+        found = await self._inner.fetch_unless("", Part(0, 8), 8, etag)
+        if isinstance(found, Unchanged):
+            return found
+        self._opening = None
+        return await self._get(key, part, limit)
+
+    async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
+        if key != "zarr.json":
+            return None
+        found = await self._inner.fetch("", Part(0, 8), 8)
+        if found is None:
+            return None
+        return Unchanged() if etag in {None, found.etag} else found
+
+    async def _list(self, prefix: str) -> list[Listed]:
+        opened = await self._open()
+        if opened is None or prefix:
+            return []
+        return [Listed("zarr.json", len(opened.document), opened.etag or "")]
+
+    async def _list_folder(self, folder: str) -> Folder:
+        opened = await self._open()
+        return Folder((), ()) if opened is None or folder else Folder(("zarr.json",), ())
+
+    # Opening
+
+    async def _open(self) -> _Opened | None:
+        # Many readers at once share one reading; one that failed, or found nothing, is not remembered.
+        if self._opening is None or (
+            self._opening.done()
+            and (self._opening.cancelled() or self._opening.exception() or self._opening.result() is None)
+        ):
+            self._opening = asyncio.create_task(self._read_metadata())
+        try:
+            return await asyncio.shield(self._opening)
+        except NWBZarrError as error:
+            raise copy(error) from None
+
+    async def _read_metadata(self) -> _Opened | None:
+        first = await self._inner.fetch("", Part(0, FIRST, lenient=True), FIRST)
+        if first is None:
+            return None
+        if first.size is None:
+            raise ResponseError(
+                f"The server does not say how large {self.location} is, so that it cannot be read in ranges.",
+                location=self.location,
+            )
+        source = Source(first.size)
+        source.put(
+            0, first.data[: len(first.data) // BLOCK * BLOCK] if len(first.data) < first.size else first.data
+        )
+        opened = _Opened(first.etag, source, Objects(source), Translated())
+        found: dict[int, Object | MetadataError] = {}
+
+        async def visit(address: int) -> None:
+            found[address] = MetadataError("It is read twice.")
+            try:
+                item: Object | MetadataError = await opened.objects.read(address)
+            except (MetadataError, LimitError) as error:
+                item = MetadataError(str(error))
+            found[address] = item
+            if isinstance(item, Group):
+                for link in item.links:
+                    if link.address is not None and link.address not in found:
+                        if len(found) > MOST_NODES:
+                            raise LimitError(f"It has more than {MOST_NODES:,} objects.", expected=MOST_NODES)
+                        found[link.address] = MetadataError("It was not read.")
+                        source.start(visit(link.address))
+
+        async def everything() -> None:
+            await opened.objects.open()
+            assert opened.objects.root is not None  # noqa: S101 - for the type checker
+            await visit(opened.objects.root)
+
+        try:
+            await self._complete(opened, everything())
+            root = opened.objects.root or 0
+            if isinstance(problem := found.get(root), MetadataError):
+                raise problem
+            opened.translated = await asyncio.to_thread(translate, root, found, self.location)
+            opened.document = await asyncio.to_thread(_consolidated, opened.translated)
+        except NWBZarrError as error:
+            raise self._named(error) from None
+        return opened
+
+    def _named(self, error: NWBZarrError) -> NWBZarrError:
+        """Return an error of the parser with the name of the file."""
+        if error.location is not None:
+            return error
+        if isinstance(error, NotZarrError):
+            return NotZarrError(f"{self.location} is not an HDF5 file.", location=self.location)
+        named = type(error)(
+            f"{self.location} cannot be read as HDF5. {error.args[0]}",
+            location=self.location,
+            path=error.path,
+            found=error.found,
+            expected=error.expected,
+            next_step=error.next_step or "It may be damaged: compare it with the original, or try h5dump.",
+        )
+        return named
+
+    async def _complete(self, opened: _Opened, work: Coroutine[Any, None, None]) -> None:
+        """Run a coroutine of the parser to its end, fetching what it and what it starts wait for."""
+        source = opened.source
+        source.start(work)
+        try:
+            while ranges := await asyncio.to_thread(source.step):
+                await asyncio.gather(*(self._fetch_block(opened, start, stop) for start, stop in ranges))
+        finally:
+            source.close()
+
+    async def _fetch_block(self, opened: _Opened, start: int, stop: int) -> None:
+        opened.source.put(start, await self._bytes(opened, start, stop))
+
+    async def _bytes(self, opened: _Opened, start: int, stop: int) -> Bytes:
+        fetched = await self._inner.fetch("", Part(start, stop), stop - start)
+        if fetched is None or fetched.etag != opened.etag:
+            self._opening = None
+            raise ObjectChangedError(
+                f"{self.location} was replaced or removed while it was being read.",
+                location=self.location,
+                found=None if fetched is None else fetched.etag,
+                expected=opened.etag,
+                next_step="Open it again.",
+            )
+        return fetched.data
+
+    # Chunks
+
+    async def _table(self, opened: _Opened, path: str, source: ArraySource) -> ChunkTable:
+        """Return the table of an array's chunks, after reading the index of the dataset."""
+        known = opened.tables.get(path)
+        if known is not None:
+            return known
+        dataset, base = source.dataset, opened.objects.addressing.base
+        shape = dataset.dataspace.shape or ()
+        if dataset.layout.kind == "contiguous":
+            layout = dataset.layout
+            if layout.address is None:
+                counts = tuple(
+                    -(-length // width) for length, width in zip(shape, source.chunks, strict=True)
+                )
+                nothing = np.zeros(prod(counts), np.uint64)
+                table = ChunkTable(counts, nothing, nothing)
+            else:
+                table = contiguous_table(
+                    shape, source.chunks, dataset.datatype.size, base + layout.address, layout.size
+                )
+        else:
+            # A parser of its own, so that tables are read side by side, over the blocks that are here.
+            found: list[ChunkTable] = []
+
+            async def read() -> None:
+                found.append(await chunk_table(own.objects.heaps, dataset))
+
+            own = self._beside(opened)
+            try:
+                await self._complete(own, read())
+            except NWBZarrError as error:
+                named = self._named(error)
+                named.path = path
+                raise named from None
+            table = found[0]
+        return opened.tables.setdefault(path, table)
+
+    def _beside(self, opened: _Opened) -> _Opened:
+        """Return another parser of the same file, which shares its blocks."""
+        source = opened.source.beside()
+        objects = Objects(source)
+        objects.heaps.addressing = opened.objects.addressing
+        return _Opened(opened.etag, source, objects, opened.translated)
+
+    async def _chunk(
+        self, opened: _Opened, path: str, source: ArraySource, coordinates: tuple[int, ...]
+    ) -> Bytes | None:
+        """Return a chunk as Zarr stores it, None if it is not stored."""
+        dataset = source.dataset
+        raw = await self._raw(opened, path, source, coordinates)
+        if raw is None:
+            return None
+        if source.kind != "elements":
+            return raw
+        shape = dataset.dataspace.shape or ()
+        start = tuple(at * width for at, width in zip(coordinates, source.chunks, strict=True))
+        stop = tuple(min(a + w, n) for a, w, n in zip(start, source.chunks, shape, strict=True))
+        valid = tuple(slice(0, b - a) for a, b in zip(start, stop, strict=True))
+        items = np.frombuffer(raw, np.dtype((np.void, dataset.datatype.size))).reshape(source.chunks)[valid]
+        values = await self._values(opened, dataset.datatype, items.tobytes(), items.size)
+        texts = [_path_of(value, opened.translated) for value in values]
+        if dataset.datatype.kind == "compound":
+            empty = [_empty(each.datatype) for each in dataset.datatype.members]
+            flat = _placed(texts, items.shape, source.chunks, empty).tolist()
+            return json.dumps([*flat, "|O", [len(flat)]]).encode()
+        return bytes(VLenUTF8().encode(_placed(texts, items.shape, source.chunks, "")))
+
+    async def _values(self, opened: _Opened, kind: Datatype, data: bytes, count: int) -> list[Any]:
+        found: list[Any] = []
+        own = self._beside(opened)
+        limit = min(LARGEST_OBJECT, LEAST_TEXT + TEXT_PER_VALUE * count)
+
+        async def read() -> None:
+            found.extend(await own.objects.elements(kind, data, count, limit))
+
+        try:
+            await self._complete(own, read())
+        except NWBZarrError as error:
+            raise self._named(error) from None
+        return found
+
+    async def _raw(
+        self, opened: _Opened, path: str, source: ArraySource, coordinates: tuple[int, ...]
+    ) -> Bytes | None:
+        """Return the elements of a chunk, without filters and padded to its shape."""
+        dataset = source.dataset
+        where = f"A chunk of the array {path!r} in {self.location}"
+        size = dataset.datatype.size
+        nbytes = filters.check_size(source.chunks, size, LARGEST_OBJECT, where)
+        if dataset.layout.kind == "compact":
+            data: Bytes = dataset.layout.data[: prod(dataset.dataspace.shape or ()) * size]
+            return bytes(data).ljust(nbytes, b"\0")
+        table = await self._table(opened, path, source)
+        number = int(np.ravel_multi_index(coordinates, table.counts)) if coordinates else 0
+        length = int(table.sizes[number])
+        if not length:
+            return None
+        start = int(table.offsets[number])
+        known = opened.source.part(start, length)
+        data = known if known is not None else await self._bytes(opened, start, start + length)
+        if dataset.layout.kind == "contiguous":
+            return bytes(data).ljust(nbytes, b"\0") if length < nbytes else data
+        dtype = dataset.datatype.dtype or np.dtype((np.void, size))
+        mask = table.masks.get(number, 0)
+        return await asyncio.to_thread(filters.undo, data, dataset.filters, mask, source.chunks, dtype, where)
+
+
+def _coordinates(text: str, source: ArraySource) -> tuple[int, ...] | None:
+    """Return the coordinates of a chunk in its key, None if there is no such chunk."""
+    parts = text.split("/") if text else []
+    if not all(part.isdecimal() and len(part) < 20 for part in parts) or len(parts) != len(source.chunks):
+        return None
+    shape = source.dataset.dataspace.shape or (0,) * len(source.chunks)
+    found = tuple(int(part) for part in parts)
+    inside = all(at * width < length for at, width, length in zip(found, source.chunks, shape, strict=True))
+    return found if inside else None
+
+
+def _path_of(value: Any, translated: Translated) -> Any:
+    match value:
+        case Address(None):
+            return ""
+        case Address(address):
+            return f"/{translated.paths[address]}" if address in translated.paths else ""
+        case list():
+            return [_path_of(item, translated) for item in value]
+    return value
+
+
+def _empty(kind: Datatype) -> Any:
+    return "" if kind.dtype is None else False if kind.is_bool else np.zeros((), kind.dtype).item()
+
+
+def _placed(values: list[Any], shape: tuple[int, ...], chunks: tuple[int, ...], empty: Any) -> NDArray[Any]:
+    """Return the elements of a chunk in C order: values at its beginning along every axis, and empty ones."""
+    inner, whole = np.empty(len(values), object), np.empty(prod(chunks), object)
+    for at, value in enumerate(values):
+        inner[at] = value
+    if shape == chunks:
+        return inner
+    for at in range(len(whole)):
+        whole[at] = empty
+    whole.reshape(chunks)[tuple(slice(0, length) for length in shape)] = inner.reshape(shape)
+    return whole
+
+
+def _consolidated(translated: Translated) -> bytes:
+    root, *others = sorted(translated.nodes)
+    whole = {
+        **translated.nodes[root],
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {path: translated.nodes[path] for path in others},
+        },
+    }
+    return json.dumps(whole, separators=(",", ":")).encode()
+
+
+def _cut(data: Bytes, part: Part | None, limit: int, etag: str | None) -> Fetched | Failure:
+    bounds = (0, len(data)) if part is None else part.bounds(len(data))
+    if bounds is None:
+        return Failure(ResponseError, f"the object ends at {len(data)} bytes, before the requested range")
+    if bounds[1] - bounds[0] > limit:
+        return too_large(bounds[1] - bounds[0], limit)
+    return Fetched(data[slice(*bounds)], etag, len(data))
