@@ -7,7 +7,7 @@ import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import ChunkName, decode
-from intake_nwbzarr.arrays.layout import Layout
+from intake_nwbzarr.arrays.layout import Layout, RangedChunks
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
 from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
-from intake_nwbzarr.hdf5.chunk_index import unpack
+from intake_nwbzarr.hdf5.chunk_index import ChunkTable, unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.memory_cache import Memory
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MOST_CHUNKS
 
 UNDECODED: Final = 512 * 2**20
@@ -31,6 +32,10 @@ UNDECODED: Final = 512 * 2**20
 
 INLINE: Final = 16 * 2**10
 """Decoded bytes up to which a chunk is decoded without a thread."""
+
+
+_tables: Memory[ChunkTable] = Memory(64 * 2**20)
+"""Tables of chunks by the bytes that they are packed in: each task of a computation brings these."""
 
 
 class Place(Protocol):
@@ -80,6 +85,14 @@ class _StoredObject:
     coordinates: tuple[int, ...]
     parts: list[_ChunkPart] = field(default_factory=list)
     masks: Mapping[int, int] = field(default_factory=dict)  # filters of HDF5 that single chunks skip
+
+    @cached_property
+    def by_chunk(self) -> Mapping[int, Sequence[_ChunkPart]]:
+        """Return the parts by the number of their chunk."""
+        found: dict[int, list[_ChunkPart]] = {}
+        for part in self.parts:
+            found.setdefault(part.chunk, []).append(part)
+        return found
 
     @property
     def where(self) -> ChunkName:
@@ -169,7 +182,7 @@ async def _work(queue: Iterator[_StoredObject], slots: int) -> None:
     for stored in queue:
         sharding = stored.layout.sharding
         if stored.layout.ranges is not None:
-            await _read_ranges(stored, slots)
+            await _read_ranges(stored, stored.layout.ranges, slots)
         elif sharding is None:
             fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
             await _decode_chunks(stored, {0: None if fetched is None else fetched.data})
@@ -206,16 +219,11 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
     )
 
 
-async def _read_ranges(stored: _StoredObject, slots: int) -> None:
+async def _read_ranges(stored: _StoredObject, ranges: RangedChunks, slots: int) -> None:
     """Read chunks that are ranges of one file, after the table of them."""
-    fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
-    if fetched is None:
-        raise ObjectChangedError(
-            f"{stored.where} was removed while it was being read.", location=stored.transport.location
-        )
-    table = await asyncio.to_thread(unpack, fetched.data)
+    table, etag = await _chunk_table(stored, ranges)
     stored.masks = table.masks
-    wanted = np.array(sorted({part.chunk for part in stored.parts}))
+    wanted = np.array(sorted(stored.by_chunk))
     missing = wanted[table.sizes[wanted] == 0].tolist()
     await _decode_chunks(stored, dict.fromkeys(missing))
     present = {
@@ -224,7 +232,27 @@ async def _read_ranges(stored: _StoredObject, slots: int) -> None:
     }
     limited = asyncio.Semaphore(slots)
     file = replace(stored, key="@")
-    await _all([_read_range(file, each, fetched.etag, limited) for each in byte_ranges(present)])
+    await _all([_read_range(file, each, etag, limited) for each in byte_ranges(present)])
+
+
+async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[ChunkTable, str | None]:
+    """Return the table of an array's chunks, and the ETag of the file in which they are there."""
+    if ranges.contiguous is not None:
+        return ranges.pieces, stored.transport.state
+    known = ranges.table
+    if known.data is None:
+        fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
+        if fetched is None:
+            raise ObjectChangedError(
+                f"{stored.where} was removed while it was being read.", location=stored.transport.location
+            )
+        known.data, known.etag = bytes(fetched.data), fetched.etag
+    table = _tables.get(known.data)
+    if table is None:
+        # A million chunks take a tenth of a second.
+        table = await asyncio.to_thread(unpack, known.data)
+        _tables.put(known.data, table, len(known.data) + table.offsets.nbytes + table.sizes.nbytes)
+    return table, known.etag
 
 
 async def _read_range(
@@ -274,27 +302,34 @@ async def _decode_chunks(stored: _StoredObject, encoded: Mapping[int, bytes | me
 
 
 def _decode_and_place(stored: _StoredObject, encoded: Mapping[int, bytes | memoryview | None]) -> None:
-    decoded: dict[tuple[int, str | None], NDArray[Any]] = {}
-    for part in stored.parts:
-        if part.chunk not in encoded:
-            continue
-        layout = part.reading.layout
-        identity = part.chunk, layout.chain.field
-        if identity not in decoded:
-            data = encoded[part.chunk]
-            if data is None:
-                decoded[identity] = np.broadcast_to(layout.fill, layout.chain.shape)
-            else:
-                ranges = layout.ranges
-                if ranges is not None:
-                    mask = stored.masks.get(part.chunk, 0)
-                    data = ranges.undo(data, mask, layout.chain.nbytes, str(stored.where))
-                destination = _destination(part)
-                chunk = decoded[identity] = decode(layout.chain, data, stored.where, destination)
-                if destination is not None and np.may_share_memory(chunk, destination):
+    for number, data in encoded.items():
+        decoded: dict[str | None, NDArray[Any]] = {}
+        for part in stored.by_chunk[number]:
+            layout = part.reading.layout
+            field = layout.chain.field
+            if field not in decoded:
+                destination = _destination(part) if data is not None else None
+                decoded[field] = _decoded(stored, layout, number, data, destination)
+                if destination is not None and np.may_share_memory(decoded[field], destination):
                     continue
-        chunk = decoded[identity]
-        part.reading.place(part.reading.out, part.outside, chunk[outer(part.inside, chunk.shape)])
+            chunk = decoded[field]
+            part.reading.place(part.reading.out, part.outside, chunk[outer(part.inside, chunk.shape)])
+
+
+def _decoded(
+    stored: _StoredObject,
+    layout: Layout,
+    number: int,
+    data: bytes | memoryview | None,
+    destination: NDArray[Any] | None,
+) -> NDArray[Any]:
+    """Return a decoded chunk, in the destination where that is possible."""
+    if data is None:
+        return np.broadcast_to(layout.fill, layout.chain.shape)
+    if layout.ranges is not None:
+        mask = stored.masks.get(number, 0)
+        data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(stored.where), destination)
+    return decode(layout.chain, data, stored.where, destination)
 
 
 def _destination(part: _ChunkPart) -> NDArray[Any] | None:

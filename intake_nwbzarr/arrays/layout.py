@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from typing import Any, Final
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays.decode import CodecChain, codec_chain
 from intake_nwbzarr.arrays.shards import Sharding, parse_sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
-from intake_nwbzarr.hdf5.chunk_index import grid
+from intake_nwbzarr.hdf5.chunk_index import ChunkTable, contiguous_table, grid
 from intake_nwbzarr.hdf5.documents import EXTENSION
 from intake_nwbzarr.hdf5.filters import undo
 from intake_nwbzarr.hdf5.messages import Filter
@@ -70,6 +70,15 @@ def _number(document: Any, dtype: np.dtype[Any]) -> Any:
     return float(document) if isinstance(document, str) else document
 
 
+@dataclass
+class PackedTable:
+    """The table of an array's chunks, as bytes, once it was read."""
+
+    data: bytes | None = None
+    # Of the file that it was read from.
+    etag: str | None = None
+
+
 @dataclass(frozen=True)
 class RangedChunks:
     """Chunks that are ranges of one file, as those of an HDF5 dataset."""
@@ -78,16 +87,29 @@ class RangedChunks:
     index: str
     # Of the grid of chunks, and of a chunk.
     counts: tuple[int, ...]
+    shape: tuple[int, ...]
     chunks: tuple[int, ...]
     filters: tuple[Filter, ...]
     # Of stored elements.
     dtype: np.dtype[Any]
+    # Where contiguous elements start, None if they are not stored, and their bytes; None if there is a table.
+    contiguous: tuple[int | None, int] | None = None
+    table: PackedTable = field(default_factory=PackedTable, compare=False, repr=False)
 
-    def undo(self, data: bytes | memoryview, mask: int, nbytes: int, where: str) -> bytes | memoryview:
-        """Return a chunk without filters; the last piece of a contiguous dataset is padded."""
+    @cached_property
+    def pieces(self) -> ChunkTable:
+        """Return the table of a contiguous dataset's pieces."""
+        start, size = self.contiguous or (None, 0)
+        return contiguous_table(self.shape, self.chunks, self.dtype.itemsize, start, size)
+
+    def undo(
+        self, data: bytes | memoryview, mask: int, nbytes: int, where: str, out: NDArray[Any] | None
+    ) -> bytes | memoryview:
+        """Return a chunk without filters, in `out` if possible, and the last contiguous piece padded."""
         if not self.filters:
             return bytes(data).ljust(nbytes, b"\0") if len(data) < nbytes else data
-        return undo(data, self.filters, mask, self.chunks, self.dtype, where)
+        place = out.reshape(-1).view(np.uint8) if out is not None and self.dtype.isnative else None
+        return undo(data, self.filters, mask, self.chunks, self.dtype, where, place)
 
 
 _KEY_ENCODINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...], str]]] = {
@@ -160,7 +182,21 @@ def _ranges(node: ArrayNode) -> RangedChunks | None:
     described = node.metadata.get(EXTENSION)
     if not isinstance(described, Mapping):
         return None
-    filters = tuple(Filter(number, tuple(values), name) for number, name, values in described["filters"])
+    try:
+        filters = tuple(
+            Filter(int(number), tuple(map(int, values)), str(name))
+            for number, name, values in described["filters"]
+        )
+        contiguous = None
+        if "size" in described:
+            start = described["start"]
+            contiguous = None if start is None else int(start), int(described["size"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise MetadataError(
+            f"The array {node.path!r} has an invalid description of its chunks, {described!r:.400}: {error}.",
+            path=node.path,
+            found=described,
+        ) from error
     dtype = np.dtype(np.uint8) if node.dtype.kind == "b" else node.dtype
     if (
         node.dtype.names is None
@@ -168,7 +204,8 @@ def _ranges(node: ArrayNode) -> RangedChunks | None:
     ):
         dtype = dtype.newbyteorder(">")
     counts = grid(node.shape, node.chunks)
-    return RangedChunks(f"{node.path}/c/index".lstrip("/"), counts, node.chunks, filters, dtype)
+    index = f"{node.path}/c/index".lstrip("/")
+    return RangedChunks(index, counts, node.shape, node.chunks, filters, dtype, contiguous)
 
 
 def field_dtype(node: ArrayNode, field: str | None) -> np.dtype[Any]:

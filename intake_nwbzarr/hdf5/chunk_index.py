@@ -76,13 +76,15 @@ def unpack(data: bytes | memoryview) -> ChunkTable:
 
 
 def contiguous_table(
-    shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, start: int, size: int
+    shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, start: int | None, size: int
 ) -> ChunkTable:
-    """Return the table of pieces of a contiguous dataset, each of which is one range."""
+    """Return the table of a contiguous dataset's pieces, each of which is one range; None starts nowhere."""
     counts = grid(shape, chunks)
     total = prod(counts)
     if total > MOST_CHUNKS:
         raise LimitError(f"A dataset has {total:,} pieces.", found=total, expected=MOST_CHUNKS)
+    if start is None:
+        return ChunkTable(counts, np.zeros(total, np.uint64), np.zeros(total, np.uint64))
     if size < prod(shape) * itemsize:
         raise MetadataError(f"A dataset of the shape {shape} has {size} bytes.", found=size)
     places = (
@@ -220,6 +222,7 @@ async def _tree_1(found: _Collected, root: int) -> None:
     for _ in range(DEEPEST_TREE):
         heaps.want((node, usual) for node in level)
         children: list[int] = []
+        leaves = [np.zeros(0, entry)]
         depth = 0
         for node in level:
             cursor = heaps.cursor(await heaps.read(node, head))
@@ -234,9 +237,11 @@ async def _tree_1(found: _Collected, root: int) -> None:
             if depth:
                 children += entries["child"].tolist()
             else:
-                places = entries["place"][:, :rank] // np.array(found.layout.chunks, np.uint64)
-                found.put(places, entries["child"], entries["size"], entries["mask"])
+                leaves.append(entries)
         if not depth:
+            entries = np.concatenate(leaves)
+            places = entries["place"][:, :rank] // np.array(found.layout.chunks, np.uint64)
+            found.put(places, entries["child"], entries["size"], entries["mask"])
             return
         if len(children) > MOST_CHUNKS:
             raise LimitError(f"A B-tree has more than {MOST_CHUNKS:,} nodes.", expected=MOST_CHUNKS)

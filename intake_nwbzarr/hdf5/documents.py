@@ -32,6 +32,20 @@ TEXT_FIELD: Final = 2048
 EXTENSION: Final = "nwbzarr_hdf5"
 """The field of an array's document that says how its chunks are stored in the HDF5 file."""
 
+UNREAD: Final = "nwbzarr_unread"
+"""The field of the root's document that names members that were not read, by the path of their group."""
+
+SMALL: Final = 64 * 2**10
+"""Bytes of an array of one chunk up to which that is an object of its own: opening a session reads many."""
+
+# What a session's own metadata are, which every object's Dataset has.
+_OF_SESSION: Final = frozenset(
+    {"session_start_time", "timestamps_reference_time", "identifier", "session_description", "general"}
+)
+
+# Schemas that are not read from files.
+_KNOWN_SCHEMAS: Final = frozenset({"core", "hdmf-common", "hdmf-experimental"})
+
 # Of dimension scales and netCDF4, which NWB does not use.
 _OMITTED: Final = frozenset(
     {
@@ -70,10 +84,29 @@ class Translated:
     arrays: dict[str, ArraySource] = field(default_factory=dict)
     # From an object's address to its path.
     paths: dict[int, str] = field(default_factory=dict)
+    # The names of members that were not read, by the path of their group.
+    unread: dict[str, list[str]] = field(default_factory=dict)
+    # Whether attributes refer to objects that none of the groups has.
+    unknown: bool = False
 
 
-def translate(root: int, objects: Mapping[int, Object | MetadataError], location: object) -> Translated:
-    """Return the documents of all objects that are reached from the root group."""
+def is_needed(path: str, group: str) -> bool:
+    """Return whether metadata are read to open one object: its own, those in it, and the session's."""
+    if f"{group}/".startswith(f"{path}/") or path.startswith(f"{group}/"):
+        return True
+    first, _, rest = path.partition("/")
+    if first == "specifications":
+        return rest.count("/") < 1 or rest.partition("/")[0] not in _KNOWN_SCHEMAS
+    return first in _OF_SESSION
+
+
+def translate(
+    root: int, objects: Mapping[int, Object | MetadataError], base: int, location: object
+) -> Translated:
+    """Return the documents of all objects that are reached from the root group.
+
+    Addresses count from a base: the end of the file's user block.
+    """
     result = Translated(paths={root: ""})
     links: dict[str, list[JSON]] = {}
     pending = deque([(root, "")])
@@ -91,11 +124,16 @@ def translate(root: int, objects: Mapping[int, Object | MetadataError], location
             elif link.address in result.paths:
                 target = "/" + result.paths[link.address]
                 links.setdefault(path, []).append({"name": link.name, "source": ".", "path": target})
-            elif isinstance(objects.get(link.address), Group | Dataset | MetadataError):
+            elif link.address not in objects:
+                result.paths[link.address] = child
+                result.unread.setdefault(path, []).append(link.name)
+            elif isinstance(objects[link.address], Group | Dataset | MetadataError):
                 result.paths[link.address] = child
                 pending.append((link.address, child))
     for address, path in result.paths.items():
-        result.nodes[path] = _document(result, path, objects[address], links.get(path, []))
+        if address not in objects:
+            continue
+        result.nodes[path] = _document(result, path, objects[address], links.get(path, []), base)
     return result
 
 
@@ -119,15 +157,13 @@ def _absolute(path: str, group: str) -> str:
 
 
 def _document(
-    result: Translated, path: str, item: Object | MetadataError, links: list[JSON]
+    result: Translated, path: str, item: Object | MetadataError, links: list[JSON], base: int
 ) -> dict[str, JSON]:
     if isinstance(item, MetadataError):
         return {"zarr_format": 3, "node_type": "damaged", "nwbzarr_error": str(item)}
     assert isinstance(item, Group | Dataset)  # noqa: S101 - for the type checker
     attributes = {
-        name: _attribute(value, result.paths)
-        for name, value in item.attributes.items()
-        if name not in _OMITTED
+        name: _attribute(value, result) for name, value in item.attributes.items() if name not in _OMITTED
     }
     attributes = {
         name: value for name, value in attributes.items() if not isinstance(value, Unsupported | None)
@@ -138,19 +174,22 @@ def _document(
         if links:
             attributes["_LINKS"] = links
         return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    document, source = _array(path, item)
+    document, source = _array(path, item, base)
     result.arrays[path] = source
     return {**document, "attributes": {**document["attributes"], **attributes}}
 
 
-def _attribute(value: Any, paths: Mapping[int, str]) -> Any:
+def _attribute(value: Any, result: Translated) -> Any:
     match value:
         case Address(None):
             return {"_REFERENCE": {"source": ".", "path": ""}}
-        case Address(address):
-            return {"_REFERENCE": {"source": ".", "path": "/" + paths[address]}} if address in paths else None
+        case Address(address) if address not in result.paths:
+            result.unknown = True
+            return None
+        case Address(int(address)):
+            return {"_REFERENCE": {"source": ".", "path": "/" + result.paths[address]}}
         case list():
-            return [_attribute(item, paths) for item in value]
+            return [_attribute(item, result) for item in value]
         case np.generic() | np.ndarray():
             return value.tolist()
         case bytes():
@@ -160,7 +199,7 @@ def _attribute(value: Any, paths: Mapping[int, str]) -> Any:
     return value
 
 
-def _array(path: str, dataset: Dataset) -> tuple[dict[str, JSON], ArraySource]:
+def _array(path: str, dataset: Dataset, base: int) -> tuple[dict[str, JSON], ArraySource]:
     """Return the document of a dataset, and how its chunks are made."""
     kind, layout = dataset.datatype, dataset.layout
     # A null dataspace has no elements: hdmf-zarr writes an array of length 0.
@@ -184,7 +223,8 @@ def _array(path: str, dataset: Dataset) -> tuple[dict[str, JSON], ArraySource]:
             extension = {"must_understand": False, "filters": filters}
         elif layout.kind == "contiguous":
             source = ArraySource(dataset, "pieces", _pieces(shape, dtype.itemsize, PIECE))
-            extension = {"must_understand": False, "filters": []}
+            start = None if layout.address is None else base + layout.address
+            extension = {"must_understand": False, "filters": [], "start": start, "size": layout.size}
         else:
             source = ArraySource(dataset, "compact", shape)
     else:
@@ -192,6 +232,9 @@ def _array(path: str, dataset: Dataset) -> tuple[dict[str, JSON], ArraySource]:
         described = _encoded(path, kind, chunks)
         source = ArraySource(dataset, "elements", chunks)
     source = ArraySource(dataset, source.kind, tuple(max(each, 1) for each in source.chunks), source.reason)
+    is_one = all(width >= length for width, length in zip(source.chunks, shape, strict=True))
+    if is_one and prod(source.chunks) * kind.size <= SMALL:
+        extension = None
     document = {
         "zarr_format": 3,
         "node_type": "array",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 from intake_nwbzarr.errors import ChunkError, LimitError
 from intake_nwbzarr.hdf5.messages import Filter
@@ -34,19 +34,24 @@ def undo(
     chunks: tuple[int, ...],
     dtype: np.dtype[Any],
     where: str,
+    out: NDArray[np.uint8] | None = None,
 ) -> bytes | memoryview:
     """Return the elements of a chunk of a shape, as they are stored without filters.
 
-    Bit i of the mask is set if filter i was skipped for this chunk.
+    Bit i of the mask is set if filter i was skipped for this chunk. The bytes are those of `out` where the
+    last filter to be undone allows it.
     """
     used = [each for number, each in enumerate(filters) if not mask >> number & 1]
     content: bytes | memoryview = data
     nbytes = prod(chunks) * dtype.itemsize
-    if all(each.number in _DECODERS for each in used):
+    if all(each.number == SHUFFLE or each.number in _DECODERS for each in used):
         # A checksum adds four bytes, and compression little to what does not compress.
         limit = nbytes + 4 * len(used)
         for each in reversed(used):
-            content = _DECODERS[each.number](content, each, limit, dtype.itemsize, where)
+            if each.number == SHUFFLE:
+                content = _unshuffled(content, each, dtype.itemsize, out if each is used[0] else None)
+            else:
+                content = _DECODERS[each.number](content, limit, where)
     else:
         content = _by_library(content, used, chunks, dtype, where)
     if len(content) != nbytes:
@@ -59,11 +64,11 @@ def undo(
     return content
 
 
-def _inflated(data: bytes | memoryview, _filter: Filter, limit: int, _size: int, where: str) -> bytes:
-    decompressor = zlib.decompressobj()
+def _inflated(data: bytes | memoryview, limit: int, where: str) -> bytes:
+    decompressor = zlib_ng.decompressobj()
     try:
-        inflated = decompressor.decompress(data, limit + 1)
-    except zlib.error as error:
+        inflated: bytes = decompressor.decompress(data, limit + 1)
+    except zlib_ng.error as error:  # type: ignore[misc]  # its stub has an instance
         raise ChunkError(f"{where} cannot be decompressed: {error}.", next_step=_DAMAGED) from error
     if len(inflated) > limit or not decompressor.eof:
         raise ChunkError(
@@ -74,21 +79,28 @@ def _inflated(data: bytes | memoryview, _filter: Filter, limit: int, _size: int,
     return inflated
 
 
-def _unshuffled(data: bytes | memoryview, each: Filter, _limit: int, size: int, _where: str) -> memoryview:
+def _unshuffled(
+    data: bytes | memoryview, each: Filter, size: int, out: NDArray[np.uint8] | None
+) -> memoryview:
     width = each.parameters[0] if each.parameters else size
     if width < 2 or len(data) < width:
         return memoryview(data)
     # Bytes that are no whole element follow the others as they are.
     count = len(data) // width
-    result = np.empty(len(data), np.uint8)
-    result[: count * width].reshape(count, width)[...] = (
-        np.frombuffer(data, np.uint8, count * width).reshape(width, count).T
-    )
+    result = out if out is not None and len(out) == len(data) else np.empty(len(data), np.uint8)
+    planes = np.frombuffer(data, np.uint8, count * width).reshape(width, count)
+    elements = result[: count * width].reshape(count, width)
+    if width <= 16:
+        # NumPy transposes short elements several times faster by columns.
+        for number in range(width):
+            elements[:, number] = planes[number]
+    else:
+        elements[...] = planes.T
     result[count * width :] = np.frombuffer(data, np.uint8, offset=count * width)
     return memoryview(result)
 
 
-def _verified(data: bytes | memoryview, _filter: Filter, _limit: int, _size: int, where: str) -> memoryview:
+def _verified(data: bytes | memoryview, _limit: int, where: str) -> memoryview:
     content = memoryview(data)[:-4]
     stored = int.from_bytes(memoryview(data)[-4:], "little")
     found = fletcher32(content)
@@ -121,7 +133,10 @@ def _folded(value: int, data: bytes | memoryview) -> int:
     return value or (65535 if any(memoryview(data).cast("B")) else 0)
 
 
-_DECODERS: Final = {GZIP: _inflated, SHUFFLE: _unshuffled, FLETCHER32: _verified}
+_DECODERS: Final[Mapping[int, Callable[[bytes | memoryview, int, str], bytes | memoryview]]] = {
+    GZIP: _inflated,
+    FLETCHER32: _verified,
+}
 
 
 def _by_library(

@@ -9,11 +9,14 @@ from typing import Final
 from numcodecs.checksum32 import JenkinsLookup3
 
 from intake_nwbzarr.errors import LimitError, MetadataError
-from intake_nwbzarr.hdf5.source import Cursor, Source
+from intake_nwbzarr.hdf5.source import Cursor, Source, together
 from intake_nwbzarr.untrusted_input import MOST_CHUNKS, MOST_NODES
 
 DEEPEST_TREE: Final = 32
 """Levels of a B-tree; one of 10**18 entries has about twelve."""
+
+# Bytes of a global heap collection, unless one of its objects needs more.
+_COLLECTION: Final = 4096
 
 # Bytes of a node of a group's B-tree with HDF5's default of 32 children.
 _GROUP_NODE: Final = 24 + 33 * 8 + 32 * 8
@@ -79,6 +82,7 @@ class Heaps:
         known = self._collections.get(address)
         if known is not None:
             return known
+        self.want([(address, _COLLECTION)])
         cursor = self.cursor(await self.read(address, 8 + self.addressing.lengths))
         cursor.expect(b"GCOL")
         if cursor.number(1) != 1:
@@ -225,6 +229,12 @@ class Heaps:
         if known is None:
             known = self._heaps.setdefault(address, await self._fractal_heap(address))
         return known
+
+    async def whole_heap(self, address: int) -> FractalHeap:
+        """Return a fractal heap after having all of its blocks fetched side by side."""
+        heap = await self.fractal_heap(address)
+        await heap.fetch_all()
+        return heap
 
     async def _fractal_heap(self, address: int) -> FractalHeap:
         offsets, lengths = self.addressing.offsets, self.addressing.lengths
@@ -383,9 +393,40 @@ class FractalHeap:
                 self.heaps.cursor(block[place : place + offsets]).address(),
                 first + column * size,
             )
-            # An indirect block has as many rows as fill its size.
-            rows = 0 if row < self._direct_rows else (size // self.start_size // self.width).bit_length()
+            rows = 0 if row < self._direct_rows else self._rows_of(size)
         raise MetadataError(f"A fractal heap has nothing at its offset {offset}.", found=offset)
+
+    async def fetch_all(self) -> None:
+        """Have all blocks fetched in the next round, those below indirect ones level by level."""
+        if self.root is None:
+            return
+        if not self.rows:
+            self.heaps.want([(self.root, self.start_size)])
+            return
+        level = [(self.root, self.rows)]
+        seen = 0
+        for _ in range(DEEPEST_TREE):
+            blocks = await together(*(self._block(at, 0, rows * self.width) for at, rows in level))
+            below = []
+            for block, (_, rows) in zip(blocks, level, strict=True):
+                cursor = self.heaps.cursor(block)
+                cursor.take(5 + self.heaps.addressing.offsets + self.offset_size)
+                for number in range(rows * self.width):
+                    address, size = cursor.address(), self._row_size(number // self.width)
+                    if address is None:
+                        continue
+                    if number // self.width < self._direct_rows:
+                        self.heaps.want([(address, size)])
+                    else:
+                        below.append((address, self._rows_of(size)))
+            seen += len(below)
+            if not below or seen > MOST_NODES:
+                return
+            level = below
+
+    def _rows_of(self, size: int) -> int:
+        # An indirect block has as many rows as fill its size.
+        return (size // self.start_size // self.width).bit_length()
 
     async def _block(self, address: int, size: int, entries: int = 0) -> memoryview:
         """Return a direct block, or an indirect one with some entries, after checking it once."""

@@ -125,6 +125,8 @@ class Link:
     address: int | None = None
     path: str = ""
     file: str | None = None
+    # Of a group of an older file, the addresses of its B-tree and its heap, where the link repeats them.
+    parts: tuple[int, ...] = field(default=(), compare=False)
 
 
 def text_of(data: bytes | memoryview) -> str:

@@ -12,7 +12,7 @@ from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
 from intake_nwbzarr.hdf5 import messages
 from intake_nwbzarr.hdf5.heaps import Addressing, Heaps, verify_checksum
 from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link
-from intake_nwbzarr.hdf5.source import Cursor, Source
+from intake_nwbzarr.hdf5.source import Cursor, Source, together
 from intake_nwbzarr.untrusted_input import MIB, MOST_NODES
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -25,9 +25,6 @@ MOST_CONTINUATIONS: Final = 10_000
 
 LARGEST_USER_BLOCK: Final = 2**20
 """Bytes before the HDF5 file begins, which must be a power of two from 512 on."""
-
-# Bytes of a global heap collection, unless one of its objects needs more.
-_COLLECTION: Final = 4096
 
 # Bytes of an object header that are usually enough for all of it.
 _HEADER: Final = 512
@@ -158,6 +155,14 @@ class Objects:
         # A group without members may have no message that tells so.
         return await self._group(address, found)
 
+    async def has_several_names(self, address: int) -> bool:
+        """Return whether more than one hard link leads to an object."""
+        head = await self.heaps.read_at_most(address, 16)
+        if bytes(head[:4]) != b"OHDR":
+            return int.from_bytes(head[4:8], "little") > 1
+        counts = [each.data[1:5] async for each in self._messages(address) if each.kind == 22]
+        return any(int.from_bytes(count, "little") > 1 for count in counts)
+
     # Object headers (section IV.A.1)
 
     async def _messages(self, address: int) -> AsyncIterator[_Message]:
@@ -255,17 +260,20 @@ class Objects:
     # Groups
 
     async def _group(self, address: int, found: list[_Message]) -> Group:
-        group = Group(address)
+        links, attributes = await together(self._links(found), self._attributes(found))
+        return Group(address, attributes, links)
+
+    async def _links(self, found: list[_Message]) -> list[Link]:
+        links: list[Link] = []
         for message in found:
             match message.kind:
                 case 17:
-                    group.links += await self._symbols(message.data)
+                    links += await self._symbols(message.data)
                 case 6:
-                    group.links.append(messages.link(message.data, self.addressing.offsets))
+                    links.append(messages.link(message.data, self.addressing.offsets))
                 case 2:
-                    group.links += await self._dense_links(message.data)
-        group.attributes = await self._attributes(found)
-        return group
+                    links += await self._dense_links(message.data)
+        return links
 
     async def _symbols(self, data: memoryview) -> list[Link]:
         """Return the links of a symbol table (sections III.B and III.C)."""
@@ -273,10 +281,9 @@ class Objects:
         tree, heap = cursor.address(), cursor.address()
         if tree is None or heap is None:
             return []
-        names = await self.heaps.local_heap(heap)
+        names, nodes = await together(self.heaps.local_heap(heap), self.heaps.group_nodes(tree))
         links: list[Link] = []
         size = 2 * self.addressing.offsets + 24
-        nodes = await self.heaps.group_nodes(tree)
         # A node has eight entries, unless the file was created with another number.
         self.heaps.want((node, 8 + 8 * size) for node in nodes)
         for node in nodes:
@@ -298,10 +305,18 @@ class Objects:
                     path = Cursor(names, at=int.from_bytes(scratch[:4], "little")).text()
                     links.append(Link(text, path=messages.text_of(path)))
                 else:
-                    links.append(Link(text, target))
+                    links.append(Link(text, target, parts=self._parts(scratch) if kind == 1 else ()))
             if len(links) > MOST_NODES:
                 raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
         return links
+
+    def _parts(self, scratch: memoryview) -> tuple[int, ...]:
+        cursor = self.heaps.cursor(scratch)
+        return tuple(address for address in (cursor.address(), cursor.address()) if address is not None)
+
+    def want_group(self, link: Link) -> None:
+        """Have the B-tree and the heap of a group fetched along with its header."""
+        self.heaps.want((address, 1024) for address in link.parts)
 
     async def _dense_links(self, data: memoryview) -> list[Link]:
         """Return the links of a group that are in a fractal heap."""
@@ -314,8 +329,9 @@ class Objects:
         if heap is None or tree is None:
             return []
         links: list[Link] = []
-        stored = await self.heaps.fractal_heap(heap)
-        records = await self.heaps.records(tree, frozenset({5}))
+        stored, records = await together(
+            self.heaps.whole_heap(heap), self.heaps.records(tree, frozenset({5}))
+        )
         if len(records) > MOST_NODES:
             raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
         for record in records:
@@ -372,20 +388,8 @@ class Objects:
                 attributes.append(messages.attribute(await self._body(message)))
             elif message.kind == 21:
                 attributes += [each async for each in self._dense_attributes(message.data)]
-        for attribute in attributes:
-            self._want_collection(attribute)
-        return {attribute.name: await self._value(attribute) for attribute in attributes}
-
-    def _want_collection(self, attribute: Attribute) -> None:
-        """Have the global heap collection fetched that has the text of an attribute, as most have."""
-        data = attribute.data
-        if (
-            not attribute.shared[0]
-            and attribute.datatype[0] & 15 == 9
-            and len(data) >= 8 + self.addressing.offsets
-        ):
-            address = int.from_bytes(data[4 : 4 + self.addressing.offsets], "little")
-            self.heaps.want([(address, _COLLECTION)] if address else [])
+        values = await together(*map(self._value, attributes))
+        return {attribute.name: value for attribute, value in zip(attributes, values, strict=True)}
 
     async def _dense_attributes(self, data: memoryview) -> AsyncIterator[Attribute]:
         cursor = self.heaps.cursor(data)
@@ -396,8 +400,10 @@ class Objects:
         heap, tree = cursor.address(), cursor.address()
         if heap is None or tree is None:
             return
-        stored = await self.heaps.fractal_heap(heap)
-        for record in await self.heaps.records(tree, frozenset({8})):
+        stored, records = await together(
+            self.heaps.whole_heap(heap), self.heaps.records(tree, frozenset({8}))
+        )
+        for record in records:
             own = record[8]
             body: bytes | memoryview = await stored.get(record[:8])
             yield messages.attribute(body if not own & 2 else await self._shared(body, 12))
@@ -480,11 +486,14 @@ class Objects:
                 found=total,
                 expected=limit,
             )
+        addresses = dict.fromkeys(address for length, _, address, _ in entries if address and length)
+        found = await together(*map(self.heaps.collection, addresses))
+        collections = dict(zip(addresses, found, strict=True))
         values: list[Any] = []
         for length, size, address, index in entries:
             stored: bytes | memoryview = b""
             if address and length:
-                stored = (await self.heaps.collection(address)).get(index)
+                stored = collections[address].get(index)
                 if len(stored) < size:
                     raise MetadataError("A value of variable length is longer than what is stored of it.")
             if kind.is_text:

@@ -12,8 +12,14 @@ from intake_nwbzarr.errors import LimitError, MetadataError
 BLOCK: Final = 2**10
 """Bytes of the blocks in which a file is received: nodes of B-trees have about two thousand."""
 
-GAP: Final = 16
+AROUND: Final = 16 * 2**10
+"""Bytes that are read together while objects are found: what belongs to one mostly lies beside it."""
+
+GAP: Final = 64
 """Blocks that are not needed between two that are, up to which one request fetches both."""
+
+SMALL_GAP: Final = 16
+"""The same, where little of a file is needed."""
 
 LARGEST_RANGE: Final = 4 * 2**20
 """Bytes of one request."""
@@ -34,10 +40,14 @@ class Source:
     objects need is fetched side by side, whatever order they are read in.
     """
 
-    def __init__(self, size: int) -> None:
+    # `around`: bytes up to whose multiples what is read is widened, where neighbours are read next.
+    def __init__(self, size: int, around: int = BLOCK, gap: int = GAP) -> None:
         self.size = size
+        self.gap = gap
         self.received = 0
-        self._blocks: dict[int, memoryview] = {}
+        self.around = around
+        # The bytes that each block came with, and where it begins in them.
+        self._blocks: dict[int, tuple[memoryview, int]] = {}
         self._missing: set[int] = set()
         self._ready: deque[Task] = deque()
         self._waiting: list[Task] = []
@@ -52,10 +62,9 @@ class Source:
     def put(self, start: int, data: bytes | memoryview) -> None:
         """Add bytes from the start of a block on, up to the end of a block or of the file."""
         view = memoryview(data)
-        for at in range(0, len(view), BLOCK):
-            block = view[at : at + BLOCK]
-            if len(block) == BLOCK or start + at + len(block) == self.size:
-                self._blocks[(start + at) // BLOCK] = block
+        whole = len(view) if start + len(view) == self.size else len(view) // BLOCK * BLOCK
+        for at in range(0, whole, BLOCK):
+            self._blocks[(start + at) // BLOCK] = view, at
         self.received += len(view)
         if self.received > MOST_RECEIVED:
             raise LimitError(
@@ -71,13 +80,16 @@ class Source:
                 expected=self.size,
             )
         first, last = start // BLOCK, (start + max(size, 1) - 1) // BLOCK
-        block = self._blocks.get(first)
-        if first == last:
-            return None if block is None else block[start - first * BLOCK : start - first * BLOCK + size]
+        found = self._blocks.get(first)
+        if found is None:
+            return None
+        at = found[1] + start - first * BLOCK
+        if at + size <= len(found[0]):
+            return found[0][at : at + size]
         blocks = [self._blocks.get(number) for number in range(first, last + 1)]
         if any(each is None for each in blocks):
             return None
-        joined = b"".join(each for each in blocks if each is not None)
+        joined = b"".join(each[0][each[1] : each[1] + BLOCK] for each in blocks if each is not None)
         return memoryview(joined)[start - first * BLOCK : start - first * BLOCK + size]
 
     def want(self, start: int, size: int) -> None:
@@ -128,11 +140,11 @@ class Source:
     def _ranges(self) -> list[tuple[int, int]]:
         """Return the ranges of missing blocks: neighbours joined, and small gaps between them included."""
         ranges: list[list[int]] = []
-        for number in sorted(self._missing):
+        for number in sorted(self._widened()):
             last = ranges[-1] if ranges else None
             if (
                 last is not None
-                and number - last[1] <= GAP
+                and number - last[1] <= self.gap
                 and (number + 1 - last[0]) * BLOCK <= LARGEST_RANGE
             ):
                 last[1] = number + 1
@@ -140,6 +152,35 @@ class Source:
                 ranges.append([number, number + 1])
         self._missing.clear()
         return [(first * BLOCK, min(stop * BLOCK, self.size)) for first, stop in ranges]
+
+    def _widened(self) -> set[int]:
+        """Return the missing blocks, and those around them that are not here either."""
+        count = self.around // BLOCK
+        end = -(-self.size // BLOCK)
+        widened: set[int] = set()
+        for number in {missing // count for missing in self._missing}:
+            widened.update(range(number * count, min((number + 1) * count, end)))
+        return widened - self._blocks.keys()
+
+
+async def together(*coroutines: Coroutine[Any, None, Any]) -> list[Any]:
+    """Run coroutines side by side, so that all wait for the same round, and return their results."""
+    results: dict[int, Any] = {}
+    pending = dict(enumerate(coroutines))
+    try:
+        while pending:
+            for number, each in list(pending.items()):
+                try:
+                    each.send(None)
+                except StopIteration as end:
+                    results[number] = end.value
+                    del pending[number]
+            if pending:
+                await _pause()
+    finally:
+        for each in pending.values():
+            each.close()
+    return [results[number] for number in range(len(coroutines))]
 
 
 @coroutine

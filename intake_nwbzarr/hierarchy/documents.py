@@ -26,6 +26,7 @@ from intake_nwbzarr.errors import (
     ResponseError,
     UnsafePathError,
 )
+from intake_nwbzarr.hdf5.documents import UNREAD
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport
@@ -47,6 +48,8 @@ class Documents:
     etag: str | None
     # The number of requests that fetched them.
     requests: int
+    # The names of members that were not read, of an HDF5 file of which one object is opened, by their group.
+    unread: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
         """Return these documents and those of further nodes."""
@@ -132,6 +135,32 @@ async def load_remembered(transport: Transport) -> Documents:
         memory.put(key, documents, _size(documents))
     else:
         memory.forget(key)
+    return documents
+
+
+async def load_part(transport: Transport, group: str) -> Documents:
+    """Return the metadata documents of an HDF5 file that one object needs, or all if these are remembered."""
+    location = transport.location
+    key = location.uncached.cache_key
+    revalidate = location.option("revalidate") is not False
+    known = memory.get((key, group)) if transport.conditional else None
+    if memory.get(key) is not None:
+        return await load_remembered(transport)
+    if known is not None and (not revalidate or known.etag is None):
+        return known
+    name = f"@/{group}/zarr.json"
+    if known is None or known.etag is None:
+        found = await transport.get(name, limit=LARGEST_DOCUMENT)
+    else:
+        answer = await transport.get_unless(name, known.etag, limit=LARGEST_DOCUMENT)
+        if isinstance(answer, Unchanged):
+            return known
+        found = answer
+    documents = None if found is None else parse_documents(location, 3, found)
+    if documents is None:
+        return await load_remembered(transport)
+    if transport.conditional and documents.etag and not documents.etag.startswith("W/"):
+        memory.put((key, group), documents, _size(documents))
     return documents
 
 
@@ -271,6 +300,7 @@ class _Root(msgspec.Struct):
     node_type: str
     zarr_format: int
     consolidated_metadata: _Consolidated | None = None
+    unread: dict[str, list[str]] = msgspec.field(default_factory=dict, name=UNREAD)
 
 
 def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | None:
@@ -291,7 +321,7 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     for path, raw in root.consolidated_metadata.metadata.items():
         nodes[_node_path(path, location)] = {"zarr.json": raw}
     _check_node_count(nodes, location)
-    return Documents(location, 3, nodes, True, fetched.etag, 2)
+    return Documents(location, 3, nodes, True, fetched.etag, 2, root.unread)
 
 
 def _root_only(location: Location, fetched: Fetched) -> Documents:

@@ -24,6 +24,7 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NodeNotFoundError,
     NotNWBError,
+    ObjectChangedError,
     StaleMetadataWarning,
     TransportError,
     UnconsolidatedWarning,
@@ -35,6 +36,7 @@ from intake_nwbzarr.hierarchy.documents import (
     find_groups,
     how_to_consolidate,
     list_documents,
+    load_part,
     load_remembered,
     missing_groups,
     recognized,
@@ -214,12 +216,16 @@ def open_hierarchy(
     return load_hierarchy(locate(location, storage_options).read_consolidated(consolidated))
 
 
-def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
-    """Open the hierarchy of a location with transports from an opener."""
+def load_hierarchy(where: Location, opener: Opener | None = None, group: str | None = None) -> Hierarchy:
+    """Open the hierarchy of a location with transports from an opener.
+
+    Of an HDF5 file, the metadata that a `group` needs are read, and all when others are asked for.
+    """
     begin_session(where)
     where = run(recognized(where, opener or open_transport))
     transport = (opener or open_transport)(where)
-    documents = run(load_remembered(transport))
+    is_part = group is not None and group != "" and where.option("hdf5")
+    documents = run(load_part(transport, group or "") if is_part else load_remembered(transport))
     hierarchy = session_hierarchy(where, transport, documents, opener)
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
@@ -340,7 +346,7 @@ class Hierarchy(Mapping[str, Node]):
 
     def __repr__(self) -> str:
         return (
-            f"<Hierarchy {self.location}: {len(self)} groups and arrays, Zarr {self.zarr_format}, "
+            f"<Hierarchy {self.location}: {len(self._documents.nodes)} groups and arrays, Zarr {self.zarr_format}, "
             f"{'' if self.consolidated else 'not '}consolidated>"
         )
 
@@ -357,18 +363,52 @@ class Hierarchy(Mapping[str, Node]):
         """Return the node at a path, or a default."""
         if not isinstance(path, str):
             return default
-        if path not in self._nodes and path in self._documents.nodes:
+        if path not in self._nodes and self._is_read(path):
             self._nodes[path] = self._decode(path, self._documents.nodes[path])
         return self._nodes.get(path, default)
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and path in self._documents.nodes
+        if not isinstance(path, str):
+            return False
+        group, _, name = path.rpartition("/")
+        return name in self._documents.unread.get(group, ()) or self._is_read(path)
 
     def __iter__(self) -> Iterator[str]:
+        self._read_all()
         return iter(sorted(self._documents.nodes))
 
     def __len__(self) -> int:
+        self._read_all()
         return len(self._documents.nodes)
+
+    def _is_read(self, path: str) -> bool:
+        """Return whether an object exists, after reading its metadata if they were left out."""
+        if path in self._documents.nodes:
+            return True
+        if not self._documents.unread:
+            return False
+        group, name = path, ""
+        while group and group not in self._documents.nodes:
+            group, _, name = group.rpartition("/")
+        if name in self._documents.unread.get(group, ()):
+            self._read_all()
+        return path in self._documents.nodes
+
+    def _read_all(self) -> None:
+        """Read all metadata of a file of which only those of one object were read."""
+        if not self._documents.unread:
+            return
+        known = self._documents
+        self._documents = run(load_remembered((self.opener or open_transport)(self.location)))
+        self._children = None
+        if self._documents.etag != known.etag:
+            raise ObjectChangedError(
+                f"{self.location} was replaced while it was being read.",
+                location=self.location,
+                found=self._documents.etag,
+                expected=known.etag,
+                next_step="Open it again.",
+            )
 
     def valid_nodes(self) -> Iterator[Node]:
         """Yield the nodes in the order of their paths, without those with damaged metadata."""
@@ -378,14 +418,17 @@ class Hierarchy(Mapping[str, Node]):
 
     def children(self, path: str) -> tuple[str, ...]:
         """Return the sorted names of the groups and arrays stored in a group, without links."""
+        self._is_read(self._checked(path))
         if self._children is None:
             collected: dict[str, list[str]] = {}
-            for child in sorted(self._documents.nodes):
+            for child in self._documents.nodes:
                 if child:
                     parent, _, name = child.rpartition("/")
                     collected.setdefault(parent, []).append(name)
-            self._children = {parent: tuple(names) for parent, names in collected.items()}
-        return self._children.get(self._checked(path), ())
+            for parent, unread in self._documents.unread.items():
+                collected.setdefault(parent, []).extend(unread)
+            self._children = {parent: tuple(sorted(names)) for parent, names in collected.items()}
+        return self._children.get(path, ())
 
     def links(self, path: str) -> dict[str, Reference]:
         """Return the links in a group by name."""

@@ -3,6 +3,7 @@
 | key | object |
 |---|---|
 | ``zarr.json`` | the consolidated metadata, with the ETag of the file |
+| ``@/GROUP/zarr.json`` | those that one object needs, see `intake_nwbzarr.hierarchy.documents.load_part` |
 | ``ARRAY/c/0/0`` | a chunk: numbers without filters, or texts and references in the encoding of Zarr |
 | ``ARRAY/c/index`` | the table of an array's chunks, see `intake_nwbzarr.hdf5.chunk_index` |
 | ``@`` | the file itself, of which ranges are read |
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from math import prod
@@ -30,20 +31,31 @@ from intake_nwbzarr.errors import (
     NWBZarrError,
     ObjectChangedError,
     ResponseError,
+    TransportError,
 )
 from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_table, pack
-from intake_nwbzarr.hdf5.documents import ArraySource, Translated, translate
+from intake_nwbzarr.hdf5.documents import UNREAD, ArraySource, Translated, is_needed, translate
 from intake_nwbzarr.hdf5.messages import Datatype
 from intake_nwbzarr.hdf5.objects import Address, Group, Object, Objects
-from intake_nwbzarr.hdf5.source import BLOCK, Source
+from intake_nwbzarr.hdf5.source import AROUND, BLOCK, GAP, SMALL_GAP, Source
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, too_large
+from intake_nwbzarr.transport.memory_cache import Memory
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, MOST_NODES, TEXT_PER_VALUE
 
-FIRST: Final = 2**20
-"""Bytes that are requested first: all metadata of a small file, and the first objects of others."""
+FIRST: Final = 256 * 2**10
+"""Bytes that are requested first of the beginning and of the end of a file.
+
+A small file is read whole; of others, objects that were written last, and their texts, are at the end.
+"""
+
+MOST_KEPT: Final = 256 * 2**20
+"""Bytes of the metadata of files, as they were received and as documents, that a process keeps."""
+
+MOST_GROUPS: Final = 64
+"""Objects of a file for which parts of its metadata are kept."""
 
 FILE: Final = "@"
 INDEX: Final = "index"
@@ -61,6 +73,10 @@ class _Opened:
     tables: dict[str, ChunkTable] = field(default_factory=dict)
 
 
+# By transport and group. What is read again after it was evicted must still have the same ETag.
+_kept: Memory[_Opened] = Memory(MOST_KEPT)
+
+
 class HDF5Transport(Transport):
     """The objects of a Zarr store that an HDF5 file is presented as."""
 
@@ -74,8 +90,9 @@ class HDF5Transport(Transport):
         self._inner = inner
         self.conditional = inner.conditional
         inner.count_for(location.url)
-        self._opening: asyncio.Task[_Opened | None] | None = None
-        self._driving: asyncio.Task[None] | None = None
+        # By the object for which metadata are read, "" for all; and the objects for which some are kept.
+        self._reading: dict[str, asyncio.Task[_Opened | None]] = {}
+        self._groups: dict[str, None] = {}
 
     @property
     def refused(self) -> bool:
@@ -87,13 +104,14 @@ class HDF5Transport(Transport):
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         if key == FILE:
-            return await self._inner.fetch("", part, limit)
-        if key in {"", ".zmetadata", ".zgroup", ".zattrs", ".zarray"}:
+            return self._received(part, limit) or await self._inner.fetch("", part, limit)
+        group = _group_of(key)
+        if group is None and key in {"", ".zmetadata", ".zgroup", ".zattrs", ".zarray"}:
             return None
-        opened = await self._open()
+        opened = await (self._open_for(key) if group is None else self._open(group))
         if opened is None:
             return None
-        if key == "zarr.json":
+        if group is not None:
             return _cut(opened.document, part, limit, opened.etag)
         path, _, chunk = f"/{key}".rpartition("/c/")
         if not _ and key != "c" and not key.endswith("/c"):
@@ -113,7 +131,7 @@ class HDF5Transport(Transport):
                 next_step="Read it with h5py.",
             )
         if chunk == INDEX:
-            if source.kind not in {"chunks", "pieces"}:
+            if source.kind != "chunks":
                 return None
             return _cut(pack(await self._table(opened, path, source)), part, limit, opened.etag)
         coordinates = _coordinates(chunk, source)
@@ -123,12 +141,12 @@ class HDF5Transport(Transport):
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str
     ) -> Fetched | Unchanged | Failure | None:
-        if key != "zarr.json":
+        if _group_of(key) is None:
             return await super()._get_unless(key, part, limit, etag)
         found = await self._inner.fetch_unless("", Part(0, 8), 8, etag)
         if isinstance(found, Unchanged):
             return found
-        self._opening = None
+        self._forget()
         return await self._get(key, part, limit)
 
     async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:
@@ -149,22 +167,54 @@ class HDF5Transport(Transport):
         opened = await self._open()
         return Folder((), ()) if opened is None or folder else Folder(("zarr.json",), ())
 
+    def _received(self, part: Part | None, limit: int) -> Fetched | None:
+        """Return a part of the file that came with the metadata, as small arrays do."""
+        if part is None or part.start is None or part.stop is None or part.stop - part.start > limit:
+            return None
+        for opened in self._known():
+            if part.start < part.stop <= opened.source.size:
+                data = opened.source.part(part.start, part.stop - part.start)
+                if data is not None:
+                    return Fetched(data, opened.etag, opened.source.size)
+        return None
+
     # Opening
 
-    async def _open(self) -> _Opened | None:
+    def _known(self) -> list[_Opened]:
+        """Return what was read of the file and is kept, all of it first."""
+        found = [_kept.get((self, group)) for group in ("", *self._groups)]
+        return [opened for opened in found if opened is not None]
+
+    async def _open_for(self, key: str) -> _Opened | None:
+        """Return the file with the metadata of the array that a key of a chunk belongs to, or with all."""
+        path = f"/{key}".rpartition("/c")[0].strip("/")
+        for opened in self._known():
+            if path in opened.translated.arrays:
+                return opened
+        return await self._open(path)
+
+    async def _open(self, group: str = "") -> _Opened | None:
+        """Return the file with all metadata, or with those that one object needs."""
+        known = _kept.get((self, "")) or _kept.get((self, group))
+        if known is not None:
+            return known
         # Many readers at once share one reading; one that failed, or found nothing, is not remembered.
-        if self._opening is None or (
-            self._opening.done()
-            and (self._opening.cancelled() or self._opening.exception() or self._opening.result() is None)
-        ):
-            self._opening = asyncio.create_task(self._read_metadata())
+        reading = self._reading.get(group)
+        if reading is None or reading.done():
+            reading = self._reading[group] = asyncio.create_task(self._read_metadata(group))
         try:
-            return await asyncio.shield(self._opening)
+            return await asyncio.shield(reading)
         except NWBZarrError as error:
             raise copy(error) from None
+        finally:
+            if reading.done() and self._reading.get(group) is reading:
+                # What it returned is kept for as long as there is room.
+                del self._reading[group]
 
-    async def _read_metadata(self) -> _Opened | None:
-        first = await self._inner.fetch("", Part(0, FIRST, lenient=True), FIRST)
+    async def _read_metadata(self, group: str) -> _Opened | None:
+        first, last = await asyncio.gather(
+            self._inner.fetch("", Part(0, FIRST, lenient=True), FIRST), self._end_of_file()
+        )
         if first is None:
             return None
         if first.size is None:
@@ -172,43 +222,82 @@ class HDF5Transport(Transport):
                 f"The server does not say how large {self.location} is, so that it cannot be read in ranges.",
                 location=self.location,
             )
-        source = Source(first.size)
-        source.put(
-            0, first.data[: len(first.data) // BLOCK * BLOCK] if len(first.data) < first.size else first.data
-        )
+        source = Source(first.size, AROUND, SMALL_GAP if group else GAP)
+        source.put(0, first.data)
+        if last is not None and last.etag == first.etag and last.size == first.size:
+            start = -(-(first.size - len(last.data)) // BLOCK) * BLOCK
+            source.put(start, memoryview(last.data)[start - first.size :] if start < first.size else b"")
         opened = _Opened(first.etag, source, Objects(source), Translated())
-        found: dict[int, Object | MetadataError] = {}
-
-        async def visit(address: int) -> None:
-            found[address] = MetadataError("It is read twice.")
-            try:
-                item: Object | MetadataError = await opened.objects.read(address)
-            except (MetadataError, LimitError) as error:
-                item = MetadataError(str(error))
-            found[address] = item
-            if isinstance(item, Group):
-                for link in item.links:
-                    if link.address is not None and link.address not in found:
-                        if len(found) > MOST_NODES:
-                            raise LimitError(f"It has more than {MOST_NODES:,} objects.", expected=MOST_NODES)
-                        found[link.address] = MetadataError("It was not read.")
-                        source.start(visit(link.address))
-
-        async def everything() -> None:
-            await opened.objects.open()
-            assert opened.objects.root is not None  # noqa: S101 - for the type checker
-            await visit(opened.objects.root)
-
         try:
-            await self._complete(opened, everything())
-            root = opened.objects.root or 0
-            if isinstance(problem := found.get(root), MetadataError):
-                raise problem
-            opened.translated = await asyncio.to_thread(translate, root, found, self.location)
+            found = await self._read_objects(opened, group)
+            if found is None:
+                # An object with several names has the shortest one, which only all links tell.
+                return await self._open()
+            opened.translated = await asyncio.to_thread(_translated, opened, found, self.location)
+            if group and opened.translated.unknown:
+                return await self._open()
             opened.document = await asyncio.to_thread(_consolidated, opened.translated)
         except NWBZarrError as error:
             raise self._named(error) from None
+        opened.translated.nodes.clear()
+        if group:
+            self._groups[group] = None
+            while len(self._groups) > MOST_GROUPS:
+                self._groups.pop(next(iter(self._groups)))
+        _kept.put((self, group), opened, source.received + 2 * len(opened.document))
         return opened
+
+    async def _read_objects(self, opened: _Opened, group: str) -> dict[int, Object | MetadataError] | None:
+        """Return objects by address, all or those that one needs; None if one of these has several names."""
+        found: dict[int, Object | MetadataError] = {}
+        source, objects = opened.source, opened.objects
+        several = False
+
+        async def visit(address: int, path: str) -> None:
+            nonlocal several
+            try:
+                item: Object | MetadataError = await objects.read(address)
+                several = several or (group != "" and path != "" and await objects.has_several_names(address))
+            except (MetadataError, LimitError) as error:
+                item = MetadataError(str(error))
+            found[address] = item
+            if not isinstance(item, Group):
+                return
+            for link in item.links:
+                child = f"{path}/{link.name}" if path else link.name
+                if link.address is None or link.address in found or (group and not is_needed(child, group)):
+                    continue
+                if len(found) > MOST_NODES:
+                    raise LimitError(f"It has more than {MOST_NODES:,} objects.", expected=MOST_NODES)
+                found[link.address] = MetadataError("It was not read.")
+                objects.want_group(link)
+                source.start(visit(link.address, child))
+
+        async def everything() -> None:
+            await objects.open()
+            assert objects.root is not None  # noqa: S101 - for the type checker
+            found[objects.root] = MetadataError("It was not read.")
+            await visit(objects.root, "")
+
+        await self._complete(opened, everything())
+        root = found.get(objects.root or 0)
+        if isinstance(root, MetadataError):
+            raise root
+        return None if several else found
+
+    def _forget(self) -> None:
+        """Have the metadata read again when they are needed next."""
+        self._reading.clear()
+        for group in ("", *self._groups):
+            _kept.forget((self, group))
+        self._groups.clear()
+
+    async def _end_of_file(self) -> Fetched | None:
+        """Return the last bytes of the file, None from a server that does not count from the end."""
+        try:
+            return await self._inner.fetch("", Part(suffix=FIRST), FIRST)
+        except (LimitError, TransportError):
+            return None
 
     def _named(self, error: NWBZarrError) -> NWBZarrError:
         """Return an error of the parser with the name of the file."""
@@ -242,7 +331,7 @@ class HDF5Transport(Transport):
     async def _bytes(self, opened: _Opened, start: int, stop: int) -> Bytes:
         fetched = await self._inner.fetch("", Part(start, stop), stop - start)
         if fetched is None or fetched.etag != opened.etag:
-            self._opening = None
+            self._forget()
             raise ObjectChangedError(
                 f"{self.location} was replaced or removed while it was being read.",
                 location=self.location,
@@ -262,17 +351,9 @@ class HDF5Transport(Transport):
         dataset, base = source.dataset, opened.objects.addressing.base
         shape = dataset.dataspace.shape or ()
         if dataset.layout.kind == "contiguous":
-            layout = dataset.layout
-            if layout.address is None:
-                counts = tuple(
-                    -(-length // width) for length, width in zip(shape, source.chunks, strict=True)
-                )
-                nothing = np.zeros(prod(counts), np.uint64)
-                table = ChunkTable(counts, nothing, nothing)
-            else:
-                table = contiguous_table(
-                    shape, source.chunks, dataset.datatype.size, base + layout.address, layout.size
-                )
+            address, size = dataset.layout.address, dataset.layout.size
+            start = None if address is None else base + address
+            table = contiguous_table(shape, source.chunks, dataset.datatype.size, start, size)
         else:
             # A parser of its own, so that tables are read side by side, over the blocks that are here.
             found: list[ChunkTable] = []
@@ -313,6 +394,8 @@ class HDF5Transport(Transport):
         valid = tuple(slice(0, b - a) for a, b in zip(start, stop, strict=True))
         items = np.frombuffer(raw, np.dtype((np.void, dataset.datatype.size))).reshape(source.chunks)[valid]
         values = await self._values(opened, dataset.datatype, items.tobytes(), items.size)
+        if opened.translated.unread and _refers_elsewhere(values, opened.translated):
+            opened = await self._open() or opened
         texts = [_path_of(value, opened.translated) for value in values]
         if dataset.datatype.kind == "compound":
             empty = [_empty(each.datatype) for each in dataset.datatype.members]
@@ -360,6 +443,21 @@ class HDF5Transport(Transport):
         return await asyncio.to_thread(filters.undo, data, dataset.filters, mask, source.chunks, dtype, where)
 
 
+def _group_of(key: str) -> str | None:
+    """Return the path of the object whose metadata a key stands for, "" for all, None for other keys."""
+    if key == "zarr.json":
+        return ""
+    if key.startswith(f"{FILE}/") and key.endswith("/zarr.json"):
+        return key.removeprefix(f"{FILE}/").removesuffix("/zarr.json")
+    return None
+
+
+def _translated(
+    opened: _Opened, found: Mapping[int, Object | MetadataError], location: Location
+) -> Translated:
+    return translate(opened.objects.root or 0, found, opened.objects.addressing.base, location)
+
+
 def _coordinates(text: str, source: ArraySource) -> tuple[int, ...] | None:
     """Return the coordinates of a chunk in its key, None if there is no such chunk."""
     parts = text.split("/") if text else []
@@ -380,6 +478,16 @@ def _path_of(value: Any, translated: Translated) -> Any:
         case list():
             return [_path_of(item, translated) for item in value]
     return value
+
+
+def _refers_elsewhere(values: list[Any], translated: Translated) -> bool:
+    """Return whether a reference is to an object whose path is not known."""
+    return any(
+        _refers_elsewhere(value, translated)
+        if isinstance(value, list)
+        else isinstance(value, Address) and value.value is not None and value.value not in translated.paths
+        for value in values
+    )
 
 
 def _empty(kind: Datatype) -> Any:
@@ -408,6 +516,7 @@ def _consolidated(translated: Translated) -> bytes:
             "must_understand": False,
             "metadata": {path: translated.nodes[path] for path in others},
         },
+        **({UNREAD: translated.unread} if translated.unread else {}),
     }
     return json.dumps(whole, separators=(",", ":")).encode()
 
