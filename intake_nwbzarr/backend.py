@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 # What xarray passes to every engine, for conventions that NWB does not use.
 _OF_OTHER_CONVENTIONS = frozenset({"concat_characters", "decode_coords", "use_cftime", "decode_timedelta"})
 
-_ENDINGS = (".nwb.zarr", ".nwb.zarr.zip")
+_ENDINGS = (".nwb", ".nwb.zarr", ".nwb.zarr.zip")
 
 
 class NWBZarrBackendEntrypoint(BackendEntrypoint):
-    """Opens NWB Zarr sessions of any hdmf-zarr release as lazy, labelled Datasets."""
+    """Opens NWB sessions, Zarr of any hdmf-zarr release or HDF5, as lazy, labelled Datasets."""
 
-    description: ClassVar[str] = "NWB Zarr sessions (local, https, s3) as lazy, labelled Datasets"
+    description: ClassVar[str] = "NWB sessions in Zarr or HDF5 (local, https, s3) as lazy, labelled Datasets"
     supports_groups: ClassVar[bool] = True
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj",
@@ -182,7 +182,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Return whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
+        """Return whether the name is that of an NWB file: ``*.nwb``, ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
         if isinstance(filename_or_obj, Location):
             name = str(filename_or_obj)
         elif isinstance(filename_or_obj, str | os.PathLike):

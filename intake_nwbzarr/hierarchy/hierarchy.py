@@ -37,15 +37,15 @@ from intake_nwbzarr.hierarchy.documents import (
     how_to_consolidate,
     list_documents,
     load_part,
+    load_recognized,
     load_remembered,
     missing_groups,
-    recognized,
 )
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_array, check_group, check_shape
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable
-from intake_nwbzarr.transport.base import Transport, begin_session
+from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
 from intake_nwbzarr.untrusted_input import (
@@ -175,7 +175,7 @@ def open_hierarchy(
     *,
     consolidated: bool | None = None,
 ) -> Hierarchy:
-    """Read the metadata of an NWB Zarr file of any hdmf-zarr release: all groups and arrays.
+    """Read the metadata of an NWB file, Zarr of any hdmf-zarr release or HDF5: all groups and arrays.
 
     Consolidated metadata take two concurrent requests, and over HTTP and S3 one conditional request when the
     file is opened again in the same process. Without consolidated metadata, the store is listed and every
@@ -198,8 +198,8 @@ def open_hierarchy(
 
     Raises
     ------
-    LocationNotFoundError, NotZarrError, HDF5FileError, NotNWBError
-        When the location is not an NWB Zarr file.
+    LocationNotFoundError, NotZarrError, NotNWBError
+        When the location is not an NWB file.
     AccessError, CredentialsError
         When access is denied.
     TransportError, HostNotFoundError
@@ -221,11 +221,14 @@ def load_hierarchy(where: Location, opener: Opener | None = None, group: str | N
 
     Of an HDF5 file, the metadata that a `group` needs are read, and all when others are asked for.
     """
-    begin_session(where)
-    where = run(recognized(where, opener or open_transport))
-    transport = (opener or open_transport)(where)
-    is_part = group is not None and group != "" and where.option("hdf5")
-    documents = run(load_part(transport, group or "") if is_part else load_remembered(transport))
+
+    def load(transport: Transport) -> Documents:
+        if group and transport.location.is_hdf5:
+            return run(load_part(transport, group))
+        return run(load_remembered(transport))
+
+    transport, documents = load_recognized(where, opener or open_transport, load)
+    where = transport.location
     hierarchy = session_hierarchy(where, transport, documents, opener)
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
@@ -254,6 +257,14 @@ def _not_nwb(location: Location, documents: Documents, root: Node) -> NotNWBErro
         if is_saved_dataset
         else f"its root has the neurodata_type {root.neurodata_type!r}, not 'NWBFile'."
     )
+    if location.is_hdf5:
+        return NotNWBError(
+            f"{location} is an HDF5 file, but not an NWB file: {reason}",
+            location=location,
+            found=root.neurodata_type,
+            expected="NWBFile",
+            next_step='Open it with engine="h5netcdf" of xarray, or with h5py.',
+        )
     return NotNWBError(
         f"{location} is a Zarr {documents.zarr_format} store, but not an NWB file: {reason}",
         location=location,
@@ -345,10 +356,12 @@ class Hierarchy(Mapping[str, Node]):
         return str(self[""].attributes.get(".specloc") or "specifications").strip("/")
 
     def __repr__(self) -> str:
-        return (
-            f"<Hierarchy {self.location}: {len(self._documents.nodes)} groups and arrays, Zarr {self.zarr_format}, "
-            f"{'' if self.consolidated else 'not '}consolidated>"
+        form = (
+            "HDF5"
+            if self.location.is_hdf5
+            else f"Zarr {self.zarr_format}, {'' if self.consolidated else 'not '}consolidated"
         )
+        return f"<Hierarchy {self.location}: {len(self._documents.nodes)} groups and arrays, {form}>"
 
     def __getitem__(self, path: str) -> Node:
         path = self._checked(path).strip("/")

@@ -41,7 +41,7 @@ from intake_nwbzarr.hdf5.objects import Address, Group, Object, Objects
 from intake_nwbzarr.hdf5.source import AROUND, BLOCK, GAP, SMALL_GAP, Source
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
-from intake_nwbzarr.transport.base import Transport, too_large
+from intake_nwbzarr.transport.base import Transport, is_document, too_large
 from intake_nwbzarr.transport.memory_cache import Memory
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, MOST_NODES, TEXT_PER_VALUE
 
@@ -106,9 +106,10 @@ class HDF5Transport(Transport):
         if key == FILE:
             return self._received(part, limit) or await self._inner.fetch("", part, limit)
         group = _group_of(key)
-        if group is None and key in {"", ".zmetadata", ".zgroup", ".zattrs", ".zarray"}:
+        if group is None and is_document(key):
+            # All metadata are in one document.
             return None
-        opened = await (self._open_for(key) if group is None else self._open(group))
+        opened = await (self._open_for(key) if group is None else self._current(group))
         if opened is None:
             return None
         if group is not None:
@@ -192,6 +193,15 @@ class HDF5Transport(Transport):
             if path in opened.translated.arrays:
                 return opened
         return await self._open(path)
+
+    async def _current(self, group: str) -> _Opened | None:
+        """Return the file as it is stored now: it may have been replaced since its metadata were read."""
+        known = _kept.get((self, "")) or _kept.get((self, group))
+        if known is not None:
+            found = await self._inner.fetch("", Part(0, 8, lenient=True), 8)
+            if found is None or found.etag is None or found.etag != known.etag:
+                self._forget()
+        return await self._open(group)
 
     async def _open(self, group: str = "") -> _Opened | None:
         """Return the file with all metadata, or with those that one object needs."""
