@@ -106,9 +106,10 @@ def test_recognizing_takes_no_request_where_the_name_is_right_and_one_where_it_i
     hdf5 = s3_server.upload(bucket, "named", forms.hdf5.parent)
     store = s3_server.upload(bucket, "stores/sub-1.nwb.zarr", forms.zarr)
     misnamed = s3_server.upload(bucket, "stores/sub-1.nwb", forms.zarr)
-    told = requests_of(f"{hdf5}/sub-1.nwb", options | {"hdf5": True})
-    assert requests_of(f"{hdf5}/sub-1.nwb", options) == told <= 2
-    assert requests_of(blob, options) == told
+    copy = s3_server.upload(bucket, "told", forms.hdf5.parent)
+    told = requests_of(f"{copy}/sub-1.nwb", options | {"hdf5": True})
+    assert requests_of(f"{hdf5}/sub-1.nwb", options) == told
+    assert requests_of(blob, options) <= told
     assert requests_of(store, options) == 2
     # Nothing is there as a file: its beginning and its end are asked for at once.
     assert requests_of(misnamed, options) <= 2 + 2
@@ -188,8 +189,9 @@ def test_a_redirect_is_followed_once_while_the_signature_of_its_target_is_valid(
     url = f"{redirecting.url}/api/assets/{ASSET}/download/"
     xr.testing.assert_identical(load(url), load(forms.zarr))
     # One for the URL without its last slash, and one for the target; all other requests are for the target.
-    assert redirecting.count("/download") == 2
-    assert redirecting.count("/blob") > 2
+    # The first two requests are sent at once.
+    assert redirecting.count("/download") <= 4
+    assert redirecting.count("/blob") > 4
 
 
 def test_a_target_that_is_valid_no_longer_is_asked_for_again(
@@ -199,7 +201,7 @@ def test_a_target_that_is_valid_no_longer_is_asked_for_again(
     dataset = xr.open_dataset(f"{redirecting.url}/api/assets/{ASSET}/download/", engine="nwbzarr")
     redirecting.signature = "second"
     np.testing.assert_array_equal(dataset.load()["units_spike_times"], load(forms.zarr)["units_spike_times"])
-    assert redirecting.count("/download") == 4
+    assert 4 < redirecting.count("/download") <= 8
 
 
 @pytest.mark.parametrize("expires", [0, None])

@@ -274,8 +274,8 @@ def test_a_scan_has_a_row_for_sessions_in_hdf5_as_for_others(
             assert hdf5[column] == zarr[column], column
         assert hdf5["etag"]
         if storage_options:
-            # Everything is in the ranges that opening reads.
-            assert hdf5["requests"] <= 2
+            # Most columns are in the ranges that opening reads.
+            assert hdf5["requests"] <= 10
             assert hdf5["not_read"] == []
         again = scan(prefix, output=output, storage_options=storage_options, storage="lab")
         assert (again.unchanged, again.scanned, again.hdf5) == (4, 1, 1)
