@@ -84,8 +84,8 @@ class Translated:
     arrays: dict[str, ArraySource] = field(default_factory=dict)
     # From an object's address to its path.
     paths: dict[int, str] = field(default_factory=dict)
-    # The names of members that were not read, by the path of their group.
-    unread: dict[str, list[str]] = field(default_factory=dict)
+    # The names of members that were not read, by the path of their group; None if some are not known.
+    unread: dict[str, list[str] | None] = field(default_factory=dict)
     # Whether attributes refer to objects that none of the groups has.
     unknown: bool = False
 
@@ -116,6 +116,7 @@ def translate(
         item = objects.get(address)
         if not isinstance(item, Group):
             continue
+        unread: list[str] = []
         for link in sorted(item.links, key=lambda each: each.name):
             child = f"{path}/{link.name}" if path else link.name
             safe_path(child, location)
@@ -126,10 +127,12 @@ def translate(
                 links.setdefault(path, []).append({"name": link.name, "source": ".", "path": target})
             elif link.address not in objects:
                 result.paths[link.address] = child
-                result.unread.setdefault(path, []).append(link.name)
+                unread.append(link.name)
             elif isinstance(objects[link.address], Group | Dataset | MetadataError):
                 result.paths[link.address] = child
                 pending.append((link.address, child))
+        if unread or not item.whole:
+            result.unread[path] = unread if item.whole else None
     for address, path in result.paths.items():
         if address not in objects:
             continue

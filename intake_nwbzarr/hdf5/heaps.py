@@ -142,7 +142,30 @@ class Heaps:
             level, expected = found, below - 1
         raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
 
+    async def group_node_of(self, address: int, names: memoryview, name: bytes) -> int | None:
+        """Return the address of the symbol table node of a group that has a name, if any has; one a level."""
+        for _ in range(DEEPEST_TREE):
+            self.want([(address, _GROUP_NODE)])
+            level, children, last_names = await self._keyed_node(address)
+            # Names of a child are up to the one whose offset in the heap follows its address.
+            found = next(
+                (
+                    child
+                    for child, offset in zip(children, last_names, strict=True)
+                    if name <= Cursor(names, at=offset).text()
+                ),
+                None,
+            )
+            if found is None or not level:
+                return found
+            address = found
+        raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
+
     async def _group_node(self, address: int) -> tuple[int, list[int]]:
+        level, children, _ = await self._keyed_node(address)
+        return level, children
+
+    async def _keyed_node(self, address: int) -> tuple[int, list[int], list[int]]:
         head = 8 + 2 * self.addressing.offsets
         cursor = self.cursor(await self.read(address, head))
         cursor.expect(b"TREE")
@@ -152,13 +175,14 @@ class Heaps:
         size = head + used * (self.addressing.lengths + self.addressing.offsets) + self.addressing.lengths
         cursor = self.cursor(await self.read(address, size))
         cursor.take(head)
-        children = []
+        children, keys = [], []
+        cursor.length()
         for _ in range(used):
-            cursor.length()
-            child = cursor.address()
+            child, key = cursor.address(), cursor.length()
             if child is not None:
                 children.append(child)
-        return level, children
+                keys.append(key)
+        return level, children, keys
 
     # B-trees of version 2 (section III.A.2)
 

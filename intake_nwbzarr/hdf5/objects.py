@@ -51,6 +51,8 @@ class Group:
     address: int
     attributes: dict[str, Any] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
+    # Whether these are all links of the group, and not those beside one that was looked up.
+    whole: bool = True
 
 
 @dataclass
@@ -140,20 +142,20 @@ class Objects:
             raise MetadataError(f"Its addresses have {offsets} bytes and its lengths {lengths}.")
         self.addressing.offsets, self.addressing.lengths = offsets, lengths
 
-    async def read(self, address: int) -> Object:
-        """Read the object whose header is at an address."""
+    async def read(self, address: int, only: str | None = None) -> Object:
+        """Read the object whose header is at an address; of a large group, with the link of a name only."""
         found = [message async for message in self._messages(address)]
         kinds = {message.kind for message in found}
         if {1, 3, 8} <= kinds:
             return await self._dataset(address, found)
         if kinds & {2, 6, 10, 17}:
-            return await self._group(address, found)
+            return await self._group(address, found, only)
         if 3 in kinds:
             return NamedType(address)
         if 1 in kinds or 8 in kinds:
             raise MetadataError("A dataset has no dataspace, datatype or layout.")
         # A group without members may have no message that tells so.
-        return await self._group(address, found)
+        return await self._group(address, found, only)
 
     async def has_several_names(self, address: int) -> bool:
         """Return whether more than one hard link leads to an object."""
@@ -259,29 +261,37 @@ class Objects:
 
     # Groups
 
-    async def _group(self, address: int, found: list[_Message]) -> Group:
-        links, attributes = await together(self._links(found), self._attributes(found))
-        return Group(address, attributes, links)
+    async def _group(self, address: int, found: list[_Message], only: str | None) -> Group:
+        (links, whole), attributes = await together(self._links(found, only), self._attributes(found))
+        return Group(address, attributes, links, whole)
 
-    async def _links(self, found: list[_Message]) -> list[Link]:
+    async def _links(self, found: list[_Message], only: str | None) -> tuple[list[Link], bool]:
         links: list[Link] = []
+        whole = True
         for message in found:
             match message.kind:
                 case 17:
-                    links += await self._symbols(message.data)
+                    symbols, whole = await self._symbols(message.data, only)
+                    links += symbols
                 case 6:
                     links.append(messages.link(message.data, self.addressing.offsets))
                 case 2:
                     links += await self._dense_links(message.data)
-        return links
+        return links, whole
 
-    async def _symbols(self, data: memoryview) -> list[Link]:
-        """Return the links of a symbol table (sections III.B and III.C)."""
+    async def _symbols(self, data: memoryview, only: str | None) -> tuple[list[Link], bool]:
+        """Return links of a symbol table (sections III.B and III.C), and whether they are all."""
         cursor = self.heaps.cursor(data)
         tree, heap = cursor.address(), cursor.address()
         if tree is None or heap is None:
-            return []
-        names, nodes = await together(self.heaps.local_heap(heap), self.heaps.group_nodes(tree))
+            return [], True
+        if only is None:
+            names, nodes = await together(self.heaps.local_heap(heap), self.heaps.group_nodes(tree))
+        else:
+            self.heaps.want([(tree, 1024)])
+            names = await self.heaps.local_heap(heap)
+            node = await self.heaps.group_node_of(tree, names, only.encode())
+            nodes = [] if node is None else [node]
         links: list[Link] = []
         size = 2 * self.addressing.offsets + 24
         # A node has eight entries, unless the file was created with another number.
@@ -308,7 +318,7 @@ class Objects:
                     links.append(Link(text, target, parts=self._parts(scratch) if kind == 1 else ()))
             if len(links) > MOST_NODES:
                 raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
-        return links
+        return links, only is None
 
     def _parts(self, scratch: memoryview) -> tuple[int, ...]:
         cursor = self.heaps.cursor(scratch)

@@ -50,8 +50,9 @@ class Documents:
     etag: str | None
     # The number of requests that fetched them.
     requests: int
-    # The names of members that were not read, of an HDF5 file of which one object is opened, by their group.
-    unread: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    # Of an HDF5 file of which one object is opened, the names of members that were not read, by their group;
+    # None if some are not known.
+    unread: Mapping[str, Sequence[str] | None] = field(default_factory=dict, repr=False)
 
     def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
         """Return these documents and those of further nodes."""
@@ -357,7 +358,7 @@ class _Root(msgspec.Struct):
     node_type: str
     zarr_format: int
     consolidated_metadata: _Consolidated | None = None
-    unread: dict[str, list[str]] = msgspec.field(default_factory=dict, name=UNREAD)
+    unread: dict[str, list[str] | None] = msgspec.field(default_factory=dict, name=UNREAD)
 
 
 def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | None:

@@ -384,7 +384,7 @@ class Hierarchy(Mapping[str, Node]):
         if not isinstance(path, str):
             return False
         group, _, name = path.rpartition("/")
-        return name in self._documents.unread.get(group, ()) or self._is_read(path)
+        return name in (self._documents.unread.get(group) or ()) or self._is_read(path)
 
     def __iter__(self) -> Iterator[str]:
         self._read_all()
@@ -403,7 +403,8 @@ class Hierarchy(Mapping[str, Node]):
         group, name = path, ""
         while group and group not in self._documents.nodes:
             group, _, name = group.rpartition("/")
-        if name in self._documents.unread.get(group, ()):
+        unread = self._documents.unread.get(group, ())
+        if name and (unread is None or name in unread):
             self._read_all()
         return path in self._documents.nodes
 
@@ -431,7 +432,8 @@ class Hierarchy(Mapping[str, Node]):
 
     def children(self, path: str) -> tuple[str, ...]:
         """Return the sorted names of the groups and arrays stored in a group, without links."""
-        self._is_read(self._checked(path))
+        if self._is_read(self._checked(path)) and self._documents.unread.get(path, ()) is None:
+            self._read_all()
         if self._children is None:
             collected: dict[str, list[str]] = {}
             for child in self._documents.nodes:
@@ -439,7 +441,7 @@ class Hierarchy(Mapping[str, Node]):
                     parent, _, name = child.rpartition("/")
                     collected.setdefault(parent, []).append(name)
             for parent, unread in self._documents.unread.items():
-                collected.setdefault(parent, []).extend(unread)
+                collected.setdefault(parent, []).extend(unread or ())
             self._children = {parent: tuple(sorted(names)) for parent, names in collected.items()}
         return self._children.get(path, ())
 

@@ -265,8 +265,11 @@ class HDF5Transport(Transport):
 
         async def visit(address: int, path: str) -> None:
             nonlocal several
+            # Of a large group that holds it, the link that leads to the object is looked up.
+            holds = path not in {"", "general"} and group.startswith(f"{path}/")
+            only = group[len(path) + 1 :].partition("/")[0] if holds else None
             try:
-                item: Object | MetadataError = await objects.read(address)
+                item: Object | MetadataError = await objects.read(address, only)
                 several = several or (group != "" and path != "" and await objects.has_several_names(address))
             except (MetadataError, LimitError) as error:
                 item = MetadataError(str(error))
