@@ -18,9 +18,6 @@ AROUND: Final = 16 * 2**10
 GAP: Final = 64
 """Blocks that are not needed between two that are, up to which one request fetches both."""
 
-SMALL_GAP: Final = 16
-"""The same, where little of a file is needed."""
-
 LARGEST_RANGE: Final = 4 * 2**20
 """Bytes of one request."""
 
@@ -41,9 +38,8 @@ class Source:
     """
 
     # `around`: bytes up to whose multiples what is read is widened, where neighbours are read next.
-    def __init__(self, size: int, around: int = BLOCK, gap: int = GAP) -> None:
+    def __init__(self, size: int, around: int = BLOCK) -> None:
         self.size = size
-        self.gap = gap
         self.received = 0
         self.around = around
         # The bytes that each block came with, and where it begins in them.
@@ -144,7 +140,7 @@ class Source:
             last = ranges[-1] if ranges else None
             if (
                 last is not None
-                and number - last[1] <= self.gap
+                and number - last[1] <= GAP
                 and (number + 1 - last[0]) * BLOCK <= LARGEST_RANGE
             ):
                 last[1] = number + 1

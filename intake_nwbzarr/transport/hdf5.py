@@ -38,7 +38,7 @@ from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_
 from intake_nwbzarr.hdf5.documents import UNREAD, ArraySource, Translated, is_needed, translate
 from intake_nwbzarr.hdf5.messages import Datatype
 from intake_nwbzarr.hdf5.objects import Address, Group, Object, Objects
-from intake_nwbzarr.hdf5.source import AROUND, BLOCK, GAP, SMALL_GAP, Source
+from intake_nwbzarr.hdf5.source import AROUND, BLOCK, Source
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, is_document, too_large
@@ -232,7 +232,7 @@ class HDF5Transport(Transport):
                 f"The server does not say how large {self.location} is, so that it cannot be read in ranges.",
                 location=self.location,
             )
-        source = Source(first.size, AROUND, SMALL_GAP if group else GAP)
+        source = Source(first.size, AROUND)
         source.put(0, first.data)
         if last is not None and last.etag == first.etag and last.size == first.size:
             start = -(-(first.size - len(last.data)) // BLOCK) * BLOCK
