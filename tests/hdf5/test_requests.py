@@ -78,9 +78,10 @@ def open_all(url: str) -> xr.Dataset:
 
 
 def test_a_session_is_opened_in_few_round_trips(file: Path) -> None:
-    counted = count(file, open_all, (40, 8))
-    assert counted.round_trips <= 8
-    assert counted.requests <= 40
+    counted = count(file, open_all, (75, 6))
+    assert counted.round_trips <= 6
+    # Samples lie between the series, so that each of these takes a request.
+    assert counted.requests <= 75
 
 
 def test_one_series_takes_the_metadata_of_that_series_only(file: Path) -> None:
@@ -105,8 +106,9 @@ def test_the_table_of_chunks_is_read_once(file: Path) -> None:
         arrays[:] = [StoredArray(hierarchy.file, hierarchy["acquisition/series50/data"])]
         arrays[0].read(slice(0, 10))
 
+    # No request at all if the chunk was received along with metadata beside it.
     counted = count(file, lambda _: arrays[0].read(slice(20_000, 20_010)), (1, 1), first)
-    assert counted[:2] == (1, 1)
+    assert counted.requests <= 1
     assert counted.received < 2 * CHUNK * 8
 
 
