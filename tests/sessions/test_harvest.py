@@ -64,8 +64,8 @@ def test_every_column_is_filled(small: Path) -> None:
         "keywords": ["wheel", "dark"], "devices": ["probe"], "brain_regions": ["CA1"],
         "unit_count": 3, "electrode_count": 4,
         "roi_count": None, "trial_count": 3, "object_count": len(objects), "zarr_format": 3,
-        "format": "zarr", "consolidated": True, "nwb_version": "2.11.0", "namespaces": [], "zip_etag": None, "not_read": [],
-        "requests_for_all": None, "requests": 19,
+        "consolidated": True, "nwb_version": "2.11.0", "namespaces": [], "zip_etag": None, "not_read": [],
+        "requests_for_all": None, "requests": 19, "format": "zarr",
     }  # fmt: skip
     speed = objects["acquisition/speed"]
     assert speed["types"] == ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]
