@@ -332,6 +332,10 @@ class StaleMetadataWarning(NWBZarrWarning):
     """The consolidated metadata of a session do not list an object that is stored."""
 
 
+class UnreadableWarning(NWBZarrWarning):
+    """An HDF5 file has objects or attributes of kinds that cannot be read, such as region references."""
+
+
 class SnapshotWarning(NWBZarrWarning):
     """A session is opened from a snapshot that cannot be compared with the stored session."""
 

@@ -19,7 +19,7 @@ from intake_nwbzarr.arrays.decode import ChunkName, decode
 from intake_nwbzarr.arrays.layout import Layout, RangedChunks
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
-from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
+from intake_nwbzarr.errors import ChunkError, LimitError, NWBZarrError, ObjectChangedError
 from intake_nwbzarr.hdf5.chunk_index import ChunkTable, unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
@@ -238,7 +238,12 @@ async def _read_ranges(stored: _StoredObject, ranges: RangedChunks, slots: int) 
 async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[ChunkTable, str | None]:
     """Return the table of an array's chunks, and the ETag of the file in which they are there."""
     if ranges.contiguous is not None:
-        return ranges.pieces, stored.transport.state
+        try:
+            return ranges.pieces, stored.transport.state
+        except NWBZarrError as error:
+            error.location, error.path = str(stored.transport.location), stored.layout.path
+            error.next_step = error.next_step or "It may be damaged: compare it with the original."
+            raise
     known = ranges.table
     if known.data is None:
         fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
@@ -327,8 +332,13 @@ def _decoded(
     if data is None:
         return np.broadcast_to(layout.fill, layout.chain.shape)
     if layout.ranges is not None:
-        mask = stored.masks.get(number, 0)
-        data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(stored.where), destination)
+        where = stored.where._replace(key=None)
+        try:
+            mask = stored.masks.get(number, 0)
+            data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(where), destination)
+        except NWBZarrError as error:
+            error.location, error.path = where.location, where.path
+            raise
     return decode(layout.chain, data, stored.where, destination)
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from math import ceil, prod
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -177,10 +178,16 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
     )
 
 
+class _Stages(msgspec.Struct):
+    """The filters of an HDF5 dataset in an array's document."""
+
+    filters: tuple[tuple[int, str, tuple[int, ...]], ...]
+
+
 def _ranges(node: ArrayNode) -> RangedChunks | None:
     """Return how the chunks of an HDF5 dataset are stored, None for other arrays."""
     described = node.metadata.get(EXTENSION)
-    if not isinstance(described, Mapping):
+    if described is None:
         return None
     try:
         filters = tuple(

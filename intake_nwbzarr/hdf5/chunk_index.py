@@ -1,10 +1,10 @@
-"""Where the chunks of a dataset are: B-trees of version 1 and 2, fixed and extensible arrays (section IV.A.2.i)."""
+"""Chunk indexes of HDF5 datasets: B-trees, fixed and extensible arrays (section IV.A.2.i)."""
 
 from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from math import ceil, prod
+from math import prod
 from typing import Any, Final
 
 import numpy as np
@@ -12,10 +12,10 @@ from msgspec import DecodeError, msgpack
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import LimitError, MetadataError
-from intake_nwbzarr.hdf5.heaps import DEEPEST_TREE, Heaps, verify_checksum
+from intake_nwbzarr.hdf5.heaps import Heaps, check_distinct, verify_checksum
 from intake_nwbzarr.hdf5.objects import Dataset
 from intake_nwbzarr.hdf5.source import Cursor
-from intake_nwbzarr.untrusted_input import MOST_CHUNKS
+from intake_nwbzarr.untrusted_input import DEEPEST_TREE, LARGEST_LENGTH, LARGEST_OBJECT, MOST_CHUNKS
 
 # Children of a node of a B-tree of version 1, unless the file was created with another number.
 _CHILDREN: Final = 64
@@ -52,7 +52,7 @@ def unpack(data: bytes | memoryview) -> ChunkTable:
     try:
         counts, packed, masks = msgpack.decode(data, type=tuple[tuple[int, ...], bytes, dict[int, int]])
         total = prod(counts)
-        if not 0 <= total <= MOST_CHUNKS:
+        if total > MOST_CHUNKS or any(count < 0 for count in counts):
             raise ValueError(f"{total} chunks")
         columns = zlib.decompressobj().decompress(packed, 16 * total + 1)
         sizes, gaps = (
@@ -79,13 +79,10 @@ def contiguous_table(
     shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int, start: int | None, size: int
 ) -> ChunkTable:
     """Return the table of a contiguous dataset's pieces, each of which is one range; None starts nowhere."""
-    counts = grid(shape, chunks)
-    total = prod(counts)
-    if total > MOST_CHUNKS:
-        raise LimitError(f"A dataset has {total:,} pieces.", found=total, expected=MOST_CHUNKS)
+    counts, total = _checked_grid(shape, chunks)
     if start is None:
         return ChunkTable(counts, np.zeros(total, np.uint64), np.zeros(total, np.uint64))
-    if size < prod(shape) * itemsize:
+    if size < prod(shape) * itemsize or start + size > LARGEST_LENGTH:
         raise MetadataError(f"A dataset of the shape {shape} has {size} bytes.", found=size)
     places = (
         np.stack(np.unravel_index(np.arange(total), counts), axis=1) if counts else np.zeros((1, 0), np.int64)
@@ -102,21 +99,19 @@ def contiguous_table(
 
 def grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[int, ...]:
     """Return how many chunks there are along each dimension."""
-    return tuple(ceil(length / width) for length, width in zip(shape, chunks, strict=True))
+    return tuple(-(-length // width) for length, width in zip(shape, chunks, strict=True))
 
 
 async def chunk_table(heaps: Heaps, dataset: Dataset) -> ChunkTable:
     """Read the chunk index of a dataset."""
     layout, shape = dataset.layout, dataset.dataspace.shape or ()
-    if len(shape) != len(layout.chunks) or not all(layout.chunks):
-        raise MetadataError(f"Chunks of {layout.chunks} do not fit the shape {shape}.")
-    counts = grid(shape, layout.chunks)
-    total = prod(counts)
-    if total > MOST_CHUNKS:
+    counts, total = _checked_grid(shape, layout.chunks)
+    nbytes = prod(layout.chunks) * dataset.datatype.size
+    if nbytes > LARGEST_OBJECT:
         raise LimitError(
-            f"A dataset has {total:,} chunks; at most {MOST_CHUNKS:,} are allowed.",
-            found=total,
-            expected=MOST_CHUNKS,
+            f"The chunks of a dataset have {nbytes:,} bytes; at most {LARGEST_OBJECT:,} are allowed.",
+            found=nbytes,
+            expected=LARGEST_OBJECT,
         )
     found = _Collected(heaps, dataset, counts)
     if layout.address is not None and total:
@@ -137,7 +132,51 @@ async def chunk_table(heaps: Heaps, dataset: Dataset) -> ChunkTable:
                 await _fixed_array(found, layout.address)
             case "extensible":
                 await _extensible_array(found, layout.address)
+    if layout.partial_unfiltered and dataset.filters and total:
+        all_skipped = (1 << len(dataset.filters)) - 1
+        found.masks |= dict.fromkeys(_partial(shape, layout.chunks, found.sizes), all_skipped)
+    _check_sizes(found, dataset)
     return ChunkTable(counts, found.offsets, found.sizes, found.masks)
+
+
+def _checked_grid(shape: tuple[int, ...], chunks: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    counts = grid(shape, chunks)
+    total = prod(counts)
+    if total > MOST_CHUNKS:
+        raise LimitError(
+            f"A dataset has {total:,} chunks; at most {MOST_CHUNKS:,} are allowed.",
+            found=total,
+            expected=MOST_CHUNKS,
+        )
+    return counts, total
+
+
+def _partial(shape: tuple[int, ...], chunks: tuple[int, ...], sizes: NDArray[np.uint64]) -> list[int]:
+    """Return the numbers of chunks that are stored and extend beyond the shape."""
+    counts = grid(shape, chunks)
+    partial = np.zeros(counts, bool)
+    for axis, (length, width) in enumerate(zip(shape, chunks, strict=True)):
+        if length % width:
+            partial[(slice(None),) * axis + (-1,)] = True
+    numbers: list[int] = np.flatnonzero(partial.reshape(-1) & (sizes > 0)).tolist()
+    return numbers
+
+
+def _check_sizes(found: _Collected, dataset: Dataset) -> None:
+    """Check that chunks without filters have their size, and that no other has far more."""
+    stored = found.sizes > 0
+    if not dataset.filters and (found.sizes[stored] != found.nbytes).any():
+        raise MetadataError(
+            f"The index of a dataset has chunks of other sizes than {found.nbytes} bytes.",
+            expected=found.nbytes,
+        )
+    # Filters make what does not compress slightly larger.
+    if (found.sizes > 2 * found.nbytes + 2**16).any():
+        raise MetadataError(
+            f"The index of a dataset has chunks that are much larger than {found.nbytes} bytes.",
+            found=int(found.sizes.max()),
+            expected=found.nbytes,
+        )
 
 
 class _Collected:
@@ -154,12 +193,12 @@ class _Collected:
         largest = dataset.dataspace.largest
         self.unlimited = [axis for axis, length in enumerate(largest) if length is None]
         self.most = tuple(
-            0 if length is None else ceil(length / width)
+            0 if length is None else -(-length // width)
             for length, width in zip(largest, dataset.layout.chunks, strict=True)
         )
 
     def _strides(self) -> tuple[list[int], list[int]]:
-        """Return the order of axes in numbering chunks, and the chunks of each axis: an unlimited one is first."""
+        """Return the order of axes in numbering chunks, an unlimited one first, and the chunks of each."""
         axes = list(range(self.rank))
         if len(self.unlimited) == 1:
             axes = [self.unlimited[0], *(axis for axis in axes if axis != self.unlimited[0])]
@@ -185,7 +224,7 @@ class _Collected:
         self.put(places, offsets, sizes, masks)
 
     def put(self, places: NDArray[Any], offsets: Any, sizes: Any, masks: Any) -> None:
-        """Add chunks at places of the grid; those outside of it, of a dataset that has become smaller, are dropped."""
+        """Add chunks at places of the grid, without those outside of a dataset that has become smaller."""
         offsets = np.asarray(offsets, np.uint64)
         sizes = (
             np.full(len(offsets), self.nbytes, np.uint64) if sizes is None else np.asarray(sizes, np.uint64)
@@ -197,9 +236,10 @@ class _Collected:
         if not inside.any():
             return
         places, offsets, sizes = places[inside].astype(np.int64), offsets[inside], sizes[inside]
-        start = offsets + np.uint64(self.heaps.addressing.base)
+        base = self.heaps.addressing.base
+        start = offsets + np.uint64(base)
         end = np.uint64(self.heaps.source.size)
-        if (start > end).any() or (sizes > end - start).any():
+        if (offsets > end).any() or (start > end).any() or (sizes > end - start).any():
             raise MetadataError("The index of a dataset refers to chunks beyond the end of the file.")
         numbers = np.ravel_multi_index(tuple(places.T), self.counts) if self.counts else np.zeros(1, np.int64)
         self.offsets[numbers], self.sizes[numbers] = start, sizes
@@ -218,6 +258,7 @@ async def _tree_1(found: _Collected, root: int) -> None:
     head = 8 + 2 * offsets
     usual = head + _CHILDREN * entry.itemsize + entry.itemsize - offsets
     level = [root]
+    seen = {root}
     expected: int | None = None
     for _ in range(DEEPEST_TREE):
         heaps.want((node, usual) for node in level)
@@ -239,22 +280,40 @@ async def _tree_1(found: _Collected, root: int) -> None:
             else:
                 leaves.append(entries)
         if not depth:
-            entries = np.concatenate(leaves)
-            places = entries["place"][:, :rank] // np.array(found.layout.chunks, np.uint64)
-            found.put(places, entries["child"], entries["size"], entries["mask"])
+            _put_leaves(found, np.concatenate(leaves))
             return
         if len(children) > MOST_CHUNKS:
             raise LimitError(f"A B-tree has more than {MOST_CHUNKS:,} nodes.", expected=MOST_CHUNKS)
+        check_distinct(children, seen)
         level, expected = children, depth - 1
     raise MetadataError("A B-tree of chunks is damaged: it has no leaves.")
 
 
+def _put_leaves(found: _Collected, entries: NDArray[Any]) -> None:
+    """Add the chunks of a B-tree of version 1, which must be in order, as HDF5 searches for them."""
+    places = entries["place"][:, : found.rank]
+    is_less, is_equal = np.zeros(max(len(entries) - 1, 0), bool), np.ones(max(len(entries) - 1, 0), bool)
+    for axis in range(found.rank):
+        column = places[:, axis]
+        is_less |= is_equal & (column[:-1] < column[1:])
+        is_equal &= column[:-1] == column[1:]
+    widths = np.array(found.layout.chunks, np.uint64)
+    if not is_less.all() or (places % widths).any() or entries["place"][:, found.rank :].any():
+        raise MetadataError("A B-tree of chunks is damaged: they are not in order.")
+    if not entries["size"].all():
+        raise MetadataError("A B-tree of chunks is damaged: one has no bytes.")
+    found.put(places // widths, entries["child"], entries["size"], entries["mask"])
+
+
 async def _tree_2(found: _Collected, address: int) -> None:
     """Read a B-tree of version 2 (records of kind 10 and 11)."""
-    size, records = await found.heaps.joined_records(address, frozenset({10, 11}))
+    kind, size, records = await found.heaps.joined_records(address, frozenset({10, 11}))
     offsets = found.heaps.addressing.offsets
-    wide = size - offsets - 4 - 8 * found.rank
-    if wide > 0:
+    plain_size = offsets + 8 * found.rank
+    wide = size - plain_size - 4
+    if size != plain_size if kind == 10 else not 0 < wide <= 8:
+        raise MetadataError(f"The index of a dataset has entries of {size} bytes.", found=size)
+    if kind == 11:
         entries = _filtered_entries(records, offsets, wide, found.rank)
         found.put(
             entries["place"].reshape(-1, found.rank),
@@ -276,8 +335,6 @@ def _filtered_entries(data: Any, offsets: int, wide: int, rank: int = 0) -> NDAr
 def _number(columns: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return numbers of which each row has the bytes, the least first."""
     wide = columns.shape[1]
-    if wide > 8:
-        raise MetadataError(f"The sizes of chunks have {wide} bytes.")
     padded = np.zeros((len(columns), 8), np.uint8)
     padded[:, :wide] = columns
     return padded.view("<u8").reshape(-1)
@@ -299,7 +356,7 @@ def _entry_size(found: _Collected, cursor: Cursor, signature: bytes) -> tuple[bo
     cursor.expect(signature)
     version, client, entry = cursor.number(1), cursor.number(1), cursor.number(1)
     least = found.heaps.addressing.offsets + (5 if client else 0)
-    if version or client not in {0, 1} or entry < least or entry > least + 7:
+    if version or client not in {0, 1} or not least <= entry <= least + (7 if client else 0):
         raise MetadataError("The index of a dataset has an unknown version, or entries of an unknown size.")
     return client == 1, entry
 
@@ -432,6 +489,7 @@ async def _super_blocks(
         size = 6 + offsets + array.wide + count * bitmap + count * offsets + 4
         sized.append((address, size, first, count, elements, pages, bitmap))
     heaps.want((address, size) for address, size, *_ in sized)
+    check_distinct([address for address, *_ in sized], set())
     for address, size, first, count, elements, pages, bitmap in sized:
         data = await heaps.read(address, size)
         verify_checksum(data)
@@ -450,6 +508,7 @@ async def _super_blocks(
 async def _data_blocks(found: _Collected, array: _ExtensibleArray, blocks: list[_DataBlock]) -> None:
     heaps = found.heaps
     head = 6 + heaps.addressing.offsets + array.wide
+    check_distinct([block.address for block in blocks], set())
     parts: list[tuple[int, int, int, int]] = []
     for block in blocks:
         if block.written is None:

@@ -1,7 +1,7 @@
-"""The objects of an HDF5 file as the metadata documents of a Zarr 3 store, in the form that hdmf-zarr 0.14 writes.
+"""The objects of an HDF5 file as metadata documents of Zarr 3, in the form that hdmf-zarr 0.14 writes.
 
-Numbers stay where they are: chunks of arrays are byte ranges of the file. Texts, references and compounds with
-these are encoded anew, as Zarr does, when they are read.
+Numbers stay where they are: chunks of arrays are byte ranges of the file. Texts, references and compounds
+with these are encoded anew, as Zarr does, when they are read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from intake_nwbzarr.errors import MetadataError
+from intake_nwbzarr.errors import MetadataError, UnsafePathError
 from intake_nwbzarr.hdf5.messages import Datatype
 from intake_nwbzarr.hdf5.objects import Address, Dataset, Group, Object, Unsupported, unsupported
-from intake_nwbzarr.untrusted_input import safe_path
+from intake_nwbzarr.untrusted_input import LONGEST_KEY, safe_path
 
 PIECE: Final = 2**20
 """Bytes of the pieces in which contiguous numbers are read."""
@@ -45,6 +45,11 @@ _OF_SESSION: Final = frozenset(
 
 # Schemas that are not read from files.
 _KNOWN_SCHEMAS: Final = frozenset({"core", "hdmf-common", "hdmf-experimental"})
+ERROR: Final = "nwbzarr_error"
+"""The field of a damaged object's document that says what is wrong with it."""
+
+UNREADABLE: Final = "nwbzarr_unreadable"
+"""The field of the root's document that says why objects and attributes cannot be read, by their path."""
 
 # Of dimension scales and netCDF4, which NWB does not use.
 _OMITTED: Final = frozenset(
@@ -88,6 +93,8 @@ class Translated:
     unread: dict[str, list[str] | None] = field(default_factory=dict)
     # Whether attributes refer to objects that none of the groups has.
     unknown: bool = False
+    # Why objects and attributes are left out or cannot be read, by path.
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 def is_needed(path: str, group: str) -> bool:
@@ -119,7 +126,11 @@ def translate(
         unread: list[str] = []
         for link in sorted(item.links, key=lambda each: each.name):
             child = f"{path}/{link.name}" if path else link.name
-            safe_path(child, location)
+            try:
+                safe_path(child, location)
+            except UnsafePathError:
+                result.unreadable[child[:LONGEST_KEY]] = "its name is not allowed, or its path is too deep"
+                continue
             if link.address is None:
                 links.setdefault(path, []).append(_link(link.name, link.path, link.file, path))
             elif link.address in result.paths:
@@ -163,11 +174,16 @@ def _document(
     result: Translated, path: str, item: Object | MetadataError, links: list[JSON], base: int
 ) -> dict[str, JSON]:
     if isinstance(item, MetadataError):
-        return {"zarr_format": 3, "node_type": "damaged", "nwbzarr_error": str(item)}
+        return {"zarr_format": 3, "node_type": "damaged", ERROR: str(item)}
     assert isinstance(item, Group | Dataset)  # noqa: S101 - for the type checker
     attributes = {
         name: _attribute(value, result) for name, value in item.attributes.items() if name not in _OMITTED
     }
+    for name, value in item.attributes.items():
+        if isinstance(value, Unsupported):
+            result.unreadable[f"{path}@{name}"] = f"attributes with {value.reason} are not read"
+        elif isinstance(value, Address) and attributes.get(name) is None:
+            result.unreadable[f"{path}@{name}"] = "the attribute refers to an object that is not in the file"
     attributes = {
         name: value for name, value in attributes.items() if not isinstance(value, Unsupported | None)
     }
@@ -179,6 +195,8 @@ def _document(
         return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     document, source = _array(path, item, base)
     result.arrays[path] = source
+    if source.reason:
+        result.unreadable[path] = source.reason
     return {**document, "attributes": {**document["attributes"], **attributes}}
 
 
@@ -232,7 +250,7 @@ def _array(path: str, dataset: Dataset, base: int) -> tuple[dict[str, JSON], Arr
             source = ArraySource(dataset, "compact", shape)
     else:
         chunks = layout.chunks if layout.kind == "chunked" else _pieces(shape, 1, ELEMENTS)
-        described = _encoded(path, kind, chunks)
+        described = _encoded(path, kind, chunks, dataset.fill_value)
         source = ArraySource(dataset, "elements", chunks)
     source = ArraySource(dataset, source.kind, tuple(max(each, 1) for each in source.chunks), source.reason)
     is_one = all(width >= length for width, length in zip(source.chunks, shape, strict=True))
@@ -346,13 +364,13 @@ def _float(value: float) -> JSON:
     return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-def _encoded(path: str, kind: Datatype, chunks: tuple[int, ...]) -> JSON:
+def _encoded(path: str, kind: Datatype, chunks: tuple[int, ...], fill: Any) -> JSON:
     """Return what a document says of elements that are encoded anew."""
     if kind.kind != "compound":
         is_reference = kind.kind == "reference"
         return {
             "data_type": "string",
-            "fill_value": "",
+            "fill_value": fill if isinstance(fill, str) else "",
             "codecs": [{"name": "vlen-utf8", "configuration": {}}],
             "attributes": {"_DTYPE": "object_reference" if is_reference else "str"},
         }

@@ -1,9 +1,10 @@
-"""Undo the filters of a chunk of a dataset: gzip, shuffle and fletcher32 here, all others by the HDF5 library."""
+"""Undo the filters of an HDF5 chunk: gzip, shuffle and fletcher32 here, all others by the HDF5 library."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import prod
 from typing import Any, Final
 
@@ -107,7 +108,12 @@ def _verified(data: bytes | memoryview, _limit: int, where: str) -> memoryview:
     # Releases of HDF5 before 1.6.3 stored the bytes of both halves in the order of the machine.
     swapped = (found & 0xFF00FF00) >> 8 | (found & 0x00FF00FF) << 8
     if len(data) < 4 or stored not in {found, swapped}:
-        raise ChunkError(f"{where} does not match its checksum (fletcher32).", found=found, expected=stored)
+        raise ChunkError(
+            f"{where} does not match its checksum (fletcher32).",
+            found=found,
+            expected=stored,
+            next_step=_DAMAGED,
+        )
     return content
 
 
@@ -178,16 +184,14 @@ def _check_available(each: Filter, where: str) -> None:
 
     if each.number not in NAMES:
         raise ChunkError(
-            f"{where} was stored with the HDF5 filter {each.number} ({each.name or 'without a name'}), which is not "
-            "supported.",
+            f"{where} was stored with the HDF5 filter {each.number} ({each.name or 'without a name'}), which "
+            "is not supported.",
             found=each.number,
             next_step="Rewrite the dataset with gzip, for example with h5repack.",
         )
     if not h5py.h5z.filter_avail(each.number):
-        try:
+        with suppress(ImportError):
             import hdf5plugin  # noqa: F401
-        except ImportError:
-            pass
     if not h5py.h5z.filter_avail(each.number):
         raise ChunkError(
             f"{where} was stored with the HDF5 filter {NAMES[each.number]!r}, which is not installed.",

@@ -10,10 +10,7 @@ from numcodecs.checksum32 import JenkinsLookup3
 
 from intake_nwbzarr.errors import LimitError, MetadataError
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
-from intake_nwbzarr.untrusted_input import MOST_CHUNKS, MOST_NODES
-
-DEEPEST_TREE: Final = 32
-"""Levels of a B-tree; one of 10**18 entries has about twelve."""
+from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS, MOST_NODES
 
 # Bytes of a global heap collection, unless one of its objects needs more.
 _COLLECTION: Final = 4096
@@ -56,6 +53,7 @@ class Heaps:
         self.addressing = addressing
         self._collections: dict[int, Collection] = {}
         self._heaps: dict[int, FractalHeap] = {}
+        self._local: dict[int, memoryview] = {}
 
     def cursor(self, data: bytes | memoryview) -> Cursor:
         """Return a cursor that takes addresses and lengths of this file."""
@@ -107,6 +105,8 @@ class Heaps:
 
     async def local_heap(self, address: int) -> memoryview:
         """Return the data of a local heap, in which names begin at offsets."""
+        if address in self._local:
+            return self._local[address]
         cursor = self.cursor(
             await self.read(address, 8 + 2 * self.addressing.lengths + self.addressing.offsets)
         )
@@ -117,13 +117,14 @@ class Heaps:
         data = cursor.address()
         if data is None:
             raise MetadataError("A local heap has no data.")
-        return await self.read(data, size)
+        return self._local.setdefault(address, await self.read(data, size))
 
     # B-trees of version 1 (section III.A.1)
 
     async def group_nodes(self, address: int) -> list[int]:
         """Return the addresses of the symbol table nodes of a group."""
         level = [address]
+        seen = {address}
         expected: int | None = None
         for _ in range(DEEPEST_TREE):
             found: list[int] = []
@@ -137,6 +138,7 @@ class Heaps:
                 found += children
                 if len(found) > MOST_NODES:
                     raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+            check_distinct(found, seen)
             if not below:
                 return found
             level, expected = found, below - 1
@@ -186,13 +188,17 @@ class Heaps:
 
     # B-trees of version 2 (section III.A.2)
 
-    async def records(self, address: int, kinds: frozenset[int]) -> list[bytes | memoryview]:
-        """Return the records of a B-tree of version 2, which must be of one of some kinds, in no order."""
-        size, joined = await self.joined_records(address, kinds)
+    async def records(self, address: int, kind: int, least: int) -> list[bytes | memoryview]:
+        """Return the records of a B-tree of version 2, in no order, after checking their kind and size."""
+        _, size, joined = await self.joined_records(address, frozenset({kind}))
+        if joined and size < least:
+            raise MetadataError(f"The records of a B-tree have {size} bytes; expected {least}.", found=size)
+        if len(joined) > MOST_NODES * size:
+            raise LimitError(f"An object has more than {MOST_NODES:,} members.", expected=MOST_NODES)
         return [joined[at : at + size] for at in range(0, len(joined), size or 1)]
 
-    async def joined_records(self, address: int, kinds: frozenset[int]) -> tuple[int, bytes]:
-        """Return the size of the records of a B-tree of version 2, and all of them; level by level."""
+    async def joined_records(self, address: int, kinds: frozenset[int]) -> tuple[int, int, bytes]:
+        """Return the kind and size of a version 2 B-tree's records, and all of them, level by level."""
         offsets, lengths = self.addressing.offsets, self.addressing.lengths
         data = await self.read(address, 16 + offsets + 2 + lengths + 4)
         verify_checksum(data)
@@ -205,12 +211,13 @@ class Heaps:
         cursor.take(2)
         root, count, total = cursor.address(), cursor.number(2), cursor.length()
         if root is None:
-            return record_size, b""
+            return kind, record_size, b""
         if depth > DEEPEST_TREE or record_size < 1 or node_size < 16 or total > MOST_CHUNKS:
             raise MetadataError(f"A B-tree of {depth} levels with {total} records is damaged.")
         tree = _Tree(kind, node_size, record_size, offsets, depth)
         level = [(root, count)]
         found: list[bytes | memoryview] = []
+        visited = {root}
         seen = 0
         for below in range(depth, -1, -1):
             nodes = [(address, tree.used(count, below) + 4, count) for address, count in level]
@@ -223,14 +230,15 @@ class Heaps:
                 seen += count
                 if seen > total:
                     raise MetadataError(f"A B-tree has more than its {total} records.")
+            check_distinct([child for child, _ in level], visited)
         if seen != total:
             raise MetadataError(f"A B-tree has {seen} records; expected {total}.", found=seen, expected=total)
-        return record_size, b"".join(found)
+        return kind, record_size, b"".join(found)
 
     def _node(
         self, tree: _Tree, data: memoryview, count: int, depth: int
     ) -> tuple[bytes | memoryview, list[tuple[int, int]]]:
-        """Return the records of a node of a B-tree of version 2, and its children with their numbers of records."""
+        """Return the records of a node, and its children with the number of records in each."""
         verify_checksum(data)
         cursor = self.cursor(data)
         cursor.expect(b"BTIN" if depth else b"BTLF")
@@ -354,8 +362,10 @@ class FractalHeap:
     # Rows of the root indirect block; 0 if the root is a direct block.
     rows: int
     has_checksums: bool
-    # Blocks whose checksums were verified.
-    checked: set[int] = field(default_factory=set, repr=False)
+    # Blocks that were read and whose checksums were verified, by address and size.
+    blocks: dict[tuple[int, int], memoryview] = field(default_factory=dict, repr=False)
+    # The addresses and lengths of huge objects by number, once they were read.
+    huge: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     async def get(self, identifier: bytes | memoryview) -> bytes | memoryview:
         """Return an object by its heap ID."""
@@ -457,18 +467,20 @@ class FractalHeap:
         head = 5 + self.heaps.addressing.offsets + self.offset_size
         if entries:
             size = head + entries * self.heaps.addressing.offsets + 4
+        known = self.blocks.get((address, size))
+        if known is not None:
+            return known
         data = await self.heaps.read(address, size)
-        if address not in self.checked:
-            if bytes(data[:5]) != (b"FHIB\0" if entries else b"FHDB\0"):
-                raise MetadataError("A block of a fractal heap has another signature or version.")
-            if entries:
-                verify_checksum(data)
-            elif self.has_checksums:
-                verify_checksum(
-                    bytes(data[:head]) + bytes(4) + bytes(data[head + 4 :]) + bytes(data[head : head + 4])
-                )
-            self.checked.add(address)
-        return data
+        if bytes(data[:5]) != (b"FHIB\0" if entries else b"FHDB\0"):
+            raise MetadataError("A block of a fractal heap has another signature or version.")
+        if entries:
+            verify_checksum(data)
+        elif self.has_checksums:
+            # The checksum is in the middle, and is that of the block with zeros in its place.
+            verify_checksum(
+                bytes(data[:head]) + bytes(4) + bytes(data[head + 4 :]) + bytes(data[head : head + 4])
+            )
+        return self.blocks.setdefault((address, size), data)
 
     async def _huge(self, cursor: Cursor) -> bytes | memoryview:
         """Return an object that is stored outside of the heap's blocks."""
@@ -476,17 +488,26 @@ class FractalHeap:
         if self.id_length >= 1 + offsets + lengths:
             address, length = cursor.address(), cursor.length()
         else:
-            wanted = cursor.number(min(self.id_length - 1, lengths))
-            address, length = None, 0
-            if self.huge_tree is not None:
-                for record in await self.heaps.records(self.huge_tree, frozenset({1})):
+            wanted = cursor.number(max(min(self.id_length - 1, lengths), 0))
+            if not self.huge and self.huge_tree is not None:
+                for record in await self.heaps.records(self.huge_tree, 1, offsets + 2 * lengths):
                     entry = self.heaps.cursor(record)
-                    found = entry.address(), entry.length(), entry.length()
-                    if found[2] == wanted:
-                        address, length = found[0], found[1]
+                    start, size, number = entry.address(), entry.length(), entry.length()
+                    if start is not None:
+                        self.huge[number] = start, size
+            address, length = self.huge.get(wanted, (None, 0))
         if address is None:
             raise MetadataError("A huge object of a fractal heap is missing.")
         return await self.heaps.read(address, length)
+
+
+def check_distinct(addresses: Iterable[int], seen: set[int]) -> None:
+    """Check that nodes or blocks were not seen before, and add them to those that were."""
+    # Otherwise a small file could describe an endless tree, or one of a billion nodes.
+    for address in addresses:
+        if address in seen:
+            raise MetadataError("A tree is damaged: it refers to one of its parts twice.", found=address)
+        seen.add(address)
 
 
 def _bytes_for(largest: int) -> int:

@@ -15,19 +15,23 @@ import numpy as np
 
 from intake_nwbzarr.errors import MetadataError
 from intake_nwbzarr.hdf5.source import Cursor
-from intake_nwbzarr.untrusted_input import DEEPEST_PATH, LARGEST_LENGTH, MOST_DIMENSIONS
-
-MOST_MEMBERS: Final = 4096
-"""Fields of a compound type, or names of an enumeration."""
+from intake_nwbzarr.untrusted_input import (
+    DEEPEST_PATH,
+    LARGEST_ELEMENT,
+    LARGEST_LENGTH,
+    MOST_DIMENSIONS,
+    MOST_FILTERS,
+    MOST_MEMBERS,
+)
 
 type Kind = Literal[
-    "integer", "float", "time", "string", "bitfield", "opaque", "compound", "reference", "enum", "vlen", "array",
-    "complex",
+    "integer", "float", "time", "string", "bitfield", "opaque", "compound", "reference", "enum", "vlen",
+    "array", "complex",
 ]  # fmt: skip
 
 _KINDS: Final[tuple[Kind, ...]] = (
-    "integer", "float", "time", "string", "bitfield", "opaque", "compound", "reference", "enum", "vlen", "array",
-    "complex",
+    "integer", "float", "time", "string", "bitfield", "opaque", "compound", "reference", "enum", "vlen",
+    "array", "complex",
 )  # fmt: skip
 
 # Size, bits and bias of the exponent, of the IEEE 754 formats that NumPy has.
@@ -76,8 +80,8 @@ class Datatype:
     shape: tuple[int, ...] = ()
     # Variable-length text, as opposed to a sequence of the base type.
     is_text: bool = False
-    # Of fixed-length text: whether spaces at the end are padding.
-    space_padded: bool = False
+    # Of fixed-length text: what follows it up to the end.
+    padding: Literal["null terminated", "nulls", "spaces"] = "nulls"
     # A region reference, or one of the newer kinds, as opposed to an object reference.
     is_region: bool = False
     # What is unusual about numbers that NumPy has no dtype for.
@@ -119,7 +123,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Link:
-    """A link of a group to an object of the same file, by its address, or by a path, in another file if named."""
+    """A link of a group: by the address of an object, or by a path, perhaps in another file."""
 
     name: str
     address: int | None = None
@@ -170,6 +174,8 @@ def _datatype(cursor: Cursor, depth: int) -> Datatype:
     version, number = first >> 4, first & 15
     if number >= len(_KINDS):
         raise _unknown("datatype", number)
+    if not 0 < size <= LARGEST_ELEMENT:
+        raise MetadataError(f"A datatype has elements of {size} bytes.", found=size, expected=LARGEST_ELEMENT)
     kind = _KINDS[number]
     match kind:
         case "integer" | "bitfield":
@@ -180,7 +186,11 @@ def _datatype(cursor: Cursor, depth: int) -> Datatype:
             cursor.take(2)
             return Datatype(kind, size, unusual="times of HDF5")
         case "string":
-            return Datatype(kind, size, space_padded=bits & 15 == 2)
+            padding: tuple[Literal["null terminated", "nulls", "spaces"], ...]
+            padding = ("null terminated", "nulls", "spaces")
+            if bits & 15 >= len(padding):
+                raise _unknown("padding of texts", bits & 15)
+            return Datatype(kind, size, padding=padding[bits & 15])
         case "opaque":
             tag = bytes(cursor.take(bits & 255)).rstrip(b"\0")
             return Datatype(kind, size, _opaque(tag, size))
@@ -198,6 +208,8 @@ def _datatype(cursor: Cursor, depth: int) -> Datatype:
             return _array(cursor, version, size, depth)
         case "complex":
             base = _datatype(cursor, depth + 1)
+            if size != 2 * base.size:
+                raise MetadataError(f"A complex number of {size} bytes has parts of {base.size}.")
             return Datatype(kind, size, _complex(base), base=base)
 
 
@@ -224,7 +236,9 @@ def _float(cursor: Cursor, bits: int, size: int) -> Datatype:
 def _opaque(tag: bytes, size: int) -> np.dtype[np.generic]:
     if tag.startswith((b"NUMPY:<M8[", b"NUMPY:<m8[", b"NUMPY:datetime64[", b"NUMPY:timedelta64[")):
         try:
-            return np.dtype(tag.removeprefix(b"NUMPY:").decode("ascii"))
+            dtype = np.dtype(tag.removeprefix(b"NUMPY:").decode("ascii"))
+            if dtype.itemsize == size:
+                return dtype
         except (TypeError, ValueError):
             pass
     return np.dtype((np.void, size))
@@ -246,12 +260,16 @@ def _compound(cursor: Cursor, version: int, count: int, size: int, depth: int) -
             rank = cursor.number(1)
             cursor.take(11)
             shape = tuple(cursor.number(4) for _ in range(4))[: min(rank, 4)]
+            if 0 in shape:
+                raise MetadataError(f"The field {text_of(name)!r} has no elements.")
         member = _datatype(cursor, depth + 1)
         if shape:
             member = Datatype("array", prod(shape) * member.size, base=member, shape=shape)
         if offset + member.size > size:
             raise MetadataError(f"The field {text_of(name)!r} lies outside of its compound type.")
         members.append(Member(text_of(name), offset, member))
+    if not members or len({member.name for member in members}) < count:
+        raise MetadataError("A compound type has no fields, or several of the same name.")
     result = Datatype("compound", size, members=tuple(members))
     # h5py stores complex numbers as compounds of r and i.
     match members:
@@ -275,6 +293,8 @@ def _enumeration(cursor: Cursor, version: int, count: int, size: int, depth: int
     if count > MOST_MEMBERS:
         raise MetadataError(f"An enumeration has {count} names; at most {MOST_MEMBERS} are allowed.")
     base = _datatype(cursor, depth + 1)
+    if base.kind != "integer" or base.size != size:
+        raise MetadataError(f"An enumeration of {size} bytes is one of a {base.kind} of {base.size} bytes.")
     names: list[str] = []
     for _ in range(count):
         start = cursor.at
@@ -300,7 +320,10 @@ def _array(cursor: Cursor, version: int, size: int, depth: int) -> Datatype:
     shape = tuple(cursor.number(4) for _ in range(rank))
     if version < 3:
         cursor.take(4 * rank)
-    return Datatype("array", size, base=_datatype(cursor, depth + 1), shape=shape)
+    base = _datatype(cursor, depth + 1)
+    if prod(shape) * base.size != size:
+        raise MetadataError(f"An array type of the shape {shape} has {size} bytes.", found=size)
+    return Datatype("array", size, base=base, shape=shape)
 
 
 def fill_value(data: bytes | memoryview, *, old: bool) -> bytes | None:
@@ -327,6 +350,8 @@ def filters(data: bytes | memoryview) -> tuple[Filter, ...]:
     version, count = cursor.number(1), cursor.number(1)
     if version not in {1, 2}:
         raise _unknown("filter pipeline", version)
+    if count > MOST_FILTERS:
+        raise MetadataError(f"A dataset has {count} filters; at most {MOST_FILTERS} are allowed.")
     if version == 1:
         cursor.take(6)
     found = []

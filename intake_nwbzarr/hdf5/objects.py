@@ -4,30 +4,44 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
 from intake_nwbzarr.hdf5 import messages
-from intake_nwbzarr.hdf5.heaps import Addressing, Heaps, verify_checksum
+from intake_nwbzarr.hdf5.heaps import Addressing, Heaps, check_distinct, verify_checksum
 from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
-from intake_nwbzarr.untrusted_input import MIB, MOST_NODES
+from intake_nwbzarr.untrusted_input import (
+    LARGEST_ATTRIBUTE,
+    LARGEST_USER_BLOCK,
+    MOST_CONTINUATIONS,
+    MOST_DECODED,
+    MOST_MESSAGES,
+)
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 
-LARGEST_ATTRIBUTE: Final = 64 * MIB
-"""Bytes of one attribute's value."""
-
-MOST_CONTINUATIONS: Final = 10_000
-"""Blocks of one object header."""
-
-LARGEST_USER_BLOCK: Final = 2**20
-"""Bytes before the HDF5 file begins, which must be a power of two from 512 on."""
-
 # Bytes of an object header that are usually enough for all of it.
 _HEADER: Final = 512
+
+# Bytes of memory that a link, a message, or a value in a list takes at least.
+_LINK, _MESSAGE, _VALUE = 64, 32, 8
+
+
+@dataclass
+class Budget:
+    """How many bytes may still be decoded: a small file may refer to the same bytes any number of times."""
+
+    left: int
+
+    def spend(self, nbytes: int) -> None:
+        """Count bytes that are decoded."""
+        self.left -= nbytes
+        if self.left < 0:
+            raise LimitError("Its attributes, links or texts are longer than allowed when they are decoded.")
 
 
 @dataclass(frozen=True)
@@ -63,7 +77,9 @@ class Dataset:
     dataspace: Dataspace
     datatype: Datatype
     layout: Layout
+    # As stored, None for the default; of texts, references and compounds with these, their value.
     fill: bytes | None = None
+    fill_value: Any = None
     filters: tuple[Filter, ...] = ()
     # Elements are in other files.
     external: bool = False
@@ -93,9 +109,10 @@ class Objects:
         self.source = source
         self.heaps = Heaps(source, Addressing(8, 8, 0))
         self.root: int | None = None
+        self.budget = Budget(MOST_DECODED)
         self._types: dict[bytes, Datatype] = {}
         self._spaces: dict[bytes, Dataspace] = {}
-        self._committed: dict[int, bytes] = {}
+        self._found: dict[tuple[int, int], memoryview] = {}
 
     @property
     def addressing(self) -> Addressing:
@@ -105,7 +122,7 @@ class Objects:
     async def open(self) -> None:
         """Read the superblock (section II)."""
         base = 0
-        while bytes(await self.source.read(base, 8)) != SIGNATURE:
+        while base + 8 > self.source.size or bytes(await self.source.read(base, 8)) != SIGNATURE:
             base = base * 2 or 512
             if base > LARGEST_USER_BLOCK or base + 8 > self.source.size:
                 raise NotZarrError("It is not an HDF5 file.", expected="an HDF5 file")
@@ -118,14 +135,15 @@ class Objects:
             self._set_sizes(offsets, lengths)
             head.take(9 + (4 if version else 0))
             head.offsets = offsets
-            head.take(4 * offsets)
-            head.take(offsets)
+            stored, _, end = head.address(), head.address(), head.address()
+            head.take(2 * offsets)
             self.root = head.address()
         elif version in {2, 3}:
             offsets, lengths = head.number(1), head.number(1)
             self._set_sizes(offsets, lengths)
             head.offsets = offsets
-            head.take(1 + 3 * offsets)
+            head.take(1)
+            stored, _, end = head.address(), head.address(), head.address()
             self.root = head.address()
             verify_checksum(head.data[: head.at + 4])
         else:
@@ -133,6 +151,15 @@ class Objects:
                 f"Its superblock has the unknown version {version}.",
                 found=version,
                 next_step="Rewrite it with h5repack.",
+            )
+        # Both count from the beginning of the file, as it was before a user block was put before it.
+        whole = 0 if end is None else end + base - (stored or 0)
+        if whole > self.source.size:
+            raise MetadataError(
+                f"It is truncated: it has {self.source.size} bytes of {whole}.",
+                found=self.source.size,
+                expected=whole,
+                next_step="Copy or download it again.",
             )
         if self.root is None:
             raise MetadataError("It has no root group.")
@@ -144,7 +171,7 @@ class Objects:
 
     async def read(self, address: int, only: str | None = None) -> Object:
         """Read the object whose header is at an address; of a large group, with the link of a name only."""
-        found = [message async for message in self._messages(address)]
+        found = await self._messages(address)
         kinds = {message.kind for message in found}
         if {1, 3, 8} <= kinds:
             return await self._dataset(address, found)
@@ -162,12 +189,21 @@ class Objects:
         head = await self.heaps.read_at_most(address, 16)
         if bytes(head[:4]) != b"OHDR":
             return int.from_bytes(head[4:8], "little") > 1
-        counts = [each.data[1:5] async for each in self._messages(address) if each.kind == 22]
+        counts = [each.data[1:5] for each in await self._messages(address) if each.kind == 22]
         return any(int.from_bytes(count, "little") > 1 for count in counts)
 
     # Object headers (section IV.A.1)
 
-    async def _messages(self, address: int) -> AsyncIterator[_Message]:
+    async def _messages(self, address: int) -> list[_Message]:
+        found: list[_Message] = []
+        async for message in self._all_messages(address):
+            self.budget.spend(_MESSAGE)
+            found.append(message)
+            if len(found) > MOST_MESSAGES:
+                raise LimitError("An object header has too many messages.", expected=MOST_MESSAGES)
+        return found
+
+    async def _all_messages(self, address: int) -> AsyncIterator[_Message]:
         head = await self.heaps.read_at_most(address, _HEADER)
         if bytes(head[:4]) == b"OHDR":
             async for message in self._new_messages(address, head):
@@ -180,10 +216,12 @@ class Objects:
         count = cursor.number(2)
         cursor.take(4)
         blocks = [(address + 16, cursor.number(4))]
+        visited: set[int] = set()
         seen = 0
         for number in range(MOST_CONTINUATIONS):
             if number >= len(blocks):
                 return
+            check_distinct([blocks[number][0]], visited)
             cursor = self.heaps.cursor(await self.heaps.read(*blocks[number]))
             while seen < count and cursor.at + 8 <= len(cursor.data):
                 kind, size, flags = cursor.number(2), cursor.number(2), cursor.number(1)
@@ -205,10 +243,12 @@ class Objects:
         cursor.take((16 if flags & 32 else 0) + (4 if flags & 16 else 0))
         size = cursor.number(1 << (flags & 3))
         blocks = [(address, cursor.at, size)]
+        visited: set[int] = set()
         for number in range(MOST_CONTINUATIONS):
             if number >= len(blocks):
                 return
             start, at, size = blocks[number]
+            check_distinct([start], visited)
             block = await self.heaps.read(start, at + size + 4)
             verify_checksum(block)
             if number and bytes(block[:4]) != b"OCHK":
@@ -254,9 +294,12 @@ class Objects:
         address = cursor.address()
         if address is None or version not in {1, 2, 3}:
             raise MetadataError("A shared message has no address.")
-        async for message in self._messages(address):
+        known = self._found.get((address, kind))
+        if known is not None:
+            return known
+        for message in await self._messages(address):
             if message.kind == kind and not message.flags & 2:
-                return message.data
+                return self._found.setdefault((address, kind), message.data)
         raise MetadataError("A shared message is missing.")
 
     # Groups
@@ -274,9 +317,13 @@ class Objects:
                     symbols, whole = await self._symbols(message.data, only)
                     links += symbols
                 case 6:
+                    self.budget.spend(_LINK + len(message.data))
                     links.append(messages.link(message.data, self.addressing.offsets))
                 case 2:
                     links += await self._dense_links(message.data)
+        names = {link.name for link in links}
+        if len(names) < len(links) or not names.isdisjoint({"", "."}) or any("/" in name for name in names):
+            raise MetadataError("A group has members without names of their own.")
         return links, whole
 
     async def _symbols(self, data: memoryview, only: str | None) -> tuple[list[Link], bool]:
@@ -296,6 +343,7 @@ class Objects:
         size = 2 * self.addressing.offsets + 24
         # A node has eight entries, unless the file was created with another number.
         self.heaps.want((node, 8 + 8 * size) for node in nodes)
+        self.budget.spend(_LINK * len(nodes))
         for node in nodes:
             cursor = self.heaps.cursor(await self.heaps.read(node, 8))
             cursor.expect(b"SNOD")
@@ -311,13 +359,12 @@ class Objects:
                 cursor.take(4)
                 scratch = memoryview(cursor.take(16))
                 text = messages.text_of(Cursor(names, at=name).text())
+                self.budget.spend(_LINK + len(text))
                 if kind == 2:
                     path = Cursor(names, at=int.from_bytes(scratch[:4], "little")).text()
                     links.append(Link(text, path=messages.text_of(path)))
                 else:
                     links.append(Link(text, target, parts=self._parts(scratch) if kind == 1 else ()))
-            if len(links) > MOST_NODES:
-                raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
         return links, only is None
 
     def _parts(self, scratch: memoryview) -> tuple[int, ...]:
@@ -339,13 +386,11 @@ class Objects:
         if heap is None or tree is None:
             return []
         links: list[Link] = []
-        stored, records = await together(
-            self.heaps.whole_heap(heap), self.heaps.records(tree, frozenset({5}))
-        )
-        if len(records) > MOST_NODES:
-            raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+        stored, records = await together(self.heaps.whole_heap(heap), self.heaps.records(tree, 5, 5))
         for record in records:
-            links.append(messages.link(await stored.get(record[4:]), self.addressing.offsets))
+            body = await stored.get(record[4:])
+            self.budget.spend(_LINK + len(body))
+            links.append(messages.link(body, self.addressing.offsets))
         return links
 
     # Datasets
@@ -358,6 +403,9 @@ class Objects:
         space = messages.dataspace(bodies[1], self.addressing.lengths)
         layout = messages.layout(bodies[8], self.addressing.offsets, self.addressing.lengths)
         kind = self._datatype(bodies[3])
+        rank = len(space.shape or ())
+        if layout.kind == "chunked" and not (0 < len(layout.chunks) == rank and all(layout.chunks)):
+            raise MetadataError(f"A dataset of the shape {space.shape} has chunks of {layout.chunks}.")
         if layout.kind == "contiguous" and not layout.size:
             layout = replace(layout, size=space.count * kind.size)
         fill = None
@@ -365,12 +413,16 @@ class Objects:
             fill = messages.fill_value(bodies[5], old=False)
         elif 4 in bodies:
             fill = messages.fill_value(bodies[4], old=True)
+        fill_value = None
+        if fill is not None and kind.dtype is None and len(fill) == kind.size and not unsupported(kind):
+            fill_value = (await self.elements(kind, fill, 1, self.budget))[0]
         return Dataset(
             address,
             space,
             kind,
             layout,
             fill,
+            fill_value,
             messages.filters(bodies[11]) if 11 in bodies else (),
             external=7 in bodies,
             attributes=await self._attributes(found),
@@ -410,12 +462,11 @@ class Objects:
         heap, tree = cursor.address(), cursor.address()
         if heap is None or tree is None:
             return
-        stored, records = await together(
-            self.heaps.whole_heap(heap), self.heaps.records(tree, frozenset({8}))
-        )
+        stored, records = await together(self.heaps.whole_heap(heap), self.heaps.records(tree, 8, 9))
         for record in records:
             own = record[8]
             body: bytes | memoryview = await stored.get(record[:8])
+            self.budget.spend(_MESSAGE + len(body))
             yield messages.attribute(body if not own & 2 else await self._shared(body, 12))
 
     async def _value(self, attribute: Attribute) -> Any:
@@ -436,33 +487,35 @@ class Objects:
         reason = unsupported(kind)
         if reason:
             return Unsupported(reason)
-        flat = await self.elements(kind, attribute.data, space.count)
+        flat = await self.elements(kind, attribute.data, space.count, self.budget)
         return flat[0] if space.shape == () else _nested(flat, space.shape)
 
     # Elements
 
     async def elements(
-        self, kind: Datatype, data: bytes | memoryview, count: int, limit: int = LARGEST_ATTRIBUTE
+        self, kind: Datatype, data: bytes | memoryview, count: int, budget: Budget
     ) -> list[Any]:
         """Return elements as Python values: numbers, texts, lists, and `Address` for references."""
         size = kind.size
+        budget.spend(count * max(size, _VALUE))
         if kind.is_bool:
             return [value != 0 for value in bytes(data[:count])]
         if kind.dtype is not None:
-            values: list[Any] = np.frombuffer(data, kind.dtype, count).tolist()
+            array = np.frombuffer(data, kind.dtype, count)
+            values: list[Any] = (array.astype(str) if kind.dtype.kind in "mM" else array).tolist()
             return values
-        parts = [data[at : at + size] for at in range(0, count * size, size)] if size else [b""] * count
+        parts = [data[at : at + size] for at in range(0, count * size, size)]
         match kind.kind:
             case "string":
                 return [fixed_text(part, kind) for part in parts]
             case "reference":
                 return [_reference(part, self.addressing.offsets) for part in parts]
             case "vlen":
-                return await self._variable(kind, parts, limit)
+                return await self._variable(kind, parts, budget)
             case "array":
                 assert kind.base is not None  # noqa: S101 - for the type checker
-                length = int(np.prod(kind.shape, dtype=object))
-                inner = await self.elements(kind.base, data, count * length, limit)
+                length = prod(kind.shape)
+                inner = await self.elements(kind.base, data, count * length, budget)
                 return [_nested(inner[at * length : (at + 1) * length], kind.shape) for at in range(count)]
             case "compound":
                 columns = [
@@ -472,35 +525,29 @@ class Objects:
                             part[member.offset : member.offset + member.datatype.size] for part in parts
                         ),
                         count,
-                        limit,
+                        budget,
                     )
                     for member in kind.members
                 ]
                 return [list(row) for row in zip(*columns, strict=True)]
         raise MetadataError(f"Elements of the kind {kind.kind!r} are not supported.")
 
-    async def _variable(self, kind: Datatype, parts: list[Any], limit: int) -> list[Any]:
+    async def _variable(self, kind: Datatype, parts: list[Any], budget: Budget) -> list[Any]:
         """Return variable-length texts or sequences, which are in global heaps."""
         assert kind.base is not None  # noqa: S101 - for the type checker
         entries = []
-        total = 0
         for part in parts:
             cursor = self.heaps.cursor(part)
             length, address, index = cursor.number(4), cursor.address(), cursor.number(4)
-            size = length * (1 if kind.is_text else kind.base.size)
-            total += size
-            entries.append((length, size, address, index))
-        if total > limit:
-            raise LimitError(
-                f"Values of variable length have {total:,} bytes; at most {limit:,} are allowed.",
-                found=total,
-                expected=limit,
-            )
-        addresses = dict.fromkeys(address for length, _, address, _ in entries if address and length)
+            budget.spend(length * (1 if kind.is_text else kind.base.size))
+            entries.append((length, address, index))
+        addresses = dict.fromkeys(address for length, address, _ in entries if address and length)
         found = await together(*map(self.heaps.collection, addresses))
         collections = dict(zip(addresses, found, strict=True))
         values: list[Any] = []
-        for length, size, address, index in entries:
+        for length, address, index in entries:
+            size = length * (1 if kind.is_text else kind.base.size)
+            budget.spend(size)
             stored: bytes | memoryview = b""
             if address and length:
                 stored = collections[address].get(index)
@@ -509,7 +556,8 @@ class Objects:
             if kind.is_text:
                 values.append(messages.text_of(stored[:size]).partition("\0")[0])
             else:
-                values.append(await self.elements(kind.base, stored[:size], length, limit))
+                length = length if stored else 0
+                values.append(await self.elements(kind.base, stored[:size], length, budget))
         return values
 
 
@@ -531,12 +579,20 @@ def unsupported(kind: Datatype) -> str:
 
 def fixed_text(data: bytes | memoryview, kind: Datatype) -> str:
     """Return a text of fixed length without its padding."""
-    text = bytes(data).rstrip(b"\0")
-    return messages.text_of(text.rstrip(b" ") if kind.space_padded else text)
+    text = bytes(data)
+    match kind.padding:
+        case "null terminated":
+            text = text.partition(b"\0")[0]
+        case "spaces":
+            text = text.rstrip(b" ").rstrip(b"\0")
+        case _:
+            text = text.rstrip(b"\0")
+    return messages.text_of(text)
 
 
 def _reference(data: bytes | memoryview, offsets: int) -> Address:
     address = Cursor(data, offsets).address()
+    # Both zero and the undefined address stand for no object.
     return Address(address or None)
 
 
@@ -544,5 +600,5 @@ def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
     """Return a list of lists of a shape."""
     if len(shape) <= 1:
         return flat
-    inner = int(np.prod(shape[1:], dtype=object))
+    inner = prod(shape[1:])
     return [_nested(flat[at * inner : (at + 1) * inner], shape[1:]) for at in range(shape[0])]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, Final
 
 from intake_nwbzarr.errors import LimitError, MetadataError
+from intake_nwbzarr.untrusted_input import MOST_RECEIVED, MOST_ROUNDS
 
 BLOCK: Final = 2**10
 """Bytes of the blocks in which a file is received: nodes of B-trees have about two thousand."""
@@ -21,20 +23,14 @@ GAP: Final = 64
 LARGEST_RANGE: Final = 4 * 2**20
 """Bytes of one request."""
 
-MOST_RECEIVED: Final = 1024 * 2**20
-"""Bytes of metadata that are received of one file; 8,000 objects take 50 MB."""
-
-MOST_ROUNDS: Final = 10_000
-"""Times that what is missing is fetched; real files take about ten."""
-
 type Task = Coroutine[Any, None, None]
 
 
 class Source:
     """A file of which some blocks are here. Coroutines `read` from it, and wait where a block is missing.
 
-    `step` runs all that can go on and returns the ranges that the others wait for; `put` adds them. So what many
-    objects need is fetched side by side, whatever order they are read in.
+    `step` runs all that can go on and returns the ranges that the others wait for; `put` adds them. So what
+    many objects need is fetched side by side, whatever order they are read in.
     """
 
     # `around`: bytes up to whose multiples what is read is widened, where neighbours are read next.
@@ -44,15 +40,20 @@ class Source:
         self.around = around
         # The bytes that each block came with, and where it begins in them.
         self._blocks: dict[int, tuple[memoryview, int]] = {}
+        # Those of the source that this one was made beside.
+        self._shared: dict[int, tuple[memoryview, int]] = {}
         self._missing: set[int] = set()
         self._ready: deque[Task] = deque()
         self._waiting: list[Task] = []
         self._rounds = 0
+        # Steps run in threads, and a reader that is cancelled closes a source from another one.
+        self._stepping = threading.Lock()
+        self._closed = False
 
     def beside(self) -> Source:
-        """Return a source of the same file with coroutines of its own, which shares the blocks."""
+        """Return a source of the same file with coroutines of its own, which begins with the same blocks."""
         other = Source(self.size)
-        other._blocks = self._blocks
+        other._shared = self._blocks
         return other
 
     def put(self, start: int, data: bytes | memoryview) -> None:
@@ -63,44 +64,57 @@ class Source:
             self._blocks[(start + at) // BLOCK] = view, at
         self.received += len(view)
         if self.received > MOST_RECEIVED:
-            raise LimitError(
-                f"Its metadata have more than {MOST_RECEIVED:,} bytes.", expected=MOST_RECEIVED, path=""
-            )
+            raise _too_many_bytes()
 
     def part(self, start: int, size: int) -> memoryview | None:
         """Return bytes that are here, None if some are missing."""
+        self.check(start, size)
+        if not size:
+            return memoryview(b"")
+        first, last = start // BLOCK, (start + size - 1) // BLOCK
+        found = self._block(first)
+        if found is None:
+            return None
+        at = found[1] + start - first * BLOCK
+        if at + size <= len(found[0]):
+            return found[0][at : at + size]
+        blocks = []
+        for number in range(first, last + 1):
+            found = self._block(number)
+            if found is None:
+                return None
+            blocks.append(found[0][found[1] : found[1] + BLOCK])
+        return memoryview(b"".join(blocks))[start - first * BLOCK : start - first * BLOCK + size]
+
+    def check(self, start: int, size: int) -> None:
+        """Check that bytes are in the file."""
         if start < 0 or size < 0 or start + size > self.size:
             raise MetadataError(
                 f"It refers to the bytes {start} to {start + size} of a file of {self.size} bytes.",
                 found=(start, start + size),
                 expected=self.size,
             )
-        first, last = start // BLOCK, (start + max(size, 1) - 1) // BLOCK
-        found = self._blocks.get(first)
-        if found is None:
-            return None
-        at = found[1] + start - first * BLOCK
-        if at + size <= len(found[0]):
-            return found[0][at : at + size]
-        blocks = [self._blocks.get(number) for number in range(first, last + 1)]
-        if any(each is None for each in blocks):
-            return None
-        joined = b"".join(each[0][each[1] : each[1] + BLOCK] for each in blocks if each is not None)
-        return memoryview(joined)[start - first * BLOCK : start - first * BLOCK + size]
+
+    def _block(self, number: int) -> tuple[memoryview, int] | None:
+        return self._blocks.get(number) or self._shared.get(number)
 
     def want(self, start: int, size: int) -> None:
         """Have bytes fetched in the next round, if they are in the file and missing."""
         first, last = start // BLOCK, (min(start + size, self.size) - 1) // BLOCK
         if first >= 0 and last - first <= LARGEST_RANGE // BLOCK:
-            self._missing.update(number for number in range(first, last + 1) if number not in self._blocks)
+            self._miss(first, last)
 
     async def read(self, start: int, size: int) -> memoryview:
         """Return bytes of the file, after waiting for those that are missing."""
         while (data := self.part(start, size)) is None:
-            first, last = start // BLOCK, (start + size - 1) // BLOCK
-            self._missing.update(number for number in range(first, last + 1) if number not in self._blocks)
+            if size > MOST_RECEIVED - self.received:
+                raise _too_many_bytes()
+            self._miss(start // BLOCK, (start + size - 1) // BLOCK)
             await _pause()
         return data
+
+    def _miss(self, first: int, last: int) -> None:
+        self._missing.update(number for number in range(first, last + 1) if self._block(number) is None)
 
     def start(self, task: Task) -> None:
         """Let a coroutine run in this step or the next; what it returns is dropped."""
@@ -108,26 +122,37 @@ class Source:
 
     def step(self) -> list[tuple[int, int]]:
         """Run coroutines until all have ended or wait, and return the ranges that they wait for."""
-        self._rounds += 1
-        if self._rounds > MOST_ROUNDS:
-            raise LimitError(
-                f"Its metadata take more than {MOST_ROUNDS:,} round trips.", expected=MOST_ROUNDS
-            )
-        self._ready.extend(self._waiting)
-        self._waiting.clear()
-        while self._ready:
-            task = self._ready.popleft()
-            try:
-                task.send(None)
-            except StopIteration:
-                continue
-            self._waiting.append(task)
-        if not self._waiting:
-            self._missing.clear()
-        return self._ranges()
+        with self._stepping:
+            self._rounds += 1
+            if self._rounds > MOST_ROUNDS:
+                raise LimitError(
+                    f"Its metadata take more than {MOST_ROUNDS:,} round trips.", expected=MOST_ROUNDS
+                )
+            self._ready.extend(self._waiting)
+            self._waiting.clear()
+            while self._ready and not self._closed:
+                task = self._ready.popleft()
+                try:
+                    task.send(None)
+                except StopIteration:
+                    continue
+                self._waiting.append(task)
+            if self._closed:
+                self._end()
+            if not self._waiting:
+                self._missing.clear()
+            return self._ranges()
 
     def close(self) -> None:
-        """End all coroutines where they are."""
+        """End all coroutines where they are, those of a step that another thread runs when they wait next."""
+        self._closed = True
+        if self._stepping.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._stepping.release()
+
+    def _end(self) -> None:
         for task in (*self._ready, *self._waiting):
             task.close()
         self._ready.clear()
@@ -156,7 +181,7 @@ class Source:
         widened: set[int] = set()
         for number in {missing // count for missing in self._missing}:
             widened.update(range(number * count, min((number + 1) * count, end)))
-        return widened - self._blocks.keys()
+        return {number for number in widened if self._block(number) is None}
 
 
 async def together(*coroutines: Coroutine[Any, None, Any]) -> list[Any]:
@@ -177,6 +202,10 @@ async def together(*coroutines: Coroutine[Any, None, Any]) -> list[Any]:
         for each in pending.values():
             each.close()
     return [results[number] for number in range(len(coroutines))]
+
+
+def _too_many_bytes() -> LimitError:
+    return LimitError(f"Its metadata have more than {MOST_RECEIVED:,} bytes.", expected=MOST_RECEIVED)
 
 
 @coroutine
@@ -226,12 +255,14 @@ class Cursor:
 
     def text(self) -> bytes:
         """Take bytes up to a NUL, which is skipped."""
-        data = bytes(self.data[self.at : self.at + 65_536])
-        stop = data.find(0)
-        if stop < 0:
-            raise MetadataError("A name has no end.")
-        self.at += stop + 1
-        return data[:stop]
+        # Nearly all names are short, and what they are taken from may be long.
+        for most in (256, 2**16):
+            data = bytes(self.data[self.at : self.at + most])
+            stop = data.find(0)
+            if stop >= 0:
+                self.at += stop + 1
+                return data[:stop]
+        raise MetadataError("A name has no end.")
 
     def align(self, start: int, to: int = 8) -> None:
         """Skip padding to a multiple of some bytes after a start."""

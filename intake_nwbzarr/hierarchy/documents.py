@@ -28,7 +28,7 @@ from intake_nwbzarr.errors import (
     ResponseError,
     UnsafePathError,
 )
-from intake_nwbzarr.hdf5.documents import UNREAD
+from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import HDF5_NAMES, Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport, begin_session
@@ -53,6 +53,8 @@ class Documents:
     # Of an HDF5 file of which one object is opened, the names of members that were not read, by their group;
     # None if some are not known.
     unread: Mapping[str, Sequence[str] | None] = field(default_factory=dict, repr=False)
+    # Why objects and attributes of an HDF5 file cannot be read, by path.
+    unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
         """Return these documents and those of further nodes."""
@@ -359,6 +361,7 @@ class _Root(msgspec.Struct):
     zarr_format: int
     consolidated_metadata: _Consolidated | None = None
     unread: dict[str, list[str] | None] = msgspec.field(default_factory=dict, name=UNREAD)
+    unreadable: dict[str, str] = msgspec.field(default_factory=dict, name=UNREADABLE)
 
 
 def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | None:
@@ -379,7 +382,7 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     for path, raw in root.consolidated_metadata.metadata.items():
         nodes[_node_path(path, location)] = {"zarr.json": raw}
     _check_node_count(nodes, location)
-    return Documents(location, 3, nodes, True, fetched.etag, 2, root.unread)
+    return Documents(location, 3, nodes, True, fetched.etag, 2, root.unread, root.unreadable)
 
 
 def _root_only(location: Location, fetched: Fetched) -> Documents:

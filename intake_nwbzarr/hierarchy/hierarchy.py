@@ -28,8 +28,10 @@ from intake_nwbzarr.errors import (
     StaleMetadataWarning,
     TransportError,
     UnconsolidatedWarning,
+    UnreadableWarning,
     warn_caller,
 )
+from intake_nwbzarr.hdf5.documents import ERROR
 from intake_nwbzarr.hierarchy.documents import (
     Documents,
     find_documents,
@@ -55,6 +57,9 @@ from intake_nwbzarr.untrusted_input import (
     MOST_LOOKED_UP,
     safe_path,
 )
+
+MOST_NAMED: Final = 5
+"""Parts of an HDF5 file that cannot be read and are named in a warning."""
 
 UNREACHABLE: Final = (
     NodeNotFoundError,
@@ -236,7 +241,16 @@ def load_hierarchy(where: Location, opener: Opener | None = None, group: str | N
             f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
         )
+    if documents.unreadable:
+        warn_caller(_not_read(where, documents.unreadable), UnreadableWarning)
     return hierarchy
+
+
+def _not_read(where: Location, unreadable: Mapping[str, str]) -> str:
+    """Return a warning of objects and attributes of an HDF5 file that cannot be read."""
+    named = "; ".join(f"{path!r}: {reason}" for path, reason in islice(unreadable.items(), MOST_NAMED))
+    more = len(unreadable) - MOST_NAMED
+    return f"{where} has parts that cannot be read: {named}{f'; and {more} more' if more > 0 else ''}."
 
 
 def session_hierarchy(
@@ -349,6 +363,11 @@ class Hierarchy(Mapping[str, Node]):
     def etag(self) -> str | None:
         """Return the ETag of the consolidated document, None if there is none."""
         return self._documents.etag
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Return why objects and attributes (``path@name``) of an HDF5 file cannot be read, by path."""
+        return self._documents.unreadable
 
     @property
     def specifications(self) -> str:
@@ -617,6 +636,11 @@ class Hierarchy(Mapping[str, Node]):
         if self.zarr_format == 3:
             document = documents["zarr.json"]
             match document.get("node_type"):
+                case "damaged" if isinstance(reason := document.get(ERROR), str):
+                    raise MetadataError(
+                        f"{where} cannot be read as HDF5. {reason}",
+                        next_step="It may be damaged: compare it with the original, or try h5dump.",
+                    )
                 case "array":
                     check_array(document, where=where)
                     return ArrayNode(path, document)

@@ -35,9 +35,9 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_table, pack
-from intake_nwbzarr.hdf5.documents import UNREAD, ArraySource, Translated, is_needed, translate
+from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE, ArraySource, Translated, is_needed, translate
 from intake_nwbzarr.hdf5.messages import Datatype
-from intake_nwbzarr.hdf5.objects import Address, Group, Object, Objects
+from intake_nwbzarr.hdf5.objects import Address, Budget, Group, Object, Objects
 from intake_nwbzarr.hdf5.source import AROUND, BLOCK, Source
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
@@ -114,15 +114,10 @@ class HDF5Transport(Transport):
             return None
         if group is not None:
             return _cut(opened.document, part, limit, opened.etag)
-        path, _, chunk = f"/{key}".rpartition("/c/")
-        if not _ and key != "c" and not key.endswith("/c"):
-            return None
-        if not _:
-            path, chunk = key.removesuffix("c").strip("/"), ""
-        source = opened.translated.arrays.get(path.strip("/"))
+        path, chunk = _parsed(key, opened.translated)
+        source = opened.translated.arrays.get(path)
         if source is None:
             return None
-        path = path.strip("/")
         if source.kind == "unsupported":
             raise ChunkError(
                 f"The array {path!r} in {self.location} cannot be read: {source.reason}.",
@@ -312,21 +307,21 @@ class HDF5Transport(Transport):
         except (LimitError, TransportError):
             return None
 
-    def _named(self, error: NWBZarrError) -> NWBZarrError:
-        """Return an error of the parser with the name of the file."""
+    def _named(self, error: NWBZarrError, path: str | None = None) -> NWBZarrError:
+        """Return an error of the parser with the name of the file, and of the array that was read."""
         if error.location is not None:
             return error
         if isinstance(error, NotZarrError):
             return NotZarrError(f"{self.location} is not an HDF5 file.", location=self.location)
-        named = type(error)(
-            f"{self.location} cannot be read as HDF5. {error.args[0]}",
+        what = f"{self.location}" if path is None else f"The array {path!r} in {self.location}"
+        return type(error)(
+            f"{what} cannot be read as HDF5. {error.args[0]}",
             location=self.location,
-            path=error.path,
+            path=path,
             found=error.found,
             expected=error.expected,
             next_step=error.next_step or "It may be damaged: compare it with the original, or try h5dump.",
         )
-        return named
 
     async def _complete(self, opened: _Opened, work: Coroutine[Any, None, None]) -> None:
         """Run a coroutine of the parser to its end, fetching what it and what it starts wait for."""
@@ -352,6 +347,13 @@ class HDF5Transport(Transport):
                 expected=opened.etag,
                 next_step="Open it again.",
             )
+        if len(fetched.data) != stop - start:
+            raise ResponseError(
+                f"{len(fetched.data)} bytes of {self.location} were received instead of {stop - start}.",
+                location=self.location,
+                found=len(fetched.data),
+                expected=stop - start,
+            )
         return fetched.data
 
     # Chunks
@@ -364,9 +366,14 @@ class HDF5Transport(Transport):
         dataset, base = source.dataset, opened.objects.addressing.base
         shape = dataset.dataspace.shape or ()
         if dataset.layout.kind == "contiguous":
-            address, size = dataset.layout.address, dataset.layout.size
-            start = None if address is None else base + address
-            table = contiguous_table(shape, source.chunks, dataset.datatype.size, start, size)
+            layout = dataset.layout
+            start = None if layout.address is None else base + layout.address
+            try:
+                if start is not None:
+                    opened.source.check(start, layout.size)
+                table = contiguous_table(shape, source.chunks, dataset.datatype.size, start, layout.size)
+            except NWBZarrError as error:
+                raise self._named(error, path) from None
         else:
             # A parser of its own, so that tables are read side by side, over the blocks that are here.
             found: list[ChunkTable] = []
@@ -378,9 +385,7 @@ class HDF5Transport(Transport):
             try:
                 await self._complete(own, read())
             except NWBZarrError as error:
-                named = self._named(error)
-                named.path = path
-                raise named from None
+                raise self._named(error, path) from None
             table = found[0]
         return opened.tables.setdefault(path, table)
 
@@ -406,7 +411,7 @@ class HDF5Transport(Transport):
         stop = tuple(min(a + w, n) for a, w, n in zip(start, source.chunks, shape, strict=True))
         valid = tuple(slice(0, b - a) for a, b in zip(start, stop, strict=True))
         items = np.frombuffer(raw, np.dtype((np.void, dataset.datatype.size))).reshape(source.chunks)[valid]
-        values = await self._values(opened, dataset.datatype, items.tobytes(), items.size)
+        values = await self._values(opened, path, dataset.datatype, items.tobytes(), items.size)
         if opened.translated.unread and _refers_elsewhere(values, opened.translated):
             opened = await self._open() or opened
         texts = [_path_of(value, opened.translated) for value in values]
@@ -416,18 +421,18 @@ class HDF5Transport(Transport):
             return json.dumps([*flat, "|O", [len(flat)]]).encode()
         return bytes(VLenUTF8().encode(_placed(texts, items.shape, source.chunks, "")))
 
-    async def _values(self, opened: _Opened, kind: Datatype, data: bytes, count: int) -> list[Any]:
+    async def _values(self, opened: _Opened, path: str, kind: Datatype, data: bytes, count: int) -> list[Any]:
         found: list[Any] = []
         own = self._beside(opened)
-        limit = min(LARGEST_OBJECT, LEAST_TEXT + TEXT_PER_VALUE * count)
+        budget = Budget(min(LARGEST_OBJECT, LEAST_TEXT + TEXT_PER_VALUE * count))
 
         async def read() -> None:
-            found.extend(await own.objects.elements(kind, data, count, limit))
+            found.extend(await own.objects.elements(kind, data, count, budget))
 
         try:
             await self._complete(own, read())
         except NWBZarrError as error:
-            raise self._named(error) from None
+            raise self._named(error, path) from None
         return found
 
     async def _raw(
@@ -439,7 +444,16 @@ class HDF5Transport(Transport):
         size = dataset.datatype.size
         nbytes = filters.check_size(source.chunks, size, LARGEST_OBJECT, where)
         if dataset.layout.kind == "compact":
-            data: Bytes = dataset.layout.data[: prod(dataset.dataspace.shape or ()) * size]
+            data: Bytes = dataset.layout.data[: dataset.dataspace.count * size]
+            if len(data) < dataset.dataspace.count * size:
+                raise ChunkError(
+                    f"{where} has {len(data)} bytes; expected {dataset.dataspace.count * size}.",
+                    location=self.location,
+                    path=path,
+                    found=len(data),
+                    expected=dataset.dataspace.count * size,
+                    next_step="It may be damaged: compare it with the original.",
+                )
             return bytes(data).ljust(nbytes, b"\0")
         table = await self._table(opened, path, source)
         number = int(np.ravel_multi_index(coordinates, table.counts)) if coordinates else 0
@@ -453,7 +467,22 @@ class HDF5Transport(Transport):
             return bytes(data).ljust(nbytes, b"\0") if length < nbytes else data
         dtype = dataset.datatype.dtype or np.dtype((np.void, size))
         mask = table.masks.get(number, 0)
-        return await asyncio.to_thread(filters.undo, data, dataset.filters, mask, source.chunks, dtype, where)
+        try:
+            return await asyncio.to_thread(
+                filters.undo, data, dataset.filters, mask, source.chunks, dtype, where
+            )
+        except NWBZarrError as error:
+            error.location, error.path = str(self.location), path
+            raise
+
+
+def _parsed(key: str, translated: Translated) -> tuple[str, str]:
+    """Return the path of an array and the name of one of its chunks; "" is that of a scalar's."""
+    scalar = key.removesuffix("c").removesuffix("/")
+    if scalar != key and scalar in translated.arrays and not translated.arrays[scalar].chunks:
+        return scalar, ""
+    path, _, chunk = f"/{key}".rpartition("/c/")
+    return path.removeprefix("/"), chunk
 
 
 def _group_of(key: str) -> str | None:
@@ -524,6 +553,7 @@ def _consolidated(translated: Translated) -> bytes:
     root, *others = sorted(translated.nodes)
     whole = {
         **translated.nodes[root],
+        **({UNREADABLE: translated.unreadable} if translated.unreadable else {}),
         "consolidated_metadata": {
             "kind": "inline",
             "must_understand": False,
