@@ -16,6 +16,8 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
         *("--no-project", "--with", "spikeinterface>=0.105", "--with", "zarr<3", "--with", "hdmf-zarr"),
         *("--with", "pynwb", "--with", "aiohttp", "--with", "fsspec", "--with", "s3fs"),
     ),
+    "remfile": ("--no-sync", "--with", "remfile>=0.1.13"),
+    "kerchunk": ("--no-project", "--with", "kerchunk>=0.2.9", "--with", "h5py", "--with", "aiohttp"),
     "lazynwb": ("--no-project", "--with", "lazynwb>=1.0", "--with", "aiohttp", "--with", "s3fs"),
 }
 """What `uv run` is told for each; the project's own environment needs nothing."""

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import measure_fetching as fetching  # noqa: E402 (the folder above is on the path since the last line)
+from benchmarks import measure_hdf5 as hdf5  # noqa: E402
 from benchmarks import measure_many as many  # noqa: E402
 from benchmarks import measure_opening as opening  # noqa: E402
 from benchmarks import measure_reading as reading  # noqa: E402
@@ -30,7 +31,7 @@ from benchmarks.results import (  # noqa: E402
     check_one_run,
     load_all,
 )
-from benchmarks.session_files import SESSIONS, default_cache, make  # noqa: E402
+from benchmarks.session_files import FILES, SESSIONS, default_cache, make  # noqa: E402
 
 README = ROOT / "README.md"
 PAGE = ROOT / "docs" / "performance.md"
@@ -80,6 +81,18 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "many-map": _one("map 1,000 sessions", many.mapping),
     "many-map-100": _one("map 1,000 sessions, 100 ms", many.mapping_from_afar),
     "many-client": _one("map 10,000 sessions", many.client_memory),
+    "hdf5-open": _one("open HDF5", hdf5.opening),
+    "hdf5-many": _one("open HDF5 of 2,000 series", hdf5.many_series),
+    "hdf5-again": _one("again, HDF5", hdf5.again),
+    "hdf5-read": _one("read HDF5, 30 ms", hdf5.reading),
+    "hdf5-disk": _one("read HDF5, local", hdf5.from_disk),
+    "hdf5-worker": _one("worker, HDF5", hdf5.worker),
+    "hdf5-growth": lambda bench: {
+        f"objects: {name}": found for name, found in hdf5.growth_with_objects(bench).items()
+    },
+    "hdf5-chunks": lambda bench: {
+        f"chunks: {name}": found for name, found in hdf5.growth_with_chunks(bench).items()
+    },
     "growth": lambda bench: {f"nodes: {name}": found for name, found in opening.growth(bench).items()},
     "latency": lambda bench: {f"latency: {name}": found for name, found in opening.latency(bench).items()},
 }
@@ -115,7 +128,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     begin = time.monotonic()
     # Installed packages have bytecode; without it, the first import of every process would compile.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    for name in SESSIONS:
+    for name in (*SESSIONS, *FILES):
         if not (options.only and options.resume):
             _say(f"data: {make(name, options.cache)}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import write_many, write_opening, write_reading
+from benchmarks import write_hdf5, write_many, write_opening, write_reading
 
 VERSION = 1
 """Raised when a writer changes: what an older one wrote is not used."""
@@ -32,6 +32,20 @@ SESSIONS: dict[str, Callable[[Path], None]] = {
 }
 """By name, what writes them into a folder that does not exist yet."""
 
+FILES: dict[str, Callable[[Path], None]] = {
+    "hundred-hdf5": write_hdf5.write_hundred,
+    "gzip-hdf5": write_hdf5.write_gzip,
+    **{
+        f"series-{count}-hdf5": partial(write_hdf5.write_series, series=count)
+        for count in (25, 100, 400, 2000)
+    },
+    **{
+        f"chunks-{count}-hdf5": partial(write_hdf5.write_chunks, chunks=count)
+        for count in (10**3, 10**4, 10**5, 10**6)
+    },
+}
+"""By name, what writes HDF5 files."""
+
 COLLECTIONS: dict[str, Callable[[Path], None]] = {
     "units-60": partial(write_many.write_units, count=60),
     "running-24": partial(write_many.write_running, count=24),
@@ -48,13 +62,14 @@ def default_cache() -> Path:
 
 
 def make(name: str, cache: Path) -> Path:
-    """The folder of a session, or of a collection, written now unless it has been before."""
-    ending = "" if name in COLLECTIONS else ".nwb.zarr"
+    """The folder of a session or of a collection, or an HDF5 file, written now unless it has been before."""
+    ending = "" if name in COLLECTIONS else ".nwb" if name in FILES else ".nwb.zarr"
     folder = cache / "sessions" / f"v{VERSION}" / f"{name}{ending}"
     if not folder.exists():
         aside = folder.with_name(f"{folder.name}.part")
         shutil.rmtree(aside, ignore_errors=True)
+        aside.unlink(missing_ok=True)
         aside.parent.mkdir(parents=True, exist_ok=True)
-        (SESSIONS | COLLECTIONS)[name](aside)
+        (SESSIONS | FILES | COLLECTIONS)[name](aside)
         aside.rename(folder)
     return folder

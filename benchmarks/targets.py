@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil, isnan, nan
 
 from benchmarks import measure_fetching as fetching
+from benchmarks import measure_hdf5 as hdf5
 from benchmarks import measure_many as many
 from benchmarks import measure_opening as opening
 from benchmarks import measure_reading as reading
@@ -69,7 +70,7 @@ def targets(measured: Measured) -> list[Target]:
     """All of them, in the order of the table."""
     return [
         target
-        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs, _sessions)
+        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs, _sessions, _hdf5)
         for target in about(measured)
     ]
 
@@ -264,6 +265,61 @@ def _sessions(measured: Measured) -> list[Target]:
             ratio(_of(column, many.LAZYNWB), _of(column, many.TABLE)),
             5,
         ),
+    ]
+
+
+def _hdf5(measured: Measured) -> list[Target]:
+    """HDF5 files: opened, opened again, and read."""
+    runs = measured.get("open HDF5", {})
+    flat, one = _of(runs, opening.FLAT), _of(runs, opening.ONE)
+    many_runs = measured.get("open HDF5 of 2,000 series", {})
+    many_flat, many_one = (_of(many_runs, name) for name in (opening.FLAT, opening.ONE))
+    peers = ((hdf5.IO_REMFILE, 3), (hdf5.LAZYNWB, 4), (hdf5.IO_FSSPEC, 8))
+    again = measured.get("again, HDF5", {})
+    return [
+        Target("19", "HDF5, flat: round trips", flat.middle("round_trips"), 8),
+        Target("19", "HDF5, flat: requests", flat.middle("requests"), 25),
+        *(
+            _faster("19", f"HDF5, flat: faster than {name}", ratio(_of(runs, name), flat), bound)
+            for name, bound in peers
+        ),
+        Target("20", "HDF5, 2,000 series: round trips", many_flat.middle("round_trips"), 12),
+        Target("20", "HDF5, 2,000 series", many_flat.middle("seconds"), 3, unit="s"),
+        *(
+            target
+            for name, result in (("one series", one), ("one of 2,000 series", many_one))
+            for target in (
+                Target("21", f"HDF5, {name}: round trips", result.middle("round_trips"), 5),
+                Target("21", f"HDF5, {name}: received", result.middle("received") / 1e6, 1, unit="MB"),
+            )
+        ),
+        Target("22", "HDF5, again: requests", _of(again, "again").middle("requests"), 1),
+        Target(
+            "22",
+            "HDF5, again, revalidate=False: requests",
+            _of(again, "again, revalidate=False").middle("requests"),
+            0,
+        ),
+        *_reading_hdf5(measured),
+    ]
+
+
+def _reading_hdf5(measured: Measured) -> list[Target]:
+    read, disk = measured.get("read HDF5, 30 ms", {}), measured.get("read HDF5, local", {})
+    dask, own = _of(read, reading.DASK), _of(disk, hdf5.H5PY)
+    peers = ((f"{hdf5.H5PY_FSSPEC}, dask", 2), (f"{hdf5.H5PY_REMFILE}, dask", 3))
+    threads = ((hdf5.ONE_THREAD, 0.9), (hdf5.TWO_THREADS, 1))
+    first = _of(measured.get("worker, HDF5", {}), "first chunk")
+    return [
+        *(
+            _faster("23", f"100 MB in 32 kB chunks: faster than {name}", ratio(_of(read, name), dask), bound)
+            for name, bound in peers
+        ),
+        *(
+            _faster("24", f"the same from a disk, {name}: of h5py's rate", ratio(own, _of(disk, name)), bound)
+            for name, bound in threads
+        ),
+        Target("25", "HDF5, a worker's first chunk: requests", first.middle("requests"), 1),
     ]
 
 

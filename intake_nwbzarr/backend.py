@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 # What xarray passes to every engine, for conventions that NWB does not use.
 _OF_OTHER_CONVENTIONS = frozenset({"concat_characters", "decode_coords", "use_cftime", "decode_timedelta"})
 
-_ENDINGS = (".nwb.zarr", ".nwb.zarr.zip")
+_ENDINGS = (".nwb", ".nwb.zarr", ".nwb.zarr.zip")
 
 
 class NWBZarrBackendEntrypoint(BackendEntrypoint):
-    """Opens NWB Zarr sessions of any hdmf-zarr release as lazy, labelled Datasets."""
+    """Opens NWB sessions, Zarr of any hdmf-zarr release or HDF5, as lazy, labelled Datasets."""
 
-    description: ClassVar[str] = "NWB Zarr sessions (local, https, s3) as lazy, labelled Datasets"
+    description: ClassVar[str] = "NWB sessions in Zarr or HDF5 (local, https, s3) as lazy, labelled Datasets"
     supports_groups: ClassVar[bool] = True
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
         "filename_or_obj",
@@ -118,7 +118,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         from intake_nwbzarr.mapping.views import open_group, open_session
 
         options = _options(**keywords)
-        hierarchy, opener = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        hierarchy, opener = _open(filename_or_obj, storage_options, consolidated, snapshot, verify, group)
         dataset = open_session(hierarchy, options) if group is None else open_group(hierarchy, group, options)
         return with_way_back(dataset, hierarchy, opener, dataset.attrs)
 
@@ -148,7 +148,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         dict
             Datasets by path, ``/`` first; in one gather, however many they are.
         """
-        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify, group)
         return self._open_groups(*opened, group, keywords)
 
     def open_datatree(
@@ -163,7 +163,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         **keywords: Any,
     ) -> xr.DataTree:
         """Open a session as a tree, the file's own hierarchy; see `open_groups_as_dict`."""
-        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify)
+        opened = _open(filename_or_obj, storage_options, consolidated, snapshot, verify, group)
         return xr.DataTree.from_dict(self._open_groups(*opened, group, keywords))
 
     def _open_groups(
@@ -182,7 +182,7 @@ class NWBZarrBackendEntrypoint(BackendEntrypoint):
         }
 
     def guess_can_open(self, filename_or_obj: Any) -> bool:
-        """Return whether the name says that it is an NWB Zarr file: ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
+        """Return whether the name is that of an NWB file: ``*.nwb``, ``*.nwb.zarr`` or ``*.nwb.zarr.zip``."""
         if isinstance(filename_or_obj, Location):
             name = str(filename_or_obj)
         elif isinstance(filename_or_obj, str | os.PathLike):
@@ -199,8 +199,9 @@ def _open(
     consolidated: bool | None,
     snapshot: str | os.PathLike[str] | Snapshots | None,
     verify: Verify,
+    group: Group | None,
 ) -> tuple[Hierarchy, SnapshotOpener | None]:
-    """Open the hierarchy of a session, from a snapshot if one is given."""
+    """Open the hierarchy of a session, from a snapshot if one is given, to open a group of it or all."""
     location = locate(place, storage_options).read_consolidated(consolidated)
     if snapshot is not None:
         from intake_nwbzarr.copies.from_snapshot import open_from_snapshot
@@ -215,7 +216,8 @@ def _open(
     from intake_nwbzarr.hierarchy.hierarchy import load_hierarchy
     from intake_nwbzarr.transport.memory_cache import keeping_in_memory
 
-    return load_hierarchy(location, keeping_in_memory()), None
+    one = group.strip("/") if isinstance(group, str) and not {*group} & {*"*?["} else None
+    return load_hierarchy(location, keeping_in_memory(), one), None
 
 
 def _options(

@@ -5,9 +5,9 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     NWBZarrError
     ├── LocationError (ValueError)                a location or storage option is not valid
     │   ├── LocationNotFoundError (FileNotFoundError)
-    │   ├── NotZarrError                          the location exists, but is not Zarr
-    │   │   └── HDF5FileError                     it is an HDF5 file
-    │   └── NotNWBError                           it is Zarr, but not an NWB file
+    │   ├── NotZarrError                          the location exists, but is neither Zarr nor HDF5
+    │   │   └── HDF5FileError                     it is an HDF5 file where only a Zarr store will do
+    │   └── NotNWBError                           it is Zarr or HDF5, but not an NWB file
     ├── AccessError (PermissionError)             the server or the operating system denied access
     │   └── CredentialsError                      credentials are missing, incomplete, expired or wrong
     ├── TransportError (OSError)                  a request failed, after retries
@@ -130,15 +130,15 @@ class LocationNotFoundError(LocationError, FileNotFoundError):
 
 
 class NotZarrError(LocationError):
-    """The location exists, but is not a Zarr store."""
+    """The location exists, but is neither a Zarr store nor an HDF5 file."""
 
 
 class HDF5FileError(NotZarrError):
-    """The location is an HDF5 file."""
+    """The location is an HDF5 file, and only a Zarr store can be used."""
 
 
 class NotNWBError(LocationError):
-    """The location is a Zarr store, but not an NWB file."""
+    """The location is a Zarr store or an HDF5 file, but not an NWB file."""
 
 
 class AccessError(NWBZarrError, PermissionError):
@@ -330,6 +330,10 @@ class UnconsolidatedWarning(NWBZarrWarning):
 
 class StaleMetadataWarning(NWBZarrWarning):
     """The consolidated metadata of a session do not list an object that is stored."""
+
+
+class UnreadableWarning(NWBZarrWarning):
+    """An HDF5 file has objects or attributes of kinds that cannot be read, such as region references."""
 
 
 class SnapshotWarning(NWBZarrWarning):

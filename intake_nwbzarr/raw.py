@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import product
 from math import prod
@@ -34,7 +34,7 @@ def open_nwb(
     *,
     consolidated: bool | None = None,
 ) -> NWBFile:
-    """Read an NWB Zarr file as a pynwb object, whichever hdmf-zarr release wrote it.
+    """Read an NWB file as a pynwb object: HDF5, or Zarr of whichever hdmf-zarr release.
 
     Array data are lazy: indexing one (``nwbfile.acquisition["x"].data[:10]``) fetches its chunks. Namespaces
     and extensions cached in the file are honoured, and pickled object arrays of older files are read without
@@ -147,6 +147,8 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
         self._store = store
         self._hierarchy = hierarchy = store.hierarchy
         self._other_files: dict[tuple[int, int], zarr.Group] = {}
+        # The file of the group or dataset that is being read: links are relative to it.
+        self._current = hierarchy
         super().__init__(path=self._store, mode="r", manager=BuildManager(_type_map(hierarchy, self._store)))
         self._store.prefetch([key for node in _read_at_once(hierarchy) for key in _chunk_keys(node)])
 
@@ -165,13 +167,30 @@ class _HierarchyIO(NWBZarrIO):  # type: ignore[misc]
         self._store.close()
         super().close()
 
+    # hdmf-zarr 0.14 resolves all links as those of the file that was opened, also links of linked files.
+    def _ZarrIO__read_group(self, zarr_obj: Any, *arguments: Any, **keywords: Any) -> Any:  # noqa: N802
+        with self._within(zarr_obj):
+            return super()._ZarrIO__read_group(zarr_obj, *arguments, **keywords)
+
+    def _ZarrIO__read_dataset(self, zarr_obj: Any, *arguments: Any, **keywords: Any) -> Any:  # noqa: N802
+        with self._within(zarr_obj):
+            return super()._ZarrIO__read_dataset(zarr_obj, *arguments, **keywords)
+
+    @contextmanager
+    def _within(self, zarr_obj: Any) -> Iterator[None]:
+        before, self._current = self._current, getattr(zarr_obj.store, "hierarchy", self._current)
+        try:
+            yield
+        finally:
+            self._current = before
+
     def resolve_ref(self, zarr_ref: Any) -> tuple[str | None, Any]:
         """Return the name of a reference's target, and the target."""
         # NWBZarrIO appends the source of an external link to a remote file's own URL, which is wrong.
         value = zarr_ref.item() if hasattr(zarr_ref, "item") else zarr_ref
         reference = parse_reference(value, where=f"A reference in {self._hierarchy.location}")
         try:
-            target = self._hierarchy.reference(reference)
+            target = self._current.reference(reference)
         except NodeNotFoundError as error:
             raise LinkError(
                 f"pynwb cannot read {self._hierarchy.location}, which is incomplete: it refers to "

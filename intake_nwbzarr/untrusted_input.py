@@ -54,6 +54,37 @@ LARGEST_RATIO: Final = 200
 SMALL_MEMBER: Final = 64 * MIB
 """Bytes up to which a zip member may expand by any ratio: it may be all zeros."""
 
+# HDF5 files
+MOST_RECEIVED: Final = 1024 * MIB
+"""Bytes of an HDF5 file's metadata that are received; 8,000 objects take 50 MB."""
+
+MOST_ROUNDS: Final = 10_000
+"""Times that what an HDF5 parser waits for is fetched; real files take about ten."""
+
+DEEPEST_TREE: Final = 32
+"""Levels of a B-tree or fractal heap; a B-tree of 10**18 entries has about twelve."""
+
+MOST_MEMBERS: Final = 4096
+"""Fields of a compound type, or names of an enumeration."""
+
+MOST_CONTINUATIONS: Final = 10_000
+"""Blocks of one object header."""
+
+MOST_MESSAGES: Final = 2**16
+"""Messages of one object header, where version 1 of the format counts up to 65,535."""
+
+LARGEST_USER_BLOCK: Final = 2**20
+"""Bytes before an HDF5 file begins, which must be a power of two from 512 on."""
+
+MOST_FILTERS: Final = 32
+"""Filters of a dataset: what HDF5 allows."""
+
+LARGEST_ATTRIBUTE: Final = 64 * MIB
+"""Bytes of one attribute's value."""
+
+MOST_DECODED: Final = 256 * MIB
+"""Bytes of all attributes and links of an HDF5 file when decoded, as in a metadata document."""
+
 # Snapshots and downloads
 LARGEST_SNAPSHOT_INDEX: Final = 64 * MIB
 """Bytes of the index of a snapshot file."""

@@ -70,7 +70,7 @@ def every_type_path(shared_folder: Path) -> Path:
     """A session with an object of every core type: read it only."""
     from tests.mapping.every_type import every_type
 
-    return _written_once(shared_folder / "every_type", every_type)
+    return written_once(shared_folder / "every_type", every_type)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +78,7 @@ def every_series_path(shared_folder: Path) -> Path:
     """A session with a series of every core type: read it only."""
     from tests.mapping.every_series import every_series
 
-    return _written_once(shared_folder / "every_series", every_series)
+    return written_once(shared_folder / "every_series", every_series)
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +88,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-def _written_once(folder: Path, write: Callable[[Path], Path]) -> Path:
+def written_once(folder: Path, write: Callable[[Path], Path]) -> Path:
     """What a function writes to a folder, which the first process that needs it calls."""
     with FileLock(f"{folder}.lock"):
         written = folder.with_suffix(".path")
@@ -122,6 +122,7 @@ def no_settings_of_whoever_runs_the_tests(
 def nothing_remembered() -> None:
     """Forget what other tests have read when they opened sessions, so that requests can be counted."""
     documents.memory.clear()
+    documents.forms.clear()
     remembering.memory.clear()
     presence.looks.clear()
 

@@ -1,4 +1,4 @@
-"""Small replicas of two public DANDI assets: their names, types and chunking, made-up data.
+"""Small replicas of three public DANDI assets: their names, types and chunking, made-up data.
 
 `tests/data/*.layout.tsv` list every array of the real assets with its chunks. The replicas hold the same
 arrays, in Zarr 2 as the archive has them, and several chunks where the asset has several.
@@ -19,7 +19,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 from hdmf_zarr.utils import ZarrDataIO
-from pynwb import NWBFile
+from pynwb import NWBHDF5IO, NWBFile, TimeSeries
 from pynwb.ecephys import ElectricalSeries
 from pynwb.file import Subject
 
@@ -29,6 +29,7 @@ from intake_nwbzarr.demo.zarr2 import write_zarr2
 LAYOUTS = Path(__file__).parent / "data"
 IMAGING = "zarr/c8c6b848-fbc6-4f58-85ff-e3f2618ee983"
 ECEPHYS = "zarr/ef6b21c6-4617-453f-b1e2-d046df7b8c9a"
+HDF5 = "blobs/11e/c89/11ec8933-1456-4942-922b-94e5878bb991"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def layout(name: str) -> dict[str, Stored]:
 
 
 def write_replicas(root: Path) -> None:
-    """Write both assets under the paths that the archive serves them at."""
+    """Write the assets under the paths that the archive serves them at."""
     with tempfile.TemporaryDirectory() as scratch:
         imaging, ecephys = Path(scratch, "imaging"), Path(scratch, "ecephys")
         write_zarr3(imaging_session(frames=240, rois=6, pixels=16), imaging)
@@ -61,6 +62,21 @@ def write_replicas(root: Path) -> None:
         write_zarr2(ecephys, root / ECEPHYS)
     store_as_before(root / ECEPHYS)
     _drop(root / ECEPHYS, "general/extracellular_ephys", "general/devices")
+    (root / HDF5).parent.mkdir(parents=True)
+    with NWBHDF5IO(str(root / "test.nwb"), "w") as io:
+        io.write(_test_session())
+    (root / "test.nwb").rename(root / HDF5)
+
+
+def _test_session() -> NWBFile:
+    """The HDF5 file: its series has three samples."""
+    nwbfile = NWBFile(
+        session_description="test",
+        identifier="replica-hdf5",
+        session_start_time=dt.datetime(2021, 1, 1, tzinfo=dt.UTC),
+    )
+    nwbfile.add_acquisition(TimeSeries(name="TestData", data=[1.0, 2.0, 3.0], unit="m", rate=1.0))
+    return nwbfile
 
 
 def _ecephys_session() -> NWBFile:

@@ -13,6 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # The lowest first; files beside them (errors, limits, backend, cli, ...) are used from anywhere.
 FOLDERS = (
     "location",
+    "hdf5",
     "transport",
     "hierarchy",
     "arrays",

@@ -396,7 +396,7 @@ def test_catalog_scan_writes_tables_and_says_what_failed(nwbzarr: Command, tmp_p
     )
     assert result.status == 1
     assert "7 sessions (0 unchanged, 7 scanned, of which 2 failed)" in result.out
-    assert "1 Zarr store without NWB data, 1 file in HDF5" in result.out
+    assert "1 Zarr store without NWB data, 1 HDF5 file without NWB data" in result.out
     errors = result.err.splitlines()
     assert ["begun.nwb.zarr" in errors[0], "cut.nwb.zarr" in errors[1]] == [True, True]
     assert (

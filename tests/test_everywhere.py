@@ -12,7 +12,6 @@ from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
-    HDF5FileError,
     HostNotFoundError,
     ListingError,
     LocationNotFoundError,
@@ -126,7 +125,7 @@ def test_something_else_there(
         base = s3_server.upload(s3_server.public_bucket, "things", tmp_path)
         options = s3_server.anonymous_options
     for name, expected in (
-        ("session.nwb", HDF5FileError),
+        ("session.nwb", NotNWBError),
         ("notes.txt", NotZarrError),
         ("other.zarr", NotNWBError),
     ):

@@ -154,9 +154,12 @@ def test_message_open_folder_that_is_not_zarr(expected: str, here: Path) -> None
     assert message_of(lambda: open_hierarchy(here)) == expected
 
 
-def test_message_open_hdf5_file(expected: str, here: Path) -> None:
-    (here / "a.nwb").write_bytes(b"\x89HDF\r\n\x1a\n")
-    assert message_of(lambda: open_hierarchy("a.nwb")) == expected
+def test_message_open_hdf5_file_that_is_not_nwb(expected: str, here: Path) -> None:
+    import h5py
+
+    with h5py.File(here / "a.h5", "w") as file:
+        file["x"] = 1
+    assert message_of(lambda: open_hierarchy("a.h5")) == expected
 
 
 def test_message_open_link_in_a_circle(expected: str, here: Path) -> None:

@@ -126,6 +126,12 @@ def read_series(url: str, options: Options, group: str, *, dask: bool = False, s
     return run
 
 
+def read_series_on(url: str, options: Options, group: str, threads: int) -> Run:
+    """All of a series, of which some threads decode the chunks."""
+    import_module("intake_nwbzarr.limits").set_limits(decoding_threads=threads)
+    return read_series(url, options, group)
+
+
 def checked(values: Any) -> Facts:
     """By what alternatives are seen to have read the same."""
     import numpy as np

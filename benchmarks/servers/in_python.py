@@ -120,12 +120,13 @@ class PythonServer:
         headers = {"ETag": f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"', "Accept-Ranges": "bytes"}
         if request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
-        body = file.read_bytes()
         if "Range" not in request.headers:
-            return web.Response(body=body, headers=headers)
-        start, stop, _ = request.http_range.indices(len(body))
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(body)}"
-        return web.Response(status=206, body=body[start:stop], headers=headers)
+            return web.Response(body=file.read_bytes(), headers=headers)
+        start, stop, _ = request.http_range.indices(facts.st_size)
+        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{facts.st_size}"
+        with file.open("rb") as opened:
+            opened.seek(start)
+            return web.Response(status=206, body=opened.read(stop - start), headers=headers)
 
     def _file(self, path: str) -> Path | None:
         file = self._root / path

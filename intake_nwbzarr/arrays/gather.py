@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import ChunkName, decode
-from intake_nwbzarr.arrays.layout import Layout
+from intake_nwbzarr.arrays.layout import Layout, RangedChunks
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
-from intake_nwbzarr.errors import ChunkError, LimitError, ObjectChangedError
+from intake_nwbzarr.errors import ChunkError, LimitError, NWBZarrError, ObjectChangedError
+from intake_nwbzarr.hdf5.chunk_index import ChunkTable, unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MOST_CHUNKS
 
 UNDECODED: Final = 512 * 2**20
@@ -30,6 +32,10 @@ UNDECODED: Final = 512 * 2**20
 
 INLINE: Final = 16 * 2**10
 """Decoded bytes up to which a chunk is decoded without a thread."""
+
+
+_tables: Memory[ChunkTable] = Memory(64 * 2**20)
+"""Tables of chunks by the bytes that they are packed in: each task of a computation brings these."""
 
 
 class Place(Protocol):
@@ -78,6 +84,15 @@ class _StoredObject:
     layout: Layout
     coordinates: tuple[int, ...]
     parts: list[_ChunkPart] = field(default_factory=list)
+    masks: Mapping[int, int] = field(default_factory=dict)  # filters of HDF5 that single chunks skip
+
+    @cached_property
+    def by_chunk(self) -> Mapping[int, Sequence[_ChunkPart]]:
+        """Return the parts by the number of their chunk."""
+        found: dict[int, list[_ChunkPart]] = {}
+        for part in self.parts:
+            found.setdefault(part.chunk, []).append(part)
+        return found
 
     @property
     def where(self) -> ChunkName:
@@ -122,7 +137,8 @@ def _objects(readings: Sequence[Reading]) -> list[_StoredObject]:
     for reading in readings:
         layout = reading.layout
         for coordinates, want in _chunk_parts(reading):
-            identity = reading.transport, layout.key(coordinates)
+            key = layout.key(coordinates) if layout.ranges is None else layout.ranges.index
+            identity = reading.transport, key
             if (stored := found.get(identity)) is None:
                 stored = found[identity] = _StoredObject(*identity, layout, coordinates)
             stored.parts.append(want)
@@ -132,6 +148,7 @@ def _objects(readings: Sequence[Reading]) -> list[_StoredObject]:
 def _chunk_parts(reading: Reading) -> Iterator[tuple[tuple[int, ...], _ChunkPart]]:
     """Yield the part of each chunk that a reading selects, with the coordinates of its stored object."""
     chunk_shape, sharding = reading.layout.chain.shape, reading.layout.sharding
+    ranges = reading.layout.ranges
     axes = (
         list(chunk_projections(positions, width))
         for positions, width in zip(reading.selection.axes, chunk_shape, strict=True)
@@ -143,6 +160,8 @@ def _chunk_parts(reading: Reading) -> Iterator[tuple[tuple[int, ...], _ChunkPart
             within = tuple(cell % count for cell, count in zip(cells, sharding.counts, strict=True))
             cells = tuple(cell // count for cell, count in zip(cells, sharding.counts, strict=True))
             chunk = int(np.ravel_multi_index(within, sharding.counts)) if within else 0
+        elif ranges is not None:
+            chunk = int(np.ravel_multi_index(cells, ranges.counts)) if cells else 0
         inside, outside = tuple(part.inside for part in parts), tuple(part.outside for part in parts)
         yield cells, _ChunkPart(reading, chunk, inside, outside)
 
@@ -162,7 +181,9 @@ async def _all(coroutines: Iterable[Awaitable[None]]) -> None:
 async def _work(queue: Iterator[_StoredObject], slots: int) -> None:
     for stored in queue:
         sharding = stored.layout.sharding
-        if sharding is None:
+        if stored.layout.ranges is not None:
+            await _read_ranges(stored, stored.layout.ranges, slots)
+        elif sharding is None:
             fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
             await _decode_chunks(stored, {0: None if fetched is None else fetched.data})
         else:
@@ -196,6 +217,47 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
     await _all(
         [_read_range(stored, byte_range, fetched.etag, limited) for byte_range in byte_ranges(present)]
     )
+
+
+async def _read_ranges(stored: _StoredObject, ranges: RangedChunks, slots: int) -> None:
+    """Read chunks that are ranges of one file, after the table of them."""
+    table, etag = await _chunk_table(stored, ranges)
+    stored.masks = table.masks
+    wanted = np.array(sorted(stored.by_chunk))
+    missing = wanted[table.sizes[wanted] == 0].tolist()
+    await _decode_chunks(stored, dict.fromkeys(missing))
+    present = {
+        int(chunk): (int(table.offsets[chunk]), int(table.offsets[chunk] + table.sizes[chunk]))
+        for chunk in wanted[table.sizes[wanted] > 0]
+    }
+    limited = asyncio.Semaphore(slots)
+    file = replace(stored, key="@")
+    await _all([_read_range(file, each, etag, limited) for each in byte_ranges(present)])
+
+
+async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[ChunkTable, str | None]:
+    """Return the table of an array's chunks, and the ETag of the file in which they are there."""
+    if ranges.contiguous is not None:
+        try:
+            return ranges.pieces, stored.transport.state
+        except NWBZarrError as error:
+            error.location, error.path = str(stored.transport.location), stored.layout.path
+            error.next_step = error.next_step or "It may be damaged: compare it with the original."
+            raise
+    known = ranges.table
+    if known.data is None:
+        fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
+        if fetched is None:
+            raise ObjectChangedError(
+                f"{stored.where} was removed while it was being read.", location=stored.transport.location
+            )
+        known.data, known.etag = bytes(fetched.data), fetched.etag
+    table = _tables.get(known.data)
+    if table is None:
+        # A million chunks take a tenth of a second.
+        table = await asyncio.to_thread(unpack, known.data)
+        _tables.put(known.data, table, len(known.data) + table.offsets.nbytes + table.sizes.nbytes)
+    return table, known.etag
 
 
 async def _read_range(
@@ -245,23 +307,39 @@ async def _decode_chunks(stored: _StoredObject, encoded: Mapping[int, bytes | me
 
 
 def _decode_and_place(stored: _StoredObject, encoded: Mapping[int, bytes | memoryview | None]) -> None:
-    decoded: dict[tuple[int, str | None], NDArray[Any]] = {}
-    for part in stored.parts:
-        if part.chunk not in encoded:
-            continue
-        layout = part.reading.layout
-        identity = part.chunk, layout.chain.field
-        if identity not in decoded:
-            data = encoded[part.chunk]
-            if data is None:
-                decoded[identity] = np.broadcast_to(layout.fill, layout.chain.shape)
-            else:
-                destination = _destination(part)
-                chunk = decoded[identity] = decode(layout.chain, data, stored.where, destination)
-                if destination is not None and np.may_share_memory(chunk, destination):
+    for number, data in encoded.items():
+        decoded: dict[str | None, NDArray[Any]] = {}
+        for part in stored.by_chunk[number]:
+            layout = part.reading.layout
+            field = layout.chain.field
+            if field not in decoded:
+                destination = _destination(part) if data is not None else None
+                decoded[field] = _decoded(stored, layout, number, data, destination)
+                if destination is not None and np.may_share_memory(decoded[field], destination):
                     continue
-        chunk = decoded[identity]
-        part.reading.place(part.reading.out, part.outside, chunk[outer(part.inside, chunk.shape)])
+            chunk = decoded[field]
+            part.reading.place(part.reading.out, part.outside, chunk[outer(part.inside, chunk.shape)])
+
+
+def _decoded(
+    stored: _StoredObject,
+    layout: Layout,
+    number: int,
+    data: bytes | memoryview | None,
+    destination: NDArray[Any] | None,
+) -> NDArray[Any]:
+    """Return a decoded chunk, in the destination where that is possible."""
+    if data is None:
+        return np.broadcast_to(layout.fill, layout.chain.shape)
+    if layout.ranges is not None:
+        where = stored.where._replace(key=None)
+        try:
+            mask = stored.masks.get(number, 0)
+            data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(where), destination)
+        except NWBZarrError as error:
+            error.location, error.path = where.location, where.path
+            raise
+    return decode(layout.chain, data, stored.where, destination)
 
 
 def _destination(part: _ChunkPart) -> NDArray[Any] | None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import CodecChain, codec_chain
 from intake_nwbzarr.arrays.shards import Sharding, parse_sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
-from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, ArrayNode
+from intake_nwbzarr.hdf5.chunk_index import ChunkTable, contiguous_table, grid
+from intake_nwbzarr.hdf5.documents import EXTENSION
+from intake_nwbzarr.hdf5.filters import undo
+from intake_nwbzarr.hdf5.messages import Filter
+from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, ArrayNode, parse_named_configuration
 
 
 def fill_value(document: object, dtype: np.dtype[Any], path: str) -> NDArray[Any]:
@@ -66,6 +71,48 @@ def _number(document: Any, dtype: np.dtype[Any]) -> Any:
     return float(document) if isinstance(document, str) else document
 
 
+@dataclass
+class PackedTable:
+    """The table of an array's chunks, as bytes, once it was read."""
+
+    data: bytes | None = None
+    # Of the file that it was read from.
+    etag: str | None = None
+
+
+@dataclass(frozen=True)
+class RangedChunks:
+    """Chunks that are ranges of one file, as those of an HDF5 dataset."""
+
+    # The key of the table of chunks.
+    index: str
+    # Of the grid of chunks, and of a chunk.
+    counts: tuple[int, ...]
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    filters: tuple[Filter, ...]
+    # Of stored elements.
+    dtype: np.dtype[Any]
+    # Where contiguous elements start, None if they are not stored, and their bytes; None if there is a table.
+    contiguous: tuple[int | None, int] | None = None
+    table: PackedTable = field(default_factory=PackedTable, compare=False, repr=False)
+
+    @cached_property
+    def pieces(self) -> ChunkTable:
+        """Return the table of a contiguous dataset's pieces."""
+        start, size = self.contiguous or (None, 0)
+        return contiguous_table(self.shape, self.chunks, self.dtype.itemsize, start, size)
+
+    def undo(
+        self, data: bytes | memoryview, mask: int, nbytes: int, where: str, out: NDArray[Any] | None
+    ) -> bytes | memoryview:
+        """Return a chunk without filters, in `out` if possible, and the last contiguous piece padded."""
+        if not self.filters:
+            return bytes(data).ljust(nbytes, b"\0") if len(data) < nbytes else data
+        place = out.reshape(-1).view(np.uint8) if out is not None and self.dtype.isnative else None
+        return undo(data, self.filters, mask, self.chunks, self.dtype, where, place)
+
+
 _KEY_ENCODINGS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...], str]]] = {
     "default": (("c",), (), "/"),
     "v2": ((), (), "."),
@@ -87,6 +134,8 @@ class Layout:
     key_prefix: tuple[str, ...]
     key_suffix: tuple[str, ...]
     separator: str
+    # how the chunks of an HDF5 dataset are stored, which are ranges of its file
+    ranges: RangedChunks | None = None
 
     def key(self, coordinates: tuple[int, ...]) -> str:
         """Return the key of a stored object by its coordinates in the grid of chunks, or of shards."""
@@ -125,7 +174,45 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
         key_prefix=key_prefix,
         key_suffix=key_suffix,
         separator=separator,
+        ranges=_ranges(node),
     )
+
+
+class _Stages(msgspec.Struct):
+    """The filters of an HDF5 dataset in an array's document."""
+
+    filters: tuple[tuple[int, str, tuple[int, ...]], ...]
+
+
+def _ranges(node: ArrayNode) -> RangedChunks | None:
+    """Return how the chunks of an HDF5 dataset are stored, None for other arrays."""
+    described = node.metadata.get(EXTENSION)
+    if described is None:
+        return None
+    try:
+        filters = tuple(
+            Filter(int(number), tuple(map(int, values)), str(name))
+            for number, name, values in described["filters"]
+        )
+        contiguous = None
+        if "size" in described:
+            start = described["start"]
+            contiguous = None if start is None else int(start), int(described["size"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise MetadataError(
+            f"The array {node.path!r} has an invalid description of its chunks, {described!r:.400}: {error}.",
+            path=node.path,
+            found=described,
+        ) from error
+    dtype = np.dtype(np.uint8) if node.dtype.kind == "b" else node.dtype
+    if (
+        node.dtype.names is None
+        and parse_named_configuration(node.metadata["codecs"][0])[1].get("endian") == "big"
+    ):
+        dtype = dtype.newbyteorder(">")
+    counts = grid(node.shape, node.chunks)
+    index = f"{node.path}/c/index".lstrip("/")
+    return RangedChunks(index, counts, node.shape, node.chunks, filters, dtype, contiguous)
 
 
 def field_dtype(node: ArrayNode, field: str | None) -> np.dtype[Any]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.loop import on_loop, run
 from intake_nwbzarr.transport.open import Opener, StoredFile
+
+MOST_CARRIED: Final = 2**21
+"""Bytes of a table of chunks that a pickle carries; about a million chunks have as many."""
 
 
 class Readable(Protocol):
@@ -172,7 +175,13 @@ class StoredArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As one JSON document: small, and the same bytes for equal arrays, so that dask's tokens are stable.
-        return _restored, (type(self), self.file, self.node.path, self.document, self.field_name)
+        state = type(self), self.file, self.node.path, self.document, self.field_name
+        # The table of an HDF5 dataset's chunks has about two bytes a chunk.
+        layout: Layout | None = vars(self).get("_layout")
+        table = None if layout is None or layout.ranges is None else layout.ranges.table
+        if table is None or table.data is None or len(table.data) > MOST_CARRIED:
+            return _restored, state
+        return _restored, (*state, table.data, table.etag)
 
     def __dask_tokenize__(self) -> tuple[Hashable, ...]:
         # The location without secrets, and the metadata's ETag: stable over reopening, not over a change.
@@ -186,9 +195,18 @@ class StoredArray:
 
 
 def _restored(
-    kind: type[StoredArray], file: StoredFile, path: str, document: bytes, field: str | None
+    kind: type[StoredArray],
+    file: StoredFile,
+    path: str,
+    document: bytes,
+    field: str | None,
+    table: bytes | None = None,
+    etag: str | None = None,
 ) -> StoredArray:
-    return kind(file, ArrayNode(path, json.loads(document)), field)
+    array = kind(file, ArrayNode(path, json.loads(document)), field)
+    if table is not None and array._layout.ranges is not None:
+        array._layout.ranges.table.data, array._layout.ranges.table.etag = table, etag
+    return array
 
 
 def read_many(

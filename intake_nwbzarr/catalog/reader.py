@@ -36,7 +36,7 @@ class NWBZarr(FileData):  # type: ignore[misc]
     """
 
     # Matches from the start of the URL, since Intake recommends the type with the earliest match.
-    filepattern = r"^.*\.nwb\.zarr(\.zip)?/*$"
+    filepattern = r"^.*\.nwb(\.zarr(\.zip)?)?/*$"
     # Intake recognizes a local folder by the paths of its files.
     contains: ClassVar = {r"(?i)\.nwb\.zarr/"}
     structure: ClassVar = {"timeseries", "table", "hierarchy"}

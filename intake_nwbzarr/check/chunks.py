@@ -9,14 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Final
 
-from intake_nwbzarr.arrays.layout import Layout, layout
-from intake_nwbzarr.errors import AccessError, CredentialsError, LimitError, ListingError, MetadataError
+from intake_nwbzarr.arrays.layout import Layout, RangedChunks, layout
+from intake_nwbzarr.errors import (
+    AccessError,
+    ChunkError,
+    CredentialsError,
+    LimitError,
+    ListingError,
+    MetadataError,
+)
+from intake_nwbzarr.hdf5.chunk_index import unpack
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.request_log import counted
 
 MOST_TOLD: Final = 10
@@ -110,6 +119,8 @@ def count_chunks(
     ChunkCounts or None
         The counts, None where the storage cannot be listed.
     """
+    if hierarchy.location.is_hdf5:
+        return _in_tables(hierarchy, path)
     if keys is None:
         try:
             keys = [entry.key for entry in run(hierarchy.transport.list(path))]
@@ -127,6 +138,26 @@ def count_chunks(
         if array in grids and grids[array].has(name):
             stored[array] += 1
     counts = (ChunkCount(array, grid.expected, stored[array]) for array, grid in grids.items())
+    return ChunkCounts(tuple(count for count in counts if count.expected))
+
+
+def _in_tables(hierarchy: Hierarchy, path: str) -> ChunkCounts:
+    """Count the chunks of an HDF5 file by the tables of its arrays."""
+    grids = {array: grid for array, grid in _grids(hierarchy, path).items() if grid.layout.ranges is not None}
+
+    async def count(array: str, ranges: RangedChunks) -> ChunkCount | None:
+        # An array with a damaged table is not counted.
+        with suppress(ChunkError, MetadataError, LimitError):
+            table = ranges.pieces if ranges.contiguous is not None else None
+            if table is None and (fetched := await hierarchy.transport.get(ranges.index)) is not None:
+                table = unpack(fetched.data)
+            if table is not None:
+                return ChunkCount(array, grids[array].expected, int((table.sizes > 0).sum()))
+        return None
+
+    ranged = {array: grid.layout.ranges for array, grid in grids.items() if grid.layout.ranges is not None}
+    found = run(gather([partial(count, array, ranges) for array, ranges in ranged.items()]))
+    counts = [each for each in found if each is not None]
     return ChunkCounts(tuple(count for count in counts if count.expected))
 
 

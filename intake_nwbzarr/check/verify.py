@@ -28,6 +28,7 @@ from intake_nwbzarr.check.compare import (
     unlike,
 )
 from intake_nwbzarr.check.expected import Expected, expected_values
+from intake_nwbzarr.check.hdf5_file import read_by_pynwb
 from intake_nwbzarr.check.raw_fields import (
     RawField,
     RawFile,
@@ -91,7 +92,7 @@ def verify(
     Every field of every object that can be reached from the `pynwb.NWBFile` is compared with the variable or
     attribute of the DataTree that has its path: data of series as stored and in physical units, times bit for
     bit, tables row by row, images, masks, metadata, links. Arrays are compared in blocks, so memory use stays
-    small.
+    small. An HDF5 file is read by pynwb's own NWBHDF5IO, with the HDF5 library.
 
     Parameters
     ----------
@@ -119,7 +120,8 @@ def verify(
         # The same as of the first time.
         warnings.simplefilter("ignore", NWBZarrWarning)
         as_stored = _open_tree(location, storage_options, mask_and_scale=False)
-    with open_nwb(location, storage_options) as nwbfile:
+    is_hdf5 = hierarchy.location.is_hdf5
+    with read_by_pynwb(hierarchy) if is_hdf5 else open_nwb(location, storage_options) as nwbfile:
         compared = compare(nwbfile, in_units, hierarchy, as_stored=as_stored)
     return replace(compared, chunks=count_chunks(hierarchy))
 

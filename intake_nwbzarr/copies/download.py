@@ -16,6 +16,7 @@ import msgspec
 
 from intake_nwbzarr.arguments import invalid_argument, local_path, takes_storage_options
 from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
+from intake_nwbzarr.copies.download_file import download_file
 from intake_nwbzarr.copies.inventory import (
     ROOTS,
     FetchedObject,
@@ -28,8 +29,8 @@ from intake_nwbzarr.copies.inventory import (
     take_inventory,
 )
 from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
-from intake_nwbzarr.hierarchy.documents import Documents
-from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
+from intake_nwbzarr.hierarchy.documents import Documents, load_recognized
+from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport
@@ -68,7 +69,7 @@ class Download:
     location
         The location of the session, without secrets.
     folder
-        The folder of the downloaded session.
+        The folder of the downloaded session, or the downloaded HDF5 file.
     objects, bytes
         The number of objects in the folder, and their total size.
     fetched
@@ -248,13 +249,16 @@ def download(
     If a server cannot be listed, every chunk that the consolidated metadata allow is requested. Links to
     other files are not followed.
 
+    An HDF5 file is downloaded as it is, in pieces, to ``<folder>.partial``, which then becomes the file
+    `folder`. A record of the pieces' checksums is kept beside it.
+
     Parameters
     ----------
     location
         The location of the session: anything that can be opened.
     folder
-        The folder to write the session to, such as ``sub-1.nwb.zarr``. It must not exist, or be an earlier
-        download of the same location.
+        The folder to write the session to, such as ``sub-1.nwb.zarr``; of an HDF5 file, the path of the
+        file, such as ``sub-1.nwb``. It must not exist, or be an earlier download of the same location.
     storage_options
         Credentials and other options, named as in s3fs and fsspec. A chunk cache is not used.
     progress
@@ -298,13 +302,42 @@ def download(
             found=str(target),
             next_step="Pass another folder.",
         )
-    transport = open_transport(where)
-    inventory = take_inventory(transport)
+    transport, inventory = load_recognized(where, open_transport, take_inventory)
+    if transport.location.is_hdf5:
+        return _download_file(transport, target, progress)
     workspace = Workspace(target)
     with local_errors(target):
         workspace.prepare(where.url)
         with Journal(workspace.partial, where.url) as journal:
             return _Downloading(transport, inventory, workspace, journal, progress).run()
+
+
+def _download_file(
+    transport: Transport, target: Path, progress: Callable[[Progress], None] | None
+) -> Download:
+    """Download an HDF5 file."""
+
+    def received(there: int, size: int) -> None:
+        if progress is not None:
+            progress(Progress("fetching", int(there == size), 1, there, size))
+
+    with local_errors(target):
+        done = download_file(open_transport(transport.location.as_file), target, received)
+    try:
+        chunks = count_chunks(open_hierarchy(target, {"hdf5": True}))
+    except NWBZarrError:
+        # Damaged files are downloaded as they are.
+        chunks = None
+    return Download(
+        location=str(transport.location),
+        folder=target,
+        objects=1,
+        bytes=done.size,
+        fetched=int(done.fetched),
+        removed=0,
+        listed=True,
+        chunks=chunks,
+    )
 
 
 @dataclass

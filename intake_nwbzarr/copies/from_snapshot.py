@@ -33,6 +33,7 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.hdf5 import FILE
 from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import readable_size
@@ -50,6 +51,9 @@ def changed_since(file: KeptFile, location: Location, verify: Verify) -> str | N
     # each further object. Where the storage has no ETags, the objects are read and compared.
     # The URL in the snapshot is not used.
     transport = open_transport(location.uncached)
+    if file.hdf5:
+        # All of it has the ETag of one file.
+        verify = "metadata"
     try:
         return run(_first_change(file, transport, verify))
     except ObjectChangedError:
@@ -97,6 +101,9 @@ class SnapshotTransport(Transport):
     def __init__(self, location: Location, file: KeptFile) -> None:
         super().__init__(location)
         self.file = file
+        if file.hdf5:
+            # Where chunks are is known for this state only.
+            self.state = file.objects["zarr.json"].etag
 
     @property
     def own(self) -> Transport:
@@ -109,6 +116,10 @@ class SnapshotTransport(Transport):
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Fetch an object; those in the snapshot take no request and are not counted."""
+        if key == FILE and part is not None and part.stop is not None:
+            data = self.file.part(part.start or 0, part.stop)
+            if data is not None:
+                return Fetched(data, self.file.objects["zarr.json"].etag, None, len(data))
         if key not in self.file.objects:
             return await self.own.fetch(key, part, limit, etag)
         kept = self.file.objects[key]
@@ -171,14 +182,15 @@ class SnapshotOpener:
 
     def __call__(self, location: Location) -> Transport:
         """Return the transport of a file: the snapshot's, or its location's if the snapshot lacks it."""
+        # A snapshot does not determine where links lead; only files that links lead to are looked up.
+        file = self.session.file(location.url)
+        if file is None:
+            return open_transport(location)
+        if file.hdf5:
+            location = location.as_hdf5
         if location not in self._transports:
-            # A snapshot does not determine where links lead; only files that links lead to are looked up.
-            file = self.session.file(location.url)
-            if file is not None:
-                self._check(file, location)
-            self._transports[location] = (
-                open_transport(location) if file is None else SnapshotTransport(location, file)
-            )
+            self._check(file, location)
+            self._transports[location] = SnapshotTransport(location, file)
         return self._transports[location]
 
     def _check(self, file: KeptFile, location: Location) -> None:
@@ -222,4 +234,4 @@ def open_from_snapshot(
     snapshots = open_snapshots(snapshot)
     opener = SnapshotOpener(snapshots, snapshots.session(location.url), verify)
     transport = opener(location)
-    return Hierarchy(location, transport, run(load_documents(transport)), opener), opener
+    return Hierarchy(transport.location, transport, run(load_documents(transport)), opener), opener

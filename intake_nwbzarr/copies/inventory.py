@@ -28,11 +28,13 @@ from intake_nwbzarr.errors import (
     ListingError,
     warn_caller,
 )
-from intake_nwbzarr.hierarchy.documents import Documents, load_documents
+from intake_nwbzarr.hierarchy.documents import SIGNATURE, Documents, load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.transport.answers import Part
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.untrusted_input import MOST_OBJECTS
 
 NAME: Final = ".nwbzarr-download.jsonl"
@@ -194,7 +196,13 @@ class Inventory:
 
 
 def take_inventory(transport: Transport) -> Inventory:
-    """List a session's objects, or derive them from consolidated metadata where it cannot be listed."""
+    """List a session's objects, or derive them from consolidated metadata where it cannot be listed.
+
+    An HDF5 file has none but itself.
+    """
+    if transport.location.is_hdf5:
+        _check_hdf5(transport)
+        return Inventory({}, listed=True)
     try:
         listed = run(transport.list())
     except CredentialsError:
@@ -214,6 +222,15 @@ def take_inventory(transport: Transport) -> Inventory:
         run(load_documents(transport))
     _check_number(len(found), transport)
     return Inventory(found, listed=True)
+
+
+def _check_hdf5(transport: Transport) -> None:
+    """Check that a file is HDF5, by its signature: damaged files are downloaded as they are."""
+    file = open_transport(transport.location.as_file)
+    first = run(file.fetch("", Part(0, 8, lenient=True), 8))
+    if first is None or bytes(first.data) != SIGNATURE:
+        # There is nothing, or a user block before the signature.
+        run(load_documents(transport))
 
 
 def _from_metadata(transport: Transport) -> dict[str, Wanted]:

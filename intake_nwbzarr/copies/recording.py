@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
+from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.copies.from_snapshot import SnapshotTransport
 from intake_nwbzarr.copies.snapshot import (
     CONSOLIDATED,
@@ -18,6 +21,7 @@ from intake_nwbzarr.copies.snapshot import (
     KeptFile,
     KeptFolder,
     KeptObject,
+    KeptRange,
     KeptSession,
     Snapshots,
     listing_digest,
@@ -26,19 +30,24 @@ from intake_nwbzarr.copies.snapshot import (
 )
 from intake_nwbzarr.errors import (
     AccessError,
+    ChunkError,
     CredentialsError,
     LimitError,
     ListingError,
     LocationError,
+    MetadataError,
     NWBZarrError,
     ObjectChangedError,
     OptionError,
 )
 from intake_nwbzarr.hierarchy.documents import load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
+from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.location.location import Location, Place, locate
 from intake_nwbzarr.transport.answers import Fetched, Folder, Part
-from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.hdf5 import FILE
+from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.open import Opener
 from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, LARGEST_SNAPSHOT_OBJECT
 
@@ -128,12 +137,14 @@ def record_session(location: Location) -> KeptSession:
         return recorders.setdefault(location, RecordingTransport(location))
 
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    _open_in_every_way(location, opener)
+    hierarchy = _open_in_every_way(location, opener)
+    if hierarchy.location.is_hdf5:
+        _read_chunk_tables(hierarchy, opener(hierarchy.location))
     files = [_finished(recorded) for recorded in recorders.values()]
     return KeptSession(location.url, made, [file for file in files if file is not None])
 
 
-def _open_in_every_way(location: Location, opener: Opener) -> None:
+def _open_in_every_way(location: Location, opener: Opener) -> Hierarchy:
     from intake_nwbzarr.mapping.options import MappingOptions
     from intake_nwbzarr.mapping.views import open_session, open_tree
 
@@ -144,6 +155,19 @@ def _open_in_every_way(location: Location, opener: Opener) -> None:
         warnings.simplefilter("ignore")
         open_session(hierarchy, MappingOptions())
         open_session(hierarchy, MappingOptions(mask_and_scale=False))
+    return hierarchy
+
+
+def _read_chunk_tables(hierarchy: Hierarchy, transport: Transport) -> None:
+    """Read where all chunks of an HDF5 file are, so that they can be read without its own indexes."""
+
+    async def read(key: str) -> None:
+        # A damaged one is an error where its array is read.
+        with suppress(ChunkError, MetadataError, LimitError):
+            await transport.get(key)
+
+    found = [layout(node).ranges for node in hierarchy.valid_nodes() if isinstance(node, ArrayNode)]
+    run(gather([partial(read, ranges.index) for ranges in found if ranges and ranges.contiguous is None]))
 
 
 def _finished(recorder: RecordingTransport) -> KeptFile | None:
@@ -154,6 +178,7 @@ def _finished(recorder: RecordingTransport) -> KeptFile | None:
     except NWBZarrError:
         return None
     file = recorder.file
+    file.hdf5 = recorder.location.is_hdf5
     file.consolidated = documents.consolidated
     if not documents.consolidated:
         file.listing = run(_listing(recorder))
@@ -191,9 +216,27 @@ class RecordingTransport(SnapshotTransport):
 
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Fetch an object; unless it is too large, all of it is read and recorded."""
+        if key == FILE:
+            return await self._fetch_range(part, limit, etag)
         if key and key not in self.file.objects:
             await self._keep(key)
         return await super().fetch(key, part, limit, etag)
+
+    async def _fetch_range(self, part: Part | None, limit: int, etag: str | None) -> Fetched | None:
+        """Fetch a range of an HDF5 file; it is recorded unless it is too large."""
+        fetched = await super().fetch(FILE, part, limit, etag)
+        state = self.file.objects["zarr.json"].etag
+        if fetched is None or fetched.etag != state:
+            raise ObjectChangedError(
+                f"{self.location} changed while the snapshot was made.",
+                location=self.location,
+                found=None if fetched is None else fetched.etag,
+                expected=state,
+                next_step="Make the snapshot again.",
+            )
+        if part is not None and not fetched.cached and len(fetched.data) <= LARGEST_SNAPSHOT_OBJECT:
+            self.file.ranges.append(KeptRange(part.start or 0, bytes(fetched.data)))
+        return fetched
 
     async def _keep(self, key: str) -> None:
         is_document = key.rpartition("/")[2] in DOCUMENTS

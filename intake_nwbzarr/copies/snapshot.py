@@ -52,6 +52,13 @@ class KeptObject(msgspec.Struct, frozen=True):
     etag: str | None = None
 
 
+class KeptRange(msgspec.Struct, frozen=True):
+    """Bytes of an HDF5 file, and the offset in it at which they begin."""
+
+    start: int
+    data: bytes
+
+
 class KeptFolder(msgspec.Struct, frozen=True):
     """The names directly in a folder, of a store that had to be listed."""
 
@@ -69,6 +76,16 @@ class KeptFile(msgspec.Struct):
     listing: str | None = None
     objects: dict[str, KeptObject] = msgspec.field(default_factory=dict)
     folders: dict[str, KeptFolder] = msgspec.field(default_factory=dict)
+    # Of an HDF5 file, the ranges of it that opening reads as chunks; its metadata are among the objects.
+    hdf5: bool = False
+    ranges: list[KeptRange] = msgspec.field(default_factory=list)
+
+    def part(self, start: int, stop: int) -> bytes | None:
+        """Return a range of an HDF5 file, None if it was not kept."""
+        for kept in self.ranges:
+            if kept.start <= start and stop <= kept.start + len(kept.data):
+                return kept.data[start - kept.start : stop - kept.start]
+        return None
 
     @property
     def documents(self) -> list[str]:
@@ -92,9 +109,13 @@ class KeptSession(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         objects = [kept for file in self.files for kept in file.objects.values()]
-        size = readable_size(sum(len(kept.data or b"") for kept in objects))
+        ranges = [kept for file in self.files for kept in file.ranges]
+        size = readable_size(
+            sum(len(kept.data or b"") for kept in objects) + sum(len(kept.data) for kept in ranges)
+        )
         first = self.files[0]
         state = "listing" if not first.consolidated else ", ".join(first.documents)
+        state = "ETag" if first.hdf5 else state
         checked = f"verifiable by its {state}" if first.is_verifiable else "unverifiable"
         return f"{self.url}: {len(objects):,} objects, {size}, {checked}"
 

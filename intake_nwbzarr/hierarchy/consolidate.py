@@ -17,7 +17,7 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import MemoryStore
 
 from intake_nwbzarr.arguments import check_bool, takes_storage_options
-from intake_nwbzarr.errors import MetadataError, ObjectChangedError, UnsafePathError
+from intake_nwbzarr.errors import HDF5FileError, MetadataError, ObjectChangedError, UnsafePathError
 from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location, locate
@@ -111,12 +111,18 @@ def consolidate(
         Other errors as in `intake_nwbzarr.open_hierarchy`.
     """
     check_bool("dry_run", dry_run)
-    transport = open_transport(locate(location, storage_options).uncached)
+    where = locate(location, storage_options).uncached
+    if where.is_hdf5:
+        raise _needless(where)
+    transport = open_transport(where)
     # Also for a dry run, whose plan could never be carried out.
     if not transport.writable:
         raise transport.unwritable()
     for last_try in (False, True):
-        plan, data, etag = run(_plan(transport))
+        try:
+            plan, data, etag = run(_plan(transport))
+        except HDF5FileError:
+            raise _needless(where) from None
         if dry_run or plan.up_to_date:
             return plan
         try:
@@ -128,6 +134,16 @@ def consolidate(
             break
     _verify(transport, plan)
     return replace(plan, written=True)
+
+
+def _needless(location: Location) -> HDF5FileError:
+    return HDF5FileError(
+        f"{location} is an HDF5 file, whose metadata need not be consolidated.",
+        location=location,
+        found="an HDF5 file",
+        expected="a Zarr store",
+        next_step="Open it as it is.",
+    )
 
 
 def compare(location: Location) -> Consolidation:

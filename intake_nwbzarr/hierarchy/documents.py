@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Container, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -25,11 +28,12 @@ from intake_nwbzarr.errors import (
     ResponseError,
     UnsafePathError,
 )
+from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
-from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.answers import HDF5_NAMES, Bytes, Fetched, Unchanged
+from intake_nwbzarr.transport.base import Transport, begin_session
+from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import gather
-from intake_nwbzarr.transport.memory_cache import Memory
 from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, MOST_NODES, safe_path
 
 
@@ -46,6 +50,11 @@ class Documents:
     etag: str | None
     # The number of requests that fetched them.
     requests: int
+    # Of an HDF5 file of which one object is opened, the names of members that were not read, by their group;
+    # None if some are not known.
+    unread: Mapping[str, Sequence[str] | None] = field(default_factory=dict, repr=False)
+    # Why objects and attributes of an HDF5 file cannot be read, by path.
+    unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def with_nodes(self, nodes: Mapping[str, Mapping[str, msgspec.Raw]]) -> Documents:
         """Return these documents and those of further nodes."""
@@ -77,6 +86,97 @@ _NAMES: Final[Mapping[Literal[2, 3], str]] = {3: "zarr.json", 2: ".zmetadata"}
 
 memory: Memory[Documents] = Memory(MOST_DOCUMENT_BYTES)
 
+SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+"""The first bytes of an HDF5 file, after a user block if there is one."""
+
+# Files of the DANDI archive, in its bucket and as its API redirects to them; its Zarr stores have other URLs.
+_DANDI_FILE: Final = re.compile(
+    r"/blobs/[0-9a-f]{3}/[0-9a-f]{3}/[0-9a-f-]{36}|/assets/[0-9a-f-]{36}/download/?"
+)
+# Where an HDF5 file can begin: after a user block of so many bytes.
+_STARTS: Final = (0, *(512 * 2**power for power in range(12)))
+MOST_FORMS: Final = 10_000
+# Whether locations that this process has opened are HDF5 files.
+forms: OrderedDict[Hashable, bool] = OrderedDict()
+
+
+def load_recognized[T](
+    location: Location, opener: Callable[[Location], Transport], load: Callable[[Transport], T]
+) -> tuple[Transport, T]:
+    """Return the transport of the Zarr store or HDF5 file at a location, and what is loaded by it.
+
+    The contents decide which of them it is; a name, and what this process has found there before, only decide
+    what is tried first. The transport's location has the option `hdf5` of a file that is HDF5.
+    """
+    first, *others = _candidates(location)
+    try:
+        return _load_as(first, opener, load)
+    except CredentialsError:
+        raise
+    except (LocationNotFoundError, NotZarrError, AccessError, ResponseError) as error:
+        # Where nothing is stored at the location itself, there is no file either.
+        if not others or (not first.is_hdf5 and isinstance(error, LocationNotFoundError | ResponseError)):
+            raise
+        problem = error
+    try:
+        return _load_as(others[0], opener, load)
+    except CredentialsError:
+        raise
+    except (LocationNotFoundError, NotZarrError, AccessError, ResponseError) as error:
+        as_hdf5, as_zarr = (problem, error) if first.is_hdf5 else (error, problem)
+    # That nothing was found is reported only where nothing else went wrong.
+    nothing = LocationNotFoundError | NotZarrError
+    raise as_hdf5 if isinstance(as_zarr, nothing) and not isinstance(as_hdf5, nothing) else as_zarr
+
+
+def _load_as[T](
+    location: Location, opener: Callable[[Location], Transport], load: Callable[[Transport], T]
+) -> tuple[Transport, T]:
+    begin_session(location)
+    transport = opener(location)
+    loaded = load(transport)
+    if location.store is None:
+        key = _form_key(location)
+        forms[key] = transport.location.is_hdf5
+        forms.move_to_end(key)
+        if len(forms) > MOST_FORMS:
+            forms.popitem(last=False)
+    return transport, loaded
+
+
+def _candidates(location: Location) -> Sequence[Location]:
+    """Return the location as a Zarr store and as an HDF5 file, the likelier one first."""
+    if location.option("hdf5") is not None or location.store is not None:
+        return [location]
+    if location.path is not None and not location.url.endswith(".zip"):
+        return [location.as_hdf5 if _is_hdf5(location.path) else location]
+    known = forms.get(_form_key(location))
+    name = location.url.partition("::")[0]
+    named = name.lower().endswith(HDF5_NAMES) or _DANDI_FILE.search(name) is not None
+    both = [location.as_hdf5, location]
+    return both if (named if known is None else known) else both[::-1]
+
+
+def _form_key(location: Location) -> Hashable:
+    return location.url, location.secrets
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Return whether a local file is HDF5, perhaps with a user block before it."""
+    try:
+        # Opening a pipe would wait until another process writes to it.
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            for start in _STARTS:
+                file.seek(start)
+                found = file.read(len(SIGNATURE))
+                if found == SIGNATURE or not found:
+                    return bool(found)
+    except OSError:
+        pass
+    return False
+
 
 async def load_remembered(transport: Transport) -> Documents:
     """Return the metadata documents of a store, from the memory of this process if they are unchanged."""
@@ -94,6 +194,32 @@ async def load_remembered(transport: Transport) -> Documents:
         memory.put(key, documents, _size(documents))
     else:
         memory.forget(key)
+    return documents
+
+
+async def load_part(transport: Transport, group: str) -> Documents:
+    """Return the metadata documents of an HDF5 file that one object needs, or all if these are remembered."""
+    location = transport.location
+    key = location.uncached.cache_key
+    revalidate = location.option("revalidate") is not False
+    known = memory.get((key, group)) if transport.conditional else None
+    if memory.get(key) is not None:
+        return await load_remembered(transport)
+    if known is not None and (not revalidate or known.etag is None):
+        return known
+    name = f"@/{group}/zarr.json"
+    if known is None or known.etag is None:
+        found = await transport.get(name, limit=LARGEST_DOCUMENT)
+    else:
+        answer = await transport.get_unless(name, known.etag, limit=LARGEST_DOCUMENT)
+        if isinstance(answer, Unchanged):
+            return known
+        found = answer
+    documents = None if found is None else parse_documents(location, 3, found)
+    if documents is None:
+        return await load_remembered(transport)
+    if transport.conditional and documents.etag and not documents.etag.startswith("W/"):
+        memory.put((key, group), documents, _size(documents))
     return documents
 
 
@@ -182,7 +308,8 @@ async def _of_either_format(transport: Transport, zarr_3: _Response, zarr_2: _Re
         raise damage
     if root is None:
         return None
-    use_listing = not root.consolidated or location.option("consolidated") is False
+    # The metadata of an HDF5 file are never copies of others.
+    use_listing = not root.consolidated or (location.option("consolidated") is False and not location.is_hdf5)
     return await list_documents(transport, 3) if use_listing else root
 
 
@@ -233,6 +360,8 @@ class _Root(msgspec.Struct):
     node_type: str
     zarr_format: int
     consolidated_metadata: _Consolidated | None = None
+    unread: dict[str, list[str] | None] = msgspec.field(default_factory=dict, name=UNREAD)
+    unreadable: dict[str, str] = msgspec.field(default_factory=dict, name=UNREADABLE)
 
 
 def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | None:
@@ -253,7 +382,7 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     for path, raw in root.consolidated_metadata.metadata.items():
         nodes[_node_path(path, location)] = {"zarr.json": raw}
     _check_node_count(nodes, location)
-    return Documents(location, 3, nodes, True, fetched.etag, 2)
+    return Documents(location, 3, nodes, True, fetched.etag, 2, root.unread, root.unreadable)
 
 
 def _root_only(location: Location, fetched: Fetched) -> Documents:
@@ -450,35 +579,41 @@ def _with_encoded_nodes(value: Any) -> Any:
 async def _no_store(transport: Transport) -> Exception:
     """Return the error that describes what exists at a location without a Zarr store."""
     location = transport.location
+    if location.is_hdf5:
+        return LocationNotFoundError(
+            f"There is no file at {location}.",
+            location=location,
+            expected="an HDF5 file",
+            next_step="Check the path or URL for misspellings.",
+        )
     try:
         head = await transport.get("", start=0, stop=8)
     except ResponseError:
         # Shorter than 8 bytes, or a server that returns pages for folders.
         head = None
-    if head is not None and bytes(head.data).startswith(b"\x89HDF\r\n\x1a\n"):
-        return HDF5FileError(
-            f"{location} is an HDF5 file; this package reads NWB files stored as Zarr.",
-            location=location,
-            found="an HDF5 file",
-            expected=_EXPECTED,
-            next_step="Read it with pynwb.NWBHDF5IO, or write it as Zarr with hdmf_zarr.NWBZarrIO.export.",
-        )
     if head is not None:
-        return NotZarrError(
-            f"{location} is a file, not a Zarr store.",
+        is_hdf5 = bytes(head.data).startswith(SIGNATURE)
+        kind = "an HDF5 file" if is_hdf5 else "a file"
+        return (HDF5FileError if is_hdf5 else NotZarrError)(
+            f"{location} is {kind}, not a Zarr store."
+            if is_hdf5
+            else f"{location} is a file, but neither HDF5 nor a .zip file of a Zarr store.",
             location=location,
-            found="a file",
+            found=kind,
             expected=_EXPECTED,
-            next_step="Pass the folder, prefix or .zip file of a store.",
+            next_step="Pass it without the option hdf5=False."
+            if is_hdf5
+            else "Pass an HDF5 file, or the folder, prefix or .zip file of a Zarr store.",
         )
     try:
         page = await transport.list_folder("")
     except ListingError:
         return LocationNotFoundError(
-            f"No Zarr store at {location}: the server has neither zarr.json, .zmetadata nor .zgroup there.",
+            f"No session at {location}: the server has neither an HDF5 file there, nor the zarr.json, "
+            ".zmetadata or .zgroup of a Zarr store.",
             location=location,
             expected=_EXPECTED,
-            next_step="Check the URL; it should end with the folder that contains one of them.",
+            next_step="Check the URL; that of a Zarr store ends with the folder that contains one of them.",
         )
     if page.names or page.folders:
         names = (*page.folders, *page.names)[:5]
@@ -498,4 +633,4 @@ async def _no_store(transport: Transport) -> Exception:
     )
 
 
-_EXPECTED: Final = "a Zarr store, with zarr.json, .zmetadata or .zgroup"
+_EXPECTED: Final = "an HDF5 file, or a Zarr store with zarr.json, .zmetadata or .zgroup"

@@ -24,17 +24,22 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NodeNotFoundError,
     NotNWBError,
+    ObjectChangedError,
     StaleMetadataWarning,
     TransportError,
     UnconsolidatedWarning,
+    UnreadableWarning,
     warn_caller,
 )
+from intake_nwbzarr.hdf5.documents import ERROR
 from intake_nwbzarr.hierarchy.documents import (
     Documents,
     find_documents,
     find_groups,
     how_to_consolidate,
     list_documents,
+    load_part,
+    load_recognized,
     load_remembered,
     missing_groups,
 )
@@ -42,7 +47,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_arr
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable
-from intake_nwbzarr.transport.base import Transport, begin_session
+from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import Opener, StoredFile, open_transport
 from intake_nwbzarr.untrusted_input import (
@@ -52,6 +57,9 @@ from intake_nwbzarr.untrusted_input import (
     MOST_LOOKED_UP,
     safe_path,
 )
+
+MOST_NAMED: Final = 5
+"""Parts of an HDF5 file that cannot be read and are named in a warning."""
 
 UNREACHABLE: Final = (
     NodeNotFoundError,
@@ -172,7 +180,7 @@ def open_hierarchy(
     *,
     consolidated: bool | None = None,
 ) -> Hierarchy:
-    """Read the metadata of an NWB Zarr file of any hdmf-zarr release: all groups and arrays.
+    """Read the metadata of an NWB file, Zarr of any hdmf-zarr release or HDF5: all groups and arrays.
 
     Consolidated metadata take two concurrent requests, and over HTTP and S3 one conditional request when the
     file is opened again in the same process. Without consolidated metadata, the store is listed and every
@@ -195,8 +203,8 @@ def open_hierarchy(
 
     Raises
     ------
-    LocationNotFoundError, NotZarrError, HDF5FileError, NotNWBError
-        When the location is not an NWB Zarr file.
+    LocationNotFoundError, NotZarrError, NotNWBError
+        When the location is not an NWB file.
     AccessError, CredentialsError
         When access is denied.
     TransportError, HostNotFoundError
@@ -213,11 +221,19 @@ def open_hierarchy(
     return load_hierarchy(locate(location, storage_options).read_consolidated(consolidated))
 
 
-def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
-    """Open the hierarchy of a location with transports from an opener."""
-    begin_session(where)
-    transport = (opener or open_transport)(where)
-    documents = run(load_remembered(transport))
+def load_hierarchy(where: Location, opener: Opener | None = None, group: str | None = None) -> Hierarchy:
+    """Open the hierarchy of a location with transports from an opener.
+
+    Of an HDF5 file, the metadata that a `group` needs are read, and all when others are asked for.
+    """
+
+    def load(transport: Transport) -> Documents:
+        if group and transport.location.is_hdf5:
+            return run(load_part(transport, group))
+        return run(load_remembered(transport))
+
+    transport, documents = load_recognized(where, opener or open_transport, load)
+    where = transport.location
     hierarchy = session_hierarchy(where, transport, documents, opener)
     if not documents.consolidated and where.option("consolidated") is not False:
         warn_caller(
@@ -225,7 +241,16 @@ def load_hierarchy(where: Location, opener: Opener | None = None) -> Hierarchy:
             f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
         )
+    if documents.unreadable:
+        warn_caller(_not_read(where, documents.unreadable), UnreadableWarning)
     return hierarchy
+
+
+def _not_read(where: Location, unreadable: Mapping[str, str]) -> str:
+    """Return a warning of objects and attributes of an HDF5 file that cannot be read."""
+    named = "; ".join(f"{path!r}: {reason}" for path, reason in islice(unreadable.items(), MOST_NAMED))
+    more = len(unreadable) - MOST_NAMED
+    return f"{where} has parts that cannot be read: {named}{f'; and {more} more' if more > 0 else ''}."
 
 
 def session_hierarchy(
@@ -246,6 +271,14 @@ def _not_nwb(location: Location, documents: Documents, root: Node) -> NotNWBErro
         if is_saved_dataset
         else f"its root has the neurodata_type {root.neurodata_type!r}, not 'NWBFile'."
     )
+    if location.is_hdf5:
+        return NotNWBError(
+            f"{location} is an HDF5 file, but not an NWB file: {reason}",
+            location=location,
+            found=root.neurodata_type,
+            expected="NWBFile",
+            next_step='Open it with engine="h5netcdf" of xarray, or with h5py.',
+        )
     return NotNWBError(
         f"{location} is a Zarr {documents.zarr_format} store, but not an NWB file: {reason}",
         location=location,
@@ -332,15 +365,22 @@ class Hierarchy(Mapping[str, Node]):
         return self._documents.etag
 
     @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Return why objects and attributes (``path@name``) of an HDF5 file cannot be read, by path."""
+        return self._documents.unreadable
+
+    @property
     def specifications(self) -> str:
         """Return the path of the group with cached schemas; see `load_specifications`."""
         return str(self[""].attributes.get(".specloc") or "specifications").strip("/")
 
     def __repr__(self) -> str:
-        return (
-            f"<Hierarchy {self.location}: {len(self)} groups and arrays, Zarr {self.zarr_format}, "
-            f"{'' if self.consolidated else 'not '}consolidated>"
+        form = (
+            "HDF5"
+            if self.location.is_hdf5
+            else f"Zarr {self.zarr_format}, {'' if self.consolidated else 'not '}consolidated"
         )
+        return f"<Hierarchy {self.location}: {len(self._documents.nodes)} groups and arrays, {form}>"
 
     def __getitem__(self, path: str) -> Node:
         path = self._checked(path).strip("/")
@@ -355,18 +395,53 @@ class Hierarchy(Mapping[str, Node]):
         """Return the node at a path, or a default."""
         if not isinstance(path, str):
             return default
-        if path not in self._nodes and path in self._documents.nodes:
+        if path not in self._nodes and self._is_read(path):
             self._nodes[path] = self._decode(path, self._documents.nodes[path])
         return self._nodes.get(path, default)
 
     def __contains__(self, path: object) -> bool:
-        return isinstance(path, str) and path in self._documents.nodes
+        if not isinstance(path, str):
+            return False
+        group, _, name = path.rpartition("/")
+        return name in (self._documents.unread.get(group) or ()) or self._is_read(path)
 
     def __iter__(self) -> Iterator[str]:
+        self._read_all()
         return iter(sorted(self._documents.nodes))
 
     def __len__(self) -> int:
+        self._read_all()
         return len(self._documents.nodes)
+
+    def _is_read(self, path: str) -> bool:
+        """Return whether an object exists, after reading its metadata if they were left out."""
+        if path in self._documents.nodes:
+            return True
+        if not self._documents.unread:
+            return False
+        group, name = path, ""
+        while group and group not in self._documents.nodes:
+            group, _, name = group.rpartition("/")
+        unread = self._documents.unread.get(group, ())
+        if name and (unread is None or name in unread):
+            self._read_all()
+        return path in self._documents.nodes
+
+    def _read_all(self) -> None:
+        """Read all metadata of a file of which only those of one object were read."""
+        if not self._documents.unread:
+            return
+        known = self._documents
+        self._documents = run(load_remembered((self.opener or open_transport)(self.location)))
+        self._children = None
+        if self._documents.etag != known.etag:
+            raise ObjectChangedError(
+                f"{self.location} was replaced while it was being read.",
+                location=self.location,
+                found=self._documents.etag,
+                expected=known.etag,
+                next_step="Open it again.",
+            )
 
     def valid_nodes(self) -> Iterator[Node]:
         """Yield the nodes in the order of their paths, without those with damaged metadata."""
@@ -376,14 +451,18 @@ class Hierarchy(Mapping[str, Node]):
 
     def children(self, path: str) -> tuple[str, ...]:
         """Return the sorted names of the groups and arrays stored in a group, without links."""
+        if self._is_read(self._checked(path)) and self._documents.unread.get(path, ()) is None:
+            self._read_all()
         if self._children is None:
             collected: dict[str, list[str]] = {}
-            for child in sorted(self._documents.nodes):
+            for child in self._documents.nodes:
                 if child:
                     parent, _, name = child.rpartition("/")
                     collected.setdefault(parent, []).append(name)
-            self._children = {parent: tuple(names) for parent, names in collected.items()}
-        return self._children.get(self._checked(path), ())
+            for parent, unread in self._documents.unread.items():
+                collected.setdefault(parent, []).extend(unread or ())
+            self._children = {parent: tuple(sorted(names)) for parent, names in collected.items()}
+        return self._children.get(path, ())
 
     def links(self, path: str) -> dict[str, Reference]:
         """Return the links in a group by name."""
@@ -557,6 +636,11 @@ class Hierarchy(Mapping[str, Node]):
         if self.zarr_format == 3:
             document = documents["zarr.json"]
             match document.get("node_type"):
+                case "damaged" if isinstance(reason := document.get(ERROR), str):
+                    raise MetadataError(
+                        f"{where} cannot be read as HDF5. {reason}",
+                        next_step="It may be damaged: compare it with the original, or try h5dump.",
+                    )
                 case "array":
                     check_array(document, where=where)
                     return ArrayNode(path, document)

@@ -135,6 +135,22 @@ class Location:
             return self
         return _remember(replace(self, options=canonical(self.public | {"consolidated": consolidated})))
 
+    @property
+    def is_hdf5(self) -> bool:
+        """Return whether the location is known to be an HDF5 file."""
+        return self.option("hdf5") is True
+
+    @property
+    def as_hdf5(self) -> Location:
+        """Return the location of a file that is known to be HDF5."""
+        return _remember(replace(self, options=canonical(self.public | {"hdf5": True})))
+
+    @property
+    def as_file(self) -> Location:
+        """Return the location of a file as it is stored, though it may be HDF5."""
+        kept = {name: value for name, value in self.public.items() if name != "hdf5"}
+        return replace(self, options=canonical(kept))
+
     def finished_within(self, seconds: float) -> Location:
         """Return the location with a time limit for all requests to the session together."""
         public = self.public
@@ -224,9 +240,11 @@ class Location:
                 found=source,
                 next_step="Pass storage_options={'allow_external': True} to follow such links.",
             )
+        # Whether this file is HDF5 says nothing of others.
+        file = self.as_file
         if elsewhere == base:
-            return _remember(replace(self, url=url))
-        public = {name: value for name, value in self.public.items() if name in PACKAGE_OPTIONS}
+            return _remember(replace(file, url=url))
+        public = {name: value for name, value in file.public.items() if name in PACKAGE_OPTIONS}
         return locate(url, public | ({"anon": True} if url.startswith("s3://") else {}))
 
 

@@ -52,7 +52,7 @@ class Timeouts:
 
 # Options of this package, valid for every location.
 PACKAGE_OPTIONS = frozenset(
-    {"allow_external", "chunk_cache", "consolidated", "revalidate", "ship_credentials", "timeouts"}
+    {"allow_external", "chunk_cache", "consolidated", "hdf5", "revalidate", "ship_credentials", "timeouts"}
 )
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
@@ -61,7 +61,7 @@ S3_PUBLIC = frozenset(
 S3_SECRET = frozenset({"key", "secret", "token"})
 _BOOLEANS = frozenset(
     {"anon", "requester_pays", "instance_role", "use_ssl"}
-    | {"allow_external", "consolidated", "ship_credentials"}
+    | {"allow_external", "consolidated", "hdf5", "ship_credentials"}
 )
 _BOOLEAN_TEXT = {"true": True, "false": False}
 _STYLES = ("auto", "path", "virtual")

@@ -134,10 +134,12 @@ def forget(selected: Selected, timeout: float | None = None) -> None:
     from intake_nwbzarr.transport.base import begin_session
 
     location = selected.location if timeout is None else selected.location.finished_within(timeout)
-    key = location.uncached.cache_key
-    documents.memory.forget(key)
-    memory_cache.forget_session(key)
-    begin_session(location)
+    # It may have turned out to be an HDF5 file.
+    for each in (location, location.as_hdf5):
+        key = each.uncached.cache_key
+        documents.memory.forget(key)
+        memory_cache.forget_session(key)
+        begin_session(each)
 
 
 def chosen_paths(selected: Selected) -> dict[str, tuple[str, ...]]:

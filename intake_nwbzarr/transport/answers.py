@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from intake_nwbzarr.errors import (
     AccessError,
@@ -77,7 +78,11 @@ class Folder:
 
 def tells_versions_apart(name: str) -> bool:
     """Return whether the ETag of an object of this name tells versions of a session apart."""
-    return name in {"zarr.json", ".zmetadata"} or name.endswith(".zip")
+    return name in {"zarr.json", ".zmetadata"} or name.lower().endswith((".zip", *HDF5_NAMES))
+
+
+HDF5_NAMES: Final = (".nwb", ".h5", ".hdf5", ".he5", ".hdf")
+"""Endings of the names of HDF5 files; a Zarr store may have one as well."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Part:
     start: int | None = None
     stop: int | None = None
     suffix: int | None = None
+    # Whether an object that ends before `stop` is given to its end.
+    lenient: bool = False
 
     @property
     def header(self) -> str:
@@ -100,7 +107,7 @@ class Part:
         if self.suffix is not None:
             return max(0, size - self.suffix), size
         start = self.start or 0
-        stop = size if self.stop is None else self.stop
+        stop = size if self.stop is None else min(self.stop, size) if self.lenient else self.stop
         return (start, stop) if start <= stop <= size else None
 
 

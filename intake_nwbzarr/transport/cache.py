@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 from weakref import WeakValueDictionary
@@ -17,6 +19,55 @@ from intake_nwbzarr.transport.request_log import record
 type Trust = Literal["etag", "state", "always"]
 """When a cached object is used without a request: if it has the ETag that the caller has just seen; also if
 the session's metadata are those it was cached with; always."""
+
+
+class Memory[T]:
+    """A cache of values by key, bounded in bytes; used from any thread."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.total = 0
+        self._values: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> T | None:
+        """Return the value of a key."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: T, size: int) -> None:
+        """Keep a value that counts as so many bytes, and evict what was not used for longest."""
+        with self._lock:
+            self._drop(key)
+            if size > self.size:
+                return
+            self._values[key] = value, size
+            self.total += size
+            while self.total > self.size:
+                self._drop(next(iter(self._values)))
+
+    def forget(self, key: Hashable) -> None:
+        """Remove the value of a key."""
+        with self._lock:
+            self._drop(key)
+
+    def keys(self) -> list[Hashable]:
+        """Return the keys of all values."""
+        with self._lock:
+            return list(self._values)
+
+    def clear(self) -> None:
+        """Remove all values."""
+        with self._lock:
+            self._values.clear()
+            self.total = 0
+
+    def _drop(self, key: Hashable) -> None:
+        if key in self._values:
+            self.total -= self._values.pop(key)[1]
 
 
 class CachedRange(NamedTuple):

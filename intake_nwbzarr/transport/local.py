@@ -95,7 +95,8 @@ class LocalTransport(Transport):
 
     def _dangles(self, key: str) -> bool:
         """Return whether the file, or a folder in its path, is a broken link."""
-        trail = (Path(self._root, part) for part in (key, *map(str, Path(key).parents)))
+        trail = [Path(self._root, part) for part in (key, *map(str, Path(key).parents))]
+        trail += [] if self.location.path is None else [self.location.path]
         return any(path.is_symlink() and not path.exists() for path in trail)
 
     async def _find(self, key: str, etag: str | None) -> Fetched | Unchanged | Failure | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
@@ -12,58 +10,8 @@ from typing import ClassVar, Final
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Part
 from intake_nwbzarr.transport.base import Transport, is_document
-from intake_nwbzarr.transport.cache import CachedRange, CacheEntry, CachingTransport
+from intake_nwbzarr.transport.cache import CachedRange, CacheEntry, CachingTransport, Memory
 from intake_nwbzarr.transport.open import Opener, open_transport
-
-
-class Memory[T]:
-    """A cache of values by key, bounded in bytes; used from any thread."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.total = 0
-        self._values: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> T | None:
-        """Return the value of a key."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def put(self, key: Hashable, value: T, size: int) -> None:
-        """Keep a value that counts as so many bytes, and evict what was not used for longest."""
-        with self._lock:
-            self._drop(key)
-            if size > self.size:
-                return
-            self._values[key] = value, size
-            self.total += size
-            while self.total > self.size:
-                self._drop(next(iter(self._values)))
-
-    def forget(self, key: Hashable) -> None:
-        """Remove the value of a key."""
-        with self._lock:
-            self._drop(key)
-
-    def keys(self) -> list[Hashable]:
-        """Return the keys of all values."""
-        with self._lock:
-            return list(self._values)
-
-    def clear(self) -> None:
-        """Remove all values."""
-        with self._lock:
-            self._values.clear()
-            self.total = 0
-
-    def _drop(self, key: Hashable) -> None:
-        if key in self._values:
-            self.total -= self._values.pop(key)[1]
-
 
 MOST_BYTES: Final = 64 * 2**20
 """Bytes that are kept of all sessions together."""

@@ -86,11 +86,20 @@ def fetch_many(
 
 def _new(location: Location) -> Transport:
     # Each engine is imported when it is first needed: local folders need neither the web nor fsspec.
+    if location.option("hdf5"):
+        from intake_nwbzarr.transport.hdf5 import HDF5Transport
+
+        return HDF5Transport(location, _stored(location))
+    return _stored(location)
+
+
+def _stored(location: Location) -> Transport:
+    """Return the transport of what is stored at a location, whether or not it is HDF5."""
     if _is_archive(location):
         from intake_nwbzarr.transport.zip import ZipTransport
 
         folder, name = _container(location)
-        return ZipTransport(location, _new(folder), name)
+        return ZipTransport(location, _stored(folder), name)
     match location.scheme:
         case "file":
             from intake_nwbzarr.transport.local import LocalTransport

@@ -23,7 +23,7 @@ from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.connect import authority_of
 from intake_nwbzarr.transport.engine import Answer, Request
 from intake_nwbzarr.transport.listing import Ask, PageOutcome, page_query
-from intake_nwbzarr.transport.web import REDIRECTS, HttpTransport
+from intake_nwbzarr.transport.web import REDIRECTS, HttpTransport, KeptRedirect
 from intake_nwbzarr.untrusted_input import LARGEST_PAGE
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -42,6 +42,7 @@ class S3Transport(HttpTransport):
         self._signer = access.signer
         self._signed = access.signer is not None
         self._found_by_redirect = False
+        self._redirects: dict[str, KeptRedirect] = {}
         self._endpoint = access.endpoint_url
         self._trust(access.verify)
         self._bucket, _, self._root = location.url.removeprefix("s3://").partition("/")

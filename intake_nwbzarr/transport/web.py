@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import time
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import replace
-from urllib.parse import quote, urljoin, urlsplit
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 from intake_nwbzarr.errors import (
     AccessError,
@@ -45,6 +48,11 @@ from intake_nwbzarr.transport.listing import (
 from intake_nwbzarr.untrusted_input import LARGEST_ERROR, LARGEST_PAGE, MOST_REDIRECTS
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# How servers answer where a URL was valid once.
+_EXPIRED = frozenset({400, 401, 403, 404, 410})
+# Seconds that a signature must still be valid for, and that a permanent redirect is kept.
+_MARGIN = 30
+_PERMANENT = 600
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # Mapped, compatible, and NAT64: an IPv4 address in the last 32 bits.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96")))
@@ -67,6 +75,7 @@ class HttpTransport(Transport):
         self._trust(location.public.get("verify", True))
         self._signed = bool(given)
         self._found_by_redirect = False
+        self._redirects: dict[str, KeptRedirect] = {}
 
     def _trust(self, verify: bool | str) -> None:
         self._verify = verify
@@ -170,17 +179,47 @@ class HttpTransport(Transport):
 
     async def _ask(self, request: Request) -> Answer | Failure:
         """Send a request, and follow the redirects that may be followed."""
+        answer, used_kept = await self._follow(request)
+        failed = isinstance(answer, Failure) or answer.status in _EXPIRED
+        if not (used_kept and failed):
+            return answer
+        # The target may have moved, or its signature has expired before its time.
+        self._redirects.clear()
+        return (await self._follow(request))[0]
+
+    async def _follow(self, request: Request) -> tuple[Answer | Failure, bool]:
+        """Return the answer after redirects, and whether one was followed that was received earlier."""
+        used_kept = False
         for number in range(MOST_REDIRECTS + 1):
-            answer = await exchange(request, self.timeouts)
+            kept = self._redirects.get(request.url)
+            answer: Answer | Failure
+            if kept is not None and kept.until <= time.time():
+                kept = None
+            if kept is not None:
+                answer, used_kept = kept.answer, True
+            else:
+                answer = await exchange(request, self.timeouts)
             if isinstance(answer, Failure):
-                return answer
+                return answer, used_kept
             if answer.status not in REDIRECTS or self._is_final(answer):
-                return replace(answer, redirected=True) if number else answer
+                return (replace(answer, redirected=True) if number else answer), used_kept
+            # Also of a redirect that was kept: the target's name may resolve to another address by now.
             target = await self._redirected(request.url, answer)
             if isinstance(target, Failure):
-                return target
+                return target, used_kept
+            # A file that is read in ranges takes many requests for the same URL, and others take one.
+            if kept is None and request.part is not None:
+                self._keep(request.url, answer, target)
             request = replace(request, url=target)
-        return Failure(TransportError, f"more than {MOST_REDIRECTS} redirects in a row")
+        return Failure(TransportError, f"more than {MOST_REDIRECTS} redirects in a row"), used_kept
+
+    def _keep(self, url: str, answer: Answer, target: str) -> None:
+        """Keep a redirect while it is valid."""
+        until = _valid_until(answer, target)
+        if until > time.time():
+            self._redirects[url] = KeptRedirect(answer, until)
+            if len(self._redirects) > MOST_REDIRECTS:
+                del self._redirects[next(iter(self._redirects))]
 
     def _is_final(self, answer: Answer) -> bool:  # noqa: ARG002
         """Return whether a redirect is not to be followed, but explained."""
@@ -225,6 +264,32 @@ class HttpTransport(Transport):
         return failure_of_status(
             answer.status, answer.error_code, answer.headers.get("Retry-After", ""), is_signed=self._signed
         )
+
+
+@dataclass(frozen=True)
+class KeptRedirect:
+    """A redirect that was received, and until when it is valid, in seconds since 1970."""
+
+    answer: Answer
+    until: float
+
+
+def _valid_until(answer: Answer, target: str) -> float:
+    """Return until when a redirect is valid: by its Cache-Control, or the signature of its target."""
+    # RFC 9110, 15.4: only 301 and 308 may be cached without a header that says so.
+    caching = answer.headers.get("Cache-Control", "").lower()
+    if "no-store" in caching:
+        return 0.0
+    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+    limits = [time.time() + int(match[1]) for match in [re.search(r"\bmax-age=(\d{1,9})", caching)] if match]
+    with suppress(KeyError, ValueError, OverflowError):
+        signed = datetime.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        limits.append(signed.timestamp() + int(query["x-amz-expires"]) - _MARGIN)
+    with suppress(KeyError, ValueError):
+        limits.append(float(query["expires"]) - _MARGIN)
+    if not limits and answer.status in {301, 308} and "no-cache" not in caching:
+        return time.time() + _PERMANENT
+    return min(limits, default=0.0)
 
 
 def _is_web_page(answer: Answer) -> bool:

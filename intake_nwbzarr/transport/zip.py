@@ -1,4 +1,4 @@
-"""A transport that reads the members of a zip file by ranges of it."""
+"""A transport that reads the members of a zip file by ranges of it; the key "" is that of a single member."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ class _Directory:
     members: dict[str, zipfile.ZipInfo]
     etag: str | None
     size: int
+
+    @property
+    def file(self) -> zipfile.ZipInfo | None:
+        """Return the one file in an archive that is no store, such as an HDF5 file."""
+        return next(iter(self.members.values())) if len(self.members) == 1 else None
 
     @cached_property
     def folders(self) -> dict[str, Folder]:
@@ -60,10 +65,14 @@ class ZipTransport(Transport):
         self._name = name
         inner.count_for(location.url)
         self._opening: asyncio.Task[_Directory | None] | None = None
+        # Offsets in the archive at which members that are read in ranges begin.
+        self._starts: dict[str, int] = {}
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         directory = await self._directory()
-        member = directory.members.get(key) if directory is not None else None
+        member = None
+        if directory is not None:
+            member = directory.members.get(key) if key else directory.file
         if directory is None or member is None:
             return None
         start, stop = (0, member.file_size) if part is None else part.bounds(member.file_size) or (0, -1)
@@ -79,6 +88,8 @@ class ZipTransport(Transport):
             return Failure(
                 LimitError, f"it is compressed more than {LARGEST_RATIO}:1, so it is damaged or malicious"
             )
+        if not key:
+            return await self._range(member, start, stop, directory)
         data = await self._member(member, directory)
         if isinstance(data, Failure):
             return data
@@ -107,13 +118,29 @@ class ZipTransport(Transport):
         begin = member.header_offset
         room = _LOCAL_HEADER + len(member.filename.encode()) + len(member.extra) + 64
         packed = await self._bytes(begin, begin + room + member.compress_size, directory)
-        skip = (
-            _LOCAL_HEADER + int.from_bytes(packed[26:28], "little") + int.from_bytes(packed[28:30], "little")
-        )
+        skip = _header_length(packed)
         if skip + member.compress_size > len(packed):
             packed = await self._bytes(begin, begin + skip + member.compress_size, directory)
         body = packed[skip : skip + member.compress_size]
         return await asyncio.to_thread(_unpack, body, member)
+
+    async def _range(
+        self, member: zipfile.ZipInfo, start: int, stop: int, directory: _Directory
+    ) -> Fetched | Failure:
+        """Return bytes of a member that is stored without compression, of which ranges can be read."""
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            return Failure(
+                ResponseError,
+                f"its member {member.filename!r:.200} is compressed or encrypted",
+                advice="Unpack it, or store it in the zip file without compression (zip -0).",
+            )
+        if member.filename not in self._starts:
+            begin = member.header_offset
+            head = await self._bytes(begin, begin + _LOCAL_HEADER, directory)
+            self._starts[member.filename] = begin + _header_length(head)
+        begin = self._starts[member.filename]
+        data = await self._bytes(begin + start, begin + stop, directory) if stop > start else b""
+        return Fetched(data, _etag(member), member.file_size)
 
     async def _bytes(self, start: int, stop: int, directory: _Directory) -> Bytes:
         end = min(stop, directory.size)
@@ -159,6 +186,7 @@ class ZipTransport(Transport):
         return await asyncio.shield(self._opening)
 
     async def _read_directory(self) -> _Directory | None:
+        self._starts = {}
         wanted = FIRST_TAIL
         while True:
             fetched = await self._inner.fetch(self._name, Part(suffix=wanted), LARGEST_DIRECTORY)
@@ -185,6 +213,10 @@ class ZipTransport(Transport):
             fetched.etag,
             size,
         )
+
+
+def _header_length(head: Bytes) -> int:
+    return _LOCAL_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
 
 
 def _etag(member: zipfile.ZipInfo) -> str:

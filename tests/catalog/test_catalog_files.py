@@ -13,7 +13,7 @@ import yaml
 
 from intake_nwbzarr.errors import CredentialsError, LinkError, LocationError, MappingWarning
 from tests.catalog.conftest import CATALOGS
-from tests.replica import ECEPHYS, IMAGING
+from tests.replica import ECEPHYS, HDF5, IMAGING
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
@@ -69,10 +69,24 @@ def test_the_ecephys_asset_reads_although_its_electrodes_are_missing(
 
 
 @both
+def test_the_hdf5_file_of_the_archive_is_read_with_the_same_lines(
+    generation: int, archive: StaticServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = open_dandi(generation, archive, monkeypatch).hdf5.read()
+    assert session["TestData"].dims == ("TestData_time",)
+    assert session["TestData"].values.tolist() == [1.0, 2.0, 3.0]
+    assert session.chunks
+    # It has no name that says so: its URL is that of the archive's files, and one range is all.
+    assert archive.count() == archive.count("/blobs/")
+    with open_dandi(generation, archive, monkeypatch).hdf5.to_nwb() as nwbfile:
+        assert nwbfile.acquisition["TestData"].data[:].tolist() == [1.0, 2.0, 3.0]
+
+
+@both
 def test_a_catalog_lists_its_entries(
     generation: int, archive: StaticServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sorted(open_dandi(generation, archive, monkeypatch)) == ["ecephys", "session"]
+    assert sorted(open_dandi(generation, archive, monkeypatch)) == ["ecephys", "hdf5", "session"]
 
 
 @both
@@ -92,7 +106,7 @@ def test_the_nwbfile_of_the_asset_without_electrodes_is_one_error_that_says_what
         open_dandi(generation, archive, monkeypatch).ecephys.to_nwb()
 
 
-@pytest.mark.parametrize(("entry", "place"), [("session", IMAGING), ("ecephys", ECEPHYS)])
+@pytest.mark.parametrize(("entry", "place"), [("session", IMAGING), ("ecephys", ECEPHYS), ("hdf5", HDF5)])
 def test_without_an_override_the_entries_are_the_archive_s_own_addresses(
     entry: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

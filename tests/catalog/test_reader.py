@@ -41,6 +41,7 @@ def reader(session: Path) -> NWBZarrReader:
         "https://host/a.nwb.zarr/",
         "/data/A.NWB.ZARR",
         "s3://bucket/a.nwb.zarr.zip",
+        "s3://bucket/a.nwb",
     ],
 )
 def test_the_type_is_recommended_for_its_urls(url: str) -> None:
@@ -51,7 +52,7 @@ def test_the_type_is_recommended_for_a_local_folder(session: Path) -> None:
     assert NWBZarr in datatypes.recommend(url=str(session))
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/a.zarr", "s3://bucket/a.nwb", "s3://bucket/nwb.zarr.txt"])
+@pytest.mark.parametrize("url", ["s3://bucket/a.zarr", "s3://bucket/a.h5", "s3://bucket/nwb.zarr.txt"])
 def test_the_type_is_not_recommended_for_others(url: str) -> None:
     assert NWBZarr not in datatypes.recommend(url=url, head=False)
 
@@ -184,7 +185,7 @@ import intake
 from intake.readers import datatypes, readers
 
 ours = lambda each: each.__module__.startswith("intake_nwbzarr")
-urls = ["s3://b/a.zarr", "https://h/a.nc", "a.nwb", "a.nwb.zarr.txt", "a.zip", "a.h5", "a.parquet", "a.zarr/"]
+urls = ["s3://b/a.zarr", "https://h/a.nc", "a.nwb.txt", "a.zip", "a.h5", "a.parquet", "a.zarr/"]
 types = sorted((each for each in datatypes.subclasses(datatypes.BaseData) if not ours(each)), key=str)
 found = {"urls": [sorted(each.__name__ for each in datatypes.recommend(url=url, head=False)) for url in urls]}
 found["readers"] = {

@@ -70,7 +70,7 @@ def test_a_server_of_pages_only_holds_no_session(http_server: StaticServer) -> N
     folder.mkdir()
     for name in ("zarr.json", ".zmetadata", ".zgroup"):
         (folder / name).write_text(PAGE, encoding="utf-8")
-    with pytest.raises(NWBZarrError, match="No Zarr store"):
+    with pytest.raises(NWBZarrError, match="No session at"):
         open_hierarchy(f"{http_server.url}/a.nwb.zarr")
 
 

@@ -18,7 +18,6 @@ import zarr
 from intake_nwbzarr import open_hierarchy, track_requests
 from intake_nwbzarr.arrays.zarr_store import HierarchyStore
 from intake_nwbzarr.errors import (
-    HDF5FileError,
     LimitError,
     LocationNotFoundError,
     MetadataError,
@@ -158,18 +157,18 @@ def test_a_folder_that_is_no_zarr_store(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_zarr_store(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello, this is no Zarr")
-    with pytest.raises(NotZarrError, match="is a file, not a Zarr store"):
+    with pytest.raises(NotZarrError, match="is a file, but neither HDF5 nor"):
         open_hierarchy(tmp_path / "notes.txt")
 
 
-def test_an_hdf5_file(tmp_path: Path) -> None:
+def test_an_hdf5_file_that_is_no_nwb_file(tmp_path: Path) -> None:
     import h5py
 
     with h5py.File(tmp_path / "session.nwb", "w") as file:
         file["x"] = 1
-    with pytest.raises(HDF5FileError) as caught:
+    with pytest.raises(NotNWBError, match="is an HDF5 file, but not an NWB file") as caught:
         open_hierarchy(tmp_path / "session.nwb")
-    assert "NWBHDF5IO" in str(caught.value.next_step)
+    assert "h5py" in str(caught.value.next_step)
 
 
 def test_a_zarr_store_that_is_no_nwb_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from pynwb import NWBFile, TimeSeries
 from pynwb.file import Subject
@@ -76,7 +77,8 @@ def write_lab(root: Path) -> Path:
     (root / "sub-4" / "begun.nwb.zarr" / "acquisition" / "zarr.json").write_text('{"zarr_format": 3}')
     # What is not scanned.
     (root / "raw").mkdir()
-    (root / "raw" / "a.nwb").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with h5py.File(root / "raw" / "a.h5", "w") as file:
+        file["x"] = 1
     (root / "raw" / "notes.txt").write_text("no session")
     shutil.copytree(path / "acquisition", root / "raw" / "part.zarr")
     (root / "raw" / "array" / "0").mkdir(parents=True)

@@ -18,6 +18,7 @@ import pytest
 from dandi.dandiapi import DandiAPIClient
 from dandischema.models import Asset as AssetModel
 from keyring.backend import KeyringBackend
+from pynwb import NWBHDF5IO
 from typer.testing import CliRunner
 
 from intake_nwbzarr.cli import Settings, app
@@ -40,6 +41,7 @@ from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.servers.dandi_server import Asset, DandiServer, Dandiset, participant
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.sessions.lab import small_session
 
 CANARY = "Canary4f1dToken"
 
@@ -133,17 +135,19 @@ def test_the_server_answers_as_the_client_and_the_schema_of_the_archive_expect(
         ]
 
 
-def test_every_zarr_asset_that_may_be_nwb_is_found(archive: DandiServer) -> None:
+def test_every_asset_that_may_be_nwb_is_found(archive: DandiServer) -> None:
     found = listed(archive, "000719@draft")
     assert (found.identifier, found.version, found.title) == ("000719", "draft", "Two photon imaging")
     assert [(path, session.guessed) for path, session in zip(paths(found), found.sessions, strict=True)] == [
         ("sub-1/sub-1_ses-1_ecephys.nwb.zarr", False),
         # An NWB file by its name, which may be HDF5; the archive says that it is Zarr.
         ("sub-1/sub-1_ses-2_ecephys.nwb", False),
+        # HDF5, which the archive stores as a blob.
+        ("sub-2/sub-2_ecephys.nwb", False),
         ("sub-2/sub-2_ophys.zarr", True),
     ]
-    # The image, and the HDF5 file.
-    assert (found.images, found.others) == (1, 1)
+    assert (found.images, found.others) == (1, 0)
+    assert [session.location.is_hdf5 for session in found.sessions] == [False, False, True, False]
     first = archive.dandisets["000719"].versions["draft"][0]
     assert found.sessions[0].known == {
         "dandiset": "000719",
@@ -165,16 +169,16 @@ def test_the_last_published_version_is_the_default(archive: DandiServer) -> None
 
 def test_a_glob_chooses_assets_by_path(archive: DandiServer) -> None:
     found = listed(archive, "000719@draft", glob="sub-2/*")
-    assert paths(found) == ["sub-2/sub-2_ophys.zarr"]
-    assert (found.images, found.others) == (1, 1)
+    assert paths(found) == ["sub-2/sub-2_ecephys.nwb", "sub-2/sub-2_ophys.zarr"]
+    assert (found.images, found.others) == (1, 0)
     assert listed(archive, "000719", glob="nothing*").sessions == ()
 
 
 def test_many_assets_take_a_request_for_each_hundred(archive: DandiServer) -> None:
     found = listed(archive, "000720")
     assert paths(found) == [asset.path for asset in archive.dandisets["000720"].versions["draft"]]
-    # Three pages, and how many assets there are in all.
-    assert archive.count("/assets/") == 4
+    # Three pages of Zarr stores, one of files, and how many assets there are in all.
+    assert archive.count("/assets/") == 5
 
 
 def test_a_server_without_the_filters_is_asked_for_each_asset(archive: DandiServer) -> None:
@@ -319,13 +323,13 @@ def test_an_embargoed_dandiset_is_shown_to_its_owners(
     with pytest.raises(AccessError) as refused:
         listed(archive, "000721", token="another")
     assert refused.value.found == 403
-    assert len(listed(archive, "000721", token=CANARY).sessions) == 3
+    assert len(listed(archive, "000721", token=CANARY).sessions) == 4
     variable = f"DANDI_127_0_0_1_{archive.port}_API_KEY"
     monkeypatch.setenv(variable, CANARY)
-    assert len(listed(archive, "000721").sessions) == 3
+    assert len(listed(archive, "000721").sessions) == 4
     monkeypatch.delenv(variable)
     own_keyring.set_password(f"dandi-api-127.0.0.1:{archive.port}", "key", CANARY)
-    assert len(listed(archive, "000721").sessions) == 3
+    assert len(listed(archive, "000721").sessions) == 4
     # The keyring is not opened for what is public.
     archive.requests.clear()
     listed(archive, "000719")
@@ -432,15 +436,20 @@ def amazon(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture
-def sessions(archive: DandiServer, amazon: S3Server, ecephys: Path, ophys: Path) -> list[Asset]:
-    """Assets of 000719: two sessions, a Zarr store that is no session, and one without objects."""
-    first, second, other, *_ = archive.dandisets["000719"].versions["draft"]
+def sessions(
+    archive: DandiServer, amazon: S3Server, ecephys: Path, ophys: Path, tmp_path: Path
+) -> list[Asset]:
+    """Assets of 000719: two Zarr sessions, a store that is none, one without objects, an HDF5 file."""
+    first, second, other, _, file = archive.dandisets["000719"].versions["draft"]
+    with NWBHDF5IO(str(tmp_path / "session.nwb"), "w") as io:
+        io.write(small_session())
+    amazon.upload(amazon.dandi_bucket, f"blobs/{file.stored_id}", tmp_path / "session.nwb")
     amazon.upload(amazon.dandi_bucket, f"zarr/{first.stored_id}", ecephys)
     amazon.upload(amazon.dandi_bucket, f"zarr/{second.stored_id}", ophys)
     amazon.upload(amazon.dandi_bucket, f"zarr/{other.stored_id}", ophys / "general" / "subject")
     lost = Asset("sub-3/sub-3.nwb.zarr", stored())
     archive.dandisets["000719"].versions["draft"].append(lost)
-    return [first, second, other, lost]
+    return [first, second, other, lost, file]
 
 
 def test_a_dandiset_is_scanned_into_a_part_of_the_tables(
@@ -448,15 +457,19 @@ def test_a_dandiset_is_scanned_into_a_part_of_the_tables(
 ) -> None:
     folder = tmp_path / "tables"
     report = scan_dandi("000719@draft", output=folder, api_url=archive.api_url)
-    assert (report.sessions, report.scanned, report.not_nwb, report.other_assets) == (3, 3, 2, 1)
+    assert (report.sessions, report.scanned, report.not_nwb, report.other_assets) == (4, 4, 2, 0)
     assert [failure.error_type for failure in report.failures] == ["LocationNotFoundError"]
-    assert "Skipped: 2 Zarr stores without NWB data, 1 asset other than Zarr" in str(report)
+    assert "Skipped: 2 Zarr stores without NWB data\n" in str(report)
     tables = Tables(locate(folder)).opened()
     assert [part.name for part in tables.parts] == ["dandi-000719"]
     assert tables.parts[0].source == f"{archive.api_url}/dandisets/000719"
     rows = {row["asset_path"]: row for row in tables.read("sessions").to_pylist()}
-    first, second, _, lost = sessions
-    assert rows.keys() == {first.path, second.path, lost.path}
+    first, second, _, lost, file = sessions
+    assert rows.keys() == {first.path, second.path, lost.path, file.path}
+    assert rows[file.path]["location"] == f"s3://dandiarchive/blobs/{file.stored_id}"
+    assert rows[file.path]["format"] == "hdf5"
+    assert rows[file.path]["requests"] <= 2
+    assert (rows[file.path]["taxon"], rows[file.path]["trial_count"]) == ("Mus musculus", 3)
     row = rows[first.path]
     assert row["location"] == f"s3://dandiarchive/zarr/{first.stored_id}"
     assert (row["storage"], row["dandiset"], row["version"]) == ("dandi", "000719", "draft")
@@ -473,7 +486,7 @@ def test_two_assets_with_one_zarr_store_are_one_row_of_the_first_and_counted(
 ) -> None:
     archive.dandisets["000719"].versions["draft"].append(Asset("zz/copy.nwb.zarr", sessions[0].s3_url))
     report = scan_dandi("000719@draft", output=tmp_path / "dandi.parquet", api_url=archive.api_url)
-    assert (report.sessions, report.duplicates) == (3, 1)
+    assert (report.sessions, report.duplicates) == (4, 1)
     assert "Left out: 1 session at the location of another one" in str(report)
     assert report.opened_with == f"intake.open_nwbzarr_sessions('{tmp_path / 'dandi.parquet'}')"
     rows = Tables(locate(tmp_path / "dandi.parquet")).opened().read("sessions").to_pylist()
@@ -492,10 +505,10 @@ def test_only_what_has_changed_is_scanned_again(
     del assets[0]
     amazon.requests.clear()
     report = scan_dandi("000719@draft", output=output, api_url=archive.api_url)
-    assert (report.scanned, report.unchanged, report.gone, report.failures) == (1, 1, 1, ())
+    assert (report.scanned, report.unchanged, report.gone, report.failures) == (1, 2, 1, ())
     assert amazon.count(f"zarr/{assets[0].stored_id}") == 1
     rows = Tables(locate(output)).opened().read("sessions").to_pylist()
-    assert [row["title"] for row in rows if row["dandiset"] == "000719"] == ["A better title"] * 2
+    assert [row["title"] for row in rows if row["dandiset"] == "000719"] == ["A better title"] * 3
     # The other dandiset, which this scan was not about.
     assert {row["dandiset"] for row in rows} == {"000719", "000721"}
 
@@ -592,7 +605,7 @@ def test_the_command_asks_nobody_else_and_writes_nothing_else(
 ) -> None:
     home, output = tmp_path / "home", tmp_path / "dandi.parquet"
     home.mkdir()
-    archive.dandisets["000719"].versions["draft"].remove(sessions[-1])
+    archive.dandisets["000719"].versions["draft"].remove(sessions[3])
     archive.tokens.add(CANARY)
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(home))
@@ -625,8 +638,8 @@ def test_the_command_says_what_failed(
     arguments = ["catalog", "dandi", "000719@draft", "-o", str(tmp_path / "a"), "--api-url", archive.api_url]
     done = runner.invoke(app, arguments, obj=Settings())
     assert done.exit_code == 1
-    assert f"Error: Nothing is stored at s3://dandiarchive/zarr/{sessions[-1].stored_id}." in done.stderr
-    assert "Skipped: 2 Zarr stores without NWB data, 1 asset other than Zarr" in done.stdout
+    assert f"Error: Nothing is stored at s3://dandiarchive/zarr/{sessions[3].stored_id}." in done.stderr
+    assert "Skipped: 2 Zarr stores without NWB data" in done.stdout
     assert (tmp_path / "a" / "sessions" / "dandi-000719.parquet").exists()
 
 

@@ -65,7 +65,7 @@ def test_every_column_is_filled(small: Path) -> None:
         "unit_count": 3, "electrode_count": 4,
         "roi_count": None, "trial_count": 3, "object_count": len(objects), "zarr_format": 3,
         "consolidated": True, "nwb_version": "2.11.0", "namespaces": [], "zip_etag": None, "not_read": [],
-        "requests_for_all": None, "requests": 19,
+        "requests_for_all": None, "requests": 19, "format": "zarr",
     }  # fmt: skip
     speed = objects["acquisition/speed"]
     assert speed["types"] == ["TimeSeries", "NWBDataInterface", "NWBContainer", "Container"]

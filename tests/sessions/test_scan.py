@@ -129,7 +129,7 @@ def test_listing_stops_at_stores_and_an_unchanged_session_takes_no_other_request
     s3_server.requests.clear()
     again = scan(url, output=tmp_path / "table.parquet", storage_options=options, storage="public")
     assert (again.unchanged, again.scanned) == (4, 3)
-    failed_or_listed = ("cut.nwb.zarr", "begun.nwb.zarr", "old.nwb.zarr", "part.zarr")
+    failed_or_listed = ("cut.nwb.zarr", "begun.nwb.zarr", "old.nwb.zarr", "part.zarr", "a.h5")
     others = [
         seen.path for seen in s3_server.requests if not any(name in seen.path for name in failed_or_listed)
     ]
@@ -350,7 +350,7 @@ def test_a_bucket_that_cannot_be_listed_is_a_failure_and_a_session_in_it_is_none
 
 
 def test_a_file_that_is_no_session_says_what_it_is(lab: Path, tmp_path: Path) -> None:
-    for name, error in {"a.nwb": "HDF5FileError", "none.nwb": "LocationNotFoundError"}.items():
+    for name, error in {"a.h5": "NotNWBError", "none.nwb": "LocationNotFoundError"}.items():
         report = scan(lab / "raw" / name, output=tmp_path / f"{name}.parquet")
         assert [each.error_type for each in report.failures] == [error]
 

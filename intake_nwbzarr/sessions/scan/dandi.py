@@ -1,4 +1,4 @@
-"""Sessions of the DANDI archive: the NWB Zarr assets of dandisets, listed by the dandi client and scanned."""
+"""Sessions of the DANDI archive: the NWB assets of dandisets, listed by the dandi client and scanned."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def scan_dandi(
     check: bool = False,
     progress: Callable[[ScanProgress], None] | None = None,
 ) -> ScanReport:
-    """Scan the NWB Zarr assets of dandisets into the two tables that `scan` writes.
+    """Scan the NWB assets of dandisets, Zarr and HDF5, into the two tables that `scan` writes.
 
     The client of the package dandi lists the assets, and the sessions are read from S3. Each dandiset is a
     part of the tables, ``dandi-000719``, which has the assets that the last scan of that dandiset has listed.
@@ -124,7 +124,7 @@ class Listed:
     version: str
     title: str
     sessions: tuple[FoundSession, ...]
-    # OME-Zarr images, and assets that are not Zarr: NWB files in HDF5, images, texts.
+    # OME-Zarr images, and assets that are neither Zarr nor NWB files: images, texts.
     images: int
     others: int
 
@@ -136,7 +136,7 @@ def list_dandiset(
     storage_options: Mapping[str, Any] | None = None,
     storage: str | None = "dandi",
 ) -> Listed:
-    """Return the NWB Zarr assets of a dandiset, such as ``000719`` or ``000719@0.240409.1542``."""
+    """Return the NWB assets of a dandiset, such as ``000719`` or ``000719@0.240409.1542``."""
     identifier, version = _parsed(wanted)
     dandiset = archive.dandiset(identifier, version)
     assets, others = archive.assets(dandiset, glob)
@@ -190,20 +190,22 @@ def _parsed(wanted: object) -> tuple[str, str | None]:
 
 
 def _location(archive: Archive, asset: Any, storage_options: Mapping[str, Any] | None) -> Location:
-    """Return the location of a Zarr asset on S3, from its contentUrl."""
+    """Return the location of an asset on S3, from its contentUrl."""
     # The first contentUrl is of the API, which refers to the objects of a Zarr store one by one.
+    identifier = getattr(asset, "zarr", None) or asset.blob
     urls = [url for url in archive.metadata(asset).get("contentUrl", []) if isinstance(url, str)]
     options = {"anon": True} if storage_options is None else storage_options
     for url in urls:
         stored = _on_endpoint(url, options) or s3_url(url)
-        if stored is not None and stored.endswith(f"/{asset.zarr}"):
-            return locate(stored, options)
+        if stored is not None and stored.rstrip("/").endswith(f"/{identifier}"):
+            found = locate(stored, options)
+            return found if hasattr(asset, "zarr") else found.as_hdf5
     raise ResponseError(
         f"The archive at {archive.url} names no S3 URL for {asset.path}.",
         location=archive.url,
         path=asset.path,
         found=[urlsplit(url).hostname for url in urls],
-        expected=f"https://<bucket>.s3.amazonaws.com/zarr/{asset.zarr}/",
+        expected=f"https://<bucket>.s3.amazonaws.com/…/{identifier}",
         next_step="If the archive has its own S3 server, pass storage_options={'endpoint_url': ...} "
         "(--endpoint-url).",
     )

@@ -90,7 +90,7 @@ class Archive:
                 ) from None
 
     def assets(self, dandiset: Any, glob: str | None) -> tuple[list[Any], int]:
-        """Return a dandiset's Zarr assets with their metadata, and how many other assets there are."""
+        """Return a dandiset's Zarr and NWB assets with their metadata, and how many others there are."""
         from dandi.dandiapi import AssetType, RemoteAsset
 
         path = f"{dandiset.version_api_path}assets/"
@@ -98,12 +98,21 @@ class Archive:
             # In the order of their paths, so that no asset is missed between two pages; in pages of the
             # server's own size, since the client trusts that it gets as many as it asks for. A page brings
             # the metadata of its assets; from a server that ignores `metadata` they are read one by one.
-            query = {"glob": glob, "zarr": "true", "metadata": "true", "order": "path"}
-            rows = self.client.paginate(path, params=query)
-            assets = [RemoteAsset.from_data(dandiset, row, row.pop("metadata", None)) for row in rows]
-            found = [asset for asset in assets if asset.asset_type is AssetType.ZARR]
+            query: dict[str, str | None] = {"metadata": "true", "order": "path"}
+            wanted: list[dict[str, str | None]] = [
+                {"glob": glob, "zarr": "true"},
+                {"glob": "*.nwb" if glob is None else glob},
+            ]
+            found: dict[str, Any] = {}
+            for kind in wanted:
+                for row in self.client.paginate(path, params=query | kind):
+                    asset = RemoteAsset.from_data(dandiset, row, row.pop("metadata", None))
+                    is_file = asset.path.lower().endswith(".nwb")
+                    if asset.asset_type is AssetType.ZARR or is_file:
+                        found[asset.identifier] = asset
             count = int(self.client.get(path, params={"glob": glob, "page_size": 1})["count"])
-        return found, max(0, count - len(found))
+        assets = sorted(found.values(), key=lambda asset: str(asset.path))
+        return assets, max(0, count - len(assets))
 
     def metadata(self, asset: Any) -> dict[str, Any]:
         """Return an asset's metadata, which most listings include."""

@@ -1,4 +1,4 @@
-"""Find NWB Zarr stores: in a list of locations, or by listing a folder or S3 prefix down to the stores."""
+"""Find NWB sessions: in a list of locations, or by listing a folder or S3 prefix down to stores and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.sessions.scan.harvest import FoundSession
-from intake_nwbzarr.transport.answers import Folder
+from intake_nwbzarr.transport.answers import HDF5_NAMES, Folder
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.open import open_transport
@@ -32,6 +32,8 @@ STORE: Final = ".nwb.zarr"
 """Ending of the name of an NWB Zarr store; others are recognised by their documents."""
 
 ZIP: Final = f"{STORE}.zip"
+NWB: Final = ".nwb"
+"""Ending of the name of an NWB file in HDF5; files with other endings of HDF5 may hold anything."""
 LIST: Final = ".txt"
 
 _CONSOLIDATED: Final[Sequence[Literal["zarr.json", ".zmetadata"]]] = ("zarr.json", ".zmetadata")
@@ -44,15 +46,13 @@ _UNQUOTED: Final = "/:@!$&'()*+,;=~-._"
 
 @dataclass(frozen=True)
 class Findings:
-    """The sessions of a prefix, folders that could not be listed, and files that are skipped."""
+    """The sessions of a prefix, and folders that could not be listed."""
 
     sessions: Sequence[FoundSession]
     # Folders that could not be listed, or have names that are not valid, with the errors.
     failures: Sequence[FoundSession] = ()
     # Folders below which sessions may exist that were not found.
     unlisted: Sequence[Location] = ()
-    # NWB files in HDF5, which are not scanned.
-    hdf5: int = 0
     # Requests for listing.
     requests: int = 0
 
@@ -130,7 +130,6 @@ class _Search:
     sessions: list[FoundSession] = field(default_factory=list)
     failures: list[FoundSession] = field(default_factory=list)
     unlisted: list[Location] = field(default_factory=list)
-    hdf5: int = 0
     seen: set[str] = field(default_factory=set)
 
     def findings(self) -> Findings:
@@ -163,7 +162,7 @@ class _Search:
                 ),
             )
         sessions = [replace(each, location=transport.settled(each.location)) for each in self.sessions]
-        return Findings(sessions, self.failures, self.unlisted, self.hdf5)
+        return Findings(sessions, self.failures, self.unlisted)
 
     def _visit(self, folder: str, outcome: _Outcome) -> list[str]:
         """Record what is in a folder; return the folders in it that are listed next."""
@@ -193,9 +192,12 @@ class _Search:
             return []
         self.failures += [FoundSession(self._at(folder), self.storage, error=each) for each in refused[:1]]
         for name in content.names:
+            key = f"{folder}/{name}" if folder else name
             if name.endswith(ZIP):
-                self._add(f"{folder}/{name}" if folder else name, content.etags.get(name))
-            self.hdf5 += name.endswith(".nwb")
+                self._add(key, content.etags.get(name))
+            elif name.lower().endswith(HDF5_NAMES):
+                self._add(key, content.etags.get(name), guessed=not name.lower().endswith(NWB))
+                self.sessions[-1] = replace(self.sessions[-1], location=self.sessions[-1].location.as_hdf5)
         return [f"{folder}/{name}" if folder else name for name in content.folders if name[0] != "."]
 
     def _add(self, path: str, etag: str | None, **details: Any) -> None:

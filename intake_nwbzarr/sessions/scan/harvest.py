@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from intake_nwbzarr.hierarchy.documents import (
     find_groups,
     list_documents,
     load_documents,
+    load_recognized,
     missing_groups,
     parse_documents,
 )
@@ -79,7 +80,7 @@ class FoundSession:
     known: Mapping[str, Any] = field(default_factory=dict)
     # The metadata document at its root, if a listing shows that there is only this one.
     document: Literal["zarr.json", ".zmetadata", ".zgroup"] | None = None
-    # Whether it may be a Zarr store that is not NWB.
+    # Whether it may be a Zarr store or HDF5 file that is not NWB.
     guessed: bool = False
     # The error with which it cannot be read, if that is known.
     error: NWBZarrError | None = None
@@ -103,7 +104,8 @@ def harvest(
     requests
         The requests that may be sent to a server: one for the consolidated metadata, the others for columns
         that are stored as arrays of their own, the most important first. The schemas of extensions, sessions
-        without consolidated metadata, and repeated attempts take more. Local sessions have no limit.
+        without consolidated metadata, HDF5 files whose metadata are spread over the file, and repeated
+        attempts take more. Local sessions have no limit.
     snapshots
         Whether to fill the column `snapshot`, for which the session is opened in every way.
     check
@@ -120,7 +122,7 @@ def harvest(
         # A session that is replaced while it is read is read again, once.
         for is_last in (False, True):
             try:
-                row, objects = _harvested(found, requests, snapshots, check)
+                row, objects = _harvested(found, requests, snapshots, check, log)
                 break
             except Exception as error:  # a session that fails is skipped, whatever is wrong
                 row, objects = failed(found, error), []
@@ -171,13 +173,20 @@ def _known(found: FoundSession) -> Row:
     }
 
 
-def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool) -> tuple[Row, list[Row]]:
+def _harvested(
+    found: FoundSession, requests: int, snapshots: bool, check: bool, log: RequestLog
+) -> tuple[Row, list[Row]]:
     if found.error is not None:
         raise found.error
     where = found.location.uncached
-    transport = open_transport(where)
-    begin_session(where)
-    documents = run(_documents(transport, found))
+    if found.document is not None:
+        # A listing has shown that it is a Zarr store.
+        transport = open_transport(where)
+        begin_session(where)
+        documents = run(_documents(transport, found))
+    else:
+        transport, documents = load_recognized(where, open_transport, lambda each: run(load_documents(each)))
+        where = transport.location
     if len(unlisted := missing_groups(documents.nodes)) > MOST_LOOKED_UP:
         raise MetadataError(
             f"The metadata of {where} lack {len(unlisted):,} groups whose members they list.",
@@ -191,12 +200,17 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
     objects = [object_row(contents, path) for path in contents.typed]
     # One for the metadata; one more without a listing, or for the directory of a zip file.
     spent = 1 if found.document is not None else 2
-    read, skipped, needed = _read_columns(contents, allowed_requests(found, requests) - spent)
+    allowed = allowed_requests(found, requests)
+    if where.is_hdf5:
+        spent = requests_of(log, where)
+        read, skipped, needed = _read_columns_of_file(contents, allowed, lambda: requests_of(log, where))
+    else:
+        read, skipped, needed = _read_columns(contents, allowed - spent)
     row = {**_known(found), **_session_row(contents, documents, objects), **_columns(contents, read)}
     if snapshots:
         row["snapshot"] = _snapshot(found.location)
         skipped += [] if row["snapshot"] is not None else ["snapshot"]
-    if check and documents.consolidated:
+    if check and documents.consolidated and not where.is_hdf5:
         row["stale"] = _is_stale(hierarchy)
     return row | {
         "not_read": skipped,
@@ -205,7 +219,7 @@ def _harvested(found: FoundSession, requests: int, snapshots: bool, check: bool)
 
 
 async def _documents(transport: Transport, found: FoundSession) -> Documents:
-    """Return the metadata documents, with one request if a listing has shown which one has them."""
+    """Return the metadata documents, with one request, since a listing has shown which one has them."""
     if found.document == ".zgroup":
         root = Documents(transport.location, 2, await find_groups(transport, 2, [""]), False, None, 2)
         return root if found.guessed and not root.is_nwb else await list_documents(transport, 2)
@@ -264,11 +278,7 @@ def _read_columns(
     wanted: dict[str, list[StoredArray]] = {}
     skipped: list[str] = []
     needed = taken = 0
-    for column, path in _ARRAYS.items():
-        paths = _region_paths(contents) if column == "brain_regions" else [path]
-        nodes = [node for each in paths if (node := contents.array(each)) is not None]
-        if not nodes:
-            continue
+    for column, nodes in _nodes_of_columns(contents):
         cost = sum(map(chunks_of, nodes))
         needed += cost
         if taken + cost > requests or sum(map(_decoded_bytes, nodes)) > LARGEST_COLUMN:
@@ -276,17 +286,51 @@ def _read_columns(
             continue
         taken += cost
         wanted[column] = [stored(contents.hierarchy, node) for node in nodes]
+    read = _read_arrays(contents, wanted)
+    return read, [*skipped, *(column for column in wanted if column not in read)], needed
+
+
+def _read_columns_of_file(
+    contents: Contents, requests: float, spent: Callable[[], int]
+) -> tuple[dict[str, list[NDArray[Any]]], list[str], int]:
+    """Read the columns of an HDF5 file as `_read_columns` does, one by one.
+
+    Most are within bytes that were received with the metadata, so that only counting tells what they take.
+    """
+    read: dict[str, list[NDArray[Any]]] = {}
+    skipped: list[str] = []
+    begun, needed = spent(), 0
+    for column, nodes in _nodes_of_columns(contents):
+        if spent() >= requests or sum(map(_decoded_bytes, nodes)) > LARGEST_COLUMN:
+            needed += sum(map(chunks_of, nodes))
+            skipped.append(column)
+            continue
+        found = _read_arrays(contents, {column: [stored(contents.hierarchy, node) for node in nodes]})
+        read |= found
+        skipped += [] if found else [column]
+    return read, skipped, spent() - begun + needed
+
+
+def _nodes_of_columns(contents: Contents) -> Iterator[tuple[str, list[ArrayNode]]]:
+    for column, path in _ARRAYS.items():
+        paths = _region_paths(contents) if column == "brain_regions" else [path]
+        nodes = [node for each in paths if (node := contents.array(each)) is not None]
+        if nodes:
+            yield column, nodes
+
+
+def _read_arrays(
+    contents: Contents, wanted: Mapping[str, list[StoredArray]]
+) -> dict[str, list[NDArray[Any]]]:
+    """Return the values of columns; one with a damaged chunk is missing."""
     arrays = {array.node.path: array for each in wanted.values() for array in each}
     ((values, _),) = run_mappers([whole_values(arrays)], contents.hierarchy.opener)
     read: dict[str, list[NDArray[Any]]] = {}
     for column, each in wanted.items():
-        # A column with a damaged chunk is null.
         found = [values[array.node.path] for array in each if array.node.path in values]
         if len(found) == len(each):
             read[column] = found
-        else:
-            skipped.append(column)
-    return read, skipped, needed
+    return read
 
 
 def _decoded_bytes(node: ArrayNode) -> int:
@@ -330,6 +374,7 @@ def _session_row(contents: Contents, documents: Documents, objects: Sequence[Row
     rois = [rows[path] for path in contents.typed if contents.is_a(path, "PlaneSegmentation")]
     arrays = [array for each in contents.arrays.values() for array in each]
     root = contents.nodes[""]
+    is_hdf5 = documents.location.is_hdf5
     return {
         "devices": typed_members(contents, "general/devices"),
         "unit_count": rows.get("units"),
@@ -338,8 +383,9 @@ def _session_row(contents: Contents, documents: Documents, objects: Sequence[Row
         "trial_count": rows.get("intervals/trials"),
         "object_count": len(objects),
         "nbytes": as_count(sum(map(nbytes_of, arrays))),
-        "zarr_format": documents.zarr_format,
-        "consolidated": documents.consolidated,
+        "format": "hdf5" if is_hdf5 else "zarr",
+        "zarr_format": None if is_hdf5 else documents.zarr_format,
+        "consolidated": None if is_hdf5 else documents.consolidated,
         "nwb_version": as_text(root.attributes.get("nwb_version")),
         "namespaces": _namespaces(contents.hierarchy),
         "etag": as_cell(documents.etag) if documents.consolidated and documents.etag else None,

@@ -320,7 +320,6 @@ def _scanned(part: PartRows, findings: Findings, options: ScanOptions) -> ScanRe
         str(part.tables.place),
         unlisted=len(unlisted),
         duplicates=len(findings.sessions) - len(unique),
-        hdf5=findings.hdf5,
         requests=findings.requests,
     )
     part.expect(unique, [each.url for each in findings.unlisted])
@@ -388,9 +387,11 @@ def _is_unchanged(found: FoundSession, before: Before) -> bool:
     """Return whether a session that was not listed still has the same metadata document."""
     if before.etag is None or before.etag.startswith("W/"):
         return False
-    document = "zarr.json" if before.zarr_format == 3 else ".zmetadata"
+    # An HDF5 file, which has no Zarr format, is presented as a Zarr 3 store.
+    is_hdf5 = before.zarr_format is None
+    document = ".zmetadata" if before.zarr_format == 2 else "zarr.json"
     try:
-        transport = open_transport(found.location.uncached)
+        transport = open_transport((found.location.as_hdf5 if is_hdf5 else found.location).uncached)
         answer = run(transport.get_unless(document, before.etag, limit=LARGEST_DOCUMENT))
     except NWBZarrError:
         # Scanning it meets the same error, which becomes its row.
@@ -408,7 +409,7 @@ def _taken(outcome: _Outcome, part: PartRows, options: ScanOptions) -> ScanRepor
     row, objects = outcome.rows
     if outcome.found.guessed and row.get("error_type") == "NotNWBError":
         part.gone.update({url} & part.before.keys())
-        return replace(report, not_nwb=1)
+        return replace(report, hdf5=1) if outcome.found.location.is_hdf5 else replace(report, not_nwb=1)
     part.add(row, objects)
     if url == part.source and row.get("error_type") == "LocationNotFoundError":
         # A prefix where nothing is stored is not counted as a session.

@@ -49,7 +49,8 @@ class ScanReport:
     gone
         Sessions that were removed from the table, because they no longer exist.
     not_nwb, hdf5, other_assets
-        Other Zarr stores, NWB files in HDF5, and assets of dandisets that are not Zarr, which are skipped.
+        Zarr stores and HDF5 files that are not NWB, and assets of dandisets that are neither, which are
+        skipped.
     incomplete
         Scanned sessions with columns that were not filled, mostly because they would have taken more
         requests; see the column `not_read`.
@@ -117,8 +118,8 @@ class ScanReport:
             "Left out": _counts((self.duplicates, "session", " at the location of another one")),
             "Skipped": _counts(
                 (self.not_nwb, "Zarr store", " without NWB data"),
-                (self.hdf5, "file", " in HDF5"),
-                (self.other_assets, "asset", " other than Zarr"),
+                (self.hdf5, "HDF5 file", " without NWB data"),
+                (self.other_assets, "asset", " other than NWB"),
             ),
             "Without consolidated metadata": _counts(
                 (self.unconsolidated, "session", "; nwbzarr consolidate writes them")

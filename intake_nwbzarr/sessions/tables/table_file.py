@@ -37,7 +37,7 @@ from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.untrusted_input import LARGEST_TABLE
 
 MAJOR: Final = 1
-MINOR: Final = 0
+MINOR: Final = 1
 
 _KEY: Final = b"nwbzarr"
 _ROWS_IN_GROUP: Final = 250_000

@@ -1,0 +1,526 @@
+"""Heaps and B-trees of an HDF5 file: where names, links, attributes and variable-length values are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from numcodecs.checksum32 import JenkinsLookup3
+
+from intake_nwbzarr.errors import LimitError, MetadataError
+from intake_nwbzarr.hdf5.source import Cursor, Source, together
+from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS, MOST_NODES
+
+# Bytes of a global heap collection, unless one of its objects needs more.
+_COLLECTION: Final = 4096
+
+# Bytes of a node of a group's B-tree with HDF5's default of 32 children.
+_GROUP_NODE: Final = 24 + 33 * 8 + 32 * 8
+
+
+@dataclass
+class Addressing:
+    """How addresses and lengths are stored in a file."""
+
+    # Bytes of an address, and of a length.
+    offsets: int
+    lengths: int
+    # What addresses are counted from: the end of the user block.
+    base: int
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A global heap collection: its objects by index, as ranges of its bytes."""
+
+    data: memoryview = field(repr=False)
+    objects: dict[int, tuple[int, int]]
+
+    def get(self, index: int) -> memoryview:
+        """Return an object."""
+        if index not in self.objects:
+            raise MetadataError(f"A global heap has no object {index}.", found=index)
+        start, stop = self.objects[index]
+        return self.data[start:stop]
+
+
+class Heaps:
+    """Reads heaps and trees from a source; what is read several times is kept."""
+
+    def __init__(self, source: Source, addressing: Addressing) -> None:
+        self.source = source
+        self.addressing = addressing
+        self._collections: dict[int, Collection] = {}
+        self._heaps: dict[int, FractalHeap] = {}
+        self._local: dict[int, memoryview] = {}
+
+    def cursor(self, data: bytes | memoryview) -> Cursor:
+        """Return a cursor that takes addresses and lengths of this file."""
+        return Cursor(data, self.addressing.offsets, self.addressing.lengths)
+
+    async def read(self, address: int, size: int) -> memoryview:
+        """Return bytes at an address."""
+        return await self.source.read(self.addressing.base + address, size)
+
+    async def read_at_most(self, address: int, size: int) -> memoryview:
+        """Return bytes at an address, fewer at the end of the file."""
+        start = self.addressing.base + address
+        return await self.source.read(start, max(1, min(size, self.source.size - start)))
+
+    def want(self, parts: Iterable[tuple[int, int]]) -> None:
+        """Have parts of the file fetched along with what is read next."""
+        for address, size in parts:
+            self.source.want(self.addressing.base + address, size)
+
+    # The global heap (section III.E)
+
+    async def collection(self, address: int) -> Collection:
+        """Return a global heap collection."""
+        known = self._collections.get(address)
+        if known is not None:
+            return known
+        self.want([(address, _COLLECTION)])
+        cursor = self.cursor(await self.read(address, 8 + self.addressing.lengths))
+        cursor.expect(b"GCOL")
+        if cursor.number(1) != 1:
+            raise MetadataError("A global heap has an unknown version.")
+        cursor.take(3)
+        data = await self.read(address, cursor.length())
+        cursor = self.cursor(data)
+        cursor.take(8 + self.addressing.lengths)
+        objects: dict[int, tuple[int, int]] = {}
+        while cursor.at + 8 + self.addressing.lengths <= len(data):
+            index = cursor.number(2)
+            cursor.take(6)
+            size = cursor.length()
+            if index == 0:
+                break
+            objects[index] = cursor.at, cursor.at + size
+            cursor.take(size)
+            cursor.take(min(-size % 8, len(data) - cursor.at))
+        return self._collections.setdefault(address, Collection(data, objects))
+
+    # The local heap (section III.D)
+
+    async def local_heap(self, address: int) -> memoryview:
+        """Return the data of a local heap, in which names begin at offsets."""
+        if address in self._local:
+            return self._local[address]
+        cursor = self.cursor(
+            await self.read(address, 8 + 2 * self.addressing.lengths + self.addressing.offsets)
+        )
+        cursor.expect(b"HEAP")
+        cursor.take(4)
+        size = cursor.length()
+        cursor.length()
+        data = cursor.address()
+        if data is None:
+            raise MetadataError("A local heap has no data.")
+        return self._local.setdefault(address, await self.read(data, size))
+
+    # B-trees of version 1 (section III.A.1)
+
+    async def group_nodes(self, address: int) -> list[int]:
+        """Return the addresses of the symbol table nodes of a group."""
+        level = [address]
+        seen = {address}
+        expected: int | None = None
+        for _ in range(DEEPEST_TREE):
+            found: list[int] = []
+            below: int | None = None
+            self.want((node, _GROUP_NODE) for node in level)
+            for node in level:
+                depth, children = await self._group_node(node)
+                if expected not in {None, depth}:
+                    raise MetadataError("A B-tree of a group is damaged: its levels do not descend.")
+                below = depth
+                found += children
+                if len(found) > MOST_NODES:
+                    raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+            check_distinct(found, seen)
+            if not below:
+                return found
+            level, expected = found, below - 1
+        raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
+
+    async def group_node_of(self, address: int, names: memoryview, name: bytes) -> int | None:
+        """Return the address of the symbol table node of a group that has a name, if any has; one a level."""
+        for _ in range(DEEPEST_TREE):
+            self.want([(address, _GROUP_NODE)])
+            level, children, last_names = await self._keyed_node(address)
+            # Names of a child are up to the one whose offset in the heap follows its address.
+            found = next(
+                (
+                    child
+                    for child, offset in zip(children, last_names, strict=True)
+                    if name <= Cursor(names, at=offset).text()
+                ),
+                None,
+            )
+            if found is None or not level:
+                return found
+            address = found
+        raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
+
+    async def _group_node(self, address: int) -> tuple[int, list[int]]:
+        level, children, _ = await self._keyed_node(address)
+        return level, children
+
+    async def _keyed_node(self, address: int) -> tuple[int, list[int], list[int]]:
+        head = 8 + 2 * self.addressing.offsets
+        cursor = self.cursor(await self.read(address, head))
+        cursor.expect(b"TREE")
+        if cursor.number(1) != 0:
+            raise MetadataError("A B-tree of a group is of another kind.")
+        level, used = cursor.number(1), cursor.number(2)
+        size = head + used * (self.addressing.lengths + self.addressing.offsets) + self.addressing.lengths
+        cursor = self.cursor(await self.read(address, size))
+        cursor.take(head)
+        children, keys = [], []
+        cursor.length()
+        for _ in range(used):
+            child, key = cursor.address(), cursor.length()
+            if child is not None:
+                children.append(child)
+                keys.append(key)
+        return level, children, keys
+
+    # B-trees of version 2 (section III.A.2)
+
+    async def records(self, address: int, kind: int, least: int) -> list[bytes | memoryview]:
+        """Return the records of a B-tree of version 2, in no order, after checking their kind and size."""
+        _, size, joined = await self.joined_records(address, frozenset({kind}))
+        if joined and size < least:
+            raise MetadataError(f"The records of a B-tree have {size} bytes; expected {least}.", found=size)
+        if len(joined) > MOST_NODES * size:
+            raise LimitError(f"An object has more than {MOST_NODES:,} members.", expected=MOST_NODES)
+        return [joined[at : at + size] for at in range(0, len(joined), size or 1)]
+
+    async def joined_records(self, address: int, kinds: frozenset[int]) -> tuple[int, int, bytes]:
+        """Return the kind and size of a version 2 B-tree's records, and all of them, level by level."""
+        offsets, lengths = self.addressing.offsets, self.addressing.lengths
+        data = await self.read(address, 16 + offsets + 2 + lengths + 4)
+        verify_checksum(data)
+        cursor = self.cursor(data)
+        cursor.expect(b"BTHD")
+        version, kind = cursor.number(1), cursor.number(1)
+        if version != 0 or kind not in kinds:
+            raise MetadataError(f"A B-tree has the version {version} and the kind {kind}; expected {kinds}.")
+        node_size, record_size, depth = cursor.number(4), cursor.number(2), cursor.number(2)
+        cursor.take(2)
+        root, count, total = cursor.address(), cursor.number(2), cursor.length()
+        if root is None:
+            return kind, record_size, b""
+        if depth > DEEPEST_TREE or record_size < 1 or node_size < 16 or total > MOST_CHUNKS:
+            raise MetadataError(f"A B-tree of {depth} levels with {total} records is damaged.")
+        tree = _Tree(kind, node_size, record_size, offsets, depth)
+        level = [(root, count)]
+        found: list[bytes | memoryview] = []
+        visited = {root}
+        seen = 0
+        for below in range(depth, -1, -1):
+            nodes = [(address, tree.used(count, below) + 4, count) for address, count in level]
+            self.want([(address, size) for address, size, _ in nodes])
+            level = []
+            for address, size, count in nodes:
+                records, children = self._node(tree, await self.read(address, size), count, below)
+                found.append(records)
+                level += children
+                seen += count
+                if seen > total:
+                    raise MetadataError(f"A B-tree has more than its {total} records.")
+            check_distinct([child for child, _ in level], visited)
+        if seen != total:
+            raise MetadataError(f"A B-tree has {seen} records; expected {total}.", found=seen, expected=total)
+        return kind, record_size, b"".join(found)
+
+    def _node(
+        self, tree: _Tree, data: memoryview, count: int, depth: int
+    ) -> tuple[bytes | memoryview, list[tuple[int, int]]]:
+        """Return the records of a node, and its children with the number of records in each."""
+        verify_checksum(data)
+        cursor = self.cursor(data)
+        cursor.expect(b"BTIN" if depth else b"BTLF")
+        if cursor.number(1) != 0 or cursor.number(1) != tree.kind:
+            raise MetadataError("A node of a B-tree is of another kind or version.")
+        records = cursor.take(count * tree.record_size)
+        children = []
+        for _ in range(count + 1 if depth else 0):
+            child, inner = cursor.address(), cursor.number(tree.count_size)
+            cursor.take(tree.pointer(depth) - self.addressing.offsets - tree.count_size)
+            if child is not None:
+                children.append((child, inner))
+        return records, children
+
+    # The fractal heap (section III.G)
+
+    async def fractal_heap(self, address: int) -> FractalHeap:
+        """Return a fractal heap by the address of its header."""
+        known = self._heaps.get(address)
+        if known is None:
+            known = self._heaps.setdefault(address, await self._fractal_heap(address))
+        return known
+
+    async def whole_heap(self, address: int) -> FractalHeap:
+        """Return a fractal heap after having all of its blocks fetched side by side."""
+        heap = await self.fractal_heap(address)
+        await heap.fetch_all()
+        return heap
+
+    async def _fractal_heap(self, address: int) -> FractalHeap:
+        offsets, lengths = self.addressing.offsets, self.addressing.lengths
+        size = 22 + 3 * offsets + 12 * lengths
+        data = await self.read(address, size)
+        cursor = self.cursor(data)
+        cursor.expect(b"FRHP")
+        if cursor.number(1) != 0:
+            raise MetadataError("A fractal heap has an unknown version.")
+        id_length, filtered, flags, largest_managed = (
+            cursor.number(2), cursor.number(2), cursor.number(1), cursor.number(4)
+        )  # fmt: skip
+        cursor.length()
+        huge_tree = cursor.address()
+        cursor.length()
+        cursor.address()
+        cursor.take(4 * lengths)
+        cursor.take(4 * lengths)
+        width, start_size, largest_block, bits = (
+            cursor.number(2), cursor.length(), cursor.length(), cursor.number(2)
+        )  # fmt: skip
+        cursor.take(2)
+        root, rows = cursor.address(), cursor.number(2)
+        if filtered:
+            raise MetadataError(
+                "A fractal heap is compressed, which is not supported.",
+                next_step="Rewrite the file with h5repack.",
+            )
+        verify_checksum(await self.read(address, size + 4))
+        powers = all(
+            0 < value <= 2**40 and value & (value - 1) == 0 for value in (width, start_size, largest_block)
+        )
+        if not powers or not 0 < bits <= 64 or largest_block < start_size or rows > 64:
+            raise MetadataError("A fractal heap is damaged: its blocks have impossible sizes.")
+        return FractalHeap(
+            self, id_length, largest_managed, huge_tree, width, start_size, largest_block, bits, root, rows,
+            bool(flags & 2),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The sizes of nodes of a B-tree of version 2."""
+
+    kind: int
+    node_size: int
+    record_size: int
+    offsets: int
+    depth: int
+    # The most records of a node, and of it with all below, by depth.
+    most: list[int] = field(default_factory=list)
+    total: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.most.append((self.node_size - 10) // self.record_size)
+        self.total.append(self.most[0])
+        for depth in range(1, self.depth + 1):
+            pointer = self.pointer(depth)
+            self.most.append(max((self.node_size - 10 - pointer) // (self.record_size + pointer), 0))
+            self.total.append((self.most[depth] + 1) * self.total[depth - 1] + self.most[depth])
+
+    @property
+    def count_size(self) -> int:
+        """Return the bytes of the number of records in a child."""
+        return _bytes_for(self.most[0])
+
+    def used(self, count: int, depth: int) -> int:
+        """Return the bytes of a node with some records, without its checksum."""
+        if count > self.most[depth]:
+            raise MetadataError(f"A node of a B-tree has {count} records; {self.most[depth]} fit.")
+        return 6 + count * self.record_size + ((count + 1) * self.pointer(depth) if depth else 0)
+
+    def pointer(self, depth: int) -> int:
+        """Return the bytes of a pointer from a node at a depth to its child."""
+        below = _bytes_for(self.total[depth - 1]) if depth > 1 else 0
+        return self.offsets + self.count_size + below
+
+
+@dataclass(frozen=True)
+class FractalHeap:
+    """A fractal heap, of which objects are read by their IDs."""
+
+    heaps: Heaps = field(repr=False)
+    id_length: int
+    largest_managed: int
+    huge_tree: int | None
+    width: int
+    start_size: int
+    largest_block: int
+    # Bits of an offset into the heap.
+    bits: int
+    root: int | None
+    # Rows of the root indirect block; 0 if the root is a direct block.
+    rows: int
+    has_checksums: bool
+    # Blocks that were read and whose checksums were verified, by address and size.
+    blocks: dict[tuple[int, int], memoryview] = field(default_factory=dict, repr=False)
+    # The addresses and lengths of huge objects by number, once they were read.
+    huge: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+
+    async def get(self, identifier: bytes | memoryview) -> bytes | memoryview:
+        """Return an object by its heap ID."""
+        cursor = self.heaps.cursor(identifier)
+        kind = cursor.number(1)
+        match kind >> 4 & 3:
+            case 0:
+                offset = cursor.number(self.offset_size)
+                return await self._managed(offset, cursor.number(self._length_size))
+            case 1:
+                return await self._huge(cursor)
+            case 2 if self.id_length <= 18:
+                return cursor.take((kind & 15) + 1)
+            case 2:
+                return cursor.take(((kind & 15) << 8 | cursor.number(1)) + 1)
+        raise MetadataError(f"An object of a fractal heap is of the unknown kind {kind}.")
+
+    @property
+    def offset_size(self) -> int:
+        """Return the bytes of an offset into the heap."""
+        return -(-self.bits // 8)
+
+    @property
+    def _length_size(self) -> int:
+        # Of the block, HDF5 counts the bits of an offset into it.
+        return min(_bytes_for(self.largest_block - 1), _bytes_for(self.largest_managed))
+
+    def _row_size(self, row: int) -> int:
+        return self.start_size << max(row - 1, 0)
+
+    @property
+    def _direct_rows(self) -> int:
+        return self.largest_block.bit_length() - self.start_size.bit_length() + 2
+
+    async def _managed(self, offset: int, length: int) -> memoryview:
+        """Return a part of the blocks of the heap, which lies in one of them."""
+        address, rows, start, size = self.root, self.rows, 0, self.start_size
+        for _ in range(DEEPEST_TREE):
+            if address is None:
+                break
+            if not rows:
+                if not start <= offset <= offset + length <= start + size:
+                    break
+                block = await self._block(address, size)
+                return block[offset - start : offset - start + length]
+            # The row that the offset is in, and the block of that row.
+            row, first = 0, start
+            while row < rows and offset >= first + self.width * self._row_size(row):
+                first += self.width * self._row_size(row)
+                row += 1
+            if row >= rows:
+                break
+            block = await self._block(address, 0, rows * self.width)
+            size = self._row_size(row)
+            column = (offset - first) // size
+            offsets = self.heaps.addressing.offsets
+            place = 5 + offsets + self.offset_size + (row * self.width + column) * offsets
+            address, start = (
+                self.heaps.cursor(block[place : place + offsets]).address(),
+                first + column * size,
+            )
+            rows = 0 if row < self._direct_rows else self._rows_of(size)
+        raise MetadataError(f"A fractal heap has nothing at its offset {offset}.", found=offset)
+
+    async def fetch_all(self) -> None:
+        """Have all blocks fetched in the next round, those below indirect ones level by level."""
+        if self.root is None:
+            return
+        if not self.rows:
+            self.heaps.want([(self.root, self.start_size)])
+            return
+        level = [(self.root, self.rows)]
+        seen = 0
+        for _ in range(DEEPEST_TREE):
+            blocks = await together(*(self._block(at, 0, rows * self.width) for at, rows in level))
+            below = []
+            for block, (_, rows) in zip(blocks, level, strict=True):
+                cursor = self.heaps.cursor(block)
+                cursor.take(5 + self.heaps.addressing.offsets + self.offset_size)
+                for number in range(rows * self.width):
+                    address, size = cursor.address(), self._row_size(number // self.width)
+                    if address is None:
+                        continue
+                    if number // self.width < self._direct_rows:
+                        self.heaps.want([(address, size)])
+                    else:
+                        below.append((address, self._rows_of(size)))
+            seen += len(below)
+            if not below or seen > MOST_NODES:
+                return
+            level = below
+
+    def _rows_of(self, size: int) -> int:
+        # An indirect block has as many rows as fill its size.
+        return (size // self.start_size // self.width).bit_length()
+
+    async def _block(self, address: int, size: int, entries: int = 0) -> memoryview:
+        """Return a direct block, or an indirect one with some entries, after checking it once."""
+        head = 5 + self.heaps.addressing.offsets + self.offset_size
+        if entries:
+            size = head + entries * self.heaps.addressing.offsets + 4
+        known = self.blocks.get((address, size))
+        if known is not None:
+            return known
+        data = await self.heaps.read(address, size)
+        if bytes(data[:5]) != (b"FHIB\0" if entries else b"FHDB\0"):
+            raise MetadataError("A block of a fractal heap has another signature or version.")
+        if entries:
+            verify_checksum(data)
+        elif self.has_checksums:
+            # The checksum is in the middle, and is that of the block with zeros in its place.
+            verify_checksum(
+                bytes(data[:head]) + bytes(4) + bytes(data[head + 4 :]) + bytes(data[head : head + 4])
+            )
+        return self.blocks.setdefault((address, size), data)
+
+    async def _huge(self, cursor: Cursor) -> bytes | memoryview:
+        """Return an object that is stored outside of the heap's blocks."""
+        offsets, lengths = self.heaps.addressing.offsets, self.heaps.addressing.lengths
+        if self.id_length >= 1 + offsets + lengths:
+            address, length = cursor.address(), cursor.length()
+        else:
+            wanted = cursor.number(max(min(self.id_length - 1, lengths), 0))
+            if not self.huge and self.huge_tree is not None:
+                for record in await self.heaps.records(self.huge_tree, 1, offsets + 2 * lengths):
+                    entry = self.heaps.cursor(record)
+                    start, size, number = entry.address(), entry.length(), entry.length()
+                    if start is not None:
+                        self.huge[number] = start, size
+            address, length = self.huge.get(wanted, (None, 0))
+        if address is None:
+            raise MetadataError("A huge object of a fractal heap is missing.")
+        return await self.heaps.read(address, length)
+
+
+def check_distinct(addresses: Iterable[int], seen: set[int]) -> None:
+    """Check that nodes or blocks were not seen before, and add them to those that were."""
+    # Otherwise a small file could describe an endless tree, or one of a billion nodes.
+    for address in addresses:
+        if address in seen:
+            raise MetadataError("A tree is damaged: it refers to one of its parts twice.", found=address)
+        seen.add(address)
+
+
+def _bytes_for(largest: int) -> int:
+    """Return how many bytes a number takes, as HDF5 counts them."""
+    return max(1, (largest.bit_length() + 7) // 8)
+
+
+def verify_checksum(data: bytes | memoryview) -> None:
+    """Check that bytes end with the checksum of all before it."""
+    try:
+        _LOOKUP3.decode(data)
+    except RuntimeError as error:
+        raise MetadataError("A structure does not have its checksum: the file is damaged.") from error
+
+
+_LOOKUP3: Final = JenkinsLookup3()
