@@ -160,7 +160,7 @@ def test_what_is_replaced_while_it_is_read_is_read_again_at_once(
     )
     (tmp_path / "zips").mkdir()
     archive.rename(tmp_path / "zips" / archive.name)
-    url = s3_server.upload(s3_server.private_bucket, "zips", tmp_path / "zips")
+    url = s3_server.upload(s3_server.private_bucket, "scanned-zips", tmp_path / "zips")
     s3_server.fault("etag", ".zip", after=3)
     report = _scan(url, s3_server, tmp_path / "table.parquet")
     assert report.failures == ()
