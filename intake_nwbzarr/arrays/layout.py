@@ -10,7 +10,6 @@ from functools import cached_property
 from math import ceil, prod
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -176,12 +175,6 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
         separator=separator,
         ranges=_ranges(node),
     )
-
-
-class _Stages(msgspec.Struct):
-    """The filters of an HDF5 dataset in an array's document."""
-
-    filters: tuple[tuple[int, str, tuple[int, ...]], ...]
 
 
 def _ranges(node: ArrayNode) -> RangedChunks | None:

@@ -377,12 +377,7 @@ class Objects:
 
     async def _dense_links(self, data: memoryview) -> list[Link]:
         """Return the links of a group that are in a fractal heap."""
-        cursor = self.heaps.cursor(data)
-        version, flags = cursor.number(1), cursor.number(1)
-        if version:
-            raise MetadataError("Its link info has an unknown version.")
-        cursor.take(8 if flags & 1 else 0)
-        heap, tree = cursor.address(), cursor.address()
+        heap, tree = self._dense(data, 8, "link")
         if heap is None or tree is None:
             return []
         links: list[Link] = []
@@ -392,6 +387,16 @@ class Objects:
             self.budget.spend(_LINK + len(body))
             links.append(messages.link(body, self.addressing.offsets))
         return links
+
+    def _dense(self, data: memoryview, order: int, what: str) -> tuple[int | None, int | None]:
+        """Return the addresses of the heap and the tree of names in a link info or attribute info message."""
+        cursor = self.heaps.cursor(data)
+        version, flags = cursor.number(1), cursor.number(1)
+        if version:
+            raise MetadataError(f"Its {what} info has an unknown version.")
+        # The largest creation order.
+        cursor.take(order if flags & 1 else 0)
+        return cursor.address(), cursor.address()
 
     # Datasets
 
@@ -454,12 +459,7 @@ class Objects:
         return {attribute.name: value for attribute, value in zip(attributes, values, strict=True)}
 
     async def _dense_attributes(self, data: memoryview) -> AsyncIterator[Attribute]:
-        cursor = self.heaps.cursor(data)
-        version, flags = cursor.number(1), cursor.number(1)
-        if version:
-            raise MetadataError("Its attribute info has an unknown version.")
-        cursor.take(2 if flags & 1 else 0)
-        heap, tree = cursor.address(), cursor.address()
+        heap, tree = self._dense(data, 2, "attribute")
         if heap is None or tree is None:
             return
         stored, records = await together(self.heaps.whole_heap(heap), self.heaps.records(tree, 8, 9))

@@ -382,7 +382,11 @@ def _consolidated_zarr_3(location: Location, fetched: Fetched) -> Documents | No
     for path, raw in root.consolidated_metadata.metadata.items():
         nodes[_node_path(path, location)] = {"zarr.json": raw}
     _check_node_count(nodes, location)
-    return Documents(location, 3, nodes, True, fetched.etag, 2, root.unread, root.unreadable)
+    documents = Documents(location, 3, nodes, True, fetched.etag, 2)
+    # A Zarr store cannot claim that parts of it were not read.
+    return (
+        replace(documents, unread=root.unread, unreadable=root.unreadable) if location.is_hdf5 else documents
+    )
 
 
 def _root_only(location: Location, fetched: Fetched) -> Documents:

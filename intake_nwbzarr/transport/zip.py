@@ -30,7 +30,7 @@ class _Directory:
 
     @property
     def file(self) -> zipfile.ZipInfo | None:
-        """Return the one file in an archive that is no store, such as an HDF5 file."""
+        """Return the only file of an archive without a Zarr store, such as an HDF5 file."""
         return next(iter(self.members.values())) if len(self.members) == 1 else None
 
     @cached_property

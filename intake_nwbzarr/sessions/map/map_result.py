@@ -230,7 +230,7 @@ class MapResult:
         )
 
     def _results(self, chosen: pa.Table | None = None) -> Iterator[tuple[Ended, Layout, pa.Table]]:
-        from intake_nwbzarr.sessions.map.results import UNREADABLE, decode
+        from intake_nwbzarr.sessions.map.results import NOT_A_RESULT, decode
 
         done = self._of("done") if chosen is None else chosen
         for start in range(0, len(done), BATCH):
@@ -240,7 +240,7 @@ class MapResult:
                     raise self._unreadable(each, "is missing", _ANEW)
                 try:
                     layout, table = decode(data)
-                except UNREADABLE as error:
+                except NOT_A_RESULT as error:
                     delete = "Delete its file, and run the same map again: it resumes."
                     raise self._unreadable(each, "is damaged", delete) from error
                 if layout.key != each.key:

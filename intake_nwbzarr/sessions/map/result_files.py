@@ -142,13 +142,13 @@ def _noted(place: Location, names: set[str]) -> pa.Table | None:
 
 def _found(folder: Location, names: Sequence[str]) -> dict[str, int]:
     """Return the keys of results, and how many rows each has, from the ends of their files."""
-    from intake_nwbzarr.sessions.map.results import UNREADABLE, summary
+    from intake_nwbzarr.sessions.map.results import NOT_A_RESULT, summary
 
     found = {}
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
         for data in read_many(folder, batch, _END):
-            with suppress(*UNREADABLE):
+            with suppress(*NOT_A_RESULT):
                 key, rows = summary(data or b"")
                 found[key] = rows
     return found

@@ -27,8 +27,8 @@ SESSION: Final = "session"
 LABELS: Final = ("subject_id", "species", "session_id")
 """The columns that every row has beside its own, in this order."""
 
-UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, NotImplementedError)
-"""What reading a file raises that is no result."""
+NOT_A_RESULT: Final = (ValueError, KeyError, TypeError, AttributeError, OSError, NotImplementedError)
+"""Errors of reading a file that is not a result."""
 
 _KEY: Final = b"nwbzarr"
 _VALUE: Final = "value"
