@@ -26,6 +26,7 @@ from intake_nwbzarr.errors import (
     UnconsolidatedWarning,
     UnsafePathError,
 )
+from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from tests.conftest import KINDS, RELEASES
@@ -232,3 +233,13 @@ def test_two_hundred_missing_names_are_told_quickly_in_a_large_file(tmp_path: Pa
     for number in range(200):
         hierarchy.not_found(f"elsewhere/object{number}")
     assert time.perf_counter() - begin < 2
+
+
+def test_a_zarr_store_cannot_claim_that_parts_of_it_were_not_read(ecephys: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(ecephys, tmp_path / "a.nwb.zarr"))
+    document = json.loads((folder / "zarr.json").read_bytes())
+    document |= {UNREAD: {"": ["invented"]}, UNREADABLE: {"units": "invented"}}
+    (folder / "zarr.json").write_text(json.dumps(document))
+    hierarchy = open_hierarchy(folder)
+    assert "invented" not in hierarchy.children("")
+    assert hierarchy.unreadable == {}
