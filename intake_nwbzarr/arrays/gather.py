@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -24,6 +24,7 @@ from intake_nwbzarr.hdf5.chunk_index import ChunkTable, unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.cache import Memory
+from intake_nwbzarr.transport.loop import await_all
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MOST_CHUNKS
 
 UNDECODED: Final = 512 * 2**20
@@ -107,7 +108,7 @@ async def gather(readings: Sequence[Reading]) -> list[NDArray[Any]]:
         # More than can be requested or decoded at once only cost memory.
         most = limits().requests + limits().decoding_threads
         slots = min(max(UNDECODED // max(largest, 1), 8), most)
-        await _all(
+        await await_all(
             [_work(queue, slots) for queue in [iter(objects)] for _ in range(min(slots, len(objects)))]
         )
     return [reading.result for reading in readings]
@@ -166,18 +167,6 @@ def _chunk_parts(reading: Reading) -> Iterator[tuple[tuple[int, ...], _ChunkPart
         yield cells, _ChunkPart(reading, chunk, inside, outside)
 
 
-async def _all(coroutines: Iterable[Awaitable[None]]) -> None:
-    """Run all coroutines; at the first failure cancel the others and raise it alone."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
-
-
 async def _work(queue: Iterator[_StoredObject], slots: int) -> None:
     for stored in queue:
         sharding = stored.layout.sharding
@@ -214,7 +203,7 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
         await _decode_chunks(stored, _slice_chunks(everything, data, stored))
         return
     limited = asyncio.Semaphore(slots)
-    await _all(
+    await await_all(
         [_read_range(stored, byte_range, fetched.etag, limited) for byte_range in byte_ranges(present)]
     )
 
@@ -232,7 +221,7 @@ async def _read_ranges(stored: _StoredObject, ranges: RangedChunks, slots: int) 
     }
     limited = asyncio.Semaphore(slots)
     file = replace(stored, key="@")
-    await _all([_read_range(file, each, etag, limited) for each in byte_ranges(present)])
+    await await_all([_read_range(file, each, etag, limited) for each in byte_ranges(present)])
 
 
 async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[ChunkTable, str | None]:

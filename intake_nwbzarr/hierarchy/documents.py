@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shlex
@@ -33,7 +32,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import HDF5_NAMES, Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport, begin_session
 from intake_nwbzarr.transport.cache import Memory
-from intake_nwbzarr.transport.loop import gather
+from intake_nwbzarr.transport.loop import await_all, gather
 from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, MOST_NODES, safe_path
 
 
@@ -257,7 +256,7 @@ async def load_documents(transport: Transport) -> Documents:
     # A zarr.json of something else beside a complete Zarr 2 store is ignored, as are web pages.
     consolidated = transport.location.option("consolidated")
     names = ("zarr.json", ".zgroup" if consolidated is False else ".zmetadata")
-    zarr_3, zarr_2 = await asyncio.gather(*(_get_or_denial(transport, name) for name in names))
+    zarr_3, zarr_2 = await await_all(_get_or_denial(transport, name) for name in names)
     # A bucket that denies listing returns 403 for the missing document, so the other one decides.
     documents = await _of_either_format(transport, zarr_3, zarr_2)
     if documents is None:
@@ -421,7 +420,7 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
         page = await transport.list_folder(folder)
         found = [name for name in names if name in page.names]
         requests += 1 + len(found)
-        documents = await asyncio.gather(*(_document(transport, prefix + name) for name in found))
+        documents = await await_all(_document(transport, prefix + name) for name in found)
         if not documents:
             return
         nodes[folder] = dict(zip(found, documents, strict=True))
@@ -429,7 +428,7 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
         if ".zarray" in found or (zarr_format == 3 and _is_array(documents[0], prefix, location)):
             return
         folders = [prefix + name for name in page.folders]
-        await asyncio.gather(*(visit(_node_path(child, location)) for child in folders))
+        await await_all(visit(_node_path(child, location)) for child in folders)
 
     try:
         await visit(root)
@@ -496,7 +495,7 @@ def _parent_groups(path: str) -> list[str]:
 
 
 async def _optional(transport: Transport, path: str, names: Sequence[str]) -> dict[str, msgspec.Raw]:
-    responses = await asyncio.gather(*(_get_or_denial(transport, f"{path}/{name}") for name in names))
+    responses = await await_all(_get_or_denial(transport, f"{path}/{name}") for name in names)
     pairs = zip(names, responses, strict=True)
     return {name: msgspec.Raw(response.data) for name, response in pairs if isinstance(response, Fetched)}
 

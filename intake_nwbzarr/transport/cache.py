@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Part, Unchanged
 from intake_nwbzarr.transport.base import OverTransport, Transport, is_document
-from intake_nwbzarr.transport.loop import on_loop
+from intake_nwbzarr.transport.loop import await_all, on_loop
 from intake_nwbzarr.transport.request_log import record
 
 type Trust = Literal["etag", "state", "always"]
@@ -230,7 +230,7 @@ class CachingTransport(OverTransport):
     ) -> Fetched | None:
         """Fetch the gaps of a part; their ETag says whether the rest is current."""
         parts = [Part(gap.start, gap.stop) for gap in gaps]
-        fetched = await asyncio.gather(*(self._inner.fetch(key, gap, limit) for gap in parts))
+        fetched = await await_all(self._inner.fetch(key, gap, limit) for gap in parts)
         filled: dict[int, Bytes] = {}
         for gap, data in zip(parts, fetched, strict=True):
             if data is None or data.etag != found.etag or data.size != found.size:

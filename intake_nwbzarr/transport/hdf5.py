@@ -43,6 +43,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, is_document, too_large
 from intake_nwbzarr.transport.cache import Memory
+from intake_nwbzarr.transport.loop import await_all
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, MOST_NODES, TEXT_PER_VALUE
 
 FIRST: Final = 256 * 2**10
@@ -217,8 +218,8 @@ class HDF5Transport(Transport):
                 del self._reading[group]
 
     async def _read_metadata(self, group: str) -> _Opened | None:
-        first, last = await asyncio.gather(
-            self._inner.fetch("", Part(0, FIRST, lenient=True), FIRST), self._end_of_file()
+        first, last = await await_all(
+            [self._inner.fetch("", Part(0, FIRST, lenient=True), FIRST), self._end_of_file()]
         )
         if first is None:
             return None
@@ -329,7 +330,7 @@ class HDF5Transport(Transport):
         source.start(work)
         try:
             while ranges := await asyncio.to_thread(source.step):
-                await asyncio.gather(*(self._fetch_block(opened, start, stop) for start, stop in ranges))
+                await await_all(self._fetch_block(opened, start, stop) for start, stop in ranges)
         finally:
             source.close()
 

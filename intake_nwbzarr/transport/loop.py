@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,6 +16,18 @@ from typing import Any
 
 from intake_nwbzarr.errors import ForkError
 from intake_nwbzarr.limits import Limits, limits
+
+
+async def await_all[T](awaitables: Iterable[Awaitable[T]]) -> list[T]:
+    """Await all at once; the first failure cancels the others, and is raised when they have ended."""
+    tasks = [asyncio.ensure_future(each) for each in awaitables]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
@@ -28,13 +40,7 @@ async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
             results[turn] = await calls[turn]()
 
     # More than may be in flight at once only cost memory.
-    tasks = [asyncio.ensure_future(work()) for _ in range(min(len(calls), limits().requests))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await await_all(work() for _ in range(min(len(calls), limits().requests)))
     return results  # type: ignore[return-value]
 
 

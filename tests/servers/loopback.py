@@ -88,12 +88,20 @@ class LoopbackServer(ABC):
             self._faults.append(Fault(kind, match, times, **details))
 
     def reset(self) -> None:
-        """Forget faults and requests."""
+        """Forget faults and requests, once all that were sent are answered."""
+        self._run(self._settle())
         with self._lock:
             self._faults.clear()
         self.requests.clear()
         self.latency = 0.0
         self.most_at_once = 0
+
+    async def _settle(self) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+            if not self._at_once:
+                return
+            await asyncio.sleep(0.02)
 
     def count(self, match: str = "", method: str | None = None) -> int:
         """How many requests were made whose path holds `match`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from intake_nwbzarr.location.location import locate
-from intake_nwbzarr.transport.loop import gather, on_loop, run
+from intake_nwbzarr.transport.loop import await_all, gather, on_loop, run
 from intake_nwbzarr.transport.open import fetch_many, open_transport
 from tests.servers.http_server import StaticServer
 
@@ -146,3 +146,20 @@ def test_a_forked_child_that_ends_leaves_kept_connections_to_its_parent(http_ser
         text=True,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("value\n", "", 0)
+
+
+def test_nothing_goes_on_after_the_first_failure() -> None:
+    """What is still on its way would else reach a server after the caller has given up."""
+    ended: list[int] = []
+
+    async def one(number: int) -> None:
+        try:
+            await asyncio.sleep(0 if number == 3 else 60)
+            raise KeyError(number)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(number)
+
+    with pytest.raises(KeyError, match="3"):
+        run(await_all(one(number) for number in range(5)))
+    assert sorted(ended) == [0, 1, 2, 3, 4]
