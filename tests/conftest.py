@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from filelock import FileLock
 
-from intake_nwbzarr.hierarchy import documents
+from intake_nwbzarr.hierarchy import documents, recognize
 from intake_nwbzarr.transport import base as presence
 from intake_nwbzarr.transport import memory_cache as remembering
 from tests.servers.http_server import StaticServer
@@ -122,7 +122,7 @@ def no_settings_of_whoever_runs_the_tests(
 def nothing_remembered() -> None:
     """Forget what other tests have read when they opened sessions, so that requests can be counted."""
     documents.memory.clear()
-    documents.forms.clear()
+    recognize.forms.clear()
     remembering.memory.clear()
     presence.looks.clear()
 

@@ -29,8 +29,9 @@ from intake_nwbzarr.copies.inventory import (
     take_inventory,
 )
 from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
-from intake_nwbzarr.hierarchy.documents import Documents, load_recognized
+from intake_nwbzarr.hierarchy.documents import Documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
+from intake_nwbzarr.hierarchy.recognize import load_recognized
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
 from intake_nwbzarr.transport.base import Transport

@@ -28,7 +28,8 @@ from intake_nwbzarr.errors import (
     ListingError,
     warn_caller,
 )
-from intake_nwbzarr.hierarchy.documents import SIGNATURE, Documents, load_documents
+from intake_nwbzarr.hdf5.objects import SIGNATURE
+from intake_nwbzarr.hierarchy.documents import Documents, load_documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.answers import Part

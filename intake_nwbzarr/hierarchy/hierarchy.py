@@ -39,11 +39,11 @@ from intake_nwbzarr.hierarchy.documents import (
     how_to_consolidate,
     list_documents,
     load_part,
-    load_recognized,
     load_remembered,
     missing_groups,
 )
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode, Node, check_array, check_group, check_shape
+from intake_nwbzarr.hierarchy.recognize import load_recognized
 from intake_nwbzarr.hierarchy.zarr2.metadata import translate_array, translate_group
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.location.urls import is_encodable

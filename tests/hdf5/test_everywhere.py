@@ -27,7 +27,7 @@ from intake_nwbzarr.errors import (
     ResponseError,
     TransportError,
 )
-from intake_nwbzarr.hierarchy import documents
+from intake_nwbzarr.hierarchy import recognize
 from tests.hdf5.conftest import Forms
 from tests.servers.http_server import StaticServer
 from tests.servers.loopback import Response
@@ -134,7 +134,7 @@ def test_a_location_says_that_it_is_hdf5_and_pickles_say_so(forms: Forms, http_s
     hierarchy = open_hierarchy(f"{http_server.url}/session")
     assert hierarchy.location.is_hdf5
     assert "HDF5" in repr(hierarchy)
-    documents.forms.clear()
+    recognize.forms.clear()
     again = pickle.loads(pickle.dumps(hierarchy))
     with track_requests() as log:
         assert len(open_hierarchy(again.location)) == len(hierarchy)

@@ -26,12 +26,12 @@ from intake_nwbzarr.hierarchy.documents import (
     find_groups,
     list_documents,
     load_documents,
-    load_recognized,
     missing_groups,
     parse_documents,
 )
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, session_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.hierarchy.recognize import load_recognized
 from intake_nwbzarr.location.credentials import mask_secrets
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.mapping.attributes import as_strings
