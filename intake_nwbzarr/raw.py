@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import product
 from math import prod
@@ -20,11 +21,23 @@ from zarr.abc.store import Store
 from intake_nwbzarr.arguments import takes_storage_options
 from intake_nwbzarr.arrays.layout import layout
 from intake_nwbzarr.arrays.zarr_store import HierarchyStore
-from intake_nwbzarr.errors import LimitError, LinkError, MetadataError, NodeNotFoundError, NWBZarrError
+from intake_nwbzarr.errors import (
+    LimitError,
+    LinkError,
+    LocationNotFoundError,
+    MetadataError,
+    NodeNotFoundError,
+    NWBZarrError,
+)
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.location import Location
+from intake_nwbzarr.transport.answers import Part
+from intake_nwbzarr.transport.base import Transport
+from intake_nwbzarr.transport.hdf5 import FILE
+from intake_nwbzarr.transport.loop import run
+from intake_nwbzarr.transport.ranged_file import RangedFile
 
 
 @takes_storage_options
@@ -292,3 +305,36 @@ def _type_map(hierarchy: Hierarchy, store: HierarchyStore) -> TypeMap:
             next_step=f"Import the Python package of that NWB extension first. {_OPEN_DATASET}",
         )
     return types
+
+
+_HDF5_BLOCK: Final = 4 * 2**20
+
+
+@contextmanager
+def read_by_pynwb(hierarchy: Hierarchy) -> Iterator[NWBFile]:
+    """Yield the raw object of an HDF5 file as the HDF5 library and NWBHDF5IO read it, wherever it is."""
+    import h5py
+    from pynwb import NWBHDF5IO
+
+    with ExitStack() as opened:
+        try:
+            raw = RangedFile(hierarchy.transport, FILE, _file_size(hierarchy.transport), hierarchy.etag)
+            file = opened.enter_context(h5py.File(io.BufferedReader(raw, _HDF5_BLOCK), "r"))
+            nwbfile = opened.enter_context(NWBHDF5IO(file=file, mode="r", load_namespaces=True)).read()
+        except NWBZarrError:
+            raise
+        except Exception as error:
+            found = str(error).partition("\n")[0]
+            raise MetadataError(
+                f"pynwb cannot read {hierarchy.location}: {type(error).__name__}: {found:.300}.",
+                location=hierarchy.location,
+                found=found,
+            ) from error
+        yield nwbfile
+
+
+def _file_size(transport: Transport) -> int:
+    first = run(transport.fetch(FILE, Part(0, 1, lenient=True), 1))
+    if first is None or first.size is None:
+        raise LocationNotFoundError(f"{transport.location} no longer exists.", location=transport.location)
+    return first.size

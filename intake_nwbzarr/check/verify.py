@@ -28,7 +28,6 @@ from intake_nwbzarr.check.compare import (
     unlike,
 )
 from intake_nwbzarr.check.expected import Expected, expected_values
-from intake_nwbzarr.check.hdf5_file import read_by_pynwb
 from intake_nwbzarr.check.raw_fields import (
     RawField,
     RawFile,
@@ -42,7 +41,7 @@ from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.mapping.time_coordinates import reference_time
-from intake_nwbzarr.raw import open_nwb
+from intake_nwbzarr.raw import open_nwb, read_by_pynwb
 
 # What reading one damaged array, or looking up what it points at, raises: LimitError and MetadataError are
 # ValueErrors. Other errors, of access and of the network, end the comparison.

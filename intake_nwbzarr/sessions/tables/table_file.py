@@ -34,6 +34,7 @@ from intake_nwbzarr.sessions.tables.table_schema import (
 )
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import open_transport
+from intake_nwbzarr.transport.ranged_file import RangedFile
 from intake_nwbzarr.untrusted_input import LARGEST_TABLE
 
 MAJOR: Final = 1
@@ -181,9 +182,7 @@ def folder_to_pass(tables: Location) -> str | None:
 
 
 def _parquet_file(kind: Kind, where: Location) -> pq.ParquetFile:
-    source: Any = (
-        pa.PythonFile(_StoredBytes(where), "r") if where.path is None else pa.memory_map(str(where.path))
-    )
+    source: Any = pa.PythonFile(_stored(where), "r") if where.path is None else pa.memory_map(str(where.path))
     about = pq.read_metadata(source)
     stored = {about.schema.column(number).path for number in range(about.num_columns)}
     # Texts that repeat are read as dictionaries, so that a condition is tried once for each text.
@@ -191,11 +190,27 @@ def _parquet_file(kind: Kind, where: Location) -> pq.ParquetFile:
     return pq.ParquetFile(source, metadata=about, read_dictionary=repeated, pre_buffer=True)
 
 
+def _stored(where: Location) -> RangedFile:
+    transport = open_transport(where)
+    # The footer, which is read first, is at the end; of a small object, the end is all of it.
+    found = run(transport.get("", suffix=1 << 16, limit=LARGEST_TABLE))
+    if found is None:
+        raise FileNotFoundError(str(where))
+    return RangedFile(transport, "", found.size or len(found.data), found.etag, bytes(found.data))
+
+
 @contextmanager
 def _as_parquet(kind: Kind, where: Location) -> Iterator[None]:
     """Raise the errors of Arrow, and those of a disk, as an error that names the table."""
     try:
         yield
+    except ObjectChangedError as error:
+        raise TableError(
+            f"The table {where} was rewritten since it was opened.",
+            location=where,
+            next_step="Open it again.",
+            transient=True,
+        ) from error
     except (NWBZarrError, FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError) as error:
@@ -236,59 +251,3 @@ def _rows_in_group(table: pa.Table) -> int:
     size = table["snapshot"].nbytes if "snapshot" in table.column_names else 0
     groups = max(1, min(size // _SNAPSHOTS_IN_GROUP, _MOST_GROUPS))
     return int(min(_ROWS_IN_GROUP, max(1, -(-len(table) // groups))))
-
-
-class _StoredBytes(io.RawIOBase):
-    """A stored object as a file, which pyarrow reads in ranges; another object of that key is an error."""
-
-    def __init__(self, location: Location) -> None:
-        super().__init__()
-        self._location, self._transport = location, open_transport(location)
-        # The footer, which is read first, is at the end; of a small object, the end is all of it.
-        found = run(self._transport.get("", suffix=1 << 16, limit=LARGEST_TABLE))
-        if found is None:
-            raise FileNotFoundError(str(location))
-        self._etag, self._size = found.etag, found.size or len(found.data)
-        self._end = bytes(found.data)
-        self._position = 0
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a position."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._position
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Read a range with one request, or none for the end of the object."""
-        stop = self._size if size is None or size < 0 else min(self._size, self._position + size)
-        start = self._position
-        if stop <= start:
-            return b""
-        known = self._size - len(self._end)
-        if start >= known:
-            data = self._end[start - known : stop - known]
-        else:
-            try:
-                found = run(self._transport.get("", start=start, stop=stop, etag=self._etag))
-            except ObjectChangedError as error:
-                raise TableError(
-                    f"The table {self._location} was rewritten since it was opened.",
-                    location=self._location,
-                    next_step="Open it again.",
-                    transient=True,
-                ) from error
-            data = b"" if found is None else bytes(found.data)
-        self._position = start + len(data)
-        return data
