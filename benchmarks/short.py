@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pynwb import NWBHDF5IO
+
 from benchmarks import measure_shards as shards
 from benchmarks.operations import ours
 from benchmarks.servers.in_python import PythonServer
+from benchmarks.write_hdf5 import SERIES as HDF5_SERIES
+from benchmarks.write_hdf5 import series_name, write_chunks, write_series
 from benchmarks.write_reading import SERIES, write_hour, write_shards
 from intake_nwbzarr.demo.sessions import imaging_session, write_zarr3
 from intake_nwbzarr.demo.zarr2 import write_zarr2
@@ -29,6 +33,14 @@ RECORD: dict[str, tuple[int, int]] = {
     "session, flat, Zarr 2": (46, 2),
     "session, tree, Zarr 2": (46, 2),
     "open_nwb, Zarr 2": (45, 2),
+    "one series, HDF5": (2, 1),
+    "session, flat, HDF5": (2, 1),
+    "session, tree, HDF5": (2, 1),
+    "open_nwb, HDF5": (2, 1),
+    "one of 400 series, HDF5": (8, 7),
+    "400 series, tree, HDF5": (7, 4),
+    "opening again, HDF5": (1, 1),
+    "a sample in 20,000 chunks, HDF5": (6, 2),
     "opening again": (1, 1),
     "opening again, revalidate=False": (0, 0),
     "10 s of 384 channels": (66, 1),
@@ -42,6 +54,12 @@ RECORD: dict[str, tuple[int, int]] = {
 
 LARGE = {"10 s of 384 channels", "a worker's first chunk", *shards.PARTS}
 """What takes a second, and imports nothing that the others do not."""
+
+MANY = 400
+"""Series of an HDF5 file."""
+
+CHUNKS = 20_000
+"""Chunks of a series of an HDF5 file."""
 
 SHARDS_SIZE = 45_000_000
 """Decoded bytes of two shards."""
@@ -81,6 +99,10 @@ def make_sessions(folder: Path) -> None:
     """Write the small sessions that are counted on."""
     write_zarr3(imaging_session(frames=240, rois=6, pixels=16), folder / "ophys-zarr3")
     write_zarr2(folder / "ophys-zarr3", folder / "ophys-zarr2")
+    with NWBHDF5IO(folder / "ophys-hdf5.nwb", "w") as io:
+        io.write(imaging_session(frames=240, rois=6, pixels=16))
+    write_series(folder / "many-hdf5.nwb", series=MANY)
+    write_chunks(folder / "chunks-hdf5.nwb", CHUNKS)
     write_hour(folder / "hour-zarr3", spikes=200 * 200, timestamps=20_000)
     write_shards(folder / "shards-zarr3", size=SHARDS_SIZE)
 
@@ -115,6 +137,20 @@ def _operations(folder: Path, pickled: str) -> Iterator[tuple[str, str, Callable
         yield f"session, flat, {form}", session, ours.open_flat
         yield f"session, tree, {form}", session, ours.open_tree
         yield f"open_nwb, {form}", session, ours.open_raw
+    ophys, many, table = "ophys-hdf5.nwb", "many-hdf5.nwb", "chunks-hdf5.nwb"
+    yield "one series, HDF5", ophys, _with(ours.open_group, group=LICK)
+    yield "session, flat, HDF5", ophys, ours.open_flat
+    yield "session, tree, HDF5", ophys, ours.open_tree
+    yield "open_nwb, HDF5", ophys, ours.open_raw
+    one = f"acquisition/{series_name(MANY // 2)}"
+    yield "one of 400 series, HDF5", many, _with(ours.open_group, group=one)
+    yield "400 series, tree, HDF5", many, ours.open_tree
+    yield "opening again, HDF5", many, _with(ours.open_again, group=one)
+    yield (
+        "a sample in 20,000 chunks, HDF5",
+        table,
+        _with(ours.read_rows, group=HDF5_SERIES, start=0, stop=1, step=None),
+    )
     hour = "hour-zarr3"
     yield "opening again", "ophys-zarr2", _with(ours.open_again, group=LICK)
     yield (

@@ -22,6 +22,7 @@ PARTS = (
     "indexes",
     "mapping.views",
     "transport.s3",
+    "transport.hdf5",
 )
 
 
