@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 
+from benchmarks import measure_hdf5 as hdf5
 from benchmarks import measure_opening as opening
 from benchmarks import measure_reading as reading
 from benchmarks.measure import Result
@@ -24,7 +25,7 @@ def draw(measured: Measured, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    for name, picture in (("peers", _peers), ("growth", _growth)):
+    for name, picture in (("peers", _peers), ("growth", _growth), ("hdf5", _hdf5)):
         figure = picture(plt, measured)
         if figure is not None:
             file = folder / f"benchmark-{name}.png"
@@ -52,6 +53,29 @@ def _peers(plt: Any, measured: Measured) -> Any:
     return figure
 
 
+def _hdf5(plt: Any, measured: Measured) -> Any:
+    bars = [
+        ("Opening an HDF5 file of 42 MB, 30 ms", measured.get("open HDF5", {})),
+        ("Reading 100 MB in 32 kB chunks, 30 ms", measured.get("read HDF5, 30 ms", {})),
+    ]
+    lines = [
+        ("objects of an HDF5 file", "objects: ", (opening.ONE, opening.TREE, hdf5.LIST_REMFILE)),
+        ("chunks of an array of which one sample is read", "chunks: ", (reading.PLAIN, hdf5.H5PY_REMFILE)),
+    ]
+    if not any(results for _, results in bars) and not any(_by_number(measured, each[1]) for each in lines):
+        return None
+    figure, axes = plt.subplots(
+        2, 2, figsize=(11, 6.4), layout="constrained", gridspec_kw={"height_ratios": (3, 2)}
+    )
+    for axis, (title, results) in zip(axes[0], bars, strict=True):
+        if found := [result for result in results.values() if result.runs]:
+            _bars(axis, title, found)
+    for axis, (label, prefix, names) in zip(axes[1], lines, strict=True):
+        _lines(axis, _by_number(measured, prefix), label, names)
+        axis.set(xscale="log", yscale="log", ylabel="seconds")
+    return figure
+
+
 def _bars(axis: Any, title: str, results: Sequence[Result]) -> None:
     seconds = [result.middle("seconds") for result in results]
     colors = [
@@ -62,6 +86,7 @@ def _bars(axis: Any, title: str, results: Sequence[Result]) -> None:
     axis.bar_label(bars, [f" {value:.3g} s" for value in seconds])
     axis.set(title=title, xscale="log", xlabel="seconds")
     axis.set_xlim(min(seconds) / 2, max(seconds) * 3)
+    axis.xaxis.set_minor_formatter("")
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -82,11 +107,11 @@ def _growth(plt: Any, measured: Measured) -> Any:
 
 
 def _lines(axis: Any, found: Mapping[int, Mapping[str, Result]], label: str, names: Sequence[str]) -> None:
-    for name, style in zip(names, ("o-", "s-", "^-"), strict=True):
+    for name, style in zip(names, ("o-", "s-", "^-"), strict=False):
         points = [
             (x, results[name].middle("seconds")) for x, results in sorted(found.items()) if name in results
         ]
-        color = THEIRS if name == "NWBZarrIO" else None
+        color = THEIRS if name in {"NWBZarrIO", hdf5.LIST_REMFILE, hdf5.H5PY_REMFILE} else None
         axis.plot([x for x, _ in points], [y for _, y in points], style, label=name, color=color)
     axis.set(xlabel=label, ylabel="seconds to open")
     axis.legend(frameon=False)
