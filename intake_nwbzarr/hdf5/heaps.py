@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 from numcodecs.checksum32 import JenkinsLookup3
 
-from intake_nwbzarr.errors import LimitError, MetadataError
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
+from intake_nwbzarr.hdf5.filters import undo
+from intake_nwbzarr.hdf5.messages import Filter, filters
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
-from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS, MOST_NODES
+from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS, MOST_DECODED, MOST_NODES
 
 # Bytes of a global heap collection, unless one of its objects needs more.
 _COLLECTION: Final = 4096
@@ -54,6 +57,8 @@ class Heaps:
         self._collections: dict[int, Collection] = {}
         self._heaps: dict[int, FractalHeap] = {}
         self._local: dict[int, memoryview] = {}
+        # Bytes that compressed heaps may still be decoded to.
+        self.left = MOST_DECODED
 
     def cursor(self, data: bytes | memoryview) -> Cursor:
         """Return a cursor that takes addresses and lengths of this file."""
@@ -253,6 +258,30 @@ class Heaps:
                 children.append((child, inner))
         return records, children
 
+    # The table of messages that objects share (sections III.H and IV.A.2.p)
+
+    async def shared(self, message: bytes | memoryview) -> dict[int, FractalHeap]:
+        """Return the heap of each kind of shared messages, of a message that tells where their table is."""
+        cursor = self.cursor(message)
+        version, address, count = cursor.number(1), cursor.address(), cursor.number(1)
+        if version or address is None:
+            raise MetadataError("A table of shared messages has an unknown version or no address.")
+        table = await self.read(address, 8 + count * (14 + 2 * self.addressing.offsets))
+        verify_checksum(table)
+        cursor = self.cursor(table)
+        cursor.expect(b"SMTB")
+        heaps: dict[int, FractalHeap] = {}
+        for _ in range(count):
+            cursor.take(2)
+            kinds = cursor.number(2)
+            # Sizes and counts, and an index by their contents that only writers use.
+            cursor.take(10 + self.addressing.offsets)
+            heap = cursor.address()
+            if heap is not None:
+                found = await self.whole_heap(heap)
+                heaps |= {kind: found for kind in range(16) if kinds >> kind & 1}
+        return heaps
+
     # The fractal heap (section III.G)
 
     async def fractal_heap(self, address: int) -> FractalHeap:
@@ -291,19 +320,20 @@ class Heaps:
         cursor.take(2)
         root, rows = cursor.address(), cursor.number(2)
         if filtered:
-            raise MetadataError(
-                "A fractal heap is compressed, which is not supported.",
-                next_step="Rewrite the file with h5repack.",
-            )
-        verify_checksum(await self.read(address, size + 4))
+            size += lengths + 4 + filtered
+        data = await self.read(address, size + 4)
+        verify_checksum(data)
+        cursor = self.cursor(data[cursor.at : size])
+        root_size, mask = (cursor.length(), cursor.number(4)) if filtered else (start_size, 0)
+        pipeline = filters(cursor.data[cursor.at :]) if filtered else ()
         powers = all(
             0 < value <= 2**40 and value & (value - 1) == 0 for value in (width, start_size, largest_block)
         )
         if not powers or not 0 < bits <= 64 or largest_block < start_size or rows > 64:
             raise MetadataError("A fractal heap is damaged: its blocks have impossible sizes.")
         return FractalHeap(
-            self, id_length, largest_managed, huge_tree, width, start_size, largest_block, bits, root, rows,
-            bool(flags & 2),
+            self, id_length, largest_managed, huge_tree, width, start_size, largest_block, bits,
+            _Block(root, start_size, rows, root_size, mask), bool(flags & 2), pipeline,
         )  # fmt: skip
 
 
@@ -346,6 +376,20 @@ class _Tree:
 
 
 @dataclass(frozen=True)
+class _Block:
+    """Where a block of a fractal heap is stored."""
+
+    address: int | None
+    # Bytes of the heap that it holds, or that all below it hold.
+    size: int
+    # Rows of an indirect block, 0 of a direct one.
+    rows: int
+    # Bytes as stored, and which filters were skipped: of a direct block.
+    stored: int
+    mask: int = 0
+
+
+@dataclass(frozen=True)
 class FractalHeap:
     """A fractal heap, of which objects are read by their IDs."""
 
@@ -358,14 +402,14 @@ class FractalHeap:
     largest_block: int
     # Bits of an offset into the heap.
     bits: int
-    root: int | None
-    # Rows of the root indirect block; 0 if the root is a direct block.
-    rows: int
+    root: _Block
     has_checksums: bool
-    # Blocks that were read and whose checksums were verified, by address and size.
-    blocks: dict[tuple[int, int], memoryview] = field(default_factory=dict, repr=False)
-    # The addresses and lengths of huge objects by number, once they were read.
-    huge: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False)
+    # Of direct blocks and huge objects.
+    filters: tuple[Filter, ...] = ()
+    # Blocks that were read and whose checksums were verified.
+    blocks: dict[_Block, memoryview] = field(default_factory=dict, repr=False)
+    # Where huge objects are: address, length, mask and length without filters by number, once read.
+    huge: dict[int, tuple[int, int, int, int]] = field(default_factory=dict, repr=False)
 
     async def get(self, identifier: bytes | memoryview) -> bytes | memoryview:
         """Return an object by its heap ID."""
@@ -402,103 +446,126 @@ class FractalHeap:
 
     async def _managed(self, offset: int, length: int) -> memoryview:
         """Return a part of the blocks of the heap, which lies in one of them."""
-        address, rows, start, size = self.root, self.rows, 0, self.start_size
+        block, start = self.root, 0
         for _ in range(DEEPEST_TREE):
-            if address is None:
+            if block.address is None:
                 break
-            if not rows:
-                if not start <= offset <= offset + length <= start + size:
+            data = await self._block(block)
+            if not block.rows:
+                if not start <= offset <= offset + length <= start + block.size:
                     break
-                block = await self._block(address, size)
-                return block[offset - start : offset - start + length]
+                return data[offset - start : offset - start + length]
             # The row that the offset is in, and the block of that row.
             row, first = 0, start
-            while row < rows and offset >= first + self.width * self._row_size(row):
+            while row < block.rows and offset >= first + self.width * self._row_size(row):
                 first += self.width * self._row_size(row)
                 row += 1
-            if row >= rows:
+            if row >= block.rows:
                 break
-            block = await self._block(address, 0, rows * self.width)
-            size = self._row_size(row)
-            column = (offset - first) // size
-            offsets = self.heaps.addressing.offsets
-            place = 5 + offsets + self.offset_size + (row * self.width + column) * offsets
-            address, start = (
-                self.heaps.cursor(block[place : place + offsets]).address(),
-                first + column * size,
-            )
-            rows = 0 if row < self._direct_rows else self._rows_of(size)
+            column = (offset - first) // self._row_size(row)
+            start = first + column * self._row_size(row)
+            block = self._child(data, row * self.width + column)
         raise MetadataError(f"A fractal heap has nothing at its offset {offset}.", found=offset)
 
     async def fetch_all(self) -> None:
         """Have all blocks fetched in the next round, those below indirect ones level by level."""
-        if self.root is None:
-            return
-        if not self.rows:
-            self.heaps.want([(self.root, self.start_size)])
-            return
-        level = [(self.root, self.rows)]
+        level = [self.root]
         seen = 0
         for _ in range(DEEPEST_TREE):
-            blocks = await together(*(self._block(at, 0, rows * self.width) for at, rows in level))
-            below = []
-            for block, (_, rows) in zip(blocks, level, strict=True):
-                cursor = self.heaps.cursor(block)
-                cursor.take(5 + self.heaps.addressing.offsets + self.offset_size)
-                for number in range(rows * self.width):
-                    address, size = cursor.address(), self._row_size(number // self.width)
-                    if address is None:
-                        continue
-                    if number // self.width < self._direct_rows:
-                        self.heaps.want([(address, size)])
-                    else:
-                        below.append((address, self._rows_of(size)))
-            seen += len(below)
-            if not below or seen > MOST_NODES:
+            self.heaps.want((each.address, each.stored) for each in level if each.address and not each.rows)
+            level = [each for each in level if each.address is not None and each.rows]
+            found = await together(*map(self._block, level))
+            level = [
+                child
+                for block, data in zip(level, found, strict=True)
+                for number in range(block.rows * self.width)
+                if (child := self._child(data, number)).address is not None
+            ]
+            seen += len(level)
+            if not level or seen > MOST_NODES:
                 return
-            level = below
 
-    def _rows_of(self, size: int) -> int:
-        # An indirect block has as many rows as fill its size.
-        return (size // self.start_size // self.width).bit_length()
+    @property
+    def _head(self) -> int:
+        return 5 + self.heaps.addressing.offsets + self.offset_size
 
-    async def _block(self, address: int, size: int, entries: int = 0) -> memoryview:
-        """Return a direct block, or an indirect one with some entries, after checking it once."""
-        head = 5 + self.heaps.addressing.offsets + self.offset_size
-        if entries:
-            size = head + entries * self.heaps.addressing.offsets + 4
-        known = self.blocks.get((address, size))
+    def _place(self, number: int) -> int:
+        """Return where an indirect block has its entry of a number, or ends."""
+        direct = min(number, self._direct_rows * self.width)
+        filtered = self.heaps.addressing.lengths + 4 if self.filters else 0
+        return self._head + number * self.heaps.addressing.offsets + direct * filtered
+
+    def _child(self, data: memoryview, number: int) -> _Block:
+        """Return a child of an indirect block."""
+        cursor = self.heaps.cursor(data)
+        cursor.at = self._place(number)
+        address, size = cursor.address(), self._row_size(number // self.width)
+        if number // self.width >= self._direct_rows:
+            # An indirect block has as many rows as fill its size.
+            return _Block(address, size, (size // self.start_size // self.width).bit_length(), 0)
+        if not self.filters:
+            return _Block(address, size, 0, size)
+        return _Block(address, size, 0, cursor.length(), cursor.number(4))
+
+    async def _block(self, block: _Block) -> memoryview:
+        """Return a direct or indirect block after checking it once."""
+        known = self.blocks.get(block)
         if known is not None:
             return known
-        data = await self.heaps.read(address, size)
-        if bytes(data[:5]) != (b"FHIB\0" if entries else b"FHDB\0"):
+        assert block.address is not None  # noqa: S101 - for the type checker
+        size = self._place(block.rows * self.width) + 4 if block.rows else block.stored
+        data = await self.heaps.read(block.address, size)
+        if not block.rows:
+            data = self._unfiltered(data, block.mask, block.size)
+        if bytes(data[:5]) != (b"FHIB\0" if block.rows else b"FHDB\0"):
             raise MetadataError("A block of a fractal heap has another signature or version.")
-        if entries:
+        if block.rows:
             verify_checksum(data)
         elif self.has_checksums:
             # The checksum is in the middle, and is that of the block with zeros in its place.
+            head = self._head
             verify_checksum(
                 bytes(data[:head]) + bytes(4) + bytes(data[head + 4 :]) + bytes(data[head : head + 4])
             )
-        return self.blocks.setdefault((address, size), data)
+        return self.blocks.setdefault(block, data)
+
+    def _unfiltered(self, data: memoryview, mask: int, size: int) -> memoryview:
+        """Return a direct block or a huge object as it is without filters."""
+        if not self.filters:
+            return data
+        self.heaps.left -= size
+        if self.heaps.left < 0:
+            raise LimitError("Its compressed heaps are longer than allowed when they are decoded.")
+        try:
+            return memoryview(undo(data, self.filters, mask, (size,), np.dtype("u1"), "A fractal heap"))
+        except ChunkError as error:
+            raise MetadataError(str(error)) from error
 
     async def _huge(self, cursor: Cursor) -> bytes | memoryview:
         """Return an object that is stored outside of the heap's blocks."""
         offsets, lengths = self.heaps.addressing.offsets, self.heaps.addressing.lengths
-        if self.id_length >= 1 + offsets + lengths:
-            address, length = cursor.address(), cursor.length()
+        # IDs have at most eight bytes, which no address with lengths and a mask fits.
+        if self.id_length >= 1 + offsets + lengths and not self.filters:
+            address, length, mask, size = cursor.address(), cursor.length(), 0, 0
         else:
             wanted = cursor.number(max(min(self.id_length - 1, lengths), 0))
             if not self.huge and self.huge_tree is not None:
-                for record in await self.heaps.records(self.huge_tree, 1, offsets + 2 * lengths):
-                    entry = self.heaps.cursor(record)
-                    start, size, number = entry.address(), entry.length(), entry.length()
-                    if start is not None:
-                        self.huge[number] = start, size
-            address, length = self.huge.get(wanted, (None, 0))
+                await self._read_huge(self.huge_tree)
+            address, length, mask, size = self.huge.get(wanted, (None, 0, 0, 0))
         if address is None:
             raise MetadataError("A huge object of a fractal heap is missing.")
-        return await self.heaps.read(address, length)
+        return self._unfiltered(await self.heaps.read(address, length), mask, size)
+
+    async def _read_huge(self, tree: int) -> None:
+        least = self.heaps.addressing.offsets + 2 * self.heaps.addressing.lengths
+        kind, least = (2, least + 4 + self.heaps.addressing.lengths) if self.filters else (1, least)
+        for record in await self.heaps.records(tree, kind, least):
+            entry = self.heaps.cursor(record)
+            start, length = entry.address(), entry.length()
+            mask, size = (entry.number(4), entry.length()) if self.filters else (0, 0)
+            number = entry.length()
+            if start is not None:
+                self.huge[number] = start, length, mask, size
 
 
 def check_distinct(addresses: Iterable[int], seen: set[int]) -> None:

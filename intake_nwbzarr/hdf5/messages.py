@@ -326,6 +326,22 @@ def _array(cursor: Cursor, version: int, size: int, depth: int) -> Datatype:
     return Datatype("array", size, base=base, shape=shape)
 
 
+def unsupported(kind: Datatype) -> str:
+    """Return why elements of a type cannot be read, "" if they can."""
+    if kind.unusual:
+        return kind.unusual
+    match kind.kind:
+        case "reference" if kind.is_region:
+            return "region references"
+        case "complex" if kind.dtype is None:
+            return "complex numbers of an unusual size"
+        case "compound":
+            return next((reason for each in kind.members if (reason := unsupported(each.datatype))), "")
+        case "vlen" | "array" if kind.base is not None and not kind.is_text:
+            return unsupported(kind.base)
+    return ""
+
+
 def fill_value(data: bytes | memoryview, *, old: bool) -> bytes | None:
     """Return the fill value of a message as stored, None for the default, which is zero."""
     cursor = Cursor(data)

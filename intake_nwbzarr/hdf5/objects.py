@@ -11,8 +11,8 @@ import numpy as np
 
 from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
 from intake_nwbzarr.hdf5 import messages
-from intake_nwbzarr.hdf5.heaps import Addressing, Heaps, check_distinct, verify_checksum
-from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link
+from intake_nwbzarr.hdf5.heaps import Addressing, FractalHeap, Heaps, check_distinct, verify_checksum
+from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link, unsupported
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
 from intake_nwbzarr.untrusted_input import (
     LARGEST_ATTRIBUTE,
@@ -112,7 +112,10 @@ class Objects:
         self.budget = Budget(MOST_DECODED)
         self._types: dict[bytes, Datatype] = {}
         self._spaces: dict[bytes, Dataspace] = {}
-        self._found: dict[tuple[int, int], memoryview] = {}
+        self._found: dict[tuple[bytes, int], bytes | memoryview] = {}
+        # Of the superblock extension, and the heap of each kind of message that objects share.
+        self._extension: int | None = None
+        self._shared_heaps: dict[int, FractalHeap] | None = None
 
     @property
     def addressing(self) -> Addressing:
@@ -143,7 +146,7 @@ class Objects:
             self._set_sizes(offsets, lengths)
             head.offsets = offsets
             head.take(1)
-            stored, _, end = head.address(), head.address(), head.address()
+            stored, self._extension, end = head.address(), head.address(), head.address()
             self.root = head.address()
             verify_checksum(head.data[: head.at + 4])
         else:
@@ -276,31 +279,41 @@ class Objects:
             raise MetadataError("A block of an object header has no address.")
         return address, size
 
-    async def _body(self, message: _Message) -> memoryview:
+    async def _body(self, message: _Message) -> bytes | memoryview:
         """Return the data of a message, which another object may share."""
         return message.data if not message.flags & 2 else await self._shared(message.data, message.kind)
 
-    async def _shared(self, data: bytes | memoryview, kind: int) -> memoryview:
-        """Return the data of a message that another object has (section IV.A.2, shared messages)."""
+    async def _shared(self, data: bytes | memoryview, kind: int) -> bytes | memoryview:
+        """Return the data of a message that several objects share (section IV.A.2, shared messages)."""
+        key = bytes(data), kind
+        known = self._found.get(key)
+        if known is not None:
+            return known
         cursor = self.heaps.cursor(data)
         version, where = cursor.number(1), cursor.number(1)
         if version == 3 and where == 1:
-            raise MetadataError(
-                "A message is in a table of shared messages, which is not supported.",
-                next_step="Rewrite the file with h5repack.",
-            )
+            return self._found.setdefault(key, await (await self._shared_heap(kind)).get(cursor.take(8)))
         if version == 1:
             cursor.take(6)
         address = cursor.address()
         if address is None or version not in {1, 2, 3}:
             raise MetadataError("A shared message has no address.")
-        known = self._found.get((address, kind))
-        if known is not None:
-            return known
         for message in await self._messages(address):
             if message.kind == kind and not message.flags & 2:
-                return self._found.setdefault((address, kind), message.data)
+                return self._found.setdefault(key, message.data)
         raise MetadataError("A shared message is missing.")
+
+    async def _shared_heap(self, kind: int) -> FractalHeap:
+        """Return the heap of the messages of a kind that objects share."""
+        if self._shared_heaps is None:
+            extension = [] if self._extension is None else await self._messages(self._extension)
+            tables = await together(*(self.heaps.shared(each.data) for each in extension if each.kind == 15))
+            self._shared_heaps = tables[0] if tables else {}
+        # Both kinds of fill values have one index.
+        heap = self._shared_heaps.get(5 if kind == 4 else kind)
+        if heap is None:
+            raise MetadataError(f"No table of shared messages has those of the kind {kind}.", found=kind)
+        return heap
 
     # Groups
 
@@ -401,7 +414,7 @@ class Objects:
     # Datasets
 
     async def _dataset(self, address: int, found: list[_Message]) -> Dataset:
-        bodies: dict[int, memoryview] = {}
+        bodies: dict[int, bytes | memoryview] = {}
         for message in found:
             if message.kind in {1, 3, 4, 5, 7, 8, 11}:
                 bodies[message.kind] = await self._body(message)
@@ -464,10 +477,11 @@ class Objects:
             return
         stored, records = await together(self.heaps.whole_heap(heap), self.heaps.records(tree, 8, 9))
         for record in records:
-            own = record[8]
-            body: bytes | memoryview = await stored.get(record[:8])
+            # Its ID is one of the heap of all attributes that objects share, or of the object's own.
+            holder = await self._shared_heap(12) if record[8] & 2 else stored
+            body = await holder.get(record[:8])
             self.budget.spend(_MESSAGE + len(body))
-            yield messages.attribute(body if not own & 2 else await self._shared(body, 12))
+            yield messages.attribute(body)
 
     async def _value(self, attribute: Attribute) -> Any:
         kind = (
@@ -559,22 +573,6 @@ class Objects:
                 length = length if stored else 0
                 values.append(await self.elements(kind.base, stored[:size], length, budget))
         return values
-
-
-def unsupported(kind: Datatype) -> str:
-    """Return why elements of a type cannot be read, "" if they can."""
-    if kind.unusual:
-        return kind.unusual
-    match kind.kind:
-        case "reference" if kind.is_region:
-            return "region references"
-        case "complex" if kind.dtype is None:
-            return "complex numbers of an unusual size"
-        case "compound":
-            return next((reason for each in kind.members if (reason := unsupported(each.datatype))), "")
-        case "vlen" | "array" if kind.base is not None and not kind.is_text:
-            return unsupported(kind.base)
-    return ""
 
 
 def fixed_text(data: bytes | memoryview, kind: Datatype) -> str:

@@ -20,7 +20,7 @@ from intake_nwbzarr import open_hierarchy
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.errors import NWBZarrError
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
-from tests.hdf5.files import VERSIONS, expected, write
+from tests.hdf5.files import VERSIONS, compressed_group, expected, write, write_shared
 
 SECONDS = 60
 """After which reading a file counts as endless."""
@@ -31,7 +31,10 @@ MOST_MEMORY = 2**30
 LOADED = 10**6
 """Elements of an array that is read; damaged shapes can be larger."""
 
-SIGNATURES = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD", b"FAHD", b"EAHD")
+SIGNATURES = (
+    *(b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD", b"FAHD", b"EAHD"),
+    *(b"FHDB", b"FHIB", b"SMTB"),
+)
 
 type Values = dict[str, np.ndarray[Any, Any]]
 
@@ -62,10 +65,21 @@ def _fill(file: h5py.File) -> None:
         file[f"many/{number}"] = number
 
 
+def _fill_shared(file: h5py.File) -> None:
+    _fill(file)
+    group = compressed_group(file, "compressed", "gzip", "fletcher32")
+    for number in range(200):
+        group[f"member {number}"] = h5py.SoftLink("/scalar")
+    group["long"] = h5py.SoftLink("/" + "x" * 20_000)
+    for number in range(5):
+        group[f"dataset {number}"] = number
+
+
 def undamaged(folder: Path) -> list[Path]:
     """Write the files that are damaged, one for each version of the format."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [write(folder / f"{name}.nwb", _fill, libver=libver) for name, libver in VERSIONS.items()]
+    plain = [write(folder / f"{name}.nwb", _fill, libver=libver) for name, libver in VERSIONS.items()]
+    return [*plain, write_shared(folder / "shared.nwb", _fill_shared)]
 
 
 def damaged(content: bytes, chance: random.Random) -> tuple[bytes, str]:
@@ -76,9 +90,7 @@ def damaged(content: bytes, chance: random.Random) -> tuple[bytes, str]:
         at = chance.randrange(len(changed))
         # What refers to something else is mostly near a signature.
         if chance.random() < 0.5:
-            signature = chance.choice(
-                [b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"FRHP", b"BTHD", b"FAHD", b"EAHD"]
-            )
+            signature = chance.choice(SIGNATURES)
             places = [place for place in range(len(changed)) if changed.startswith(signature, place)]
             at = min(chance.choice(places or [at]) + chance.randrange(200), len(changed) - 1)
         match chance.randrange(6):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,15 @@ VERSIONS: Mapping[str, Any] = {
 def write(path: Path, fill: Callable[[h5py.File], Any], **options: Any) -> Path:
     """Write a file with the attributes of a session, which a function fills."""
     with h5py.File(path, "w", **options) as file:
-        file.attrs["neurodata_type"] = "NWBFile"
-        file.attrs["namespace"] = "core"
-        file.attrs["nwb_version"] = "2.8.0"
-        fill(file)
+        _fill_session(file, fill)
     return path
+
+
+def _fill_session(file: h5py.File, fill: Callable[[h5py.File], Any]) -> None:
+    file.attrs["neurodata_type"] = "NWBFile"
+    file.attrs["namespace"] = "core"
+    file.attrs["nwb_version"] = "2.8.0"
+    fill(file)
 
 
 def opened(path: Path) -> Hierarchy:
@@ -90,11 +94,55 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
+def call(name: str, properties: Any, *numbers: int) -> None:
+    """Call a function of the HDF5 library on a property list that h5py has no function for."""
+    function = getattr(library(), name)
+    function.argtypes = [ctypes.c_int64, *[ctypes.c_uint] * len(numbers)]
+    assert function(properties.id, *numbers) >= 0
+
+
+def write_shared(
+    path: Path,
+    fill: Callable[[h5py.File], Any],
+    indexes: Iterable[tuple[int, int]] = ((0x182A, 1),),
+    cutoffs: tuple[int, int] = (50, 40),
+    *,
+    libver: str = "latest",
+    block: int = 0,
+) -> Path:
+    """Write a file in which objects share equal messages, by the kinds and least sizes of each index.
+
+    The kinds are bits: dataspaces 2, datatypes 8, fill values 0x20, filters 0x800, attributes 0x1000.
+    """
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_userblock(block)
+    call("H5Pset_shared_mesg_nindexes", creation, len(tuple(indexes)))
+    for number, (kinds, least) in enumerate(indexes):
+        call("H5Pset_shared_mesg_index", creation, number, kinds, least)
+    call("H5Pset_shared_mesg_phase_change", creation, *cutoffs)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    if libver == "latest":
+        access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    with h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, creation, access)) as file:
+        _fill_session(file, fill)
+    return path
+
+
+def compressed_group(parent: h5py.Group, name: str, *filters: str) -> h5py.Group:
+    """Create a group whose links are in a heap with filters, of gzip and fletcher32."""
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    call("H5Pset_link_phase_change", creation, 0, 0)
+    for each in filters:
+        if each == "gzip":
+            call("H5Pset_deflate", creation, 6)
+        else:
+            call("H5Pset_fletcher32", creation)
+    return h5py.Group(h5py.h5g.create(parent.id, name.encode(), gcpl=creation))
+
+
 def without_filters_at_edges(creation: Any) -> None:
     """Have chunks that extend beyond the shape stored without filters."""
-    set_options = library().H5Pset_chunk_opts
-    set_options.argtypes = [ctypes.c_int64, ctypes.c_uint]
-    assert set_options(creation.id, 2) >= 0
+    call("H5Pset_chunk_opts", creation, 2)
 
 
 def create(
