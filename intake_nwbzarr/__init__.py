@@ -10,6 +10,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `set_limits`                  how many requests, bytes and threads are at work at once
 `consolidate`                 write or repair a file's consolidated metadata
 `snapshot`                    save what opening sessions reads, to open them without a request
+`session_info`                what a session contains, and how it is stored
 `Find`                        conditions on an object, to search many sessions with
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
 `download`                    a whole session to a local folder, resumable and verified
@@ -29,6 +30,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.check.session_info import session_info
     from intake_nwbzarr.check.verify import verify
     from intake_nwbzarr.copies.download import download
     from intake_nwbzarr.copies.recording import snapshot
@@ -53,6 +55,7 @@ __all__ = [
     "open_nwb",
     "scan",
     "scan_dandi",
+    "session_info",
     "set_limits",
     "snapshot",
     "track_requests",
@@ -70,6 +73,7 @@ _HOMES = {
     "open_nwb": "intake_nwbzarr.raw",
     "scan": "intake_nwbzarr.sessions.scan.scan",
     "scan_dandi": "intake_nwbzarr.sessions.scan.dandi",
+    "session_info": "intake_nwbzarr.check.session_info",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -19,15 +21,12 @@ from rich.markup import escape
 from intake_nwbzarr import __version__
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.check.chunks import ChunkCounts
     from intake_nwbzarr.copies.download import Progress
-    from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
     from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
 
 app = typer.Typer(
-    help="NWB Zarr sessions, local or in the cloud.",
+    help="NWB sessions, local or in the cloud.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -48,15 +47,143 @@ class _Output(Console):
 
 _messages = _Output(stderr=True, soft_wrap=True)
 
+FINDINGS: Final = 1
+"""The exit status of a command that found something wrong."""
+
+COULD_NOT_RUN: Final = 2
+"""The exit status of a command that could not do what it was asked for."""
+
 Location = Annotated[str, typer.Argument(help="A local path or a URL (https, s3, ...).")]
-Anonymous = Annotated[
-    bool, typer.Option("--anon", help="Send unsigned (anonymous) requests, for public buckets.")
+Locations = Annotated[
+    list[str], typer.Argument(help="Local paths or URLs (https, s3, ...).", metavar="LOCATION...")
 ]
-Profile = Annotated[str | None, typer.Option(help="Use this AWS profile, from ~/.aws.", metavar="NAME")]
-Endpoint = Annotated[str | None, typer.Option(help="Use this S3-compatible server.", metavar="URL")]
-RequesterPays = Annotated[
-    bool, typer.Option("--requester-pays", help="Request from a requester-pays bucket.")
-]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+type Server = dict[str, Any]
+
+# The options of servers, by the argument of `_storage_options`.
+_SERVER: Final[Mapping[str, tuple[Any, Any]]] = {
+    "anon": (
+        Annotated[
+            bool, typer.Option("--anon", help="Send unsigned (anonymous) requests, for public buckets.")
+        ],
+        False,
+    ),
+    "profile": (
+        Annotated[str | None, typer.Option(help="Use this AWS profile, from ~/.aws.", metavar="NAME")],
+        None,
+    ),
+    "endpoint_url": (
+        Annotated[str | None, typer.Option(help="Use this S3-compatible server.", metavar="URL")],
+        None,
+    ),
+    "requester_pays": (
+        Annotated[bool, typer.Option("--requester-pays", help="Request from a requester-pays bucket.")],
+        False,
+    ),
+    "storage_option": (
+        Annotated[
+            list[str] | None,
+            typer.Option(help="Any other storage option; may be repeated.", metavar="KEY=VALUE"),
+        ],
+        None,
+    ),
+}
+
+
+def _takes_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of servers, which it gets as storage options, its argument `server`."""
+    parameters = signature(command, eval_str=True).parameters
+    own = [each for name, each in parameters.items() if name != "server"]
+    added = [
+        Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+        for name, (kind, default) in _SERVER.items()
+    ]
+
+    @wraps(command)
+    def run(**options: Any) -> None:
+        given = {name: options.pop(name) for name in _SERVER}
+        command(**options, server=_storage_options(**given))
+
+    run.__signature__ = Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (*own, *added)}
+    return run
+
+
+def _storage_options(
+    anon: bool,
+    profile: str | None,
+    endpoint_url: str | None,
+    requester_pays: bool,
+    storage_option: Sequence[str] | None,
+) -> Server:
+    from intake_nwbzarr.location.options import is_public
+
+    given: Server = {
+        "anon": anon or None,
+        "profile": profile,
+        "endpoint_url": endpoint_url,
+        "requester_pays": requester_pays or None,
+    }
+    for text in storage_option or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter("It must be KEY=VALUE.", param_hint="--storage-option")
+        given[name] = value
+        if not is_public(name):
+            _show_warning(
+                f"The value of the storage option {name} may be a secret, and others on this machine can see "
+                "command lines. Use --profile, or environment variables such as AWS_SECRET_ACCESS_KEY."
+            )
+        elif value[:1] in {"{", "["} or value in {"true", "false", "null"} or value.isdecimal():
+            try:
+                given[name] = json.loads(value)
+            except ValueError as error:
+                raise typer.BadParameter(
+                    f"Its value is no JSON: {error}.", param_hint="--storage-option"
+                ) from error
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _for_each(
+    locations: Sequence[str],
+    server: Server,
+    as_json: bool,
+    work: Callable[[str, Server], tuple[object, str, int]],
+) -> None:
+    """Do something with each location, and print what it returns: a document, its text and an exit status.
+
+    An error of one of several is shown, and the others go on.
+    """
+    from intake_nwbzarr.errors import NWBZarrError
+    from intake_nwbzarr.location.options import applicable
+
+    documents: list[object] = []
+    worst = 0
+    for number, location in enumerate(locations):
+        try:
+            options = applicable(server, location) if locations[1:] else server
+            document, text, status = work(location, options)
+        except NWBZarrError as error:
+            if not locations[1:]:
+                raise
+            _show_error(error)
+            document, text, status = {"location": location, "error": _one_line(error)}, "", COULD_NOT_RUN
+        documents.append(document)
+        worst = max(worst, status)
+        if text and not as_json:
+            _print(f"\n{text}" if number else text)
+    if as_json:
+        _print_json(documents)
+    if worst:
+        raise typer.Exit(worst)
+
+
+def _print_json(document: object) -> None:
+    import msgspec
+
+    _print(msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode())
+
+
 Tables = Annotated[
     str,
     typer.Option(
@@ -83,11 +210,10 @@ class Settings:
     """Settings that all commands share."""
 
     debug: bool = False
-    error_status: int = 1
 
 
 def main() -> None:
-    """Run the command; an error is one red line, with exit status 1, or 2 for `verify`."""
+    """Run the command; an error is one red line, with exit status 2."""
     settings = Settings()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -97,7 +223,7 @@ def main() -> None:
             if settings.debug:
                 raise
             _show_error(error)
-            raise SystemExit(settings.error_status) from None
+            raise SystemExit(COULD_NOT_RUN) from None
 
 
 def _options_first(arguments: list[str]) -> list[str]:
@@ -135,82 +261,57 @@ def demo(
 
 
 @app.command()
+@_takes_server
 def info(
-    location: Location,
-    group: Annotated[str | None, typer.Option(help="The path of one object in the file.")] = None,
+    locations: Locations,
+    server: Server,
+    group: Annotated[
+        str | None, typer.Option(help="The path of one object in the file.", metavar="PATH")
+    ] = None,
     consolidated: Annotated[
         bool, typer.Option(help="Use consolidated metadata, or list the store instead, if they are stale.")
     ] = True,
     chunks: Annotated[
         bool, typer.Option(help="Count the stored chunks by listing them, where the storage supports it.")
     ] = True,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
+    as_json: AsJSON = False,
 ) -> None:
-    """Show a session's contents, and how many requests that took."""
-    import xarray as xr
+    """Show what sessions contain, how it is stored, and how many requests that took."""
+    from intake_nwbzarr import session_info
 
-    from intake_nwbzarr import open_hierarchy, track_requests
-    from intake_nwbzarr.check.chunks import count_chunks
+    def work(location: str, options: Server) -> tuple[object, str, int]:
+        use_consolidated = None if consolidated else False
+        found = session_info(location, options, group=group, consolidated=use_consolidated, chunks=chunks)
+        return found.document, str(found), 0
 
-    options = _storage_options(anon, profile, endpoint_url, requester_pays)
-    use_consolidated = None if consolidated else False
-    with track_requests() as log:
-        dataset = xr.open_dataset(
-            location, engine="nwbzarr", group=group, consolidated=use_consolidated, storage_options=options
-        )
-        _print(repr(dataset))
-    _print(f"\n{log}")
-    if chunks:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # already shown when the Dataset was opened
-            hierarchy = open_hierarchy(location, options, consolidated=use_consolidated)
-            counts = count_chunks(hierarchy, _own_path(group, hierarchy))
-        _show_chunks(counts)
-
-
-def _own_path(group: str | None, hierarchy: Hierarchy) -> str:
-    """Return an object's path in the session's own file; for a pattern, the root."""
-    from intake_nwbzarr.errors import NWBZarrError
-
-    try:
-        target = hierarchy.resolve((group or "").strip("/"), look_up=True)
-    except NWBZarrError:
-        return ""
-    return target.path if target.hierarchy is hierarchy else ""
-
-
-def _show_chunks(counts: ChunkCounts | None) -> None:
-    _print(f"\nChunks: {counts or 'not counted, because the storage cannot be listed.'}")
+    _for_each(locations, server, as_json, work)
 
 
 @app.command()
+@_takes_server
 def consolidate(
-    location: Location,
+    locations: Locations,
+    server: Server,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
+    as_json: AsJSON = False,
 ) -> None:
-    """Write or repair a session's consolidated metadata, so that opening it takes two requests."""
+    """Write or repair the consolidated metadata of sessions, so that opening them takes two requests."""
     from intake_nwbzarr import consolidate
 
-    options = _storage_options(anon, profile, endpoint_url, requester_pays)
-    report = consolidate(location, options, dry_run=dry_run)
-    _print(str(report))
-    for sign, paths in (("+", report.added), ("-", report.removed), ("~", report.changed)):
-        for path in paths:
-            _print(f"  {sign} {path or '/'}")
+    def work(location: str, options: Server) -> tuple[object, str, int]:
+        report = consolidate(location, options, dry_run=dry_run)
+        signs = (("+", report.added), ("-", report.removed), ("~", report.changed))
+        lines = [f"  {sign} {path or '/'}" for sign, paths in signs for path in paths]
+        return report, "\n".join([str(report), *lines]), 0
+
+    _for_each(locations, server, as_json, work)
 
 
 @app.command()
+@_takes_server
 def snapshot(
-    locations: Annotated[
-        list[str], typer.Argument(help="Local paths or URLs (https, s3, ...).", metavar="LOCATION")
-    ],
+    locations: Locations,
+    server: Server,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -218,19 +319,16 @@ def snapshot(
         ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Keep the other sessions in the file.")] = False,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
 ) -> None:
     """Save the metadata needed to open sessions to one small file, so that they open without any requests."""
     from intake_nwbzarr.copies.recording import record_session, snapshot_path
     from intake_nwbzarr.copies.snapshot import write_snapshots
     from intake_nwbzarr.errors import NWBZarrError
     from intake_nwbzarr.location.location import locate
+    from intake_nwbzarr.location.options import applicable
 
-    options = _storage_options(anon, profile, endpoint_url, requester_pays)
-    located = [locate(location, options) for location in locations]
+    several = len(locations) > 1
+    located = [locate(each, applicable(server, each) if several else server) for each in locations]
     target = snapshot_path(located, output)
     sessions = []
     for location in located:
@@ -246,62 +344,52 @@ def snapshot(
     if sessions:
         _print(f"\n{write_snapshots(target, sessions, add=add)}")
     if len(sessions) < len(located):
-        raise typer.Exit(1)
+        raise typer.Exit(COULD_NOT_RUN)
 
 
 @app.command()
+@_takes_server
 def download(
     location: Location,
+    server: Server,
     folder: Annotated[Path, typer.Argument(help="The folder of the copy, such as a.nwb.zarr.")],
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Download a whole session. Run the same command again to resume, or to update it."""
     from intake_nwbzarr import download
 
-    options = _storage_options(anon, profile, endpoint_url, requester_pays)
     with progress_bar(_messages, "listing", download_fields) as show:
-        done = download(location, folder, options, progress=show)
-    _print(str(done))
+        done = download(location, folder, server, progress=show)
+    if as_json:
+        _print_json(done)
+    else:
+        _print(str(done))
 
 
 @app.command()
+@_takes_server
 def verify(
-    context: typer.Context,
-    location: Location,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
+    locations: Locations,
+    server: Server,
     all_chunks: Annotated[
         bool,
         typer.Option("--all-chunks", help="Also exit with status 1 if a chunk of an array is not stored."),
     ] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Check that xarray shows the same values as pynwb, field by field. Reads the whole session twice."""
-    context.obj.error_status = 2
     from intake_nwbzarr import verify
 
-    found = verify(location, _storage_options(anon, profile, endpoint_url, requester_pays))
-    _print(f"{found}\n")
-    counts = found.by_type()
-    width = max(map(len, counts), default=4)
-    _print(f"{'type':<{width}}  equal  different  not shown")
-    for neurodata_type, (equal, different, unshown) in counts.items():
-        _print(f"{neurodata_type:<{width}}{equal:>7}{different:>11}{unshown:>11}")
-    for difference in found.different:
-        where = _where(difference.path, difference.name)
-        _print(f"\nDiffers: {where}\n  pynwb   {difference.raw}\n  xarray  {difference.shown}")
-    for missing in found.unshown:
-        _print(f"\nNot shown: {_where(missing.path, missing.name)}\n  pynwb   {missing.raw}")
-    _show_chunks(found.chunks)
-    if found.different or (all_chunks and (found.chunks is None or found.chunks.incomplete)):
-        raise typer.Exit(1)
+    def work(location: str, options: Server) -> tuple[object, str, int]:
+        found = verify(location, options)
+        incomplete = all_chunks and (found.chunks is None or found.chunks.incomplete)
+        return found.document, found.report, FINDINGS if found.different or incomplete else 0
+
+    _for_each(locations, server, as_json, work)
 
 
 @catalog.command("scan")
+@_takes_server
 def scan_sessions(
     prefixes: Annotated[
         list[str],
@@ -310,27 +398,25 @@ def scan_sessions(
         ),
     ],
     output: Tables,
+    server: Server,
     storage: StorageName = None,
     threads: Threads = 16,
     requests: Requests = 10,
     snapshots: WithSnapshots = False,
     check: Check = False,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
 ) -> None:
     """Scan sessions into tables. Run the same command again to resume, or to update them."""
     from intake_nwbzarr import scan
 
     _scan(
         partial(scan, *prefixes, output=output, storage=storage),
-        (anon, profile, endpoint_url, requester_pays),
+        server,
         threads=threads, requests=requests, snapshots=snapshots, check=check,
     )  # fmt: skip
 
 
 @catalog.command("dandi")
+@_takes_server
 def scan_dandisets(
     dandisets: Annotated[
         list[str],
@@ -339,6 +425,7 @@ def scan_dandisets(
         ),
     ],
     output: Tables,
+    server: Server,
     glob: Annotated[
         str | None, typer.Option(help="Only assets whose path matches this pattern, such as 'sub-1/*'.")
     ] = None,
@@ -350,32 +437,27 @@ def scan_dandisets(
     requests: Requests = 10,
     snapshots: WithSnapshots = False,
     check: Check = False,
-    anon: Anonymous = False,
-    profile: Profile = None,
-    endpoint_url: Endpoint = None,
-    requester_pays: RequesterPays = False,
 ) -> None:
     """Scan the NWB Zarr assets of dandisets into tables. Run the same command again to update them."""
     from intake_nwbzarr import scan_dandi
 
     _scan(
         partial(scan_dandi, *dandisets, glob=glob, api_url=api_url, output=output, storage=storage),
-        (anon, profile, endpoint_url, requester_pays),
+        server,
         threads=threads, requests=requests, snapshots=snapshots, check=check,
     )  # fmt: skip
 
 
-def _scan(
-    scan: Callable[..., ScanReport], server: tuple[bool, str | None, str | None, bool], **options: Any
-) -> None:
+def _scan(scan: Callable[..., ScanReport], server: Server, **options: Any) -> None:
     """Scan with a progress bar, and print the report."""
-    _, profile, endpoint_url, _ = server
     with progress_bar(_messages, "finding", scan_fields) as show:
         report = scan(
             # Without any of these, the sessions of dandisets are public.
-            storage_options=_storage_options(*server) or None,
+            storage_options=server or None,
             # Nobody writes to a bucket anonymously.
-            output_options=_storage_options(False, profile, endpoint_url, False),
+            output_options={
+                name: value for name, value in server.items() if name not in {"anon", "requester_pays"}
+            },
             progress=show,
             **options,
         )
@@ -386,7 +468,7 @@ def _scan(
     _print(report.summary("--requests {}"))
     if report.failures:
         _show_failure("", "Some could not be read, as shown above; run the command again to try them again.")
-        raise typer.Exit(1)
+        raise typer.Exit(FINDINGS)
 
 
 @contextmanager
@@ -439,24 +521,8 @@ def scan_fields(progress: ScanProgress) -> dict[str, Any]:
     }
 
 
-def _storage_options(
-    anon: bool, profile: str | None, endpoint_url: str | None, requester_pays: bool
-) -> dict[str, Any]:
-    given = {
-        "anon": anon or None,
-        "profile": profile,
-        "endpoint_url": endpoint_url,
-        "requester_pays": requester_pays or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _print(text: str) -> None:
     _Output(soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)
-
-
-def _where(path: str, name: str) -> str:
-    return f"{path or '/'}: {name}" if name else path
 
 
 def _one_line(error: Exception) -> str:

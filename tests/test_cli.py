@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import shutil
@@ -76,14 +77,18 @@ def test_without_a_command_there_is_help(nwbzarr: Command) -> None:
     assert "consolidate" in nwbzarr().out
 
 
-def test_info_prints_the_dataset_and_what_it_took(
+def test_info_prints_the_contents_and_what_it_took(
     nwbzarr: Command, corpus_dir: Callable[[str, str], Path]
 ) -> None:
     result = nwbzarr("info", corpus_dir("ecephys", "0.8.0"))
     assert result.status == 0, result.err
-    assert "<xarray.Dataset>" in result.out
-    assert "ElectricalSeriesAP" in result.out
-    assert "requests" in result.out
+    assert "\nZarr 2, consolidated, NWB 2." in result.out
+    assert re.search(
+        r"\n  ElectricalSeriesAP +ElectricalSeries +\(time: 3,000, channel: 8\) +float64 volts +"
+        r"30,000 Hz, 0.0999667 s +chunks \([\d,]+, \d\) [\d.]+ kB blosc\n",
+        result.out,
+    )
+    assert re.search(r"\n\d+ requests, [\d.]+ kB received\n", result.out)
 
 
 def test_info_of_one_object_on_a_server(
@@ -96,9 +101,66 @@ def test_info_of_one_object_on_a_server(
     assert "ElectricalSeriesAP" not in result.out
 
 
-def test_an_error_is_one_line_and_status_1(nwbzarr: Command, tmp_path: Path) -> None:
+def test_info_of_several_locations_is_one_document(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: Path
+) -> None:
+    """Options of S3 do no harm to a folder, and an error of one location does not stop the others."""
+    url = s3_server.upload(s3_server.public_bucket, "cli/several.nwb.zarr", corpus_dir("ecephys", "0.14.0"))
+    options = ("--anon", "--endpoint-url", s3_server.endpoint_url, "--storage-option", "region=us-west-2")
+    missing, folder = tmp_path / "nothing.nwb.zarr", corpus_dir("icephys", "0.8.0")
+    result = nwbzarr("info", url, missing, folder, "--json", *options)
+    assert result.status == 2
+    assert result.err.startswith("Error: Nothing is stored at ")
+    first, second, third = json.loads(result.out)
+    assert (first["location"], first["format"], first["session"]["identifier"]) == (
+        url,
+        "Zarr 3",
+        "corpus-ecephys",
+    )
+    assert (second["location"], "Nothing is stored" in second["error"]) == (str(missing), True)
+    assert third["session"]["identifier"] == "corpus-icephys"
+    text = nwbzarr("info", folder, url, *options)
+    assert (text.status, text.err) == (0, "")
+    assert text.out.index("corpus-icephys") < text.out.index(f"\n\n{url}\n")
+    # Of one location, an option that it cannot have is a mistake.
+    assert nwbzarr("info", folder, *options).status == 2
+
+
+def test_other_storage_options_and_a_secret_among_them(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server
+) -> None:
+    url = s3_server.upload(s3_server.private_bucket, "cli/secret.nwb.zarr", corpus_dir("ecephys", "0.14.0"))
+    options = [f"{name}={value}" for name, value in s3_server.signed_options.items()]
+    given = [part for option in options for part in ("--storage-option", option)]
+    result = nwbzarr("info", url, *given, "--storage-option", 'timeouts={"attempts": 2}', "--no-chunks")
+    assert result.status == 0
+    warned = re.findall("Warning: The value of the storage option ([a-z]+) may be a secret", result.err)
+    assert warned == ["key", "secret"]
+    assert s3_server.secret not in result.err + result.out
+    for wrong in ("timeouts", "timeouts={", "nothing=1"):
+        result = nwbzarr("info", url, "--storage-option", wrong)
+        assert (result.status, result.out) == (2, "")
+
+
+def test_verify_and_consolidate_as_json(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    session = Path(shutil.copytree(corpus_dir("ophys", "0.2.0"), tmp_path / "a.nwb.zarr"))
+    (planned,) = json.loads(nwbzarr("consolidate", session, "--json").out)
+    assert (planned["written"], planned["document"], len(planned["added"])) == (
+        True,
+        ".zmetadata",
+        planned["nodes"],
+    )
+    (found,) = json.loads(nwbzarr("verify", session, "--json").out)
+    assert (found["document"], found["different"], found["unshown"]) == ("nwbzarr-verify 1.0", [], [])
+    assert found["equal"] > 100
+    assert {"path", "expected", "stored"} == found["chunks"][0].keys()
+
+
+def test_an_error_is_one_line_and_status_2(nwbzarr: Command, tmp_path: Path) -> None:
     result = nwbzarr("info", tmp_path / "nothing.nwb.zarr")
-    assert result.status == 1
+    assert result.status == 2
     assert result.out == ""
     assert result.err.startswith("Error: ")
     assert "nothing.nwb.zarr" in result.err
@@ -192,11 +254,11 @@ def test_snapshot_of_several_sessions_reports_those_that_cannot_be_opened(
 ) -> None:
     saved, missing, good = tmp_path / "s.zip", tmp_path / "nothing.nwb.zarr", corpus_dir("icephys", "0.8.0")
     alone = nwbzarr("snapshot", missing, "-o", saved)
-    assert (alone.status, alone.out) == (1, "")
+    assert (alone.status, alone.out) == (2, "")
     assert len(alone.err.splitlines()) == 1
     assert not saved.exists()
     several = nwbzarr("snapshot", missing, good, "-o", saved)
-    assert several.status == 1
+    assert several.status == 2
     assert several.err.startswith("Error: ")
     assert "nothing.nwb.zarr" in several.err
     assert f"{saved}: 1 session, " in several.out
@@ -209,7 +271,7 @@ def test_snapshot_replaces_nothing_else(
     precious = tmp_path / "results.csv"
     precious.write_text("1,2,3")
     result = nwbzarr("snapshot", corpus_dir("icephys", "0.8.0"), "-o", precious)
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (2, "")
     assert "not a snapshot" in result.err
     assert precious.read_text() == "1,2,3"
 
@@ -253,7 +315,7 @@ def test_verify_ends_with_2_when_it_could_not_compare(nwbzarr: Command, tmp_path
     assert (result.status, result.out) == (2, "")
     assert result.err.startswith("Error: ")
     assert len(result.err.splitlines()) == 1
-    assert nwbzarr("info", tmp_path / "nothing.nwb.zarr").status == 1
+    assert nwbzarr("info", tmp_path / "nothing.nwb.zarr").status == 2
 
 
 def test_what_cannot_be_written_is_not_planned_either(nwbzarr: Command, http_server: StaticServer) -> None:
@@ -261,7 +323,7 @@ def test_what_cannot_be_written_is_not_planned_either(nwbzarr: Command, http_ser
     for place in (archive, f"{http_server.url}/a.nwb.zarr", "memory://a.nwb.zarr"):
         for options in ([], ["--dry-run"]):
             result = nwbzarr("consolidate", place, *options)
-            assert (result.status, result.out) == (1, "")
+            assert (result.status, result.out) == (2, "")
             assert "cannot be written" in result.err
     assert http_server.count() == 0
 
@@ -288,12 +350,12 @@ def test_download_says_what_it_did_and_the_copy_opens(
     assert re.match(r"Chunks: \d+ of \d+ chunks stored", chunks)
     again = nwbzarr("download", url, folder, *options)
     assert re.search(r": (\d+) objects, .* \(0 fetched, \1 kept\)", again.out)
-    assert "<xarray.Dataset>" in nwbzarr("info", folder).out
+    assert "IntracellularRecordingsTable" in nwbzarr("info", folder).out
 
 
 def test_a_download_that_fails_is_one_line_and_status_1(nwbzarr: Command, tmp_path: Path) -> None:
     result = nwbzarr("download", tmp_path / "nothing.nwb.zarr", tmp_path / "copy.nwb.zarr")
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (2, "")
     assert len(result.err.splitlines()) == 1
     assert "nothing.nwb.zarr" in result.err
     assert list(tmp_path.iterdir()) == []
@@ -429,7 +491,7 @@ def test_catalog_scan_writes_no_folder_that_is_named_like_a_file(
     (tmp_path / "lab").mkdir()
     result = nwbzarr("catalog", "scan", tmp_path / "lab", "-o", tmp_path / name)
     stem = tmp_path / name.rpartition(".")[0]
-    assert (result.status, result.out) == (1, "")
+    assert (result.status, result.out) == (2, "")
     assert f"Pass {stem}.parquet, or the name of a folder, such as {stem}." in result.err
     assert not (tmp_path / name).exists()
     # A folder that exists may have any name, and a dot in a name may be part of it.
@@ -468,7 +530,7 @@ def test_catalog_scan_reads_anonymously_and_writes_with_credentials(
 
 def test_catalog_scan_of_a_url_with_secrets_is_refused(nwbzarr: Command, tmp_path: Path) -> None:
     result = nwbzarr("catalog", "scan", "https://me:canary@example.org/a", "-o", tmp_path / "table.parquet")
-    assert result.status == 1
+    assert result.status == 2
     assert "has a password" in result.err
     assert "canary" not in result.err + result.out
 

@@ -100,6 +100,11 @@ class ChunkCounts:
         return "\n".join([text, *told, *([f"  and {more:,} more arrays"] if more else [])])
 
 
+def counted_chunks(counts: ChunkCounts | None) -> str:
+    """Return a line that tells how many chunks are stored."""
+    return f"Chunks: {counts or 'not counted, because the storage cannot be listed.'}"
+
+
 def count_chunks(
     hierarchy: Hierarchy, path: str = "", keys: Iterable[str] | None = None
 ) -> ChunkCounts | None:

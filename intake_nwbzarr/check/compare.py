@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.check.chunks import ChunkCounts
+from intake_nwbzarr.check.chunks import ChunkCounts, counted_chunks
 
 # Elements compared at once, at the least one chunk: 32 MiB of float64.
 BLOCK = 4 * 2**20
@@ -328,11 +328,43 @@ class Verification:
                 counts.setdefault(finding.neurodata_type, [0, 0, 0])[sort] += 1
         return {name: (one, two, three) for name, (one, two, three) in sorted(counts.items())}
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return what ``nwbzarr verify --json`` prints."""
+        return {
+            "document": "nwbzarr-verify 1.0",
+            "location": self.location,
+            "equal": len(self.equal),
+            "different": self.different,
+            "unshown": self.unshown,
+            "chunks": None if self.chunks is None else self.chunks.arrays,
+        }
+
+    @property
+    def report(self) -> str:
+        """Return what ``nwbzarr verify`` prints: a table by type, and every finding."""
+        counts = self.by_type()
+        width = max(map(len, counts), default=4)
+        lines = [f"{self}", "", f"{'type':<{width}}  equal  different  not shown"]
+        for neurodata_type, (equal, different, unshown) in counts.items():
+            lines.append(f"{neurodata_type:<{width}}{equal:>7}{different:>11}{unshown:>11}")
+        for each in self.different:
+            where = _where(each.path, each.name)
+            lines.append(f"\nDiffers: {where}\n  pynwb   {each.raw}\n  xarray  {each.shown}")
+        lines += [
+            f"\nNot shown: {_where(each.path, each.name)}\n  pynwb   {each.raw}" for each in self.unshown
+        ]
+        return "\n".join([*lines, "", counted_chunks(self.chunks)])
+
     def __str__(self) -> str:
         return (
             f"{self.location}: {len(self.equal)} fields equal, {len(self.different)} different, "
             f"{len(self.unshown)} not shown."
         )
+
+
+def _where(path: str, name: str) -> str:
+    return f"{path or '/'}: {name}" if name else path
 
 
 def shortened(value: object) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
@@ -117,6 +117,26 @@ def checked_options(given: object) -> dict[str, Any]:
             )
         checked[str(name)] = value
     return checked
+
+
+def is_public(name: str) -> bool:
+    """Return whether the value of a storage option is never a secret."""
+    return name in PACKAGE_OPTIONS | _FSSPEC_PUBLIC | _TUNING | {"ssl"}
+
+
+def applicable(options: Mapping[str, Any], url: str) -> dict[str, Any]:
+    """Return the storage options of several locations that one of them can have, by its scheme."""
+    of_s3, of_http = S3_PUBLIC | S3_SECRET | _S3_ALIASES.keys(), {"headers", "ssl"}
+    match url.partition("://")[0] if "://" in url else "file":
+        case "s3":
+            dropped: Collection[str] = of_http
+        case "http" | "https":
+            dropped = of_s3 - {"verify"}
+        case "file":
+            dropped = of_s3 | of_http | {"client_kwargs", "config_kwargs"}
+        case _:
+            dropped = ()
+    return {name: value for name, value in options.items() if name not in dropped}
 
 
 def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[dict[str, Any], dict[str, Any]]:
