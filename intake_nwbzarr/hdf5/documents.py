@@ -16,8 +16,9 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from intake_nwbzarr.errors import MetadataError, UnsafePathError
+from intake_nwbzarr.hdf5.elements import Address, Unsupported
 from intake_nwbzarr.hdf5.messages import Datatype, unsupported
-from intake_nwbzarr.hdf5.objects import Address, Dataset, Group, Object, Unsupported
+from intake_nwbzarr.hdf5.objects import Dataset, Group, Object
 from intake_nwbzarr.untrusted_input import LONGEST_KEY, safe_path
 
 PIECE: Final = 2**20

@@ -22,6 +22,10 @@ _COLLECTION: Final = 4096
 _GROUP_NODE: Final = 24 + 33 * 8 + 32 * 8
 
 
+# Children of a B-tree's root that are fetched before it is known which of them is needed.
+_MOST_GUESSED: Final = 8
+
+
 @dataclass
 class Addressing:
     """How addresses and lengths are stored in a file."""
@@ -31,6 +35,10 @@ class Addressing:
     lengths: int
     # What addresses are counted from: the end of the user block.
     base: int
+
+    def defined(self, address: int) -> int | None:
+        """Return an address, None for the undefined one."""
+        return None if address == (1 << 8 * self.offsets) - 1 else address
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,9 @@ class Heaps:
         """Return a cursor that takes addresses and lengths of this file."""
         return Cursor(data, self.addressing.offsets, self.addressing.lengths)
 
-    async def read(self, address: int, size: int) -> memoryview:
-        """Return bytes at an address."""
-        return await self.source.read(self.addressing.base + address, size)
+    async def read(self, address: int, size: int, *, alone: bool = False) -> memoryview:
+        """Return bytes at an address, with `alone` without having their neighbours fetched as well."""
+        return await self.source.read(self.addressing.base + address, size, alone=alone)
 
     async def read_at_most(self, address: int, size: int) -> memoryview:
         """Return bytes at an address, fewer at the end of the file."""
@@ -79,6 +87,10 @@ class Heaps:
             self.source.want(self.addressing.base + address, size)
 
     # The global heap (section III.E)
+
+    def known_collection(self, address: int) -> Collection | None:
+        """Return a global heap collection, None if it was not read yet."""
+        return self._collections.get(address)
 
     async def collection(self, address: int) -> Collection:
         """Return a global heap collection."""
@@ -122,7 +134,7 @@ class Heaps:
         data = cursor.address()
         if data is None:
             raise MetadataError("A local heap has no data.")
-        return self._local.setdefault(address, await self.read(data, size))
+        return self._local.setdefault(address, await self.read(data, size, alone=True))
 
     # B-trees of version 1 (section III.A.1)
 
@@ -149,10 +161,11 @@ class Heaps:
             level, expected = found, below - 1
         raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
 
-    async def group_node_of(self, address: int, names: memoryview, name: bytes) -> int | None:
-        """Return the address of the symbol table node of a group that has a name, if any has; one a level."""
+    async def find_group_node(self, tree: int, heap: int, name: bytes) -> tuple[memoryview, int | None]:
+        """Return the names of a group, and the symbol table node that has one, None if no node has it."""
+        names, _ = await together(self.local_heap(heap), self._want_children(tree))
+        address = tree
         for _ in range(DEEPEST_TREE):
-            self.want([(address, _GROUP_NODE)])
             level, children, last_names = await self._keyed_node(address)
             # Names of a child are up to the one whose offset in the heap follows its address.
             found = next(
@@ -164,9 +177,15 @@ class Heaps:
                 None,
             )
             if found is None or not level:
-                return found
+                return names, found
             address = found
         raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
+
+    async def _want_children(self, tree: int) -> None:
+        """Have the children of a B-tree's root fetched along with the names that tell which one is needed."""
+        _, children, _ = await self._keyed_node(tree)
+        if len(children) <= _MOST_GUESSED:
+            self.want((child, _GROUP_NODE) for child in children)
 
     async def _group_node(self, address: int) -> tuple[int, list[int]]:
         level, children, _ = await self._keyed_node(address)
@@ -174,13 +193,14 @@ class Heaps:
 
     async def _keyed_node(self, address: int) -> tuple[int, list[int], list[int]]:
         head = 8 + 2 * self.addressing.offsets
-        cursor = self.cursor(await self.read(address, head))
+        self.want([(address, _GROUP_NODE)])
+        cursor = self.cursor(await self.read(address, head, alone=True))
         cursor.expect(b"TREE")
         if cursor.number(1) != 0:
             raise MetadataError("A B-tree of a group is of another kind.")
         level, used = cursor.number(1), cursor.number(2)
         size = head + used * (self.addressing.lengths + self.addressing.offsets) + self.addressing.lengths
-        cursor = self.cursor(await self.read(address, size))
+        cursor = self.cursor(await self.read(address, size, alone=True))
         cursor.take(head)
         children, keys = [], []
         cursor.length()

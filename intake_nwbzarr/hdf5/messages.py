@@ -34,6 +34,9 @@ _KINDS: Final[tuple[Kind, ...]] = (
     "array", "complex",
 )  # fmt: skip
 
+# The addresses of the B-tree and of the local heap of a group in the older form.
+type Parts = tuple[int, int] | None
+
 # Size, bits and bias of the exponent, of the IEEE 754 formats that NumPy has.
 _FLOATS: Final = {(2, 5, 15), (4, 8, 127), (8, 11, 1023)}
 
@@ -130,7 +133,7 @@ class Link:
     path: str = ""
     file: str | None = None
     # Of a group of an older file, the addresses of its B-tree and its heap, where the link repeats them.
-    parts: tuple[int, ...] = field(default=(), compare=False)
+    parts: Parts = field(default=None, compare=False)
 
 
 def text_of(data: bytes | memoryview) -> str:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import prod
+from struct import Struct
 from typing import Any, Final, NamedTuple
-
-import numpy as np
 
 from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
 from intake_nwbzarr.hdf5 import messages
+from intake_nwbzarr.hdf5.elements import Budget, Decoder, Unsupported, decode_with_heaps, nested
 from intake_nwbzarr.hdf5.heaps import Addressing, FractalHeap, Heaps, check_distinct, verify_checksum
-from intake_nwbzarr.hdf5.messages import Attribute, Dataspace, Datatype, Filter, Layout, Link, unsupported
+from intake_nwbzarr.hdf5.messages import (
+    Attribute,
+    Dataspace,
+    Datatype,
+    Filter,
+    Layout,
+    Link,
+    Parts,
+    unsupported,
+)
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
 from intake_nwbzarr.untrusted_input import (
     LARGEST_ATTRIBUTE,
@@ -27,35 +36,14 @@ SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 # Bytes of an object header that are usually enough for all of it.
 _HEADER: Final = 512
 
-# Bytes of memory that a link, a message, or a value in a list takes at least.
-_LINK, _MESSAGE, _VALUE = 64, 32, 8
+# Bytes of texts that are fetched along with the metadata.
+_SHORT: Final = 64 * 2**10
 
+# Bytes of memory that a link or a message takes at least.
+_LINK, _MESSAGE = 64, 32
 
-@dataclass
-class Budget:
-    """How many bytes may still be decoded: a small file may refer to the same bytes any number of times."""
-
-    left: int
-
-    def spend(self, nbytes: int) -> None:
-        """Count bytes that are decoded."""
-        self.left -= nbytes
-        if self.left < 0:
-            raise LimitError("Its attributes, links or texts are longer than allowed when they are decoded.")
-
-
-@dataclass(frozen=True)
-class Address:
-    """An object reference: the address of an object, None for a null reference."""
-
-    value: int | None
-
-
-@dataclass(frozen=True)
-class Unsupported:
-    """The value of an attribute, or the elements of a dataset, that are of a kind that is not read."""
-
-    reason: str
+# An entry of a symbol table node, by the bytes of addresses.
+_SYMBOL: Final = {2: Struct("<HHI4x16s"), 4: Struct("<III4x16s"), 8: Struct("<QQI4x16s")}
 
 
 @dataclass
@@ -67,6 +55,8 @@ class Group:
     links: list[Link] = field(default_factory=list)
     # Whether these are all links of the group, and not those beside one that was looked up.
     whole: bool = True
+    # How many hard links lead to the group.
+    names: int = 1
 
 
 @dataclass
@@ -84,6 +74,8 @@ class Dataset:
     # Elements are in other files.
     external: bool = False
     attributes: dict[str, Any] = field(default_factory=dict)
+    # How many hard links lead to the dataset.
+    names: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,15 +83,48 @@ class NamedType:
     """A committed datatype, which is no part of the data."""
 
     address: int
+    names: int = 1
 
 
 type Object = Group | Dataset | NamedType
+
+
+type Follow = Callable[[list[Link]], None]
+
+
+@dataclass(frozen=True)
+class _Symbols:
+    """The links of a symbol table, and whether they are all."""
+
+    parts: Parts
+    links: list[Link]
+    whole: bool
 
 
 class _Message(NamedTuple):
     kind: int
     flags: int
     data: memoryview
+
+
+@dataclass
+class _Header:
+    """An object header: its messages, and the blocks that they are in."""
+
+    # How the kind, size and flags of a message are stored, and how many bytes a block has beside messages.
+    form: Struct
+    around: int
+    # How many messages there may still be, those that are not kept included.
+    left: int
+    # The address of each block, where its messages begin, and how many bytes they have.
+    blocks: list[tuple[int, int, int]]
+    # How many hard links lead to the object.
+    names: int = 1
+    messages: list[_Message] = field(default_factory=list)
+
+
+_OLD_HEADER: Final = Struct("<2xHII")
+_OLD_MESSAGE, _NEW_MESSAGE, _ORDERED_MESSAGE = Struct("<HHB3x"), Struct("<BHB"), Struct("<BHB2x")
 
 
 class Objects:
@@ -109,6 +134,7 @@ class Objects:
         self.source = source
         self.heaps = Heaps(source, Addressing(8, 8, 0))
         self.root: int | None = None
+        self.root_parts: Parts = None
         self.budget = Budget(MOST_DECODED)
         self._types: dict[bytes, Datatype] = {}
         self._spaces: dict[bytes, Dataspace] = {}
@@ -130,7 +156,7 @@ class Objects:
             if base > LARGEST_USER_BLOCK or base + 8 > self.source.size:
                 raise NotZarrError("It is not an HDF5 file.", expected="an HDF5 file")
         self.addressing.base = base
-        head = Cursor(await self.source.read(base, min(96, self.source.size - base)), at=8)
+        head = Cursor(await self.source.read(base, min(104, self.source.size - base)), at=8)
         version = head.number(1)
         if version in {0, 1}:
             head.take(4)
@@ -139,8 +165,11 @@ class Objects:
             head.take(9 + (4 if version else 0))
             head.offsets = offsets
             stored, _, end = head.address(), head.address(), head.address()
+            # The entry of the root group is like one in a symbol table node.
             head.take(2 * offsets)
-            self.root = head.address()
+            self.root, kind = head.address(), head.number(4)
+            head.take(4)
+            self.root_parts = self._parts(head.take(16)) if kind == 1 else None
         elif version in {2, 3}:
             offsets, lengths = head.number(1), head.number(1)
             self._set_sizes(offsets, lengths)
@@ -172,72 +201,60 @@ class Objects:
             raise MetadataError(f"Its addresses have {offsets} bytes and its lengths {lengths}.")
         self.addressing.offsets, self.addressing.lengths = offsets, lengths
 
-    async def read(self, address: int, only: str | None = None) -> Object:
-        """Read the object whose header is at an address; of a large group, with the link of a name only."""
-        found = await self._messages(address)
+    async def read(
+        self, address: int, parts: Parts = None, only: str | None = None, follow: Follow | None = None
+    ) -> Object:
+        """Read the object whose header is at an address; of a large group, with the link of a name only.
+
+        The links of a group are passed to `follow` as soon as they are known: before its header is, if the
+        link that leads to it has told its `parts`.
+        """
+        known = None
+        if parts is None:
+            header = await self._header(address)
+        else:
+            header, known = await together(self._header(address), self._try_symbols(parts, only, follow))
+        found = header.messages
         kinds = {message.kind for message in found}
         if {1, 3, 8} <= kinds:
-            return await self._dataset(address, found)
+            return await self._dataset(address, header)
         if kinds & {2, 6, 10, 17}:
-            return await self._group(address, found, only)
+            return await self._group(address, header, only, follow, known)
         if 3 in kinds:
-            return NamedType(address)
+            return NamedType(address, header.names)
         if 1 in kinds or 8 in kinds:
             raise MetadataError("A dataset has no dataspace, datatype or layout.")
         # A group without members may have no message that tells so.
-        return await self._group(address, found, only)
-
-    async def has_several_names(self, address: int) -> bool:
-        """Return whether more than one hard link leads to an object."""
-        head = await self.heaps.read_at_most(address, 16)
-        if bytes(head[:4]) != b"OHDR":
-            return int.from_bytes(head[4:8], "little") > 1
-        counts = [each.data[1:5] for each in await self._messages(address) if each.kind == 22]
-        return any(int.from_bytes(count, "little") > 1 for count in counts)
+        return await self._group(address, header, only, follow, known)
 
     # Object headers (section IV.A.1)
 
-    async def _messages(self, address: int) -> list[_Message]:
-        found: list[_Message] = []
-        async for message in self._all_messages(address):
-            self.budget.spend(_MESSAGE)
-            found.append(message)
-            if len(found) > MOST_MESSAGES:
-                raise LimitError("An object header has too many messages.", expected=MOST_MESSAGES)
-        return found
-
-    async def _all_messages(self, address: int) -> AsyncIterator[_Message]:
+    async def _header(self, address: int) -> _Header:
         head = await self.heaps.read_at_most(address, _HEADER)
-        if bytes(head[:4]) == b"OHDR":
-            async for message in self._new_messages(address, head):
-                yield message
-            return
-        if len(head) < 16 or head[0] != 1:
-            raise MetadataError("No object has its header there.", found=address)
-        cursor = self.heaps.cursor(head)
-        cursor.take(2)
-        count = cursor.number(2)
-        cursor.take(4)
-        blocks = [(address + 16, cursor.number(4))]
+        is_new = bytes(head[:4]) == b"OHDR"
+        header = self._new_header(address, head) if is_new else self._old_header(address, head)
         visited: set[int] = set()
-        seen = 0
         for number in range(MOST_CONTINUATIONS):
-            if number >= len(blocks):
-                return
-            check_distinct([blocks[number][0]], visited)
-            cursor = self.heaps.cursor(await self.heaps.read(*blocks[number]))
-            while seen < count and cursor.at + 8 <= len(cursor.data):
-                kind, size, flags = cursor.number(2), cursor.number(2), cursor.number(1)
-                cursor.take(3)
-                data = memoryview(cursor.take(size))
-                seen += 1
-                if kind == 16:
-                    blocks.append(self._continuation(data))
-                elif kind:
-                    yield _Message(kind, flags, data)
+            if number >= len(header.blocks):
+                return header
+            start, at, size = header.blocks[number]
+            check_distinct([start], visited)
+            whole = at + size + (4 if is_new else 0)
+            block = await self.heaps.read(start, whole)
+            if is_new:
+                verify_checksum(block)
+                if number and bytes(block[:4]) != b"OCHK":
+                    raise MetadataError("A block of an object header has another signature.")
+            self._add_messages(header, block[at : at + size])
         raise LimitError("An object header has too many blocks.", expected=MOST_CONTINUATIONS)
 
-    async def _new_messages(self, address: int, head: memoryview) -> AsyncIterator[_Message]:
+    def _old_header(self, address: int, head: memoryview) -> _Header:
+        if len(head) < 16 or head[0] != 1:
+            raise MetadataError("No object has its header there.", found=address)
+        count, names, size = _OLD_HEADER.unpack_from(head)
+        return _Header(_OLD_MESSAGE, 0, count, [(address + 16, 0, size)], names)
+
+    def _new_header(self, address: int, head: memoryview) -> _Header:
         cursor = self.heaps.cursor(head)
         cursor.expect(b"OHDR")
         version, flags = cursor.number(1), cursor.number(1)
@@ -245,32 +262,33 @@ class Objects:
             raise MetadataError(f"An object header has the unknown version {version}.", found=version)
         cursor.take((16 if flags & 32 else 0) + (4 if flags & 16 else 0))
         size = cursor.number(1 << (flags & 3))
-        blocks = [(address, cursor.at, size)]
-        visited: set[int] = set()
-        for number in range(MOST_CONTINUATIONS):
-            if number >= len(blocks):
-                return
-            start, at, size = blocks[number]
-            check_distinct([start], visited)
-            block = await self.heaps.read(start, at + size + 4)
-            verify_checksum(block)
-            if number and bytes(block[:4]) != b"OCHK":
-                raise MetadataError("A block of an object header has another signature.")
-            cursor = self.heaps.cursor(block[: at + size])
-            cursor.at = at
-            least = 6 if flags & 4 else 4
-            while cursor.at + least <= len(cursor.data):
-                kind, length, own = cursor.number(1), cursor.number(2), cursor.number(1)
-                cursor.take(2 if flags & 4 else 0)
-                data = memoryview(cursor.take(length))
-                if kind == 16:
-                    begin, whole = self._continuation(data)
-                    if whole < 8:
-                        raise MetadataError("A block of an object header is too short.")
-                    blocks.append((begin, 4, whole - 8))
-                elif kind:
-                    yield _Message(kind, own, data)
-        raise LimitError("An object header has too many blocks.", expected=MOST_CONTINUATIONS)
+        form = _ORDERED_MESSAGE if flags & 4 else _NEW_MESSAGE
+        return _Header(form, 8, MOST_MESSAGES, [(address, cursor.at, size)])
+
+    def _add_messages(self, header: _Header, data: memoryview) -> None:
+        """Add the messages in one block of an object header."""
+        form, at, size = header.form, 0, header.form.size
+        while header.left and at + size <= len(data):
+            kind, length, flags = form.unpack_from(data, at)
+            at += size
+            stop = at + length
+            if stop > len(data):
+                raise MetadataError("A message of an object header ends after its block.", found=stop)
+            body, at = data[at:stop], stop
+            header.left -= 1
+            if kind == 16:
+                start, whole = self._continuation(body)
+                if whole < header.around:
+                    raise MetadataError("A block of an object header is too short.")
+                header.blocks.append((start, header.around // 2, whole - header.around))
+            elif kind == 22:
+                header.names = int.from_bytes(body[1:5], "little")
+            elif kind:
+                self.budget.spend(_MESSAGE)
+                header.messages.append(_Message(kind, flags, body))
+        # An older header says how many messages it has.
+        if header.around and not header.left:
+            raise LimitError("An object header has too many messages.", expected=MOST_MESSAGES)
 
     def _continuation(self, data: memoryview) -> tuple[int, int]:
         cursor = self.heaps.cursor(data)
@@ -298,7 +316,7 @@ class Objects:
         address = cursor.address()
         if address is None or version not in {1, 2, 3}:
             raise MetadataError("A shared message has no address.")
-        for message in await self._messages(address):
+        for message in (await self._header(address)).messages:
             if message.kind == kind and not message.flags & 2:
                 return self._found.setdefault(key, message.data)
         raise MetadataError("A shared message is missing.")
@@ -306,7 +324,7 @@ class Objects:
     async def _shared_heap(self, kind: int) -> FractalHeap:
         """Return the heap of the messages of a kind that objects share."""
         if self._shared_heaps is None:
-            extension = [] if self._extension is None else await self._messages(self._extension)
+            extension = [] if self._extension is None else (await self._header(self._extension)).messages
             tables = await together(*(self.heaps.shared(each.data) for each in extension if each.kind == 15))
             self._shared_heaps = tables[0] if tables else {}
         # Both kinds of fill values have one index.
@@ -317,18 +335,27 @@ class Objects:
 
     # Groups
 
-    async def _group(self, address: int, found: list[_Message], only: str | None) -> Group:
-        (links, whole), attributes = await together(self._links(found, only), self._attributes(found))
-        return Group(address, attributes, links, whole)
+    async def _group(
+        self, address: int, header: _Header, only: str | None, follow: Follow | None, known: _Symbols | None
+    ) -> Group:
+        (links, whole), attributes = await together(
+            self._links(header.messages, only, follow, known), self._attributes(header.messages)
+        )
+        return Group(address, attributes, links, whole, header.names)
 
-    async def _links(self, found: list[_Message], only: str | None) -> tuple[list[Link], bool]:
+    async def _links(
+        self, found: list[_Message], only: str | None, follow: Follow | None, known: _Symbols | None
+    ) -> tuple[list[Link], bool]:
         links: list[Link] = []
         whole = True
         for message in found:
             match message.kind:
                 case 17:
-                    symbols, whole = await self._symbols(message.data, only)
-                    links += symbols
+                    parts = self._parts(message.data)
+                    if known is None or known.parts != parts:
+                        known = await self._symbols(parts, only)
+                    links += known.links
+                    whole = known.whole
                 case 6:
                     self.budget.spend(_LINK + len(message.data))
                     links.append(messages.link(message.data, self.addressing.offsets))
@@ -337,56 +364,54 @@ class Objects:
         names = {link.name for link in links}
         if len(names) < len(links) or not names.isdisjoint({"", "."}) or any("/" in name for name in names):
             raise MetadataError("A group has members without names of their own.")
+        if follow is not None:
+            follow(links)
         return links, whole
 
-    async def _symbols(self, data: memoryview, only: str | None) -> tuple[list[Link], bool]:
-        """Return links of a symbol table (sections III.B and III.C), and whether they are all."""
-        cursor = self.heaps.cursor(data)
-        tree, heap = cursor.address(), cursor.address()
-        if tree is None or heap is None:
-            return [], True
+    async def _try_symbols(self, parts: Parts, only: str | None, follow: Follow | None) -> _Symbols | None:
+        """Return the links of a symbol table that a link to the group refers to, None if it is damaged."""
+        with suppress(MetadataError, LimitError):
+            known = await self._symbols(parts, only)
+            if follow is not None:
+                follow(known.links)
+            return known
+        return None
+
+    async def _symbols(self, parts: Parts, only: str | None) -> _Symbols:
+        """Return links of a symbol table (sections III.B and III.C)."""
+        if parts is None:
+            return _Symbols(parts, [], True)
+        tree, heap = parts
         if only is None:
             names, nodes = await together(self.heaps.local_heap(heap), self.heaps.group_nodes(tree))
         else:
-            self.heaps.want([(tree, 1024)])
-            names = await self.heaps.local_heap(heap)
-            node = await self.heaps.group_node_of(tree, names, only.encode())
+            names, node = await self.heaps.find_group_node(tree, heap, only.encode())
             nodes = [] if node is None else [node]
         links: list[Link] = []
-        size = 2 * self.addressing.offsets + 24
+        form = _SYMBOL[self.addressing.offsets]
         # A node has eight entries, unless the file was created with another number.
-        self.heaps.want((node, 8 + 8 * size) for node in nodes)
+        self.heaps.want((node, 8 + 8 * form.size) for node in nodes)
         self.budget.spend(_LINK * len(nodes))
         for node in nodes:
             cursor = self.heaps.cursor(await self.heaps.read(node, 8))
             cursor.expect(b"SNOD")
             cursor.take(2)
-            cursor = self.heaps.cursor(await self.heaps.read(node, 8 + cursor.number(2) * size))
-            cursor.take(8)
-            while cursor.at < len(cursor.data):
-                name, target, kind = (
-                    cursor.number(self.addressing.offsets),
-                    cursor.address(),
-                    cursor.number(4),
-                )
-                cursor.take(4)
-                scratch = memoryview(cursor.take(16))
+            entries = await self.heaps.read(node, 8 + cursor.number(2) * form.size)
+            for name, target, kind, scratch in form.iter_unpack(entries[8:]):
                 text = messages.text_of(Cursor(names, at=name).text())
                 self.budget.spend(_LINK + len(text))
                 if kind == 2:
                     path = Cursor(names, at=int.from_bytes(scratch[:4], "little")).text()
                     links.append(Link(text, path=messages.text_of(path)))
                 else:
-                    links.append(Link(text, target, parts=self._parts(scratch) if kind == 1 else ()))
-        return links, only is None
+                    own = self._parts(scratch) if kind == 1 else None
+                    links.append(Link(text, self.addressing.defined(target), parts=own))
+        return _Symbols(parts, links, only is None)
 
-    def _parts(self, scratch: memoryview) -> tuple[int, ...]:
-        cursor = self.heaps.cursor(scratch)
-        return tuple(address for address in (cursor.address(), cursor.address()) if address is not None)
-
-    def want_group(self, link: Link) -> None:
-        """Have the B-tree and the heap of a group fetched along with its header."""
-        self.heaps.want((address, 1024) for address in link.parts)
+    def _parts(self, data: bytes | memoryview) -> Parts:
+        cursor = self.heaps.cursor(data)
+        tree, heap = cursor.address(), cursor.address()
+        return None if tree is None or heap is None else (tree, heap)
 
     async def _dense_links(self, data: memoryview) -> list[Link]:
         """Return the links of a group that are in a fractal heap."""
@@ -413,9 +438,9 @@ class Objects:
 
     # Datasets
 
-    async def _dataset(self, address: int, found: list[_Message]) -> Dataset:
+    async def _dataset(self, address: int, header: _Header) -> Dataset:
         bodies: dict[int, bytes | memoryview] = {}
-        for message in found:
+        for message in header.messages:
             if message.kind in {1, 3, 4, 5, 7, 8, 11}:
                 bodies[message.kind] = await self._body(message)
         space = messages.dataspace(bodies[1], self.addressing.lengths)
@@ -433,7 +458,7 @@ class Objects:
             fill = messages.fill_value(bodies[4], old=True)
         fill_value = None
         if fill is not None and kind.dtype is None and len(fill) == kind.size and not unsupported(kind):
-            fill_value = (await self.elements(kind, fill, 1, self.budget))[0]
+            fill_value = (await self.elements(kind, fill, 1))[0]
         return Dataset(
             address,
             space,
@@ -443,8 +468,23 @@ class Objects:
             fill_value,
             messages.filters(bodies[11]) if 11 in bodies else (),
             external=7 in bodies,
-            attributes=await self._attributes(found),
+            attributes=await self._attributes(header.messages),
+            names=header.names,
         )
+
+    async def elements(
+        self, kind: Datatype, data: bytes | memoryview, count: int, budget: Budget | None = None
+    ) -> list[Any]:
+        """Return elements as Python values, after fetching the global heaps that they refer to."""
+        return await decode_with_heaps(
+            self.heaps, budget or self.budget, lambda decoder: decoder.decode(kind, data, count)
+        )
+
+    async def try_elements(self, kind: Datatype, address: int, count: int) -> None:
+        """Have elements, and the global heaps that they refer to, fetched if they are short."""
+        with suppress(MetadataError, LimitError):
+            data = await self.heaps.read(address, count * kind.size, alone=True)
+            await self.elements(kind, data, count, Budget(_SHORT))
 
     def _datatype(self, data: bytes | memoryview) -> Datatype:
         # Nearly all objects have the same few types.
@@ -468,8 +508,15 @@ class Objects:
                 attributes.append(messages.attribute(await self._body(message)))
             elif message.kind == 21:
                 attributes += [each async for each in self._dense_attributes(message.data)]
-        values = await together(*map(self._value, attributes))
-        return {attribute.name: value for attribute, value in zip(attributes, values, strict=True)}
+        described = [await self._described(attribute) for attribute in attributes]
+        return await decode_with_heaps(
+            self.heaps,
+            self.budget,
+            lambda decoder: {
+                attribute.name: _value(attribute, kind, space, decoder)
+                for attribute, kind, space in described
+            },
+        )
 
     async def _dense_attributes(self, data: memoryview) -> AsyncIterator[Attribute]:
         heap, tree = self._dense(data, 2, "attribute")
@@ -483,120 +530,23 @@ class Objects:
             self.budget.spend(_MESSAGE + len(body))
             yield messages.attribute(body)
 
-    async def _value(self, attribute: Attribute) -> Any:
-        kind = (
-            self._datatype(await self._shared(attribute.datatype, 3))
-            if attribute.shared[0]
-            else self._datatype(attribute.datatype)
-        )
-        space = (
-            self._dataspace(await self._shared(attribute.dataspace, 1))
-            if attribute.shared[1]
-            else self._dataspace(attribute.dataspace)
-        )
-        if space.shape is None:
-            return "" if kind.kind == "string" or kind.is_text else None
-        if space.count * kind.size > min(LARGEST_ATTRIBUTE, len(attribute.data)):
-            raise MetadataError(f"The attribute {attribute.name!r} is longer than its message.")
-        reason = unsupported(kind)
-        if reason:
-            return Unsupported(reason)
-        flat = await self.elements(kind, attribute.data, space.count, self.budget)
-        return flat[0] if space.shape == () else _nested(flat, space.shape)
-
-    # Elements
-
-    async def elements(
-        self, kind: Datatype, data: bytes | memoryview, count: int, budget: Budget
-    ) -> list[Any]:
-        """Return elements as Python values: numbers, texts, lists, and `Address` for references."""
-        size = kind.size
-        budget.spend(count * max(size, _VALUE))
-        if kind.is_bool:
-            return [value != 0 for value in bytes(data[:count])]
-        if kind.dtype is not None:
-            array = np.frombuffer(data, kind.dtype, count)
-            values: list[Any] = (array.astype(str) if kind.dtype.kind in "mM" else array).tolist()
-            return values
-        parts = [data[at : at + size] for at in range(0, count * size, size)]
-        match kind.kind:
-            case "string":
-                return [fixed_text(part, kind) for part in parts]
-            case "reference":
-                return [_reference(part, self.addressing.offsets) for part in parts]
-            case "vlen":
-                return await self._variable(kind, parts, budget)
-            case "array":
-                assert kind.base is not None  # noqa: S101 - for the type checker
-                length = prod(kind.shape)
-                inner = await self.elements(kind.base, data, count * length, budget)
-                return [_nested(inner[at * length : (at + 1) * length], kind.shape) for at in range(count)]
-            case "compound":
-                columns = [
-                    await self.elements(
-                        member.datatype,
-                        b"".join(
-                            part[member.offset : member.offset + member.datatype.size] for part in parts
-                        ),
-                        count,
-                        budget,
-                    )
-                    for member in kind.members
-                ]
-                return [list(row) for row in zip(*columns, strict=True)]
-        raise MetadataError(f"Elements of the kind {kind.kind!r} are not supported.")
-
-    async def _variable(self, kind: Datatype, parts: list[Any], budget: Budget) -> list[Any]:
-        """Return variable-length texts or sequences, which are in global heaps."""
-        assert kind.base is not None  # noqa: S101 - for the type checker
-        entries = []
-        for part in parts:
-            cursor = self.heaps.cursor(part)
-            length, address, index = cursor.number(4), cursor.address(), cursor.number(4)
-            budget.spend(length * (1 if kind.is_text else kind.base.size))
-            entries.append((length, address, index))
-        addresses = dict.fromkeys(address for length, address, _ in entries if address and length)
-        found = await together(*map(self.heaps.collection, addresses))
-        collections = dict(zip(addresses, found, strict=True))
-        values: list[Any] = []
-        for length, address, index in entries:
-            size = length * (1 if kind.is_text else kind.base.size)
-            budget.spend(size)
-            stored: bytes | memoryview = b""
-            if address and length:
-                stored = collections[address].get(index)
-                if len(stored) < size:
-                    raise MetadataError("A value of variable length is longer than what is stored of it.")
-            if kind.is_text:
-                values.append(messages.text_of(stored[:size]).partition("\0")[0])
-            else:
-                length = length if stored else 0
-                values.append(await self.elements(kind.base, stored[:size], length, budget))
-        return values
+    async def _described(self, attribute: Attribute) -> tuple[Attribute, Datatype, Dataspace]:
+        """Return an attribute with its datatype and dataspace, which other objects may have."""
+        kind, space = attribute.datatype, attribute.dataspace
+        if attribute.shared[0]:
+            kind = await self._shared(kind, 3)
+        if attribute.shared[1]:
+            space = await self._shared(space, 1)
+        return attribute, self._datatype(kind), self._dataspace(space)
 
 
-def fixed_text(data: bytes | memoryview, kind: Datatype) -> str:
-    """Return a text of fixed length without its padding."""
-    text = bytes(data)
-    match kind.padding:
-        case "null terminated":
-            text = text.partition(b"\0")[0]
-        case "spaces":
-            text = text.rstrip(b" ").rstrip(b"\0")
-        case _:
-            text = text.rstrip(b"\0")
-    return messages.text_of(text)
-
-
-def _reference(data: bytes | memoryview, offsets: int) -> Address:
-    address = Cursor(data, offsets).address()
-    # Both zero and the undefined address stand for no object.
-    return Address(address or None)
-
-
-def _nested(flat: list[Any], shape: tuple[int, ...]) -> Any:
-    """Return a list of lists of a shape."""
-    if len(shape) <= 1:
-        return flat
-    inner = prod(shape[1:])
-    return [_nested(flat[at * inner : (at + 1) * inner], shape[1:]) for at in range(shape[0])]
+def _value(attribute: Attribute, kind: Datatype, space: Dataspace, decoder: Decoder) -> Any:
+    if space.shape is None:
+        return "" if kind.kind == "string" or kind.is_text else None
+    if space.count * kind.size > min(LARGEST_ATTRIBUTE, len(attribute.data)):
+        raise MetadataError(f"The attribute {attribute.name!r} is longer than its message.")
+    reason = unsupported(kind)
+    if reason:
+        return Unsupported(reason)
+    flat = decoder.decode(kind, attribute.data, space.count)
+    return flat[0] if space.shape == () else nested(flat, space.shape)

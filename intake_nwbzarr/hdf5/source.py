@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterable, Iterator
 from types import coroutine
 from typing import Any, Final
 
@@ -15,7 +15,10 @@ BLOCK: Final = 2**10
 """Bytes of the blocks in which a file is received: nodes of B-trees have about two thousand."""
 
 AROUND: Final = 16 * 2**10
-"""Bytes that are read together while objects are found: what belongs to one mostly lies beside it."""
+"""Bytes before and after an object that are read with it: what belongs to it mostly lies beside it."""
+
+LONG_BEFORE: Final = 64 * 2**10
+"""Bytes before an object that is looked up alone: it shares a heap of texts with those before it."""
 
 GAP: Final = 64
 """Blocks that are not needed between two that are, up to which one request fetches both."""
@@ -33,16 +36,18 @@ class Source:
     many objects need is fetched side by side, whatever order they are read in.
     """
 
-    # `around`: bytes up to whose multiples what is read is widened, where neighbours are read next.
-    def __init__(self, size: int, around: int = BLOCK) -> None:
+    # `before`, `after`: bytes by which what is read is widened, where its neighbours are read next.
+    def __init__(self, size: int, before: int = 0, after: int = 0) -> None:
         self.size = size
         self.received = 0
-        self.around = around
+        self._before, self._after = before // BLOCK, after // BLOCK
         # The bytes that each block came with, and where it begins in them.
         self._blocks: dict[int, tuple[memoryview, int]] = {}
         # Those of the source that this one was made beside.
         self._shared: dict[int, tuple[memoryview, int]] = {}
+        # Numbers of blocks that are fetched next, and of those whose neighbours are as well.
         self._missing: set[int] = set()
+        self._widened: set[int] = set()
         self._ready: deque[Task] = deque()
         self._waiting: list[Task] = []
         self._rounds = 0
@@ -102,19 +107,20 @@ class Source:
         """Have bytes fetched in the next round, if they are in the file and missing."""
         first, last = start // BLOCK, (min(start + size, self.size) - 1) // BLOCK
         if first >= 0 and last - first <= LARGEST_RANGE // BLOCK:
-            self._miss(first, last)
+            self._missing.update(self._absent(range(first, last + 1)))
 
-    async def read(self, start: int, size: int) -> memoryview:
-        """Return bytes of the file, after waiting for those that are missing."""
+    async def read(self, start: int, size: int, *, alone: bool = False) -> memoryview:
+        """Return bytes of the file, after waiting for missing ones, with their neighbours unless `alone`."""
         while (data := self.part(start, size)) is None:
             if size > MOST_RECEIVED - self.received:
                 raise _too_many_bytes()
-            self._miss(start // BLOCK, (start + size - 1) // BLOCK)
+            absent = self._absent(range(start // BLOCK, (start + size - 1) // BLOCK + 1))
+            (self._missing if alone else self._widened).update(absent)
             await _pause()
         return data
 
-    def _miss(self, first: int, last: int) -> None:
-        self._missing.update(number for number in range(first, last + 1) if self._block(number) is None)
+    def _absent(self, numbers: Iterable[int]) -> Iterator[int]:
+        return (number for number in numbers if self._block(number) is None)
 
     def start(self, task: Task) -> None:
         """Let a coroutine run in this step or the next; what it returns is dropped."""
@@ -141,6 +147,7 @@ class Source:
                 self._end()
             if not self._waiting:
                 self._missing.clear()
+                self._widened.clear()
             return self._ranges()
 
     def close(self) -> None:
@@ -161,7 +168,7 @@ class Source:
     def _ranges(self) -> list[tuple[int, int]]:
         """Return the ranges of missing blocks: neighbours joined, and small gaps between them included."""
         ranges: list[list[int]] = []
-        for number in sorted(self._widened()):
+        for number in sorted(self._missing | self._neighbours()):
             last = ranges[-1] if ranges else None
             if (
                 last is not None
@@ -172,16 +179,19 @@ class Source:
             else:
                 ranges.append([number, number + 1])
         self._missing.clear()
+        self._widened.clear()
         return [(first * BLOCK, min(stop * BLOCK, self.size)) for first, stop in ranges]
 
-    def _widened(self) -> set[int]:
-        """Return the missing blocks, and those around them that are not here either."""
-        count = self.around // BLOCK
+    def _neighbours(self) -> set[int]:
+        """Return the blocks that are widened and those around them, as far as they are not here."""
         end = -(-self.size // BLOCK)
-        widened: set[int] = set()
-        for number in {missing // count for missing in self._missing}:
-            widened.update(range(number * count, min((number + 1) * count, end)))
-        return {number for number in widened if self._block(number) is None}
+        found: set[int] = set()
+        done = 0
+        for number in sorted(self._widened):
+            start, stop = max(number - self._before, done), min(number + self._after + 1, end)
+            found.update(self._absent(range(start, stop)))
+            done = max(done, stop)
+        return found
 
 
 async def together(*coroutines: Coroutine[Any, None, Any]) -> list[Any]:

@@ -35,16 +35,18 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_table, pack
-from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE, ArraySource, Translated, is_needed, translate
+from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE, ArraySource, Translated, translate
+from intake_nwbzarr.hdf5.elements import Address, Budget
 from intake_nwbzarr.hdf5.messages import Datatype
-from intake_nwbzarr.hdf5.objects import Address, Budget, Group, Object, Objects
-from intake_nwbzarr.hdf5.source import AROUND, BLOCK, Source
+from intake_nwbzarr.hdf5.objects import Object, Objects
+from intake_nwbzarr.hdf5.source import AROUND, BLOCK, LONG_BEFORE, Source
+from intake_nwbzarr.hdf5.walk import Walk
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, is_document, too_large
 from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import await_all
-from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, MOST_NODES, TEXT_PER_VALUE
+from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, TEXT_PER_VALUE
 
 FIRST: Final = 256 * 2**10
 """Bytes that are requested first of the beginning and of the end of a file.
@@ -228,18 +230,19 @@ class HDF5Transport(Transport):
                 f"The server does not say how large {self.location} is, so that it cannot be read in ranges.",
                 location=self.location,
             )
-        source = Source(first.size, AROUND)
+        source = Source(first.size, LONG_BEFORE if group else AROUND, AROUND)
         source.put(0, first.data)
         if last is not None and last.etag == first.etag and last.size == first.size:
             start = -(-(first.size - len(last.data)) // BLOCK) * BLOCK
             source.put(start, memoryview(last.data)[start - first.size :] if start < first.size else b"")
         opened = _Opened(first.etag, source, Objects(source), Translated())
         try:
-            found = await self._read_objects(opened, group)
-            if found is None:
-                # An object with several names has the shortest one, which only all links tell.
+            walk = Walk(opened.objects, group)
+            await self._complete(opened, walk.run())
+            walk.check()
+            if walk.has_several_names:
                 return await self._open()
-            opened.translated = await asyncio.to_thread(_translated, opened, found, self.location)
+            opened.translated = await asyncio.to_thread(_translated, opened, walk.found, self.location)
             if group and opened.translated.unknown:
                 return await self._open()
             opened.document = await asyncio.to_thread(_consolidated, opened.translated)
@@ -252,47 +255,6 @@ class HDF5Transport(Transport):
                 self._groups.pop(next(iter(self._groups)))
         _kept.put((self, group), opened, source.received + 2 * len(opened.document))
         return opened
-
-    async def _read_objects(self, opened: _Opened, group: str) -> dict[int, Object | MetadataError] | None:
-        """Return objects by address, all or those that one needs; None if one of these has several names."""
-        found: dict[int, Object | MetadataError] = {}
-        source, objects = opened.source, opened.objects
-        several = False
-
-        async def visit(address: int, path: str) -> None:
-            nonlocal several
-            # Of a large group that holds it, the link that leads to the object is looked up.
-            holds = path not in {"", "general"} and group.startswith(f"{path}/")
-            only = group[len(path) + 1 :].partition("/")[0] if holds else None
-            try:
-                item: Object | MetadataError = await objects.read(address, only)
-                several = several or (group != "" and path != "" and await objects.has_several_names(address))
-            except (MetadataError, LimitError) as error:
-                item = MetadataError(str(error))
-            found[address] = item
-            if not isinstance(item, Group):
-                return
-            for link in item.links:
-                child = f"{path}/{link.name}" if path else link.name
-                if link.address is None or link.address in found or (group and not is_needed(child, group)):
-                    continue
-                if len(found) > MOST_NODES:
-                    raise LimitError(f"It has more than {MOST_NODES:,} objects.", expected=MOST_NODES)
-                found[link.address] = MetadataError("It was not read.")
-                objects.want_group(link)
-                source.start(visit(link.address, child))
-
-        async def everything() -> None:
-            await objects.open()
-            assert objects.root is not None  # noqa: S101 - for the type checker
-            found[objects.root] = MetadataError("It was not read.")
-            await visit(objects.root, "")
-
-        await self._complete(opened, everything())
-        root = found.get(objects.root or 0)
-        if isinstance(root, MetadataError):
-            raise root
-        return None if several else found
 
     def _forget(self) -> None:
         """Have the metadata read again when they are needed next."""
