@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def check(original: Path, seed: int, folder: Path) -> str | None:
     path, values = folder / f"damaged {seed}.nwb", folder / f"values {seed}"
     path.write_bytes(content)
     try:
-        problem = _forked(lambda: values.write_bytes(pickle.dumps(read_all(path))))
+        problem = forked(lambda: values.write_bytes(pickle.dumps(read_all(path))))
         if problem is None and values.exists():
             found: Values = pickle.loads(values.read_bytes())
 
@@ -193,7 +194,7 @@ def check(original: Path, seed: int, folder: Path) -> str | None:
                 if different := differences(path, found):
                     raise AssertionError("; ".join(different[:3]))
 
-            problem = _forked(compare)
+            problem = forked(compare)
             # The library may crash, or never end.
             problem = problem if problem is not None and "AssertionError" in problem else None
     finally:
@@ -202,7 +203,7 @@ def check(original: Path, seed: int, folder: Path) -> str | None:
     return None if problem is None else f"{original.name}, seed {seed} ({what[:300]}): {problem}"
 
 
-def _forked(work: Any) -> str | None:
+def forked(work: Callable[[], Any]) -> str | None:
     """Run a function in a forked process; return how it failed."""
     reader, writer = os.pipe()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
