@@ -86,6 +86,7 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "hdf5-again": _one("again, HDF5", hdf5.again),
     "hdf5-read": _one("read HDF5, 30 ms", hdf5.reading),
     "hdf5-disk": _one("read HDF5, local", hdf5.from_disk),
+    "hdf5-table": _one("table of 12,000 chunks, HDF5", hdf5.table),
     "hdf5-worker": _one("worker, HDF5", hdf5.worker),
     "hdf5-growth": lambda bench: {
         f"objects: {name}": found for name, found in hdf5.growth_with_objects(bench).items()

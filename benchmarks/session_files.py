@@ -35,6 +35,7 @@ SESSIONS: dict[str, Callable[[Path], None]] = {
 FILES: dict[str, Callable[[Path], None]] = {
     "hundred-hdf5": write_hdf5.write_hundred,
     "gzip-hdf5": write_hdf5.write_gzip,
+    "table-hdf5": write_hdf5.write_table,
     **{
         f"series-{count}-hdf5": partial(write_hdf5.write_series, series=count)
         for count in (25, 100, 400, 2000)

@@ -309,7 +309,8 @@ def _reading_hdf5(measured: Measured) -> list[Target]:
     dask, own = _of(read, reading.DASK), _of(disk, hdf5.H5PY)
     peers = ((f"{hdf5.H5PY_FSSPEC}, dask", 2), (f"{hdf5.H5PY_REMFILE}, dask", 3))
     threads = ((hdf5.ONE_THREAD, 0.9), (hdf5.TWO_THREADS, 1))
-    first = _of(measured.get("worker, HDF5", {}), "first chunk")
+    first = _of(measured.get("worker, HDF5", {}), hdf5.FIRST_CHUNK)
+    table = _of(measured.get("table of 12,000 chunks, HDF5", {}), hdf5.WHOLE_TABLE)
     return [
         *(
             _faster("23", f"100 MB in 32 kB chunks: faster than {name}", ratio(_of(read, name), dask), bound)
@@ -319,7 +320,9 @@ def _reading_hdf5(measured: Measured) -> list[Target]:
             _faster("24", f"the same from a disk, {name}: of h5py's rate", ratio(own, _of(disk, name)), bound)
             for name, bound in threads
         ),
-        Target("25", "HDF5, a worker's first chunk: requests", first.middle("requests"), 1),
+        Target("25", "HDF5, a worker's first chunk, of one range: requests", first.middle("requests"), 1),
+        Target("26", "HDF5, table of 12,000 chunks: round trips", table.middle("round_trips"), 5),
+        Target("26", "HDF5, table of 12,000 chunks: received", table.middle("received") / 1e6, 1, unit="MB"),
     ]
 
 

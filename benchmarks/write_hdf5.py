@@ -91,6 +91,12 @@ def write_chunks(file: Path, chunks: int) -> None:
     _write_recording(file, chunks // channels * 64, (64, 1), channels)
 
 
+def write_table(file: Path, chunks: int = 12_000) -> None:
+    """A series of many chunks of about 9 kB when compressed, so that the nodes of their index lie apart."""
+    rows = 256
+    _write_recording(file, chunks * rows, (rows, CHANNELS))
+
+
 def _write_recording(file: Path, samples: int, chunks: tuple[int, int], channels: int = CHANNELS) -> None:
     session = _session("recording")
     electrodes = _electrodes(session, channels)

@@ -189,7 +189,24 @@ def read_spikes(url: str, options: Options, unit: int) -> Run:
     return run
 
 
-def pickled_series(url: str, options: Options, group: str, file: str) -> Run:
+def read_table(url: str, options: Options, path: str) -> Run:
+    """Where all chunks of an HDF5 dataset are, after opening the file."""
+    ready("hdf5.chunk_table")
+    open_hierarchy = import_module("intake_nwbzarr").open_hierarchy
+    fetch_many = import_module("intake_nwbzarr.transport.open").fetch_many
+    unpack = import_module("intake_nwbzarr.hdf5.chunk_table").unpack
+    transport = open_hierarchy(url, options).transport
+
+    def run() -> Run:
+        (packed,) = fetch_many(transport, [f"{path}/c/index"])
+        return lambda: {"chunks": int((unpack(packed.data).sizes > 0).sum())}
+
+    return run
+
+
+def pickled_series(
+    url: str, options: Options, group: str, file: str, chunks: Mapping[str, int] | None = None
+) -> Run:
     """A series' dask array, pickled into a file as a graph is sent to workers."""
     import xarray as xr
 
@@ -197,7 +214,12 @@ def pickled_series(url: str, options: Options, group: str, file: str) -> Run:
 
     def run() -> Run:
         opened = xr.open_dataset(
-            url, engine="nwbzarr", storage_options=options, group=group, mask_and_scale=False, chunks={}
+            url,
+            engine="nwbzarr",
+            storage_options=options,
+            group=group,
+            mask_and_scale=False,
+            chunks=dict(chunks or {}),
         )
         sent = Path(file).write_bytes(pickle.dumps(opened["data"].data))
         return lambda: {"pickled_bytes": sent}

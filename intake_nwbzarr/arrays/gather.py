@@ -19,8 +19,8 @@ from intake_nwbzarr.arrays.decode import ChunkName, decode
 from intake_nwbzarr.arrays.layout import Layout, RangedChunks
 from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections, most_cells, outer
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
-from intake_nwbzarr.errors import ChunkError, LimitError, NWBZarrError, ObjectChangedError
-from intake_nwbzarr.hdf5.chunk_index import ChunkTable, unpack
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError, ObjectChangedError
+from intake_nwbzarr.hdf5.chunk_table import ChunkTable, unpack
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.cache import Memory
@@ -208,24 +208,30 @@ async def _read_shard(stored: _StoredObject, sharding: Sharding, slots: int) -> 
     )
 
 
+async def read_table(transport: Transport, layout: Layout) -> None:
+    """Read the table of all chunks of an HDF5 dataset, unless that is known, for what has this layout."""
+    if layout.ranges is not None and layout.ranges.contiguous is None:
+        await _chunk_table(_StoredObject(transport, layout.ranges.index, layout, ()), layout.ranges, None)
+
+
 async def _read_ranges(stored: _StoredObject, ranges: RangedChunks, slots: int) -> None:
     """Read chunks that are ranges of one file, after the table of them."""
-    table, etag = await _chunk_table(stored, ranges)
-    stored.masks = table.masks
     wanted = np.array(sorted(stored.by_chunk))
-    missing = wanted[table.sizes[wanted] == 0].tolist()
-    await _decode_chunks(stored, dict.fromkeys(missing))
-    present = {
-        int(chunk): (int(table.offsets[chunk]), int(table.offsets[chunk] + table.sizes[chunk]))
-        for chunk in wanted[table.sizes[wanted] > 0]
-    }
+    table, etag = await _chunk_table(stored, ranges, wanted)
+    stored.masks = table.masks
+    offsets, sizes = table.places(wanted)
+    await _decode_chunks(stored, dict.fromkeys(wanted[sizes == 0].tolist()))
+    places = zip(wanted.tolist(), offsets.tolist(), sizes.tolist(), strict=True)
+    present = {chunk: (start, start + size) for chunk, start, size in places if size}
     limited = asyncio.Semaphore(slots)
     file = replace(stored, key="@")
     await await_all([_read_range(file, each, etag, limited) for each in byte_ranges(present)])
 
 
-async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[ChunkTable, str | None]:
-    """Return the table of an array's chunks, and the ETag of the file in which they are there."""
+async def _chunk_table(
+    stored: _StoredObject, ranges: RangedChunks, wanted: NDArray[np.int64] | None
+) -> tuple[ChunkTable, str | None]:
+    """Return the table of an array's chunks, or of some, and the ETag of the file in which they are there."""
     if ranges.contiguous is not None:
         try:
             return ranges.pieces, stored.transport.state
@@ -234,19 +240,36 @@ async def _chunk_table(stored: _StoredObject, ranges: RangedChunks) -> tuple[Chu
             error.next_step = error.next_step or "It may be damaged: compare it with the original."
             raise
     known = ranges.table
-    if known.data is None:
-        fetched = await stored.transport.get(stored.key, limit=LARGEST_OBJECT)
-        if fetched is None:
+    data, etag = known.data, known.etag
+    if data is None:
+        fetched = await stored.transport.get_table(stored.key, wanted)
+        state = stored.transport.state
+        if fetched is None or state not in {None, fetched.etag}:
             raise ObjectChangedError(
-                f"{stored.where} was removed while it was being read.", location=stored.transport.location
+                f"{stored.where} was replaced or removed since it was opened.",
+                location=stored.transport.location,
+                path=stored.layout.path,
+                found=None if fetched is None else fetched.etag,
+                expected=state,
+                next_step="Open it again.",
             )
-        known.data, known.etag = bytes(fetched.data), fetched.etag
-    table = _tables.get(known.data)
+        data, etag = bytes(fetched.data), fetched.etag
+    table = _tables.get(data)
     if table is None:
         # A million chunks take a tenth of a second.
-        table = await asyncio.to_thread(unpack, known.data)
-        _tables.put(known.data, table, len(known.data) + table.offsets.nbytes + table.sizes.nbytes)
-    return table, known.etag
+        table = unpack(data) if len(data) < INLINE else await asyncio.to_thread(unpack, data)
+    if table.counts != ranges.counts:
+        raise MetadataError(
+            f"{stored.where} has a table of {table.counts} chunks; expected {ranges.counts}.",
+            location=stored.transport.location,
+            path=stored.layout.path,
+            found=table.counts,
+            expected=ranges.counts,
+        )
+    if table.numbers is None:
+        known.data, known.etag = data, etag
+        _tables.put(data, table, len(data) + table.offsets.nbytes + table.sizes.nbytes)
+    return table, etag
 
 
 async def _read_range(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.arrays.decode import CodecChain, codec_chain
 from intake_nwbzarr.arrays.shards import Sharding, parse_sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
-from intake_nwbzarr.hdf5.chunk_index import ChunkTable, contiguous_table, grid
+from intake_nwbzarr.hdf5.chunk_table import ChunkTable, contiguous_table, grid
 from intake_nwbzarr.hdf5.documents import EXTENSION
 from intake_nwbzarr.hdf5.filters import undo
 from intake_nwbzarr.hdf5.messages import Filter

@@ -5,23 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from intake_nwbzarr.arrays.gather import Place, Reading, copy, gather
-from intake_nwbzarr.arrays.layout import Layout, field_dtype, layout
+from intake_nwbzarr.arrays.gather import Place, Reading, copy, gather, read_table
+from intake_nwbzarr.arrays.layout import Layout, PackedTable, field_dtype, layout
 from intake_nwbzarr.arrays.selection import Key, select
+from intake_nwbzarr.errors import NWBZarrError
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.limits import limits
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.loop import on_loop, run
 from intake_nwbzarr.transport.open import Opener, StoredFile
 
 MOST_CARRIED: Final = 2**21
 """Bytes of a table of chunks that a pickle carries; about a million chunks have as many."""
+
+TABLE_BYTES: Final = 2
+"""Bytes of a table of chunks for each of them, about."""
 
 
 class Readable(Protocol):
@@ -176,12 +183,30 @@ class StoredArray:
     def __reduce__(self) -> tuple[Any, ...]:
         # As one JSON document: small, and the same bytes for equal arrays, so that dask's tokens are stable.
         state = type(self), self.file, self.node.path, self.document, self.field_name
-        # The table of an HDF5 dataset's chunks has about two bytes a chunk.
-        layout: Layout | None = vars(self).get("_layout")
-        table = None if layout is None or layout.ranges is None else layout.ranges.table
+        table = self._table()
         if table is None or table.data is None or len(table.data) > MOST_CARRIED:
             return _restored, state
         return _restored, (*state, table.data, table.etag)
+
+    def _table(self) -> PackedTable | None:
+        """Return the table of an HDF5 dataset's chunks; of a dataset larger than a dask block, it is read."""
+        # Each process that gets some of the blocks would otherwise read it for itself.
+        is_large = self.size * self.dtype.itemsize > limits().block_bytes // 2
+        if not is_large and "_layout" not in vars(self):
+            return None
+        # What cannot be read now is an error where the array is read.
+        with suppress(NWBZarrError):
+            ranges = self._layout.ranges
+            if ranges is not None and is_large and prod(ranges.counts) * TABLE_BYTES <= MOST_CARRIED:
+                run(read_table(self.file.transport, self._layout))
+        layout: Layout | None = vars(self).get("_layout")
+        return None if layout is None or layout.ranges is None else layout.ranges.table
+
+    def __copy__(self) -> StoredArray:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StoredArray:
+        return self
 
     def __dask_tokenize__(self) -> tuple[Hashable, ...]:
         # The location without secrets, and the metadata's ETag: stable over reopening, not over a change.

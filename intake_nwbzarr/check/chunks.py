@@ -22,7 +22,7 @@ from intake_nwbzarr.errors import (
     ListingError,
     MetadataError,
 )
-from intake_nwbzarr.hdf5.chunk_index import unpack
+from intake_nwbzarr.hdf5.chunk_table import unpack
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.transport.loop import gather, run

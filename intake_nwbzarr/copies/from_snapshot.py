@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from intake_nwbzarr.arguments import check_choice
 from intake_nwbzarr.copies.snapshot import (
     CONSOLIDATED,
@@ -144,6 +147,10 @@ class SnapshotTransport(Transport):
                 expected=limit,
             )
         return Fetched(data, kept.etag, size, len(data))
+
+    async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:
+        """Get a table of chunks; all of it if the snapshot has it."""
+        return await (self.get(key) if key in self.file.objects else self.own.get_table(key, chunks))
 
     async def check_presence(self, key: str) -> None:
         """Check that the session of an absent chunk exists, unless the chunk is absent in the snapshot."""

@@ -71,6 +71,10 @@ class Source:
         if self.received > MOST_RECEIVED:
             raise _too_many_bytes()
 
+    def forget(self) -> None:
+        """Drop the bytes that were put, when what they hold is known, so that they take no more memory."""
+        self._blocks.clear()
+
     def part(self, start: int, size: int) -> memoryview | None:
         """Return bytes that are here, None if some are missing."""
         self.check(start, size)

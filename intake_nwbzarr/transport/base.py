@@ -14,6 +14,9 @@ from math import inf
 from time import monotonic
 from typing import Final, NamedTuple, NoReturn
 
+import numpy as np
+from numpy.typing import NDArray
+
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -194,6 +197,10 @@ class Transport(ABC):
         if used := len(fetched.data) - fetched.cached:
             record(self.counted, "get", used=used)
         return fetched
+
+    async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:  # noqa: ARG002
+        """Get the table of an HDF5 dataset's chunks; if only some are of interest, perhaps only of these."""
+        return await self.get(key)
 
     async def fetch(
         self,
@@ -557,6 +564,10 @@ class OverTransport(Transport):
     async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
         """Fetch as the inner transport does."""
         return await self._inner.fetch(key, part, limit, etag)
+
+    async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:
+        """Get a table of chunks as the inner transport does."""
+        return await self._inner.get_table(key, chunks)
 
     async def fetch_unless(
         self, key: str, part: Part | None, limit: int, etag: str

@@ -5,7 +5,7 @@
 | ``zarr.json`` | the consolidated metadata, with the ETag of the file |
 | ``@/GROUP/zarr.json`` | those that one object needs, see `intake_nwbzarr.hierarchy.documents.load_part` |
 | ``ARRAY/c/0/0`` | a chunk: numbers without filters, or texts and references in the encoding of Zarr |
-| ``ARRAY/c/index`` | the table of an array's chunks, see `intake_nwbzarr.hdf5.chunk_index` |
+| ``ARRAY/c/index`` | the table of an array's chunks, see `intake_nwbzarr.hdf5.chunk_table` |
 | ``@`` | the file itself, of which ranges are read |
 """
 
@@ -34,7 +34,9 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.hdf5 import filters
-from intake_nwbzarr.hdf5.chunk_index import ChunkTable, chunk_table, contiguous_table, pack
+from intake_nwbzarr.hdf5.chunk_index import ChunkIndex
+from intake_nwbzarr.hdf5.chunk_nodes import read_index
+from intake_nwbzarr.hdf5.chunk_table import ChunkTable, contiguous_table, grid, pack
 from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE, ArraySource, Translated, translate
 from intake_nwbzarr.hdf5.elements import Address, Budget
 from intake_nwbzarr.hdf5.messages import Datatype
@@ -45,7 +47,8 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, is_document, too_large
 from intake_nwbzarr.transport.cache import Memory
-from intake_nwbzarr.transport.loop import await_all
+from intake_nwbzarr.transport.loop import await_all, on_loop
+from intake_nwbzarr.transport.request_log import record
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, LEAST_TEXT, TEXT_PER_VALUE
 
 FIRST: Final = 256 * 2**10
@@ -73,7 +76,17 @@ class _Opened:
     objects: Objects
     translated: Translated
     document: bytes = b""
-    tables: dict[str, ChunkTable] = field(default_factory=dict)
+    tables: dict[str, _Table] = field(default_factory=dict)
+
+
+@dataclass
+class _Table:
+    """What is known of where the chunks of an array are; one reader at a time reads more of it."""
+
+    index: ChunkIndex
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # All of it, as it is carried in pickles.
+    packed: bytes | None = None
 
 
 # By transport and group. What is read again after it was evicted must still have the same ETag.
@@ -118,24 +131,33 @@ class HDF5Transport(Transport):
         if group is not None:
             return _cut(opened.document, part, limit, opened.etag)
         path, chunk = _parsed(key, opened.translated)
-        source = opened.translated.arrays.get(path)
+        source = self._array(opened, path)
         if source is None:
             return None
-        if source.kind == "unsupported":
-            raise ChunkError(
-                f"The array {path!r} in {self.location} cannot be read: {source.reason}.",
-                location=self.location,
-                path=path,
-                found=source.reason,
-                next_step="Read it with h5py.",
-            )
         if chunk == INDEX:
-            if source.kind != "chunks":
-                return None
-            return _cut(pack(await self._table(opened, path, source)), part, limit, opened.etag)
+            packed = await self._packed(opened, path, source, None)
+            return None if packed is None else _cut(packed, part, limit, opened.etag)
         coordinates = _coordinates(chunk, source)
         data = None if coordinates is None else await self._chunk(opened, path, source, coordinates)
         return None if data is None else _cut(data, part, limit, opened.etag)
+
+    async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:
+        """Get the table of an array's chunks; of a large one that is not known, only of some."""
+
+        async def attempt() -> Fetched | None:
+            opened = await self._open_for(safe)
+            path = None if opened is None else _parsed(safe, opened.translated)[0]
+            source = None if opened is None or path is None else self._array(opened, path)
+            if opened is None or path is None or source is None:
+                return None
+            data = await self._packed(opened, path, source, chunks)
+            return None if data is None else Fetched(data, opened.etag, len(data))
+
+        safe = self._safe(key)
+        found = await on_loop(self._persist("get", safe, attempt))
+        if found is not None:
+            record(self.counted, "get", used=len(found.data))
+        return found
 
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str
@@ -321,36 +343,59 @@ class HDF5Transport(Transport):
 
     # Chunks
 
-    async def _table(self, opened: _Opened, path: str, source: ArraySource) -> ChunkTable:
-        """Return the table of an array's chunks, after reading the index of the dataset."""
-        known = opened.tables.get(path)
-        if known is not None:
-            return known
+    def _array(self, opened: _Opened, path: str) -> ArraySource | None:
+        """Return where an array is in the file, None if there is no such array."""
+        source = opened.translated.arrays.get(path)
+        if source is not None and source.kind == "unsupported":
+            raise ChunkError(
+                f"The array {path!r} in {self.location} cannot be read: {source.reason}.",
+                location=self.location,
+                path=path,
+                found=source.reason,
+                next_step="Read it with h5py.",
+            )
+        return source
+
+    async def _packed(
+        self, opened: _Opened, path: str, source: ArraySource, wanted: NDArray[np.int64] | None
+    ) -> bytes | None:
+        """Return the table of an array's chunks, or of those that are wanted, None if it has no chunks."""
+        if source.kind != "chunks":
+            return None
+        table = await self._table(opened, path, source, wanted)
+        if table.numbers is not None or path not in opened.tables:
+            return pack(table)
+        known = opened.tables[path]
+        if known.packed is None:
+            # A million chunks take half a second.
+            known.packed = await asyncio.to_thread(pack, table)
+        return known.packed
+
+    async def _table(
+        self, opened: _Opened, path: str, source: ArraySource, wanted: NDArray[np.int64] | None
+    ) -> ChunkTable:
+        """Return the table of an array's chunks, or of those that are wanted; what is missing is read."""
         dataset, base = source.dataset, opened.objects.addressing.base
-        shape = dataset.dataspace.shape or ()
-        if dataset.layout.kind == "contiguous":
-            layout = dataset.layout
-            start = None if layout.address is None else base + layout.address
-            try:
+        try:
+            if dataset.layout.kind == "contiguous":
+                layout, size = dataset.layout, dataset.datatype.size
+                start = None if layout.address is None else base + layout.address
                 if start is not None:
                     opened.source.check(start, layout.size)
-                table = contiguous_table(shape, source.chunks, dataset.datatype.size, start, layout.size)
-            except NWBZarrError as error:
-                raise self._named(error, path) from None
-        else:
-            # A parser of its own, so that tables are read side by side, over the blocks that are here.
-            found: list[ChunkTable] = []
-
-            async def read() -> None:
-                found.append(await chunk_table(own.objects.heaps, dataset))
-
-            own = self._beside(opened)
-            try:
-                await self._complete(own, read())
-            except NWBZarrError as error:
-                raise self._named(error, path) from None
-            table = found[0]
-        return opened.tables.setdefault(path, table)
+                shape = dataset.dataspace.shape or ()
+                return contiguous_table(shape, source.chunks, size, start, layout.size)
+            known = opened.tables.get(path) or opened.tables.setdefault(path, _Table(ChunkIndex(dataset)))
+            if wanted is not None and wanted.max() >= known.index.total:
+                # They are chunks of a file that was replaced by this one, as its ETag tells.
+                wanted = None
+            async with known.reading:
+                if not known.index.knows(wanted):
+                    # A parser of its own over the blocks that are here: tables are read side by side.
+                    own = self._beside(opened)
+                    await self._complete(own, read_index(known.index, own.objects.heaps, wanted))
+            return known.index.table(wanted)
+        except NWBZarrError as error:
+            raise self._named(error, path) from None
 
     def _beside(self, opened: _Opened) -> _Opened:
         """Return another parser of the same file, which shares its blocks."""
@@ -418,12 +463,13 @@ class HDF5Transport(Transport):
                     next_step="It may be damaged: compare it with the original.",
                 )
             return bytes(data).ljust(nbytes, b"\0")
-        table = await self._table(opened, path, source)
-        number = int(np.ravel_multi_index(coordinates, table.counts)) if coordinates else 0
-        length = int(table.sizes[number])
+        counts = grid(dataset.dataspace.shape or (), source.chunks)
+        number = int(np.ravel_multi_index(coordinates, counts)) if coordinates else 0
+        wanted = np.array([number])
+        table = await self._table(opened, path, source, wanted)
+        start, length = (int(each[0]) for each in table.places(wanted))
         if not length:
             return None
-        start = int(table.offsets[number])
         known = opened.source.part(start, length)
         data = known if known is not None else await self._bytes(opened, start, start + length)
         if dataset.layout.kind == "contiguous":

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError
-from intake_nwbzarr.hdf5.chunk_index import ChunkTable, contiguous_table, pack, unpack
+from intake_nwbzarr.hdf5.chunk_table import ChunkTable, contiguous_table, pack, unpack
 from intake_nwbzarr.hdf5.filters import fletcher32
 from tests.hdf5.files import (
     VERSIONS,
