@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from intake_nwbzarr.errors import LimitError, MetadataError
 from intake_nwbzarr.hdf5.chunk_index import ChunkIndex, IndexReader, filtered_entries, numbers_of
 from intake_nwbzarr.hdf5.heaps import Heaps, check_distinct, verify_checksum
-from intake_nwbzarr.hdf5.source import BLOCK, GAP, Cursor
+from intake_nwbzarr.hdf5.source import BLOCK, Cursor
 from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS
 
 # Children of a node of a B-tree of version 1, unless the file was created with another number.
@@ -27,12 +27,16 @@ SHARE: Final = 4
 MORE_PARTS: Final = 256
 """Parts of an index are read one by one, at least four times and once for so many of its nodes; then all."""
 
+NODE_GAP: Final = 16
+"""Blocks between nodes up to which one request fetches both; mostly chunks, which are not needed."""
+
 AT_ONCE: Final = 32 * 2**20
 """Bytes of nodes, with what lies between them, that are received before they are taken apart."""
 
 
 async def read_index(index: ChunkIndex, heaps: Heaps, wanted: NDArray[np.int64] | None) -> None:
     """Read what of an index leads to chunks; all of it if they are many, or parts were read often."""
+    heaps.source.gap = NODE_GAP
     if wanted is not None and _is_worth_a_part(index, wanted):
         try:
             await _read(index, heaps, wanted)
@@ -142,7 +146,7 @@ def _batches(level: list[_Node], size: int) -> Iterator[list[_Node]]:
     total = 0
     for node in level:
         gap = abs(node.address - batch[-1].address) if batch else 0
-        total += size + BLOCK + (gap if gap <= GAP * BLOCK else 0)
+        total += size + BLOCK + (gap if gap <= NODE_GAP * BLOCK else 0)
         if total > AT_ONCE:
             yield batch
             batch, total = [], size

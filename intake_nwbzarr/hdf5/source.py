@@ -41,6 +41,7 @@ class Source:
         self.size = size
         self.received = 0
         self._before, self._after = before // BLOCK, after // BLOCK
+        self.gap = GAP
         # The bytes that each block came with, and where it begins in them.
         self._blocks: dict[int, tuple[memoryview, int]] = {}
         # Those of the source that this one was made beside.
@@ -176,7 +177,7 @@ class Source:
             last = ranges[-1] if ranges else None
             if (
                 last is not None
-                and number - last[1] <= GAP
+                and number - last[1] <= self.gap
                 and (number + 1 - last[0]) * BLOCK <= LARGEST_RANGE
             ):
                 last[1] = number + 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +22,17 @@ from pynwb import NWBHDF5IO, H5DataIO, NWBFile, TimeSeries
 from benchmarks.servers.in_python import PythonServer
 from benchmarks.short import PATIENCE
 from intake_nwbzarr import open_hierarchy
+from intake_nwbzarr.arrays.lazy import lazy_variable
 from intake_nwbzarr.arrays.stored import StoredArray
+from intake_nwbzarr.transport.open import fetch_many
+from tests.hdf5.files import write
 
 SERIES = 100
 SAMPLES = 40_000
 CHUNK = 1000
+
+MANY = 12_000
+MANY_SAMPLES = 6000
 
 
 class Count(NamedTuple):
@@ -110,6 +118,121 @@ def test_the_table_of_chunks_is_read_once(file: Path) -> None:
     counted = count(file, lambda _: arrays[0].read(slice(20_000, 20_010)), (1, 1), first)
     assert counted.requests <= 1
     assert counted.received < 2 * CHUNK * 8
+
+
+@pytest.fixture(scope="module")
+def many_chunks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many chunks of 1 kB, larger than a dask block when decoded, and their index: read it only."""
+    chance = np.random.default_rng(0)
+
+    def fill(file: h5py.File) -> None:
+        shape = (MANY, MANY_SAMPLES)
+        dataset = file.create_dataset(
+            "x", shape, "u1", chunks=(1, MANY_SAMPLES), maxshape=(None, MANY_SAMPLES), compression="gzip"
+        )
+        noise = chance.integers(0, 256, 1024, "u1").tobytes()
+        samples = bytes(MANY_SAMPLES - len(noise))
+        for row in range(MANY):
+            start = row.to_bytes(4, "little")
+            dataset.id.write_direct_chunk((row, 0), zlib.compress(start + noise[4:] + samples, 1))
+
+    return write(tmp_path_factory.mktemp("chunks") / "many.nwb", fill)
+
+
+class Rows:
+    """Reads rows of many chunks one by one, and checks that they are what was written."""
+
+    array: StoredArray
+
+    def open(self, url: str) -> None:
+        """Open the file; its array is not read."""
+        hierarchy = open_hierarchy(url)
+        self.array = StoredArray(hierarchy.file, hierarchy["x"])
+
+    def read(self, *rows: int) -> None:
+        """Read the beginnings of rows."""
+        for row in rows:
+            assert self.array.read((row, slice(0, 4))).tobytes() == row.to_bytes(4, "little")
+
+    def count(self, file: Path, rows: Iterable[int], most: tuple[int, int], *before: int) -> Count:
+        """Return what reading rows takes, after others."""
+
+        def first(url: str) -> None:
+            self.open(url)
+            self.read(*before)
+
+        return count(file, lambda _: self.read(*rows), most, first)
+
+
+def test_one_chunk_of_many_takes_what_leads_to_it_only(many_chunks: Path) -> None:
+    counted = Rows().count(many_chunks, [MANY // 2], (4, 4))
+    # The levels of nodes, and the chunk.
+    assert counted.requests <= 4
+    assert counted.received < 3 * 4096 + 1200
+
+
+def test_what_leads_to_a_chunk_is_fetched_once(many_chunks: Path) -> None:
+    row = MANY // 2
+    assert Rows().count(many_chunks, [row], (1, 1), row).requests == 1
+    # The chunk beside it may be below the next leaf; that of another branch is below other nodes.
+    assert Rows().count(many_chunks, [row + 1, row + 2], (3, 3), row).requests <= 3
+    assert Rows().count(many_chunks, [MANY // 4], (3, 3), row).requests <= 3
+
+
+def test_reads_that_together_touch_much_turn_to_the_whole_table(many_chunks: Path) -> None:
+    everywhere = range(1000, MANY - 1000, 250)
+    rows, most = Rows(), (10**6, 10**6)
+
+    def table(_: str) -> None:
+        fetch_many(rows.array.file.transport, ["x/c/index"])
+
+    whole = count(many_chunks, table, most, rows.open)
+    parts = rows.count(many_chunks, everywhere, most)
+    # At most four times what leads to one chunk, once what all of the table takes, and the chunks themselves.
+    assert parts.requests <= 4 * 3 + whole.requests + len(everywhere)
+    assert whole.requests > 100
+    assert rows.count(many_chunks, everywhere, most, *everywhere).requests == len(everywhere)
+    # One selection of a third of the chunks is read from the whole table at once.
+    third = slice(0, MANY, 3)
+    counted = count(many_chunks, lambda _: rows.array.read((third, 0)), most, rows.open)
+    assert counted.round_trips <= whole.round_trips + 2
+
+
+def test_many_readers_at_once_read_what_leads_to_their_chunks_once(many_chunks: Path) -> None:
+    places = range(MANY // 2, MANY // 2 + 8)
+    rows = Rows()
+
+    def work(_: str) -> None:
+        with ThreadPoolExecutor(len(places)) as threads:
+            list(threads.map(rows.read, places))
+
+    # One by one: three levels of nodes, another leaf, and the chunks.
+    assert count(many_chunks, work, (len(places) + 4, 5), rows.open).requests <= len(places) + 4
+
+
+def test_a_dask_array_of_many_blocks_is_pickled_with_the_table_that_was_not_read_yet(
+    many_chunks: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "array.pickle"
+
+    def first(url: str) -> None:
+        hierarchy = open_hierarchy(url)
+        variable = lazy_variable(("row", "sample"), StoredArray(hierarchy.file, hierarchy["x"]))
+        file.write_bytes(cloudpickle.dumps(variable.chunk({"row": 1}).data))
+
+    def work(_url: str) -> None:
+        script = (
+            "import pickle, pathlib, sys\n"
+            "array = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())\n"
+            "print(array.blocks[7000, 0][0, :4].compute().tobytes().hex())"
+        )
+        command = [sys.executable, "-c", script, str(file)]
+        printed.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    printed: list[str] = []
+    # One range of the file, of the chunk: no metadata at all.
+    assert count(many_chunks, work, (1, 1), first)[:2] == (1, 1)
+    assert bytes.fromhex(printed[-1].strip()) == (7000).to_bytes(4, "little")
 
 
 def test_a_pickle_carries_the_table_so_that_another_process_requests_chunks_only(
