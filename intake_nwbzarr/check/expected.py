@@ -67,11 +67,20 @@ def expected_values(
         yield Expected(name, "", np.asarray(paths, object))
         names = np.asarray([path.rpartition("/")[2] for path in paths], object)
         yield Expected(f"{name}_name", "name", names, is_optional=True)
-    elif fields := getattr(getattr(data, "dtype", None), "names", None):
+    elif fields := _field_names(compound := _as_stored(data)):
         for each in fields:
-            yield Expected(f"{name}_{each}", each, OneField(data, each))
+            yield Expected(f"{name}_{each}", each, OneField(compound, each))
     else:
         yield Expected(name, "", data)
+
+
+def _as_stored(data: Any) -> Any:
+    """Return the dataset below one that lists the types of its fields, as hdmf reads compounds of HDF5."""
+    return data.dataset if isinstance(getattr(data, "dtype", None), list) else data
+
+
+def _field_names(data: Any) -> tuple[str, ...]:
+    return getattr(getattr(data, "dtype", None), "names", None) or ()
 
 
 def _bounds(name: str, ends: NDArray[np.int64]) -> Iterator[Expected]:

@@ -25,7 +25,8 @@ from intake_nwbzarr.mapping.attributes import linked, paths_of
 # Attributes that identify an object, compared with the node's own, and those that list a table's columns and
 # categories, each of which is compared.
 _IDENTITY: Final = frozenset(
-    {"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories"}
+    # `help` is a text of the schema, which NWB 2.0 repeated in every object.
+    {"namespace", "object_id", "neurodata_type", ".specloc", "colnames", "categories", "help"}
 )
 
 # Attributes that pynwb 4.2 gives wrongly, by type and field. What the file stores is compared instead.
@@ -99,7 +100,15 @@ class RawFile:
 
     def path(self, container: AbstractContainer) -> str | None:
         """Return the path of an object; None when it is not in this file."""
-        return self.paths.get(container.object_id)
+        found = self.paths.get(container.object_id)
+        return self._path_without_id(container) if found is None else found
+
+    def _path_without_id(self, container: AbstractContainer) -> str | None:
+        """Return the path of an object that was written before NWB 2.1, where pynwb makes up its ID."""
+        builder = self.nwbfile.read_io.manager.get_builder(container)
+        path = None if builder is None else str(builder.path).partition("/")[2]
+        node = None if path is None else self.hierarchy.get(path)
+        return None if node is None or "object_id" in node.attributes else path
 
     def path_or_name(self, container: AbstractContainer) -> str:
         """Return the path of an object, or its name when it is not in this file."""

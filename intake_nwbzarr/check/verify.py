@@ -53,7 +53,7 @@ _MADE: Final = frozenset(
         *("neurodata_type", "nwb_core_type", "nwb_path", "nwb_object", "nwb_role"),
         *("nwb_column", "nwb_table", "nwb_field", "nwb_derived"),
         *("nwb_group", "nwb_location", "nwb_storage_options", "nwb_unmapped", "nwb_snapshot"),
-        *("nwb_axis_order", "ragged_bound", "time_offset", "comment"),
+        *("nwb_axis_order", "ragged_bound", "time_offset", "comment", "help", "subject_help"),
     }
 )
 # Units that the schema fixes, shown where the file does not repeat them.
@@ -418,14 +418,14 @@ def _attribute_difference(each: RawField, shown: Any) -> tuple[str, str] | None:
     if names is not None:
         value = {name: np.asarray(value[()])[name] for name in names}  # a single compound
     # xarray takes `seconds` for time differences: it is shown as `s`.
-    is_seconds = each.attribute == "unit" and shown == "s" and same(value, "seconds")
+    is_seconds = each.attribute == "unit" and shown == "s" and str(value).lower() == "seconds"
     return None if is_seconds or same(value, shown) else (shortened(each.value), shortened(shown))
 
 
 def _is_omitted(each: RawField) -> bool:
     """Return whether a Dataset may be silent about a field's value.
 
-    - ``resolution`` -1 means unknown in the schema.
+    - ``resolution`` -1 means unknown in the schema, and 0 is none either.
     - What says nothing: "no description", "no comments", empty texts and lists, and what hdmf says of every
       index and enumeration.
     - The unit and interval of timestamps, which the schema fixes.
@@ -435,7 +435,7 @@ def _is_omitted(each: RawField) -> bool:
     if each.name in _FIXED:
         return bool(value == _FIXED[each.name])
     if each.name == "resolution":
-        return same(-1.0, value)
+        return same(-1.0, value) or same(0.0, value)
     if isinstance(container, ElementIdentifiers) and isinstance(container.parent.parent, TimeSeries):
         return np.array_equal(value[:], np.arange(len(value)))
     if isinstance(container, VectorIndex) and value == f"Index for VectorData {container.target.name!r}":

@@ -174,7 +174,12 @@ class Objects:
             offsets, lengths = head.number(1), head.number(1)
             self._set_sizes(offsets, lengths)
             head.offsets = offsets
-            head.take(1)
+            # Bit 0: a writer has it open, or ended early; bit 2: one that keeps it readable (SWMR).
+            if head.number(1) & 5 == 1 and version == 3:
+                raise MetadataError(
+                    "It is open for writing, or was not closed: what was written last may be missing.",
+                    next_step="Close it, or have h5clear -s mark it as closed.",
+                )
             stored, self._extension, end = head.address(), head.address(), head.address()
             self.root = head.address()
             verify_checksum(head.data[: head.at + 4])

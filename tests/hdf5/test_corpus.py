@@ -1,9 +1,10 @@
-"""Sessions of the corpus, written as HDF5 by pynwb, beside what hdmf-zarr makes of these files."""
+"""Sessions of the corpus, written as HDF5 by pynwb, beside what was stored and what hdmf-zarr makes of it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +13,38 @@ import xarray as xr
 from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBHDF5IO
 
-from intake_nwbzarr import open_hierarchy
+from intake_nwbzarr import open_hierarchy, open_nwb
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from tests.conftest import SESSIONS
 
 _SESSIONS = [
-    pytest.param(each.values, marks=each.marks, id="-".join(map(str, each.values)))
-    for each in SESSIONS
-    if each.values[1] == "0.14.0"  # hdmf-zarr writes no others as HDF5: they are Zarr 2
+    pytest.param(each.values, marks=each.marks, id="-".join(map(str, each.values))) for each in SESSIONS
 ]
 ABOUT_THE_LOCATION = ("nwb_location", "nwb_storage_options")
 
 
+@dataclass(frozen=True)
+class Forms:
+    """The paths of a session as it was stored, as HDF5, and as what hdmf-zarr makes of that."""
+
+    original: Path
+    hdf5: Path
+    zarr: Path
+
+
 @pytest.fixture
-def both(corpus_dir: Callable[[str, str], Path], tmp_path: Path, request: Any) -> tuple[Path, Path]:
-    """A session as HDF5, and what hdmf-zarr makes of that."""
+def forms(corpus_dir: Callable[[str, str], Path], tmp_path: Path, request: Any) -> Forms:
+    """A session of a release of hdmf-zarr, which pynwb writes as HDF5: all of them can be."""
     store = corpus_dir(*request.param)
     hdf5, zarr = tmp_path / "session.nwb", tmp_path / "session.nwb.zarr"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with NWBZarrIO(str(store), "r") as source, NWBHDF5IO(str(hdf5), "w") as target:
-            target.export(source, nwbfile=source.read(), write_args={"link_data": False})
+        with open_nwb(store) as nwbfile, NWBHDF5IO(str(hdf5), "w") as target:
+            target.export(nwbfile.read_io, nwbfile=nwbfile, write_args={"link_data": False})
         with NWBHDF5IO(str(hdf5), "r") as source, NWBZarrIO(str(zarr), "w") as target:
             target.export(source, write_args={"link_data": False})
-    return hdf5, zarr
+    return Forms(store, hdf5, zarr)
 
 
 def _described(hierarchy: Hierarchy) -> dict[str, Any]:
@@ -61,18 +69,33 @@ def _without_location(dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-@pytest.mark.parametrize("both", _SESSIONS, indirect=True)
-def test_a_session_is_the_same_hierarchy_dataset_and_tree_in_both_formats(both: tuple[Path, Path]) -> None:
-    hdf5, zarr = both
-    assert _described(open_hierarchy(hdf5)) == _described(open_hierarchy(zarr))
-    first, second = (
-        _without_location(xr.open_dataset(path, engine="nwbzarr").load()) for path in (hdf5, zarr)
-    )
-    xr.testing.assert_identical(first, second)
-    first_tree, second_tree = (xr.open_datatree(path, engine="nwbzarr").load() for path in (hdf5, zarr))
-    assert set(first_tree.groups) == set(second_tree.groups)
-    for group in first_tree.groups:
-        xr.testing.assert_identical(
-            _without_location(first_tree[group].to_dataset(inherit=False)),
-            _without_location(second_tree[group].to_dataset(inherit=False)),
-        )
+def _as_written_now(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a Dataset with what pynwb writes in its own version, whatever it read."""
+    dataset.attrs.pop("nwb_version", None)
+    # The type of the table of electrodes since NWB 2.9.
+    for name, value in dataset.attrs.items():
+        if str(name).endswith("neurodata_type") and value == "ElectrodesTable":
+            dataset.attrs[name] = "DynamicTable"
+    return dataset
+
+
+@pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.UnconsolidatedWarning")
+@pytest.mark.parametrize("forms", _SESSIONS, indirect=True)
+def test_a_session_is_the_same_hierarchy_dataset_and_tree_in_both_formats(forms: Forms) -> None:
+    assert _described(open_hierarchy(forms.hdf5)) == _described(open_hierarchy(forms.zarr))
+
+    def dataset(path: Path) -> xr.Dataset:
+        return _without_location(xr.open_dataset(path, engine="nwbzarr").load())
+
+    def tree(path: Path) -> dict[str, xr.Dataset]:
+        opened = xr.open_datatree(path, engine="nwbzarr").load()
+        return {name: _without_location(opened[name].to_dataset(inherit=False)) for name in opened.groups}
+
+    hdf5, whole = dataset(forms.hdf5), tree(forms.hdf5)
+    xr.testing.assert_identical(hdf5, dataset(forms.zarr))
+    xr.testing.assert_identical(_as_written_now(hdf5), _as_written_now(dataset(forms.original)))
+    again, original = tree(forms.zarr), tree(forms.original)
+    assert whole.keys() == again.keys() == original.keys()
+    for name, each in whole.items():
+        xr.testing.assert_identical(each, again[name])
+        xr.testing.assert_identical(_as_written_now(each), _as_written_now(original[name]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import xarray as xr
 from distributed import Client
 from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries
+from pynwb.ophys import ImageSegmentation, OpticalChannel
 
 import intake_nwbzarr
 from intake_nwbzarr import (
@@ -95,6 +97,47 @@ def test_verify_compares_with_the_hdf5_library(imaging_forms: Forms, served: str
         assert (found.different, found.unshown) == ((), ())
         assert found.chunks is not None
         assert found.chunks.expected == found.chunks.stored > 0
+
+
+def test_verify_finds_objects_without_ids_by_their_place(tmp_path: Path, imaging_forms: Forms) -> None:
+    # As NWB 2.0 wrote them.
+    path = tmp_path / "old.nwb"
+    shutil.copyfile(imaging_forms.hdf5, path)
+
+    def change(name: str, item: Any) -> None:
+        if item.attrs.pop("object_id", None) is not None and not name.startswith("specifications"):
+            item.attrs["help"] = "a text of the schema"
+
+    with h5py.File(path, "a") as file:
+        change("", file)
+        file.visititems(change)
+    found = verify(path)
+    assert (found.different, found.unshown) == ((), ())
+    assert len(found.equal) == len(verify(imaging_forms.hdf5).equal)
+
+
+def test_verify_compares_the_fields_of_pixel_masks(tmp_path: Path) -> None:
+    path = tmp_path / "masks.nwb"
+    nwbfile = NWBFile("Masks", "masks", datetime(2024, 1, 1, tzinfo=UTC))
+    plane = nwbfile.create_imaging_plane(
+        name="plane",
+        optical_channel=OpticalChannel(name="channel", description="green", emission_lambda=500.0),
+        description="a plane",
+        device=nwbfile.create_device("microscope"),
+        excitation_lambda=600.0,
+        indicator="GCaMP",
+        location="V1",
+    )
+    segmentation = ImageSegmentation(name="segmentation")
+    nwbfile.create_processing_module("ophys", "imaging").add(segmentation)
+    masks = segmentation.create_plane_segmentation(name="rois", description="rois", imaging_plane=plane)
+    for number in range(4):
+        masks.add_roi(pixel_mask=[(x, number, 0.5) for x in range(number + 1)])
+    with NWBHDF5IO(str(path), "w") as io:
+        io.write(nwbfile)
+    found = verify(path)
+    assert (found.different, found.unshown) == ((), ())
+    assert {"pixel_mask_x", "pixel_mask_y", "pixel_mask_weight"} <= {each.name for each in found.equal}
 
 
 def test_chunks_are_counted_by_the_tables_of_the_file(tmp_path: Path, forms: Forms) -> None:
