@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import os
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import cache, partial
 from math import prod
 from typing import Any, Final
 
@@ -59,7 +62,8 @@ def undo(
         elif each.number in _DECODERS:
             content = _decoded(content, each, limit, where)
         else:
-            content = _by_library(content, used[: left + 1], chunks, dtype, where)
+            decode = partial(_by_library, content, used[: left + 1], chunks, dtype, where)
+            content = _library(os.getpid()).call(decode, where)
             break
     if len(content) != nbytes:
         raise ChunkError(
@@ -240,6 +244,53 @@ _DECODERS: Final[Mapping[int, Callable[[memoryview, int, str], bytes | memoryvie
 
 
 # Filters of the HDF5 library
+
+
+PATIENCE: Final = 20.0
+"""Seconds that a chunk waits for h5py while no other chunk is decoded either."""
+
+
+class _Library:
+    """Calls h5py, which makes one call at a time, from a thread of its own.
+
+    A function that is passed to `h5py.Group.visititems` keeps all others from h5py. If it waits for a chunk,
+    that ends in an error and not in a deadlock.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="nwbzarr-hdf5")
+        self._calls = 0
+        # No call has ended since one was given up.
+        self._is_stuck = False
+
+    def call[T](self, function: Callable[[], T], where: str) -> T:
+        """Return what a function returns, in turn."""
+        future = self._thread.submit(self._counted, function)
+        calls = -1
+        while calls != self._calls:
+            calls = self._calls
+            finished, _ = wait([future], PATIENCE / 100 if self._is_stuck else PATIENCE)
+            if finished:
+                return future.result()
+        future.cancel()
+        self._is_stuck = True
+        raise ChunkError(
+            f"{where} cannot be decoded while other code uses h5py, which makes one call at a time.",
+            next_step="Read it outside of functions that h5py calls, such as those passed to visititems, or "
+            "pass storage_options={'isolate': True}.",
+        )
+
+    def _counted[T](self, function: Callable[[], T]) -> T:
+        try:
+            return function()
+        finally:
+            self._calls += 1
+            self._is_stuck = False
+
+
+@cache
+def _library(process: int) -> _Library:  # noqa: ARG001 - threads do not survive a fork
+    return _Library()
 
 
 def _by_library(

@@ -16,7 +16,8 @@ from aiohttp import web
 
 from intake_nwbzarr import open_hierarchy
 from intake_nwbzarr.arrays import StoredArray, read_many
-from intake_nwbzarr.errors import AccessError
+from intake_nwbzarr.errors import AccessError, ChunkError
+from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.hdf5.files import opened, write
 from tests.servers.http_server import StaticServer
@@ -171,3 +172,33 @@ def test_local_files_are_read_by_many_threads(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda each: each.read().tolist(), stored * 3))
     assert found == wanted * 3
+
+
+def test_what_is_read_inside_visititems_is_an_error_and_no_deadlock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """h5py keeps its lock while it calls a function, which waits for a chunk that h5py must decode."""
+    monkeypatch.setattr(filters, "PATIENCE", 0.5)
+    numbers = np.arange(1000.0)
+    path = write(
+        tmp_path / "locked.nwb",
+        lambda file: [
+            file.create_dataset(name, data=numbers, chunks=(100,), compression=name)
+            for name in ("lzf", "gzip")
+        ],
+    )
+    hierarchy = open_hierarchy(path)
+    arrays = {name: StoredArray(hierarchy.file, hierarchy[name]) for name in ("lzf", "gzip")}
+    found: list[Any] = []
+
+    def visit(name: str, _: object) -> None:
+        found.append(arrays[name].read(()))
+
+    with h5py.File(path) as file:
+        with pytest.raises(ChunkError, match="while other code uses h5py") as error:
+            file.visititems(visit)
+        assert error.value.next_step is not None
+        assert "isolate" in error.value.next_step
+        # What needs no h5py is read there too, and everything once it has returned.
+        np.testing.assert_array_equal(found[0], numbers)
+        np.testing.assert_array_equal(arrays["lzf"].read(()), numbers)
