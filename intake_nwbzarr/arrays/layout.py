@@ -180,7 +180,7 @@ def layout(node: ArrayNode, field: str | None = None) -> Layout:
 def _ranges(node: ArrayNode) -> RangedChunks | None:
     """Return how the chunks of an HDF5 dataset are stored, None for other arrays."""
     described = node.metadata.get(EXTENSION)
-    if described is None:
+    if described is None or described.get("is_object"):
         return None
     try:
         filters = tuple(

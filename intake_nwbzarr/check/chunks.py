@@ -13,7 +13,7 @@ from functools import partial
 from math import prod
 from typing import Final
 
-from intake_nwbzarr.arrays.layout import Layout, RangedChunks, layout
+from intake_nwbzarr.arrays.layout import Layout, layout
 from intake_nwbzarr.errors import (
     AccessError,
     ChunkError,
@@ -25,6 +25,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hdf5.chunk_table import unpack
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.transport.hdf5 import INDEX
 from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.request_log import counted
 
@@ -148,20 +149,17 @@ def count_chunks(
 
 def _in_tables(hierarchy: Hierarchy, path: str) -> ChunkCounts:
     """Count the chunks of an HDF5 file by the tables of its arrays."""
-    grids = {array: grid for array, grid in _grids(hierarchy, path).items() if grid.layout.ranges is not None}
 
-    async def count(array: str, ranges: RangedChunks) -> ChunkCount | None:
-        # An array with a damaged table is not counted.
+    async def count(array: str, grid: _PossibleChunks) -> ChunkCount | None:
+        # An array with a damaged table is not counted; one that is in its object's header has no table.
         with suppress(ChunkError, MetadataError, LimitError):
-            table = ranges.pieces if ranges.contiguous is not None else None
-            if table is None and (fetched := await hierarchy.transport.get(ranges.index)) is not None:
-                table = unpack(fetched.data)
-            if table is not None:
-                return ChunkCount(array, grids[array].expected, int((table.sizes > 0).sum()))
+            fetched = await hierarchy.transport.get(f"{array}/c/{INDEX}")
+            stored = grid.expected if fetched is None else int((unpack(fetched.data).sizes > 0).sum())
+            return ChunkCount(array, grid.expected, stored)
         return None
 
-    ranged = {array: grid.layout.ranges for array, grid in grids.items() if grid.layout.ranges is not None}
-    found = run(gather([partial(count, array, ranges) for array, ranges in ranged.items()]))
+    calls = [partial(count, array, grid) for array, grid in _grids(hierarchy, path).items()]
+    found = run(gather(calls))
     counts = [each for each in found if each is not None]
     return ChunkCounts(tuple(count for count in counts if count.expected))
 

@@ -255,8 +255,8 @@ def _array(path: str, dataset: Dataset, base: int) -> tuple[dict[str, JSON], Arr
         source = ArraySource(dataset, "elements", chunks)
     source = ArraySource(dataset, source.kind, tuple(max(each, 1) for each in source.chunks), source.reason)
     is_one = all(width >= length for width, length in zip(source.chunks, shape, strict=True))
-    if is_one and prod(source.chunks) * kind.size <= SMALL:
-        extension = None
+    if extension is not None and is_one and prod(source.chunks) * kind.size <= SMALL:
+        extension = {"must_understand": False, "filters": extension["filters"], "is_object": True}
     document = {
         "zarr_format": 3,
         "node_type": "array",

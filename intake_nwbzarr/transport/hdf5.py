@@ -360,7 +360,7 @@ class HDF5Transport(Transport):
         self, opened: _Opened, path: str, source: ArraySource, wanted: NDArray[np.int64] | None
     ) -> bytes | None:
         """Return the table of an array's chunks, or of those that are wanted, None if it has no chunks."""
-        if source.kind != "chunks":
+        if source.dataset.layout.kind not in {"chunked", "contiguous"}:
             return None
         table = await self._table(opened, path, source, wanted)
         if table.numbers is not None or path not in opened.tables:

@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import zarr
 
 from intake_nwbzarr import download, open_hierarchy, track_requests, verify
 from intake_nwbzarr.check.chunks import ChunkCount, ChunkCounts, count_chunks
+from tests.hdf5.files import write
 from tests.hierarchy.stores import NWB_ROOT, array, write_store
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -122,3 +125,26 @@ def test_many_incomplete_arrays_are_told_in_a_few_lines() -> None:
     assert lines[0].startswith("39 of 120 chunks stored; the 81 that are not stored")
     assert lines[1] == "  a00: 0 of 3 chunks stored; it reads as its fill value"
     assert lines[-1] == "  and 30 more arrays"
+
+
+def test_the_chunks_of_an_hdf5_file_are_counted_whatever_their_size(tmp_path: Path) -> None:
+    """Small arrays, texts and arrays in headers too; of a dataset that was never written, no chunk is stored."""
+
+    def fill(file: h5py.File) -> None:
+        file["small"] = np.arange(5)
+        file["text"] = "in a file"
+        file.create_dataset("texts", data=[b"a"] * 10, dtype=h5py.string_dtype(), chunks=(4,))
+        file.create_dataset("never", (1000,), "i4")
+        file.create_dataset("half", (1000,), "i4", chunks=(100,))[:500] = 1
+        file.create_dataset("gzip", data=np.arange(30), chunks=(30,), compression="gzip")
+        compact = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        compact.set_layout(h5py.h5d.COMPACT)
+        h5py.h5d.create(file.id, b"compact", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((3,)), compact)
+
+    counts = count_chunks(open_hierarchy(write(tmp_path / "counted.nwb", fill)))
+    assert counts is not None
+    assert {each.path: (each.stored, each.expected) for each in counts.arrays} == {
+        "small": (1, 1), "text": (1, 1), "texts": (3, 3), "never": (0, 1), "half": (5, 10), "gzip": (1, 1),
+        "compact": (1, 1),
+    }  # fmt: skip
+    assert [each.path for each in counts.incomplete] == ["never", "half"]
