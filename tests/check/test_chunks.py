@@ -128,7 +128,7 @@ def test_many_incomplete_arrays_are_told_in_a_few_lines() -> None:
 
 
 def test_the_chunks_of_an_hdf5_file_are_counted_whatever_their_size(tmp_path: Path) -> None:
-    """Small arrays, texts and arrays in headers too; of a dataset that was never written, no chunk is stored."""
+    """Small arrays, texts and arrays in headers too; of a dataset never written, no chunk is stored."""
 
     def fill(file: h5py.File) -> None:
         file["small"] = np.arange(5)
