@@ -20,7 +20,7 @@ STORAGE_OPTIONS = frozenset(
     {
         "addressing_style", "allow_external", "anon", "aws_access_key_id", "aws_secret_access_key",
         "aws_session_token", "chunk_cache", "client_kwargs", "config_kwargs", "endpoint_url",
-        "hdf5", "headers", "instance_role", "key", "password", "profile", "region", "region_name",
+        "hdf5", "headers", "instance_role", "isolate", "key", "password", "profile", "region", "region_name",
         "requester_pays", "revalidate", "secret", "ship_credentials", "ssl", "timeouts", "token", "use_ssl",
         "username",
     }

@@ -1,4 +1,4 @@
-"""A process that works for this one: it ends with this one, and a crash, a deadline or its memory end it alone."""
+"""A process that works for this one and ends with it; a crash, a deadline or its memory end it alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class ChildProcess:
         assert self.process.stdin is not None  # noqa: S101 (a pipe was asked for)
         self._to = self.process.stdin.fileno()
         self._back = reading
+        self._answers = select.poll()
+        self._answers.register(reading, select.POLLIN)
         self._sending = threading.Lock()
+        self._looked = 0.0
         # Bytes of memory that the process took when `wait` looked last.
         self.memory = 0
         self._about = psutil.Process(self.process.pid)
@@ -70,8 +73,12 @@ class ChildProcess:
 
     def wait(self, memory_limit: int | None, is_late: Callable[[], bool]) -> Trouble | None:
         """Wait until there is something to receive, or until there is trouble."""
-        while not self._has_answered(_LOOK):
-            if not self.is_running and not self._has_answered(0):
+        while True:
+            has_answered = bool(self._answers.poll(1000 * _LOOK))
+            if has_answered and time.monotonic() < self._looked + _LOOK:
+                return None
+            self._looked = time.monotonic()
+            if not has_answered and not self.is_running and not self._answers.poll(0):
                 # Processes that it has started hold its end of the pipe open.
                 return "ended"
             if is_late():
@@ -80,10 +87,8 @@ class ChildProcess:
                 self.memory = self._about.memory_info().rss
             if memory_limit is not None and self.memory > memory_limit:
                 return "memory"
-        return None
-
-    def _has_answered(self, seconds: float) -> bool:
-        return bool(select.select([self._back], [], [], seconds)[0])
+            if has_answered:
+                return None
 
     def receive(self, most: int | None = None) -> tuple[memoryview, int] | None:
         """Return the head of a message, and the size of its data, which are received next; None at the end.

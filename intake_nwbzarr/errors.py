@@ -34,8 +34,8 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     ├── MapError (RuntimeError)                   map() over many sessions ended early
     │   ├── SessionFailedError                    a session failed, with on_error="raise"
     │   └── ClusterError                          the cluster has no workers left, or was closed
-    ├── SessionTimeoutError (TimeoutError)        a session was not finished in time
-    ├── SessionCrashError (RuntimeError)          the process that worked on a session ended
+    ├── SessionTimeoutError (TimeoutError)        a session, or an HDF5 file, took too long
+    ├── SessionCrashError (RuntimeError)          the process of a session, or of a file, ended
     │   └── SessionMemoryError                    it took more memory than allowed
     ├── ResultError (TypeError)                   a function's result cannot be stored or combined
     ├── BoundsError (IndexError)                  a position outside an array
@@ -254,15 +254,15 @@ class ClusterError(MapError):
 
 
 class SessionTimeoutError(NWBZarrError, TimeoutError):
-    """A session was not finished in time, so its process was ended."""
+    """A session was not finished, or an HDF5 file not read, in time, so its process was ended."""
 
 
 class SessionCrashError(NWBZarrError, RuntimeError):
-    """The process that worked on a session ended: it crashed, or the system ended it."""
+    """The process that worked on a session, or read an HDF5 file, crashed, or the system ended it."""
 
 
 class SessionMemoryError(SessionCrashError):
-    """A session took more memory than allowed, so its process was ended."""
+    """The process of a session, or of an HDF5 file, took more memory than allowed, so it was ended."""
 
 
 class ResultError(NWBZarrError, TypeError):

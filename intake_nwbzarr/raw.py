@@ -28,6 +28,7 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NodeNotFoundError,
     NWBZarrError,
+    OptionError,
 )
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy, parse_reference
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -313,6 +314,14 @@ _HDF5_BLOCK: Final = 4 * 2**20
 @contextmanager
 def read_by_pynwb(hierarchy: Hierarchy) -> Iterator[NWBFile]:
     """Yield the raw object of an HDF5 file as the HDF5 library and NWBHDF5IO read it, wherever it is."""
+    if hierarchy.location.option("isolate") is not None:
+        raise OptionError(
+            f"pynwb reads {hierarchy.location} with the HDF5 library in this process, from which the option "
+            "isolate keeps the file.",
+            location=hierarchy.location,
+            found="isolate",
+            next_step="Pass it without isolate, if you trust the file.",
+        )
     import h5py
     from pynwb import NWBHDF5IO
 

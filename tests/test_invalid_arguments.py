@@ -202,13 +202,14 @@ def test_odd_values_of_every_storage_option_are_errors_that_repeat_none(place: s
         "anon", "key", "secret", "token", "endpoint_url", "region", "requester_pays", "instance_role",
         "addressing_style", "use_ssl", "verify", "ssl", "headers", "client_kwargs", "config_kwargs",
         "timeouts", "chunk_cache", "revalidate", "allow_external", "ship_credentials", "consolidated",
-        "nonsense", CANARY, 1, None, b"key", "\ud800", ("a", 1), "https",
+        "isolate", "nonsense", CANARY, 1, None, b"key", "\ud800", ("a", 1), "https",
     )  # fmt: skip
     nested = (
         ("client_kwargs", "verify"), ("client_kwargs", "region_name"), ("client_kwargs", "headers"),
         ("client_kwargs", "aws_access_key_id"), ("client_kwargs", 1), ("config_kwargs", "s3"),
         ("headers", "X"), ("headers", 1), ("timeouts", "connect"), ("timeouts", "attempts"),
-        ("timeouts", CANARY), ("chunk_cache", "folder"), ("chunk_cache", "size"),
+        ("timeouts", CANARY), ("chunk_cache", "folder"), ("chunk_cache", "size"), ("isolate", "timeout"),
+        ("isolate", "memory_limit"),
     )  # fmt: skip
     values = [*ODD, {"a": CANARY}, [CANARY], CANARY * 3]
     said: list[str] = []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import product
 from math import prod
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,7 +21,9 @@ from intake_nwbzarr.arrays.selection import Index, Selection, chunk_projections,
 from intake_nwbzarr.arrays.shards import ByteRange, Sharding, byte_ranges, locate_chunks, parse_index
 from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NWBZarrError, ObjectChangedError
 from intake_nwbzarr.hdf5.chunk_table import ChunkTable, unpack
+from intake_nwbzarr.hdf5.filters import undo
 from intake_nwbzarr.limits import limits
+from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import await_all
@@ -346,12 +348,21 @@ def _decoded(
     if layout.ranges is not None:
         where = stored.where._replace(key=None)
         try:
-            mask = stored.masks.get(number, 0)
-            data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(where), destination)
+            mask, undo = stored.masks.get(number, 0), _undoing(stored.transport.location)
+            data = layout.ranges.undo(data, mask, layout.chain.nbytes, str(where), destination, undo)
         except NWBZarrError as error:
             error.location, error.path = where.location, where.path
             raise
     return decode(layout.chain, data, stored.where, destination)
+
+
+def _undoing(location: Location) -> Callable[..., bytes | memoryview]:
+    """Return what undoes the filters of HDF5 for a location: in this process, or in the file's own."""
+    if location.option("isolate") is None:
+        return undo
+    from intake_nwbzarr.transport import isolated
+
+    return partial(isolated.undo, location)
 
 
 def _destination(part: _ChunkPart) -> NDArray[Any] | None:

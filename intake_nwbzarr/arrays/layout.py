@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil, prod
@@ -18,7 +18,6 @@ from intake_nwbzarr.arrays.shards import Sharding, parse_sharding
 from intake_nwbzarr.errors import MetadataError, NodeNotFoundError
 from intake_nwbzarr.hdf5.chunk_table import ChunkTable, contiguous_table, grid
 from intake_nwbzarr.hdf5.documents import EXTENSION
-from intake_nwbzarr.hdf5.filters import undo
 from intake_nwbzarr.hdf5.messages import Filter
 from intake_nwbzarr.hierarchy.nodes import FIRST_COLUMN, ArrayNode, parse_named_configuration
 
@@ -103,9 +102,18 @@ class RangedChunks:
         return contiguous_table(self.shape, self.chunks, self.dtype.itemsize, start, size)
 
     def undo(
-        self, data: bytes | memoryview, mask: int, nbytes: int, where: str, out: NDArray[Any] | None
+        self,
+        data: bytes | memoryview,
+        mask: int,
+        nbytes: int,
+        where: str,
+        out: NDArray[Any] | None,
+        undo: Callable[..., bytes | memoryview],
     ) -> bytes | memoryview:
-        """Return a chunk without filters, in `out` if possible, and the last contiguous piece padded."""
+        """Return a chunk without filters, in `out` if possible, and the last contiguous piece padded.
+
+        `undo` is what undoes filters, here or in another process.
+        """
         if not self.filters:
             return bytes(data).ljust(nbytes, b"\0") if len(data) < nbytes else data
         place = out.reshape(-1).view(np.uint8) if out is not None and self.dtype.isnative else None

@@ -336,7 +336,7 @@ def _by_library(
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
         finally:
             file.close()
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
+    except (OSError, RuntimeError, ValueError, IndexError, OverflowError) as error:
         raise ChunkError(f"{where} cannot be decoded by HDF5: {error}.", next_step=_DAMAGED) from error
     return memoryview(out.reshape(-1).view(np.uint8))
 
@@ -462,6 +462,8 @@ def _add(plist: Any, each: Filter, dtype: np.dtype[Any]) -> None:
         case 3:
             plist.set_fletcher32()
         case 4:
+            if not parameters[1]:
+                raise ValueError("szip with blocks of 0 pixels, by which the library divides")
             plist.set_szip(parameters[0] & 0x24, parameters[1])
         case 6:
             plist.set_scaleoffset(parameters[0], parameters[1])

@@ -261,9 +261,9 @@ def locate(location: Place, storage_options: Mapping[str, Any] | None = None) ->
         Named as in s3fs: ``anon``, ``key``, ``secret``, ``token``, ``profile``, ``endpoint_url``,
         ``client_kwargs`` (``endpoint_url``, ``region_name``, ``verify``), ``requester_pays``, ``use_ssl``;
         ``headers`` for https; and ``verify``, ``instance_role``, ``addressing_style``, ``allow_external``,
-        ``ship_credentials``, ``timeouts`` (see `intake_nwbzarr.location.options.Timeouts`), ``chunk_cache``
-        and ``revalidate`` (see `intake_nwbzarr.location.options`), ``consolidated`` (as the keyword of
-        `xarray.open_dataset`).
+        ``ship_credentials``, ``timeouts`` (see `intake_nwbzarr.location.options.Timeouts`), ``isolate`` (see
+        `intake_nwbzarr.location.options.Isolation`), ``chunk_cache`` and ``revalidate`` (see
+        `intake_nwbzarr.location.options`), ``consolidated`` (as the keyword of `xarray.open_dataset`).
 
     Raises
     ------

@@ -50,9 +50,27 @@ class Timeouts:
     backoff: float = 0.25
 
 
+@dataclass(frozen=True)
+class Isolation:
+    """What the process of an HDF5 file may take, passed as ``storage_options={"isolate": {...}}``.
+
+    Parameters
+    ----------
+    memory_limit
+        Bytes of memory, at least 100 MB: a number, or a string such as ``"2 GB"``.
+    timeout
+        Seconds that the process may compute for a request, without the time in which it waits for bytes of
+        the file.
+    """
+
+    memory_limit: int = 4 * 10**9
+    timeout: float = 120.0
+
+
 # Options of this package, valid for every location.
 PACKAGE_OPTIONS = frozenset(
-    {"allow_external", "chunk_cache", "consolidated", "hdf5", "revalidate", "ship_credentials", "timeouts"}
+    {"allow_external", "chunk_cache", "consolidated", "hdf5", "isolate", "revalidate", "ship_credentials"}
+    | {"timeouts"}
 )
 S3_PUBLIC = frozenset(
     {"anon", "profile", "endpoint_url", "region", "requester_pays", "instance_role", "addressing_style"}
@@ -144,6 +162,7 @@ def split_options(scheme: str, options: Mapping[str, Any], url: str) -> tuple[di
     options = {name: value for name, value in options.items() if value is not None}
     own = _booleans({name: value for name, value in options.items() if name in PACKAGE_OPTIONS}, url)
     _check_timeouts(own.get("timeouts"), url)
+    own |= _isolate_option(own.pop("isolate", None), url)
     own |= _cache_options(scheme, own.pop("chunk_cache", None), own.pop("revalidate", None), url)
     rest = {name: value for name, value in options.items() if name not in PACKAGE_OPTIONS}
     match scheme:
@@ -183,6 +202,11 @@ def _cache_options(scheme: str, chunk_cache: object, revalidate: object, url: st
 def timeouts(public: Mapping[str, Any]) -> Timeouts:
     """Return the timeouts of public storage options."""
     return Timeouts(**public.get("timeouts", {}))
+
+
+def isolation(public: Mapping[str, Any]) -> Isolation | None:
+    """Return what the process of an HDF5 file may take, None where it needs none."""
+    return Isolation(**public["isolate"]) if "isolate" in public else None
 
 
 def canonical(public: Mapping[str, Any]) -> str:
@@ -317,6 +341,25 @@ def _check_timeouts(given: Mapping[str, Any] | None, url: str) -> None:
         )
 
 
+def _isolate_option(given: object, url: str) -> dict[str, Any]:
+    """Return the option `isolate` as a dictionary, where it is not False."""
+    value = _BOOLEAN_TEXT.get(given.lower(), given) if isinstance(given, str) else given
+    match value:
+        case None | False:
+            return {}
+        case True:
+            return {"isolate": {}}
+        case Mapping() if value.keys() <= {"memory_limit", "timeout"}:
+            option = {name: each for name, each in value.items() if each is not None}
+            if "memory_limit" in option:
+                what = f"The memory_limit of isolate for {url}"
+                option["memory_limit"] = _size(option["memory_limit"], what, url, LEAST_MEMORY, "100 MB")
+            if _is_time("timeout", option.get("timeout", 1)):
+                return {"isolate": option}
+    expected = "True, False, or {'memory_limit': '2 GB', 'timeout': 60}, a size and positive seconds"
+    raise _invalid("isolate", url, expected)
+
+
 def _is_time(name: str, value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -356,6 +399,9 @@ DEFAULT_SIZE: Final = 10 * 10**9
 
 SMALLEST: Final = 10**6
 
+LEAST_MEMORY: Final = 10**8
+"""Bytes of memory that a process takes before it has read anything."""
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T|Ki|Mi|Gi|Ti)B?", re.IGNORECASE)
 _FACTORS = {
     "": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
@@ -373,9 +419,9 @@ def cache_option(given: object, url: str) -> dict[str, Any] | None:
         case True:
             return {}
         case int() | float():
-            return {"size": _size(value, url)}
+            return {"size": _cache_size(value, url)}
         case str() if _SIZE.fullmatch(value.strip()):
-            return {"size": _size(value, url)}
+            return {"size": _cache_size(value, url)}
         case str() | os.PathLike() if os.fspath(value):
             return {"folder": _folder(value, url)}
         case Mapping() if value.keys() <= {"folder", "size"}:
@@ -383,7 +429,7 @@ def cache_option(given: object, url: str) -> dict[str, Any] | None:
             if value.get("folder") is not None:
                 option["folder"] = _folder(value["folder"], url)
             if value.get("size") is not None:
-                option["size"] = _size(value["size"], url)
+                option["size"] = _cache_size(value["size"], url)
             return option
     expected = "a folder, a size in bytes, True, False, or {'folder': ..., 'size': ...}"
     raise _invalid("chunk_cache", url, expected)
@@ -425,17 +471,19 @@ def expand_home(folder: str) -> Path:
     return Path(expanded)
 
 
-def _size(given: object, url: str) -> int:
+def _cache_size(given: object, url: str) -> int:
+    return _size(given, f"The size of the chunk cache for {url}", url, SMALLEST, "1 MB")
+
+
+def _size(given: object, what: str, url: str, least: int, least_text: str) -> int:
     size: float = -1
     if isinstance(given, int | float) and not isinstance(given, bool):
         size = given
     elif isinstance(given, str) and (match := _SIZE.fullmatch(given.strip())):
         size = float(match[1]) * _FACTORS[match[2].lower()]
-    if not SMALLEST <= size < float("inf"):
-        expected = "at least 1 MB, as a number of bytes or a string such as '2 GB'"
-        raise LocationError(
-            f"The size of the chunk cache for {url} must be {expected}.", location=url, expected=expected
-        )
+    if not least <= size < float("inf"):
+        expected = f"at least {least_text}, as a number of bytes or a string such as '2 GB'"
+        raise LocationError(f"{what} must be {expected}.", location=url, expected=expected)
     return int(size)
 
 

@@ -23,6 +23,7 @@ from intake_nwbzarr.errors import (
     LocationError,
     NWBZarrError,
     ObjectChangedError,
+    SessionTimeoutError,
     TransportError,
     UnsafePathError,
 )
@@ -417,6 +418,8 @@ class Transport(ABC):
             try:
                 async with budget.request() if self.budgeted else nullcontext(), asyncio.timeout_at(deadline):
                     return await attempt()
+            except SessionTimeoutError:
+                raise
             except TimeoutError:
                 pass
         if _now() >= session:

@@ -120,7 +120,7 @@ class HDF5Transport(Transport):
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         if key == FILE:
-            return self._received(part, limit) or await self._inner.fetch("", part, limit)
+            return self.received(part, limit) or await self._inner.fetch("", part, limit)
         group = _group_of(key)
         if group is None and is_document(key):
             # All metadata are in one document.
@@ -188,7 +188,7 @@ class HDF5Transport(Transport):
         opened = await self._open()
         return Folder((), ()) if opened is None or folder else Folder(("zarr.json",), ())
 
-    def _received(self, part: Part | None, limit: int) -> Fetched | None:
+    def received(self, part: Part | None, limit: int) -> Fetched | None:
         """Return a part of the file that came with the metadata, as small arrays do."""
         if part is None or part.start is None or part.stop is None or part.stop - part.start > limit:
             return None

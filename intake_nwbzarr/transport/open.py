@@ -87,6 +87,10 @@ def fetch_many(
 def _new(location: Location) -> Transport:
     # Each engine is imported when it is first needed: local folders need neither the web nor fsspec.
     if location.option("hdf5"):
+        if location.option("isolate") is not None:
+            from intake_nwbzarr.transport.isolated import IsolatedTransport
+
+            return IsolatedTransport(location, _stored(location))
         from intake_nwbzarr.transport.hdf5 import HDF5Transport
 
         return HDF5Transport(location, _stored(location))
