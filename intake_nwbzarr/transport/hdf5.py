@@ -143,21 +143,20 @@ class HDF5Transport(Transport):
 
     async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:
         """Get the table of an array's chunks; of a large one that is not known, only of some."""
-
-        async def attempt() -> Fetched | None:
-            opened = await self._open_for(safe)
-            path = None if opened is None else _parsed(safe, opened.translated)[0]
-            source = None if opened is None or path is None else self._array(opened, path)
-            if opened is None or path is None or source is None:
-                return None
-            data = await self._packed(opened, path, source, chunks)
-            return None if data is None else Fetched(data, opened.etag, len(data))
-
         safe = self._safe(key)
-        found = await on_loop(self._persist("get", safe, attempt))
+        found = await on_loop(self._persist("get", safe, lambda: self._get_table(safe, chunks)))
         if found is not None:
             record(self.counted, "get", used=len(found.data))
         return found
+
+    async def _get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | Failure | None:
+        opened = await self._open_for(key)
+        path = None if opened is None else _parsed(key, opened.translated)[0]
+        source = None if opened is None or path is None else self._array(opened, path)
+        if opened is None or path is None or source is None:
+            return None
+        data = await self._packed(opened, path, source, chunks)
+        return None if data is None else Fetched(data, opened.etag, len(data))
 
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str

@@ -64,7 +64,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Get:
-    """A request for an object, or for a part of the file that came with its metadata."""
+    """A request for an object, a table of chunks, or a part of the file that came with its metadata."""
 
     number: int
     transport: int
@@ -72,6 +72,9 @@ class Get:
     part: Part | None
     limit: int
     etag: str | None = None
+    # Whether it is a table of chunks, and of which ones.
+    is_table: bool = False
+    chunks: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -465,6 +468,10 @@ class IsolatedTransport(HDF5Transport):
             return await super()._get_unless(key, part, limit, etag)
         return await self._call(key, part, limit, etag)
 
+    async def _get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | Failure | None:
+        found = await self._call(key, None, LARGEST_OBJECT, is_table=True, chunks=chunks)
+        return None if isinstance(found, Unchanged) else found
+
     async def _list(self, prefix: str) -> list[Listed]:
         found = None if prefix else await self._call("zarr.json", None, LARGEST_DOCUMENT)
         return [Listed("zarr.json", len(found.data), found.etag or "")] if isinstance(found, Fetched) else []
@@ -473,7 +480,7 @@ class IsolatedTransport(HDF5Transport):
         return Folder(tuple(entry.key for entry in await self._list(folder)), ())
 
     async def _call(
-        self, key: str, part: Part | None, limit: int, etag: str | None = None
+        self, key: str, part: Part | None, limit: int, etag: str | None = None, **table: Any
     ) -> Fetched | Unchanged | Failure | None:
         """Have the process get an object."""
         call = _Call(most=limit)
@@ -481,7 +488,7 @@ class IsolatedTransport(HDF5Transport):
             _begin,
             self.location,
             call,
-            lambda number: Get(number, self._number, key, part, limit, etag),
+            lambda number: Get(number, self._number, key, part, limit, etag, **table),
             source=(self._number, self._inner, asyncio.get_running_loop()),
         )
         try:

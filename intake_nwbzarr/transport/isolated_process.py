@@ -136,6 +136,8 @@ class Worker:
             transport = self._transports[get.transport] = HDF5Transport(self._location, inner)
         if get.key == FILE:
             return transport.received(get.part, get.limit)
+        if get.is_table:
+            return await transport._get_table(get.key, get.chunks)
         if get.etag is None:
             return await transport._get(get.key, get.part, get.limit)
         return await transport._get_unless(get.key, get.part, get.limit, get.etag)

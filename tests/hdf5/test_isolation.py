@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -203,22 +204,32 @@ def test_parameters_of_filters_may_be_damaged(
     used, location = (Filter(filter_, parameters, ""),), locate(tmp_path / "file.nwb", ISOLATED)
     for undo in (filters.undo, partial(isolated.undo, location)):
         with pytest.raises(ChunkError, match=message):
-            undo(bytes(100), used, 0, (8, 8), np.dtype("i4"), "The chunk 'x'")
+            undo(
+                (8 * 8 * 4).to_bytes(4, "little") + bytes(100),
+                used,
+                0,
+                (8, 8),
+                np.dtype("i4"),
+                "The chunk 'x'",
+            )
 
 
 def write_hostile(path: Path) -> Path:
-    """Write a chunk of bitshuffle whose first block claims to have far more bytes than there are."""
+    """Write a dataset whose parameters of zfp, which the decoder follows, are none that it would write."""
 
     def fill(file: h5py.File) -> None:
-        values = np.arange(64 * 64, dtype="<i4").reshape(64, 64)
-        file.create_dataset("good", data=values, chunks=(16, 64), **hdf5plugin.Bitshuffle())
-        hostile = file.create_dataset("hostile", data=values, chunks=(64, 64), **hdf5plugin.Bitshuffle())
-        chunk = bytearray(hostile.id.read_direct_chunk((0, 0))[1])
-        chunk[12:16] = (2**31 - 1).to_bytes(4, "big")
-        hostile.id.write_direct_chunk((0, 0), bytes(chunk))
+        values = np.arange(64 * 64).reshape(64, 64)
+        file.create_dataset("good", data=values, dtype="<i4", chunks=(16, 64), **hdf5plugin.Bitshuffle())
+        file.create_dataset("hostile", data=values, dtype="<f4", chunks=(64, 64), **hdf5plugin.Zfp(rate=8))
         file["texts"] = np.array(["a", "b"] * 10, object)
+        parameters.extend(file["hostile"].id.get_create_plist().get_filter(0)[2])
 
-    return write(path, fill)
+    parameters: list[int] = []
+    data = write(path, fill).read_bytes()
+    stored, hostile = (struct.pack("<3I", *parameters[:2], each) for each in (parameters[2], 1))
+    assert data.count(stored) == 1
+    path.write_bytes(data.replace(stored, hostile))
+    return path
 
 
 def test_a_hostile_chunk_ends_its_process_and_nothing_else(tmp_path: Path) -> None:
