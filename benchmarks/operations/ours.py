@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+APART = 0.02
+"""Seconds between a run and the requests after it, so that the server's log tells them apart."""
 
 type Options = Mapping[str, Any] | None
 type Facts = dict[str, Any]
@@ -105,24 +110,42 @@ def open_again(url: str, options: Options, group: str, *, revalidate: bool = Tru
     return run
 
 
-def read_series(url: str, options: Options, group: str, *, dask: bool = False, scaled: bool = False) -> Run:
-    """All of a series, plain or through dask; the opening is not part of it."""
+def read_series(
+    url: str, options: Options, group: str, *, dask: bool = False, scaled: bool = False, anew: bool = False
+) -> Run:
+    """All of a series, plain or through dask; the opening is not part of it.
+
+    With `anew`, each run reads a file of which only metadata are known: nothing is kept under another URL.
+    """
     import xarray as xr
 
     ready()
-    data = xr.open_dataset(
-        url,
-        engine="nwbzarr",
-        storage_options=options,
-        group=group,
-        mask_and_scale=scaled,
-        chunks={} if dask else None,
-        cache=False,
-    )["data"].variable
+    urls = (f"{url}?run={number}" if anew else url for number in count())
+
+    def opened() -> Any:
+        return xr.open_dataset(
+            next(urls),
+            engine="nwbzarr",
+            storage_options=options,
+            group=group,
+            mask_and_scale=scaled,
+            chunks={} if dask else None,
+            cache=False,
+        )["data"].variable
+
+    data = opened()
 
     def run() -> Run:
         values = data.compute().values
-        return lambda: checked(values)
+
+        def facts() -> Facts:
+            nonlocal data
+            if anew:
+                time.sleep(APART)
+                data = opened()
+            return checked(values)
+
+        return facts
 
     return run
 
