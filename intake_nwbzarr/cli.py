@@ -21,6 +21,7 @@ from rich.markup import escape
 from intake_nwbzarr import __version__
 
 if TYPE_CHECKING:
+    from intake_nwbzarr.check.verify import VerifyProgress
     from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
 
@@ -381,7 +382,8 @@ def verify(
     from intake_nwbzarr import verify
 
     def work(location: str, options: Server) -> tuple[object, str, int]:
-        found = verify(location, options)
+        with progress_bar(_messages, "opening", verify_fields) as show:
+            found = verify(location, options, progress=show)
         incomplete = all_chunks and (found.chunks is None or found.chunks.incomplete)
         return found.document, found.report, FINDINGS if found.different or incomplete else 0
 
@@ -505,6 +507,16 @@ def download_fields(progress: Progress) -> dict[str, Any]:
         "completed": progress.objects,
         "total": progress.of_objects,
         "unit": f"objects {size}",
+    }
+
+
+def verify_fields(progress: VerifyProgress) -> dict[str, Any]:
+    """Return what the bar shows of a verification: fields, and the object that is compared."""
+    return {
+        "description": "comparing",
+        "completed": progress.fields,
+        "total": progress.of_fields,
+        "unit": f"fields {progress.path}",
     }
 
 

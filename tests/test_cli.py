@@ -301,7 +301,7 @@ def test_verify_says_what_differs_and_what_is_not_shown_and_ends_with_1(
         # What the command prints is what is tested: a comparison with the tree of another file.
         tree = xr.open_datatree(paths[1], engine="nwbzarr")
         found = compare(nwbfile, tree, intake_nwbzarr.open_hierarchy(paths[0]))
-    monkeypatch.setattr(intake_nwbzarr, "verify", lambda *_: found, raising=False)
+    monkeypatch.setattr(intake_nwbzarr, "verify", lambda *_, **__: found, raising=False)
     result = nwbzarr("verify", paths[0])
     assert (result.status, result.err) == (1, "")
     assert "Differs: /: identifier\n  pynwb   'corpus-ecephys'\n  xarray  'corpus-ophys'\n" in result.out

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isnan, prod
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.check.chunks import ChunkCounts, counted_chunks
+from intake_nwbzarr.errors import ChunkError, NWBZarrError
 
 # Elements compared at once, at the least one chunk: 32 MiB of float64.
 BLOCK = 4 * 2**20
@@ -135,26 +136,83 @@ type Conversion = Callable[[NDArray[Any], Slices], tuple[NDArray[Any], NDArray[A
 def unlike(raw: Any, shown: xr.Variable, conversion: Conversion | None = None) -> tuple[str, str] | None:
     """Return the first elements of an array and a variable that differ; None where they are equal.
 
-    `conversion` gives, of a block, the values expected and how far rounding may be from them.
+    `conversion` gives, of a block, the values expected and how far rounding may be from them. Chunks that
+    cannot be read are all listed, and the others are compared.
     """
     array = raw if hasattr(raw, "shape") else _listed(raw)
     if tuple(array.shape) != shown.shape:
         return f"shape {tuple(array.shape)}", f"shape {shown.shape}"
-    for place in blocks(shown.shape, _chunks(array, shown.ndim)):
-        block = np.asarray(array[place]) if place else np.asarray(array[...] if _lazy(array) else array)
-        allowed: NDArray[Any] | float = 0.0
-        if conversion is not None:
-            block, allowed = conversion(block, place)
-        there = np.asarray(shown[place].values)
-        found = _first_unlike(block, there, allowed)
+    chunks = _chunks(array, shown.ndim)
+    damaged: list[tuple[list[int], Exception]] = []
+    for place in blocks(shown.shape, chunks):
+        try:
+            found = _unlike_block(array, shown, conversion, place)
+        except _UNREADABLE as error:
+            if _is_of_storage(error):
+                raise
+            for part in _whole_chunks(place, chunks):
+                try:
+                    found = _unlike_block(array, shown, conversion, part)
+                except _UNREADABLE as error:
+                    if _is_of_storage(error):
+                        raise
+                    damaged.append(([each.start for each in part], error))
+                else:
+                    if found is not None:
+                        return found
+            continue
         if found is not None:
-            position = tuple(int(at) + part.start for at, part in zip(found, place, strict=True))
-            where = f" at {list(position)}" if position else ""
-            return f"{block[found]!r}{where}", f"{there[found]!r}{where}"
-        mismatch = _type_mismatch(block.dtype, there.dtype)
-        if mismatch:
-            return mismatch
-    return None
+            return found
+    return _damage(damaged)
+
+
+# What reading a damaged chunk raises, here and in the HDF5 library.
+_UNREADABLE: Final = (ChunkError, OSError)
+
+MOST_DAMAGED: Final = 20
+"""Damaged chunks of an array whose positions a finding lists."""
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Return whether an error is of access or of the network, which ends the comparison."""
+    return isinstance(error, NWBZarrError) and not isinstance(error, ChunkError)
+
+
+def _damage(damaged: Sequence[tuple[list[int], Exception]]) -> tuple[str, str] | None:
+    if not damaged:
+        return None
+    text = f"cannot be read: {damaged[0][1]}"
+    if damaged[1:]:
+        places = ", ".join(str(place) for place, _ in damaged[:MOST_DAMAGED])
+        more = f" and {len(damaged) - MOST_DAMAGED:,} more" if len(damaged) > MOST_DAMAGED else ""
+        text += f" {len(damaged):,} chunks are damaged, at {places}{more}."
+    return text, text
+
+
+def _unlike_block(
+    array: Any, shown: xr.Variable, conversion: Conversion | None, place: Slices
+) -> tuple[str, str] | None:
+    """Return the first elements of a block that differ, or its dtypes if only these do."""
+    there = np.asarray(shown[place].values)
+    block = np.asarray(array[place]) if place else np.asarray(array[...] if _lazy(array) else array)
+    allowed: NDArray[Any] | float = 0.0
+    if conversion is not None:
+        block, allowed = conversion(block, place)
+    found = _first_unlike(block, there, allowed)
+    if found is not None:
+        position = tuple(int(at) + part.start for at, part in zip(found, place, strict=True))
+        where = f" at {list(position)}" if position else ""
+        return f"{block[found]!r}{where}", f"{there[found]!r}{where}"
+    return _type_mismatch(block.dtype, there.dtype)
+
+
+def _whole_chunks(place: Slices, chunks: Sequence[int] | None) -> Iterator[Slices]:
+    """Yield the chunks of a block."""
+    axes = (
+        [slice(at, min(at + max(width, 1), each.stop)) for at in range(each.start, each.stop, max(width, 1))]
+        for each, width in zip(place, chunks or [each.stop for each in place], strict=True)
+    )
+    yield from product(*axes)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -81,10 +81,29 @@ _ELEMENTS: Final = "fixed set of elements referenced by "
 _FIXED: Final = {"starting_time_unit": "seconds", "timestamps_unit": "seconds", "interval": 1}
 
 
+@dataclass(frozen=True)
+class VerifyProgress:
+    """The progress of a verification, as passed to its function `progress`.
+
+    Parameters
+    ----------
+    fields, of_fields
+        How many fields were compared, and how many there are.
+    path
+        The object that is compared now.
+    """
+
+    fields: int
+    of_fields: int
+    path: str
+
+
 @takes_storage_options
 def verify(
     location: str | os.PathLike[str] | Location | Store,
     storage_options: Mapping[str, Any] | None = None,
+    *,
+    progress: Callable[[VerifyProgress], None] | None = None,
 ) -> Verification:
     """Check that xarray shows the same values as pynwb, field by field; reads the whole session twice.
 
@@ -99,12 +118,14 @@ def verify(
         A path, a URL (``https``, ``s3``, or any that fsspec knows), or an open Zarr store.
     storage_options
         Credentials and other options, named as in s3fs and fsspec.
+    progress
+        Called with a `VerifyProgress` before each field.
 
     Returns
     -------
     Verification
-        The fields that are equal, that differ, and that xarray does not show. Damaged arrays, and variables
-        that only xarray shows, are differences.
+        The fields that are equal, that differ, and that xarray does not show. Differences are also arrays
+        with damaged chunks, whose other chunks are compared, and variables that only xarray shows.
 
     Raises
     ------
@@ -121,7 +142,7 @@ def verify(
         as_stored = _open_tree(location, storage_options, mask_and_scale=False)
     is_hdf5 = hierarchy.location.is_hdf5
     with read_by_pynwb(hierarchy) if is_hdf5 else open_nwb(location, storage_options) as nwbfile:
-        compared = compare(nwbfile, in_units, hierarchy, as_stored=as_stored)
+        compared = compare(nwbfile, in_units, hierarchy, as_stored=as_stored, progress=progress)
     return replace(compared, chunks=count_chunks(hierarchy))
 
 
@@ -134,12 +155,17 @@ def _open_tree(
 
 
 def compare(
-    nwbfile: NWBFile, tree: xr.DataTree, hierarchy: Hierarchy, *, as_stored: xr.DataTree | None = None
+    nwbfile: NWBFile,
+    tree: xr.DataTree,
+    hierarchy: Hierarchy,
+    *,
+    as_stored: xr.DataTree | None = None,
+    progress: Callable[[VerifyProgress], None] | None = None,
 ) -> Verification:
     """Compare a raw object with the DataTree of its file, and with the one of ``mask_and_scale=False``."""
     raw = RawFile(nwbfile, hierarchy)
     stored = None if as_stored is None else _shown(as_stored, raw)
-    return Verification.of(str(hierarchy.location), _findings(raw, _shown(tree, raw), stored))
+    return Verification.of(str(hierarchy.location), _findings(raw, _shown(tree, raw), stored, progress))
 
 
 @dataclass(frozen=True)
@@ -203,14 +229,22 @@ def _ancestors(path: str) -> Iterator[str]:
     yield ""
 
 
-def _findings(raw: RawFile, shown: _Shown, as_stored: _Shown | None) -> Iterator[Finding]:
+def _findings(
+    raw: RawFile,
+    shown: _Shown,
+    as_stored: _Shown | None,
+    progress: Callable[[VerifyProgress], None] | None,
+) -> Iterator[Finding]:
     missing: set[str] = set()  # objects that one side does not have
     unshown: set[str] = set()  # arrays, whose attributes are not shown either
     for finding in _compare_objects(raw, shown):
         missing.update([] if finding.name else [finding.path])
         yield finding
     elements = enumerated_columns(raw)
-    for each in raw_fields(raw):
+    fields = list(raw_fields(raw))
+    for number, each in enumerate(fields):
+        if progress is not None:
+            progress(VerifyProgress(number, len(fields), each.path))
         if not missing.isdisjoint(_ancestors(each.at)) or not missing.isdisjoint(_ancestors(each.shown_by)):
             continue
         if each.attribute is not None and each.at in unshown:

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 from hdmf.common import DynamicTable, VectorData
-from pynwb import NWBFile, TimeSeries
+from hdmf_zarr import ZarrDataIO
+from pynwb import NWBHDF5IO, H5DataIO, NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
 from intake_nwbzarr.check.compare import Difference, Unshown, Verification
-from intake_nwbzarr.check.verify import compare
+from intake_nwbzarr.check.verify import VerifyProgress, compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.conftest import KINDS, RELEASES
@@ -358,11 +360,47 @@ def test_a_damaged_chunk_is_a_difference_and_the_rest_is_compared(
     ).write_bytes(b"damaged")
     found = verify(path)
     names = {(each.path, each.name) for each in found.different}
-    assert names == {("acquisition/ElectricalSeriesAP", "data")}
+    assert names == {("acquisition/ElectricalSeriesAP", name) for name in ("data", "data as stored")}
     assert all("cannot be read: The chunk" in each.raw for each in found.different)
     assert found.unshown == ()
     lost = {(each.path, each.name) for each in {*whole.equal} - {*found.equal}}
     assert lost <= {("acquisition/ElectricalSeriesAP", name) for name in ("data", "data as stored")}
+
+
+@pytest.mark.parametrize("form", ["zarr", "hdf5"])
+def test_all_damaged_chunks_of_an_array_are_listed_and_the_others_compared(form: str, tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    data = np.arange(1000.0)
+    if form == "zarr":
+        stored: Any = ZarrDataIO(data, chunks=(100,))
+    else:
+        stored = H5DataIO(data, chunks=(100,), compression="gzip")
+    nwbfile.add_acquisition(TimeSeries(name="one", data=stored, unit="V", rate=1.0))
+    if form == "zarr":
+        path = write(tmp_path, nwbfile)
+        for number in (2, 3, 7):
+            (path / f"acquisition/one/data/c/{number}").write_bytes(b"damaged")
+    else:
+        path = tmp_path / "one.nwb"
+        with NWBHDF5IO(path, "w") as io:
+            io.write(nwbfile)
+        with h5py.File(path) as file:
+            chunks = file["acquisition/one/data"].id
+            places = [chunks.get_chunk_info(number).byte_offset for number in (2, 3, 7)]
+        with path.open("r+b") as raw:
+            for place in places:
+                raw.seek(place)
+                raw.write(b"damaged")
+    seen: list[VerifyProgress] = []
+    found = verify(path, progress=seen.append)
+    difference = found.different[0]
+    assert {(each.path, each.name) for each in found.different} <= {
+        ("acquisition/one", "data"),
+        ("acquisition/one", "data as stored"),
+    }
+    assert "3 chunks are damaged, at [200], [300], [700]." in difference.shown
+    assert [each.fields for each in seen] == list(range(seen[0].of_fields))
+    assert "acquisition/one" in {each.path for each in seen}
 
 
 def test_links_into_another_file_are_compared_as_they_are_shown(tmp_path: Path) -> None:
