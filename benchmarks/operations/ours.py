@@ -265,7 +265,6 @@ def first_chunk(url: str, options: Options, file: str) -> Run:  # noqa: ARG001 (
 
 def plan_mean(url: str, options: Options, group: str) -> Run:
     """Open with default chunks, and build and optimise the graphs of a mean, of all and over time."""
-
     import xarray as xr
 
     ready()

@@ -9,16 +9,12 @@ from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
 
 
-class RangedFile(io.RawIOBase):
-    """A stored object as a binary file, of which each read is one request; an `end` that is here needs none.
+class SeekableFile(io.RawIOBase):
+    """The positions of a binary file of known size, of which subclasses `read`."""
 
-    An object that was replaced since it had the ETag is an `ObjectChangedError`.
-    """
-
-    def __init__(self, transport: Transport, key: str, size: int, etag: str | None, end: bytes = b"") -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self._transport, self._key = transport, key
-        self._size, self._etag, self._end = size, etag, end
+        self._size = size
         self._position = 0
 
     def readable(self) -> bool:
@@ -36,8 +32,22 @@ class RangedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to a position."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
+        if base + offset < 0:
+            raise OSError("before the start")
+        self._position = base + offset
         return self._position
+
+
+class RangedFile(SeekableFile):
+    """A stored object as a binary file, of which each read is one request; an `end` that is here needs none.
+
+    An object that was replaced since it had the ETag is an `ObjectChangedError`.
+    """
+
+    def __init__(self, transport: Transport, key: str, size: int, etag: str | None, end: bytes = b"") -> None:
+        super().__init__(size)
+        self._transport, self._key = transport, key
+        self._etag, self._end = etag, end
 
     def readinto(self, buffer: Any, /) -> int:
         """Read a range into a buffer, and return its length."""

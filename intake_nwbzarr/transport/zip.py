@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from intake_nwbzarr.errors import LimitError, NotZarrError, ObjectChangedError, 
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import Bytes, Failure, Fetched, Folder, Listed, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport, same_etag, too_large
+from intake_nwbzarr.transport.ranged_file import SeekableFile
 from intake_nwbzarr.untrusted_input import LARGEST_DIRECTORY, LARGEST_RATIO, SMALL_MEMBER
 
 # The directory is at the end; that of a small session arrives with the first request.
@@ -229,30 +229,13 @@ class _NeedsMoreError(Exception):
         self.size = size
 
 
-class _Tail(io.RawIOBase):
+class _Tail(SeekableFile):
     """The end of a file, for zipfile, which reads an archive from its end."""
 
     def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(size)
         self._data = data
         self._start = size - len(data)
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        if base + offset < 0:
-            raise OSError("before the start")
-        self._position = base + offset
-        return self._position
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self._position < self._start:
