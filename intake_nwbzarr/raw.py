@@ -327,8 +327,10 @@ def read_by_pynwb(hierarchy: Hierarchy) -> Iterator[NWBFile]:
 
     with ExitStack() as opened:
         try:
-            raw = RangedFile(hierarchy.transport, FILE, _file_size(hierarchy.transport), hierarchy.etag)
-            file = opened.enter_context(h5py.File(io.BufferedReader(raw, _HDF5_BLOCK), "r"))
+            # Only from a path does the library follow external links.
+            path = hierarchy.location.path
+            source: Any = path if path is not None and h5py.is_hdf5(path) else _ranged_file(hierarchy)
+            file = opened.enter_context(h5py.File(source, "r"))
             nwbfile = opened.enter_context(NWBHDF5IO(file=file, mode="r", load_namespaces=True)).read()
         except NWBZarrError:
             raise
@@ -340,6 +342,11 @@ def read_by_pynwb(hierarchy: Hierarchy) -> Iterator[NWBFile]:
                 found=found,
             ) from error
         yield nwbfile
+
+
+def _ranged_file(hierarchy: Hierarchy) -> io.BufferedReader:
+    transport = hierarchy.transport
+    return io.BufferedReader(RangedFile(transport, FILE, _file_size(transport), hierarchy.etag), _HDF5_BLOCK)
 
 
 def _file_size(transport: Transport) -> int:

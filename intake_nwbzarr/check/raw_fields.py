@@ -35,6 +35,15 @@ PYNWB_MISTAKES: Final = {
     ("ElectricalSeries", "unit"): "always 'volts', set in __init__",
     ("OptogeneticSeries", "unit"): "always 'watts', set in __init__",
     **{
+        (name, "unit"): "always that of the schema, set in __init__"
+        for name in (
+            "CurrentClampSeries",
+            "CurrentClampStimulusSeries",
+            "VoltageClampSeries",
+            "VoltageClampStimulusSeries",
+        )
+    },
+    **{
         (name, "description"): "always its own text, set in __init__"
         for name in (
             "ElectrodesTable",

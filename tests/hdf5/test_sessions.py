@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import xarray as xr
 from distributed import Client
 from hdmf_zarr.nwb import NWBZarrIO
 from pynwb import NWBHDF5IO, NWBFile, TimeSeries
+from pynwb.icephys import CurrentClampSeries, IZeroClampSeries, VoltageClampSeries
 from pynwb.ophys import ImageSegmentation, OpticalChannel
 
 import intake_nwbzarr
@@ -114,6 +116,44 @@ def test_verify_finds_objects_without_ids_by_their_place(tmp_path: Path, imaging
     found = verify(path)
     assert (found.different, found.unshown) == ((), ())
     assert len(found.equal) == len(verify(imaging_forms.hdf5).equal)
+
+
+def test_verify_follows_links_to_other_files(tmp_path: Path) -> None:
+    def session(name: str, data: Any) -> None:
+        nwbfile = NWBFile(name, name, datetime(2024, 1, 1, tzinfo=UTC))
+        nwbfile.add_acquisition(TimeSeries(name=name, data=data, unit="V", rate=10.0))
+        with NWBHDF5IO(str(tmp_path / f"{name}.nwb"), "w") as io:
+            io.write(nwbfile)
+
+    session("own", np.arange(5.0))
+    session("linked", np.arange(7.0))
+    path = tmp_path / "own.nwb"
+    with h5py.File(path, "a") as file:
+        file["acquisition/linked"] = h5py.ExternalLink("linked.nwb", "/acquisition/linked")
+    found = verify(path)
+    assert (found.different, found.unshown) == ((), ())
+    assert ("acquisition/linked", "data") in {(each.path, each.name) for each in found.equal}
+
+
+def test_verify_compares_units_that_pynwb_replaces_with_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "clamp.nwb"
+    nwbfile = NWBFile("Clamp", "clamp", datetime(2024, 1, 1, tzinfo=UTC))
+    electrode = nwbfile.create_icephys_electrode(
+        name="electrode", description="sharp", device=nwbfile.create_device("amplifier")
+    )
+    for kind in (CurrentClampSeries, VoltageClampSeries, IZeroClampSeries):
+        own = {} if kind is IZeroClampSeries else {"stimulus_description": "step"}
+        series = kind(name=kind.__name__, data=np.arange(5.0), electrode=electrode, gain=1.0, rate=1.0, **own)
+        nwbfile.add_acquisition(series)
+    with NWBHDF5IO(str(path), "w") as io:
+        io.write(nwbfile)
+    with h5py.File(path, "a") as file:
+        for series in file["acquisition"].values():
+            series["data"].attrs["unit"] = "mV"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = verify(path)
+    assert (found.different, found.unshown) == ((), ())
 
 
 def test_verify_compares_the_fields_of_pixel_masks(tmp_path: Path) -> None:
