@@ -149,6 +149,16 @@ def _chunk(path: Path, chunk: int) -> list[int]:
     return values
 
 
+@pytest.mark.parametrize("libver", ["earliest", "v110"])
+def test_the_chunks_at_the_ends_of_nodes_and_pages_are_found(libver: str, tmp_path: Path) -> None:
+    content = _write(tmp_path / "file.nwb", libver=libver).read_bytes()
+    for chunk in (0, 1023, 1024, 2047, CHUNKS - 2, CHUNKS - 1):
+        # Of each file, one part of the index is read.
+        path = tmp_path / f"{chunk}.nwb"
+        path.write_bytes(content)
+        assert _chunk(path, chunk) == list(range(chunk * WIDTH, (chunk + 1) * WIDTH))
+
+
 def test_damage_to_the_part_of_an_index_that_is_read_is_an_error(many: Path) -> None:
     content = bytearray(many.read_bytes())
     leaf = _leaf_of(content, 10_000)
