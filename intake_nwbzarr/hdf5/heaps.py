@@ -1,7 +1,8 @@
-"""Heaps and B-trees of an HDF5 file: where names, links, attributes and variable-length values are."""
+"""Heaps of an HDF5 file and B-trees of version 2: where links, attributes and variable-length values are."""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,12 +19,9 @@ from intake_nwbzarr.untrusted_input import DEEPEST_TREE, MOST_CHUNKS, MOST_DECOD
 # Bytes of a global heap collection, unless one of its objects needs more.
 _COLLECTION: Final = 4096
 
-# Bytes of a node of a group's B-tree with HDF5's default of 32 children.
-_GROUP_NODE: Final = 24 + 33 * 8 + 32 * 8
 
-
-# Children of a B-tree's root that are fetched before it is known which of them is needed.
-_MOST_GUESSED: Final = 8
+MOST_GUESSED: Final = 8
+"""Parts of a group's index that are fetched before it is known which of them is needed."""
 
 
 @dataclass
@@ -64,7 +62,6 @@ class Heaps:
         self.addressing = addressing
         self._collections: dict[int, Collection] = {}
         self._heaps: dict[int, FractalHeap] = {}
-        self._local: dict[int, memoryview] = {}
         # Bytes that compressed heaps may still be decoded to.
         self.left = MOST_DECODED
 
@@ -118,111 +115,25 @@ class Heaps:
             cursor.take(min(-size % 8, len(data) - cursor.at))
         return self._collections.setdefault(address, Collection(data, objects))
 
-    # The local heap (section III.D)
-
-    async def local_heap(self, address: int) -> memoryview:
-        """Return the data of a local heap, in which names begin at offsets."""
-        if address in self._local:
-            return self._local[address]
-        cursor = self.cursor(
-            await self.read(address, 8 + 2 * self.addressing.lengths + self.addressing.offsets)
-        )
-        cursor.expect(b"HEAP")
-        cursor.take(4)
-        size = cursor.length()
-        cursor.length()
-        data = cursor.address()
-        if data is None:
-            raise MetadataError("A local heap has no data.")
-        return self._local.setdefault(address, await self.read(data, size, alone=True))
-
-    # B-trees of version 1 (section III.A.1)
-
-    async def group_nodes(self, address: int) -> list[int]:
-        """Return the addresses of the symbol table nodes of a group."""
-        level = [address]
-        seen = {address}
-        expected: int | None = None
-        for _ in range(DEEPEST_TREE):
-            found: list[int] = []
-            below: int | None = None
-            self.want((node, _GROUP_NODE) for node in level)
-            for node in level:
-                depth, children = await self._group_node(node)
-                if expected not in {None, depth}:
-                    raise MetadataError("A B-tree of a group is damaged: its levels do not descend.")
-                below = depth
-                found += children
-                if len(found) > MOST_NODES:
-                    raise LimitError(f"A group has more than {MOST_NODES:,} members.", expected=MOST_NODES)
-            check_distinct(found, seen)
-            if not below:
-                return found
-            level, expected = found, below - 1
-        raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
-
-    async def find_group_node(self, tree: int, heap: int, name: bytes) -> tuple[memoryview, int | None]:
-        """Return the names of a group, and the symbol table node that has one, None if no node has it."""
-        names, _ = await together(self.local_heap(heap), self._want_children(tree))
-        address = tree
-        for _ in range(DEEPEST_TREE):
-            level, children, last_names = await self._keyed_node(address)
-            # Names of a child are up to the one whose offset in the heap follows its address.
-            found = next(
-                (
-                    child
-                    for child, offset in zip(children, last_names, strict=True)
-                    if name <= Cursor(names, at=offset).text()
-                ),
-                None,
-            )
-            if found is None or not level:
-                return names, found
-            address = found
-        raise MetadataError("A B-tree of a group is damaged: it has no leaves.")
-
-    async def _want_children(self, tree: int) -> None:
-        """Have the children of a B-tree's root fetched along with the names that tell which one is needed."""
-        _, children, _ = await self._keyed_node(tree)
-        if len(children) <= _MOST_GUESSED:
-            self.want((child, _GROUP_NODE) for child in children)
-
-    async def _group_node(self, address: int) -> tuple[int, list[int]]:
-        level, children, _ = await self._keyed_node(address)
-        return level, children
-
-    async def _keyed_node(self, address: int) -> tuple[int, list[int], list[int]]:
-        head = 8 + 2 * self.addressing.offsets
-        self.want([(address, _GROUP_NODE)])
-        cursor = self.cursor(await self.read(address, head, alone=True))
-        cursor.expect(b"TREE")
-        if cursor.number(1) != 0:
-            raise MetadataError("A B-tree of a group is of another kind.")
-        level, used = cursor.number(1), cursor.number(2)
-        size = head + used * (self.addressing.lengths + self.addressing.offsets) + self.addressing.lengths
-        cursor = self.cursor(await self.read(address, size, alone=True))
-        cursor.take(head)
-        children, keys = [], []
-        cursor.length()
-        for _ in range(used):
-            child, key = cursor.address(), cursor.length()
-            if child is not None:
-                children.append(child)
-                keys.append(key)
-        return level, children, keys
-
     # B-trees of version 2 (section III.A.2)
 
-    async def records(self, address: int, kind: int, least: int) -> list[bytes | memoryview]:
-        """Return the records of a B-tree of version 2, in no order, after checking their kind and size."""
-        _, size, joined = await self.joined_records(address, frozenset({kind}))
+    async def records(
+        self, address: int, kind: int, least: int, only: int | None = None
+    ) -> list[bytes | memoryview]:
+        """Return the records of a B-tree of version 2, in no order, after checking their kind and size.
+
+        With `only`, a hash with which records begin, those with that one and some beside them.
+        """
+        _, size, joined = await self.joined_records(address, frozenset({kind}), only)
         if joined and size < least:
             raise MetadataError(f"The records of a B-tree have {size} bytes; expected {least}.", found=size)
         if len(joined) > MOST_NODES * size:
             raise LimitError(f"An object has more than {MOST_NODES:,} members.", expected=MOST_NODES)
         return [joined[at : at + size] for at in range(0, len(joined), size or 1)]
 
-    async def joined_records(self, address: int, kinds: frozenset[int]) -> tuple[int, int, bytes]:
+    async def joined_records(
+        self, address: int, kinds: frozenset[int], only: int | None = None
+    ) -> tuple[int, int, bytes]:
         """Return the kind and size of a version 2 B-tree's records, and all of them, level by level."""
         offsets, lengths = self.addressing.offsets, self.addressing.lengths
         data = await self.read(address, 16 + offsets + 2 + lengths + 4)
@@ -249,14 +160,21 @@ class Heaps:
             self.want([(address, size) for address, size, _ in nodes])
             level = []
             for address, size, count in nodes:
-                records, children = self._node(tree, await self.read(address, size), count, below)
+                records, children = self._node(tree, await self.read(address, size, alone=True), count, below)
                 found.append(records)
+                if only is not None and children:
+                    # Records and children are in the order of the hashes; equal ones may be on both sides.
+                    hashes = [
+                        int.from_bytes(records[at : at + 4], "little")
+                        for at in range(0, len(records), record_size)
+                    ]
+                    children = children[bisect_left(hashes, only) : bisect_right(hashes, only) + 1]
                 level += children
                 seen += count
                 if seen > total:
                     raise MetadataError(f"A B-tree has more than its {total} records.")
             check_distinct([child for child, _ in level], visited)
-        if seen != total:
+        if seen != total and only is None:
             raise MetadataError(f"A B-tree has {seen} records; expected {total}.", found=seen, expected=total)
         return kind, record_size, b"".join(found)
 
@@ -311,10 +229,10 @@ class Heaps:
             known = self._heaps.setdefault(address, await self._fractal_heap(address))
         return known
 
-    async def whole_heap(self, address: int) -> FractalHeap:
-        """Return a fractal heap after having all of its blocks fetched side by side."""
+    async def whole_heap(self, address: int, most: int = MOST_NODES) -> FractalHeap:
+        """Return a fractal heap after having its last blocks fetched, which are the largest."""
         heap = await self.fractal_heap(address)
-        await heap.fetch_all()
+        await heap.fetch_all(most)
         return heap
 
     async def _fractal_heap(self, address: int) -> FractalHeap:
@@ -487,12 +405,13 @@ class FractalHeap:
             block = self._child(data, row * self.width + column)
         raise MetadataError(f"A fractal heap has nothing at its offset {offset}.", found=offset)
 
-    async def fetch_all(self) -> None:
-        """Have all blocks fetched in the next round, those below indirect ones level by level."""
+    async def fetch_all(self, most: int) -> None:
+        """Have blocks fetched in the next round, the last ones of each level."""
         level = [self.root]
         seen = 0
         for _ in range(DEEPEST_TREE):
-            self.heaps.want((each.address, each.stored) for each in level if each.address and not each.rows)
+            direct = [(each.address, each.stored) for each in level if each.address and not each.rows]
+            self.heaps.want(direct[-most:])
             level = [each for each in level if each.address is not None and each.rows]
             found = await together(*map(self._block, level))
             level = [
@@ -600,6 +519,11 @@ def check_distinct(addresses: Iterable[int], seen: set[int]) -> None:
 def _bytes_for(largest: int) -> int:
     """Return how many bytes a number takes, as HDF5 counts them."""
     return max(1, (largest.bit_length() + 7) // 8)
+
+
+def hash_of(name: bytes) -> int:
+    """Return the hash by which HDF5 finds names in a B-tree of version 2."""
+    return int.from_bytes(bytes(_LOOKUP3.encode(name))[-4:], "little")
 
 
 def verify_checksum(data: bytes | memoryview) -> None:

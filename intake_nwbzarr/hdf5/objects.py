@@ -11,7 +11,15 @@ from typing import Any, Final, NamedTuple
 from intake_nwbzarr.errors import LimitError, MetadataError, NotZarrError
 from intake_nwbzarr.hdf5 import messages
 from intake_nwbzarr.hdf5.elements import Budget, Decoder, Unsupported, decode_with_heaps, nested
-from intake_nwbzarr.hdf5.heaps import Addressing, FractalHeap, Heaps, check_distinct, verify_checksum
+from intake_nwbzarr.hdf5.heaps import (
+    MOST_GUESSED,
+    Addressing,
+    FractalHeap,
+    Heaps,
+    check_distinct,
+    hash_of,
+    verify_checksum,
+)
 from intake_nwbzarr.hdf5.messages import (
     Attribute,
     Dataspace,
@@ -23,12 +31,14 @@ from intake_nwbzarr.hdf5.messages import (
     unsupported,
 )
 from intake_nwbzarr.hdf5.source import Cursor, Source, together
+from intake_nwbzarr.hdf5.symbols import LINK, Symbols, parts_of, read_symbols
 from intake_nwbzarr.untrusted_input import (
     LARGEST_ATTRIBUTE,
     LARGEST_USER_BLOCK,
     MOST_CONTINUATIONS,
     MOST_DECODED,
     MOST_MESSAGES,
+    MOST_NODES,
 )
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
@@ -39,11 +49,8 @@ _HEADER: Final = 512
 # Bytes of texts that are fetched along with the metadata.
 _SHORT: Final = 64 * 2**10
 
-# Bytes of memory that a link or a message takes at least.
-_LINK, _MESSAGE = 64, 32
-
-# An entry of a symbol table node, by the bytes of addresses.
-_SYMBOL: Final = {2: Struct("<HHI4x16s"), 4: Struct("<III4x16s"), 8: Struct("<QQI4x16s")}
+# Bytes of memory that a message takes at least.
+_MESSAGE: Final = 32
 
 
 @dataclass
@@ -90,15 +97,6 @@ type Object = Group | Dataset | NamedType
 
 
 type Follow = Callable[[list[Link]], None]
-
-
-@dataclass(frozen=True)
-class _Symbols:
-    """The links of a symbol table, and whether they are all."""
-
-    parts: Parts
-    links: list[Link]
-    whole: bool
 
 
 class _Message(NamedTuple):
@@ -169,7 +167,7 @@ class Objects:
             head.take(2 * offsets)
             self.root, kind = head.address(), head.number(4)
             head.take(4)
-            self.root_parts = self._parts(head.take(16)) if kind == 1 else None
+            self.root_parts = parts_of(self.heaps, head.take(16)) if kind == 1 else None
         elif version in {2, 3}:
             offsets, lengths = head.number(1), head.number(1)
             self._set_sizes(offsets, lengths)
@@ -341,7 +339,7 @@ class Objects:
     # Groups
 
     async def _group(
-        self, address: int, header: _Header, only: str | None, follow: Follow | None, known: _Symbols | None
+        self, address: int, header: _Header, only: str | None, follow: Follow | None, known: Symbols | None
     ) -> Group:
         (links, whole), attributes = await together(
             self._links(header.messages, only, follow, known), self._attributes(header.messages)
@@ -349,23 +347,24 @@ class Objects:
         return Group(address, attributes, links, whole, header.names)
 
     async def _links(
-        self, found: list[_Message], only: str | None, follow: Follow | None, known: _Symbols | None
+        self, found: list[_Message], only: str | None, follow: Follow | None, known: Symbols | None
     ) -> tuple[list[Link], bool]:
         links: list[Link] = []
         whole = True
         for message in found:
             match message.kind:
                 case 17:
-                    parts = self._parts(message.data)
+                    parts = parts_of(self.heaps, message.data)
                     if known is None or known.parts != parts:
-                        known = await self._symbols(parts, only)
+                        known = await read_symbols(self.heaps, self.budget, parts, only)
                     links += known.links
                     whole = known.whole
                 case 6:
-                    self.budget.spend(_LINK + len(message.data))
+                    self.budget.spend(LINK + len(message.data))
                     links.append(messages.link(message.data, self.addressing.offsets))
                 case 2:
-                    links += await self._dense_links(message.data)
+                    dense, whole = await self._dense_links(message.data, only)
+                    links += dense
         names = {link.name for link in links}
         if len(names) < len(links) or not names.isdisjoint({"", "."}) or any("/" in name for name in names):
             raise MetadataError("A group has members without names of their own.")
@@ -373,63 +372,33 @@ class Objects:
             follow(links)
         return links, whole
 
-    async def _try_symbols(self, parts: Parts, only: str | None, follow: Follow | None) -> _Symbols | None:
+    async def _try_symbols(self, parts: Parts, only: str | None, follow: Follow | None) -> Symbols | None:
         """Return the links of a symbol table that a link to the group refers to, None if it is damaged."""
         with suppress(MetadataError, LimitError):
-            known = await self._symbols(parts, only)
+            known = await read_symbols(self.heaps, self.budget, parts, only)
             if follow is not None:
                 follow(known.links)
             return known
         return None
 
-    async def _symbols(self, parts: Parts, only: str | None) -> _Symbols:
-        """Return links of a symbol table (sections III.B and III.C)."""
-        if parts is None:
-            return _Symbols(parts, [], True)
-        tree, heap = parts
-        if only is None:
-            names, nodes = await together(self.heaps.local_heap(heap), self.heaps.group_nodes(tree))
-        else:
-            names, node = await self.heaps.find_group_node(tree, heap, only.encode())
-            nodes = [] if node is None else [node]
-        links: list[Link] = []
-        form = _SYMBOL[self.addressing.offsets]
-        # A node has eight entries, unless the file was created with another number.
-        self.heaps.want((node, 8 + 8 * form.size) for node in nodes)
-        self.budget.spend(_LINK * len(nodes))
-        for node in nodes:
-            cursor = self.heaps.cursor(await self.heaps.read(node, 8))
-            cursor.expect(b"SNOD")
-            cursor.take(2)
-            entries = await self.heaps.read(node, 8 + cursor.number(2) * form.size)
-            for name, target, kind, scratch in form.iter_unpack(entries[8:]):
-                text = messages.text_of(Cursor(names, at=name).text())
-                self.budget.spend(_LINK + len(text))
-                if kind == 2:
-                    path = Cursor(names, at=int.from_bytes(scratch[:4], "little")).text()
-                    links.append(Link(text, path=messages.text_of(path)))
-                else:
-                    own = self._parts(scratch) if kind == 1 else None
-                    links.append(Link(text, self.addressing.defined(target), parts=own))
-        return _Symbols(parts, links, only is None)
-
-    def _parts(self, data: bytes | memoryview) -> Parts:
-        cursor = self.heaps.cursor(data)
-        tree, heap = cursor.address(), cursor.address()
-        return None if tree is None or heap is None else (tree, heap)
-
-    async def _dense_links(self, data: memoryview) -> list[Link]:
-        """Return the links of a group that are in a fractal heap."""
+    async def _dense_links(self, data: memoryview, only: str | None) -> tuple[list[Link], bool]:
+        """Return links of a group that are in a fractal heap, and whether they are all."""
         heap, tree = self._dense(data, 8, "link")
         if heap is None or tree is None:
-            return []
+            return [], True
+        wanted = None if only is None else hash_of(only.encode("utf-8", "replace"))
+        stored, records = await together(
+            self.heaps.whole_heap(heap, MOST_NODES if only is None else MOST_GUESSED),
+            self.heaps.records(tree, 5, 5, wanted),
+        )
         links: list[Link] = []
-        stored, records = await together(self.heaps.whole_heap(heap), self.heaps.records(tree, 5, 5))
         for record in records:
+            if wanted is not None and int.from_bytes(record[:4], "little") != wanted:
+                continue
             body = await stored.get(record[4:])
-            self.budget.spend(_LINK + len(body))
+            self.budget.spend(LINK + len(body))
             links.append(messages.link(body, self.addressing.offsets))
-        return links
+        return links, only is None
 
     def _dense(self, data: memoryview, order: int, what: str) -> tuple[int | None, int | None]:
         """Return the addresses of the heap and the tree of names in a link info or attribute info message."""
