@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import Collection, Container, Mapping, Sequence
@@ -26,8 +27,9 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE
 from intake_nwbzarr.hdf5.objects import SIGNATURE
+from intake_nwbzarr.hierarchy.recognize import is_undecided
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Bytes, Fetched, Unchanged
+from intake_nwbzarr.transport.answers import Bytes, Fetched, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import await_all, gather
@@ -163,7 +165,17 @@ async def load_documents(transport: Transport) -> Documents:
     # A zarr.json of something else beside a complete Zarr 2 store is ignored, as are web pages.
     consolidated = transport.location.option("consolidated")
     names = ("zarr.json", ".zgroup" if consolidated is False else ".zmetadata")
-    zarr_3, zarr_2 = await await_all(_get_or_denial(transport, name) for name in names)
+    # Where the name does not tell what is stored, the location itself is asked along with them.
+    asks = is_undecided(transport.location)
+    first = asyncio.create_task(_first_bytes(transport)) if asks else None
+    try:
+        zarr_3, zarr_2 = await await_all(_get_or_denial(transport, name) for name in names)
+        if first is not None and zarr_3 is None and zarr_2 is None and await first == SIGNATURE:
+            raise _not_a_store(transport.location, is_hdf5=True)
+    finally:
+        if first is not None:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
     # A bucket that denies listing returns 403 for the missing document, so the other one decides.
     documents = await _of_either_format(transport, zarr_3, zarr_2)
     if documents is None:
@@ -496,25 +508,9 @@ async def _no_store(transport: Transport) -> Exception:
             expected="an HDF5 file",
             next_step="Check the path or URL for misspellings.",
         )
-    try:
-        head = await transport.get("", start=0, stop=8)
-    except ResponseError:
-        # Shorter than 8 bytes, or a server that returns pages for folders.
-        head = None
+    head = await _first_bytes(transport)
     if head is not None:
-        is_hdf5 = bytes(head.data).startswith(SIGNATURE)
-        kind = "an HDF5 file" if is_hdf5 else "a file"
-        return (HDF5FileError if is_hdf5 else NotZarrError)(
-            f"{location} is {kind}, not a Zarr store."
-            if is_hdf5
-            else f"{location} is a file, but neither HDF5 nor a .zip file of a Zarr store.",
-            location=location,
-            found=kind,
-            expected=_EXPECTED,
-            next_step="Pass it without the option hdf5=False."
-            if is_hdf5
-            else "Pass an HDF5 file, or the folder, prefix or .zip file of a Zarr store.",
-        )
+        return _not_a_store(location, is_hdf5=head == SIGNATURE)
     try:
         page = await transport.list_folder("")
     except ListingError:
@@ -540,6 +536,31 @@ async def _no_store(transport: Transport) -> Exception:
         location=location,
         expected=_EXPECTED,
         next_step="Check the path or URL for misspellings.",
+    )
+
+
+async def _first_bytes(transport: Transport) -> bytes | None:
+    """Return the first bytes of a file at the location, None if there is none."""
+    try:
+        found = await transport.fetch("", Part(0, len(SIGNATURE), lenient=True), len(SIGNATURE))
+    except ResponseError:
+        # A server that returns pages for folders.
+        return None
+    return None if found is None else bytes(found.data)
+
+
+def _not_a_store(location: Location, *, is_hdf5: bool) -> NotZarrError:
+    kind = "an HDF5 file" if is_hdf5 else "a file"
+    return (HDF5FileError if is_hdf5 else NotZarrError)(
+        f"{location} is {kind}, not a Zarr store."
+        if is_hdf5
+        else f"{location} is a file, but neither HDF5 nor a .zip file of a Zarr store.",
+        location=location,
+        found=kind,
+        expected=_EXPECTED,
+        next_step="Pass it without the option hdf5=False."
+        if is_hdf5
+        else "Pass an HDF5 file, or the folder, prefix or .zip file of a Zarr store.",
     )
 
 

@@ -82,10 +82,23 @@ def _candidates(location: Location) -> Sequence[Location]:
     if location.path is not None and not location.url.endswith(".zip"):
         return [location.as_hdf5 if _is_hdf5(location.path) else location]
     known = forms.get(_form_key(location))
-    name = location.url.partition("::")[0]
-    named = name.lower().endswith(HDF5_NAMES) or _DANDI_FILE.search(name) is not None
     both = [location.as_hdf5, location]
-    return both if (named if known is None else known) else both[::-1]
+    return both if (_is_named_hdf5(location) if known is None else known) else both[::-1]
+
+
+def _is_named_hdf5(location: Location) -> bool:
+    name = location.url.partition("::")[0]
+    return name.lower().endswith(HDF5_NAMES) or _DANDI_FILE.search(name) is not None
+
+
+def is_undecided(location: Location) -> bool:
+    """Return whether neither options nor the name, nor this process, tell what a location on a server is."""
+    if location.option("hdf5") is not None or location.store is not None or location.path is not None:
+        return False
+    name = location.url.partition("::")[0].rstrip("/").lower()
+    # What is named like an HDF5 file was asked for as one before.
+    is_named = name.endswith((".zarr", ".zip")) or _is_named_hdf5(location)
+    return not is_named and _form_key(location) not in forms
 
 
 def _form_key(location: Location) -> Hashable:

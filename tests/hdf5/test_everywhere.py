@@ -124,9 +124,32 @@ def test_a_file_without_an_extension_is_recognized_by_its_first_bytes(
     (http_server.root / "session").symlink_to(forms.hdf5)
     (http_server.root / "told").symlink_to(forms.hdf5)
     told = requests_of(f"{http_server.url}/told", {"hdf5": True})
-    # Three documents of Zarr and the first bytes before; and known from then on.
-    assert requests_of(f"{http_server.url}/session") == told + 4
+    # Two documents of Zarr and the first bytes, at once, before; and known from then on.
+    assert requests_of(f"{http_server.url}/session") == told + 3
     assert requests_of(f"{http_server.url}/session") == 1
+
+
+def test_only_a_store_without_a_telling_name_takes_a_request_more(
+    forms: Forms, http_server: StaticServer
+) -> None:
+    for name in ("session", "sub-1.nwb.zarr"):
+        (http_server.root / name).symlink_to(forms.zarr)
+    named = requests_of(f"{http_server.url}/sub-1.nwb.zarr")
+    assert requests_of(f"{http_server.url}/session") <= named + 1
+    assert requests_of(f"{http_server.url}/session") == 1
+
+
+@pytest.mark.parametrize("content", [b"\x89HDF", b"short"])
+@pytest.mark.parametrize("name", ["session", "sub-1.nwb"])
+def test_a_file_of_a_few_bytes_is_no_session(
+    content: bytes, name: str, tmp_path: Path, http_server: StaticServer
+) -> None:
+    for folder in (tmp_path, http_server.root):
+        (folder / name).write_bytes(content)
+    for place in (tmp_path / name, f"{http_server.url}/{name}"):
+        with pytest.raises(NotZarrError, match="is a file, but neither HDF5 nor") as caught:
+            open_hierarchy(place)
+        assert caught.value.found == "a file"
 
 
 def test_a_location_says_that_it_is_hdf5_and_pickles_say_so(forms: Forms, http_server: StaticServer) -> None:
