@@ -22,7 +22,7 @@ if __name__ == "__main__":
     lab = intake.open_nwbzarr_sessions(str(folder / "tables"), storage_options)
     speed = Find("TimeSeries", name="*speed*", unit=["cm/s", "m/s"])
     mice = lab.search(species="mouse", units=Find("Units"), speed=speed)
-    with Client(n_workers=2, threads_per_worker=8, dashboard_address=None) as client:
+    with Client(n_workers=2, threads_per_worker=8, dashboard_address=":0") as client:
         done = mice.map(tuning, client=client, name="tuning-1", folder=folder / "tuning", timeout=60)
     print(done)
 

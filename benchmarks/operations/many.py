@@ -204,7 +204,7 @@ def _client(workers: int) -> Any:
 
     make_cluster: Any = LocalCluster
     cluster = make_cluster(
-        n_workers=workers, threads_per_worker=8, dashboard_address=None, memory_limit=0, silence_logs=50
+        n_workers=workers, threads_per_worker=8, dashboard_address=":0", memory_limit=0, silence_logs=50
     )
     atexit.register(cluster.close)
     connect: Any = Client

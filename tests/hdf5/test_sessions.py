@@ -88,7 +88,7 @@ def test_a_worker_reads_its_first_chunk_without_the_metadata(
 ) -> None:
     lazy = xr.open_dataset(served, engine="nwbzarr", group="units", chunks={})["spike_times"]
     expected = xr.open_dataset(forms.zarr, engine="nwbzarr", group="units")["spike_times"].load()
-    with Client(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as client:
+    with Client(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as client:
         xr.testing.assert_equal(client.compute(lazy).result(), expected)
 
 
