@@ -18,7 +18,7 @@ Corpus = Callable[[str, str], Path]
 
 # The stored chunk that holds the first samples of the first channels, and what is in it.
 CHUNK = "ElectricalSeriesAP/data/0.0"
-QUICK_TO_GIVE_UP = {"timeouts": {"stall": 0.5, "total": 5, "attempts": 3, "backoff": 0.01}}
+QUICK_TO_GIVE_UP = {"timeouts": {"stall": 1.0, "total": 10, "attempts": 3, "backoff": 0.01}}
 
 
 @pytest.fixture

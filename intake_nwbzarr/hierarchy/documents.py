@@ -168,10 +168,13 @@ async def load_documents(transport: Transport) -> Documents:
     # Where the name does not tell what is stored, the location itself is asked along with them.
     asks = is_undecided(transport.location)
     first = asyncio.create_task(_first_bytes(transport)) if asks else None
+    head: bytes | None = None
     try:
         zarr_3, zarr_2 = await await_all(_get_or_denial(transport, name) for name in names)
-        if first is not None and zarr_3 is None and zarr_2 is None and await first == SIGNATURE:
-            raise _not_a_store(transport.location, is_hdf5=True)
+        if first is not None and zarr_3 is None and zarr_2 is None:
+            head = await first
+            if head == SIGNATURE:
+                raise _not_a_store(transport.location, is_hdf5=True)
     finally:
         if first is not None:
             first.cancel()
@@ -182,7 +185,7 @@ async def load_documents(transport: Transport) -> Documents:
         for denied in (zarr_3, zarr_2):
             if isinstance(denied, AccessError):
                 raise denied
-        raise await _no_store(transport)
+        raise await _no_store(transport, head)
     if consolidated is True and not documents.consolidated:
         raise MetadataError(
             f"{transport.location} has no consolidated metadata, which consolidated=True requires.",
@@ -498,8 +501,8 @@ def _with_encoded_nodes(value: Any) -> Any:
     return {**value, "metadata": {key: msgspec.Raw(json.dumps(node).encode()) for key, node in nodes.items()}}
 
 
-async def _no_store(transport: Transport) -> Exception:
-    """Return the error that describes what exists at a location without a Zarr store."""
+async def _no_store(transport: Transport, head: bytes | None) -> Exception:
+    """Return the error of a location without a Zarr store: what else exists there, or begins with `head`."""
     location = transport.location
     if location.is_hdf5:
         return LocationNotFoundError(
@@ -508,7 +511,8 @@ async def _no_store(transport: Transport) -> Exception:
             expected="an HDF5 file",
             next_step="Check the path or URL for misspellings.",
         )
-    head = await _first_bytes(transport)
+    if head is None:
+        head = await _first_bytes(transport)
     if head is not None:
         return _not_a_store(location, is_hdf5=head == SIGNATURE)
     try:

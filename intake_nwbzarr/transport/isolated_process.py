@@ -6,11 +6,12 @@ import asyncio
 import itertools
 import os
 import pickle
-import resource
 import sys
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
@@ -199,7 +200,10 @@ def main(writing: str, parent: str) -> None:
     """Answer the requests of the parent process, until it ends."""
     # What the HDF5 library prints is no output of the caller's, and what crashes leaves no dump on the disk.
     os.dup2(2, 1)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ImportError):
+        # Windows has neither these limits nor such dumps.
+        resource = import_module("resource")
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     messages: SimpleQueue[tuple[memoryview, memoryview]] = SimpleQueue()
     process = ParentProcess(writing, parent, lambda head, data: messages.put((head, data)))
     worker: Worker | None = None

@@ -432,6 +432,8 @@ def test_ctrl_c_leaves_a_folder_that_resumes(found: list[Selected], tmp_path: Pa
             time.sleep(0.5)
         return 1
 
+    # A shell's background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         map_sessions(found, slow, folder=tmp_path, threads=1)
     partly = MapResult.load(tmp_path)
