@@ -86,6 +86,7 @@ def _selection(data: st.DataObject, shape: tuple[int, ...]) -> Key:
     return tuple(key)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(_stored(), st.data())
 def test_a_few_chunks_of_many_are_those_that_h5py_reads(stored: Stored, data: st.DataObject) -> None:

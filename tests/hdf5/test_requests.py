@@ -224,6 +224,7 @@ def test_what_leads_to_a_chunk_is_fetched_once(many_chunks: Path) -> None:
     assert Rows().count(many_chunks, [MANY // 4], (3, 3), row).requests <= 3
 
 
+@pytest.mark.slow
 def test_reads_that_together_touch_much_turn_to_the_whole_table(many_chunks: Path) -> None:
     everywhere = range(1000, MANY - 1000, 250)
     rows, most = Rows(), (10**6, 10**6)
