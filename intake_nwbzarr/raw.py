@@ -325,6 +325,8 @@ def read_by_pynwb(hierarchy: Hierarchy) -> Iterator[NWBFile]:
     import h5py
     from pynwb import NWBHDF5IO
 
+    with suppress(ImportError):
+        import hdf5plugin  # noqa: F401 - registers its filters
     with ExitStack() as opened:
         try:
             # Only from a path does the library follow external links.

@@ -147,15 +147,11 @@ def unlike(raw: Any, shown: xr.Variable, conversion: Conversion | None = None) -
     for place in blocks(shown.shape, chunks):
         try:
             found = _unlike_block(array, shown, conversion, place)
-        except _UNREADABLE as error:
-            if _is_of_storage(error):
-                raise
+        except ChunkError:
             for part in _whole_chunks(place, chunks):
                 try:
                     found = _unlike_block(array, shown, conversion, part)
-                except _UNREADABLE as error:
-                    if _is_of_storage(error):
-                        raise
+                except ChunkError as error:
                     damaged.append(([each.start for each in part], error))
                 else:
                     if found is not None:
@@ -166,16 +162,8 @@ def unlike(raw: Any, shown: xr.Variable, conversion: Conversion | None = None) -
     return _damage(damaged)
 
 
-# What reading a damaged chunk raises, here and in the HDF5 library.
-_UNREADABLE: Final = (ChunkError, OSError)
-
 MOST_DAMAGED: Final = 20
 """Damaged chunks of an array whose positions a finding lists."""
-
-
-def _is_of_storage(error: Exception) -> bool:
-    """Return whether an error is of access or of the network, which ends the comparison."""
-    return isinstance(error, NWBZarrError) and not isinstance(error, ChunkError)
 
 
 def _damage(damaged: Sequence[tuple[list[int], Exception]]) -> tuple[str, str] | None:
@@ -194,7 +182,12 @@ def _unlike_block(
 ) -> tuple[str, str] | None:
     """Return the first elements of a block that differ, or its dtypes if only these do."""
     there = np.asarray(shown[place].values)
-    block = np.asarray(array[place]) if place else np.asarray(array[...] if _lazy(array) else array)
+    try:
+        block = np.asarray(array[place]) if place else np.asarray(array[...] if _lazy(array) else array)
+    except OSError as error:
+        if isinstance(error, NWBZarrError):
+            raise
+        return f"pynwb cannot read it: {error}", "read"
     allowed: NDArray[Any] | float = 0.0
     if conversion is not None:
         block, allowed = conversion(block, place)

@@ -122,7 +122,7 @@ class SessionInfo:
     format
         ``HDF5``, ``Zarr 2`` or ``Zarr 3``.
     consolidated
-        Whether one document has all metadata; always True for HDF5.
+        Whether one document has all metadata; None for HDF5.
     nwb_version
         Of the schema.
     session, subject
@@ -137,13 +137,15 @@ class SessionInfo:
         The path that was asked for; None for all.
     requests, received
         How many requests, and bytes, opening and counting took.
+    chunks
+        How many chunks are stored, those of cached schemas included; None where they were not counted.
     counted
-        Whether stored chunks were to be counted; some storage cannot be listed.
+        Whether they were to be counted; some storage cannot be listed.
     """
 
     location: str
     format: str
-    consolidated: bool
+    consolidated: bool | None
     nwb_version: str | None
     session: Mapping[str, Any]
     subject: Mapping[str, Any]
@@ -153,23 +155,15 @@ class SessionInfo:
     group: str | None
     requests: int
     received: int
+    chunks: ChunkCounts | None
     counted: bool
-
-    @property
-    def chunks(self) -> ChunkCounts | None:
-        """Return how many chunks are stored, None where they were not counted."""
-        arrays = [array for each in self.objects for array in each.arrays]
-        counts = [
-            ChunkCount(array.path, array.expected, array.stored)
-            for array in arrays
-            if array.stored is not None
-        ]
-        return ChunkCounts(tuple(counts)) if counts or not arrays else None
 
     @property
     def document(self) -> dict[str, Any]:
         """Return what ``nwbzarr info --json`` prints."""
-        return {"document": "nwbzarr-info 1.0", **asdict(self)}
+        # Each array has its own number of chunks.
+        own = {name: value for name, value in asdict(self).items() if name not in {"chunks", "counted"}}
+        return {"document": "nwbzarr-info 1.0", **own}
 
     def __str__(self) -> str:
         return "\n".join(_text(self))
@@ -220,7 +214,7 @@ def session_info(
     return SessionInfo(
         location=str(hierarchy.location),
         format="HDF5" if hierarchy.location.is_hdf5 else f"Zarr {hierarchy.zarr_format}",
-        consolidated=hierarchy.consolidated,
+        consolidated=None if hierarchy.location.is_hdf5 else hierarchy.consolidated,
         nwb_version=None if version is None else str(version),
         session=session,
         subject={name.removeprefix("subject_"): value for name, value in subject.items()},
@@ -230,6 +224,7 @@ def session_info(
         group=None if group is None else within,
         requests=log.requests,
         received=log.bytes,
+        chunks=counts,
         counted=chunks,
     )
 

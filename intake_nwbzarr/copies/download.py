@@ -28,7 +28,15 @@ from intake_nwbzarr.copies.inventory import (
     read_record,
     take_inventory,
 )
-from intake_nwbzarr.errors import DownloadError, NWBZarrError, ObjectChangedError, OptionError, ResponseError
+from intake_nwbzarr.errors import (
+    DownloadError,
+    DownloadWarning,
+    NWBZarrError,
+    ObjectChangedError,
+    OptionError,
+    ResponseError,
+    warn_caller,
+)
 from intake_nwbzarr.hierarchy.documents import Documents
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.recognize import load_recognized
@@ -326,9 +334,10 @@ def _download_file(
         done = download_file(open_transport(transport.location.as_file), target, received)
     try:
         chunks = count_chunks(open_hierarchy(target, {"hdf5": True}))
-    except NWBZarrError:
+    except NWBZarrError as error:
         # Damaged files are downloaded as they are.
         chunks = None
+        warn_caller(f"{transport.location} was downloaded, but cannot be opened. {error}", DownloadWarning)
     return Download(
         location=str(transport.location),
         folder=target,

@@ -29,7 +29,7 @@ from intake_nwbzarr.hdf5.documents import UNREAD, UNREADABLE
 from intake_nwbzarr.hdf5.objects import SIGNATURE
 from intake_nwbzarr.hierarchy.recognize import is_undecided
 from intake_nwbzarr.location.location import Location
-from intake_nwbzarr.transport.answers import Bytes, Fetched, Part, Unchanged
+from intake_nwbzarr.transport.answers import HDF5_NAMES, Bytes, Fetched, Part, Unchanged
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import await_all, gather
@@ -533,7 +533,9 @@ async def _no_store(transport: Transport, head: bytes | None) -> Exception:
             location=location,
             found=names,
             expected=_EXPECTED,
-            next_step="Pass the root of the store.",
+            next_step=f"Pass a file in it, such as {str(location).rstrip('/')}/{file}."
+            if (file := next((name for name in page.names if name.lower().endswith(HDF5_NAMES)), None))
+            else "Pass the root of the store.",
         )
     return LocationNotFoundError(
         f"Nothing is stored at {location}.",

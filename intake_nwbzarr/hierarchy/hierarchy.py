@@ -241,8 +241,14 @@ def load_hierarchy(where: Location, opener: Opener | None = None, group: str | N
             f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
         )
-    if documents.unreadable:
-        warn_caller(_not_read(where, documents.unreadable), UnreadableWarning)
+    # To open one object, what other objects have that cannot be read does not matter.
+    own = {
+        path: reason
+        for path, reason in documents.unreadable.items()
+        if not group or path == group or path.startswith((f"{group}/", f"{group}@"))
+    }
+    if own:
+        warn_caller(_not_read(where, own), UnreadableWarning)
     return hierarchy
 
 
@@ -589,7 +595,7 @@ class Hierarchy(Mapping[str, Node]):
             siblings = [f"{parent}/{child}".lstrip("/") for child in self.children(parent)]
             names = islice(siblings or self._documents.nodes, MOST_COMPARED)
             close = difflib.get_close_matches(path, names, n=3)
-        requested = self._looked_up.get(path) is False
+        requested = self._looked_up.get(path) is False and not self.location.is_hdf5
         extent = ", neither stored nor in its consolidated metadata" if requested else ""
         return NodeNotFoundError(
             f"No object {path!r:.400} in {self.location}{extent}.",

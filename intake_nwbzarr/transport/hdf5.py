@@ -118,9 +118,17 @@ class HDF5Transport(Transport):
     async def check_presence(self, key: str) -> None:
         """Do nothing: the file's own index says which chunks are not stored."""
 
-    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
+    async def fetch(self, key: str, part: Part | None, limit: int, etag: str | None = None) -> Fetched | None:
+        """Fetch an object, or a part of the file, which must be in the state that is known."""
         if key == FILE:
-            return self.received(part, limit) or await self._inner.fetch("", part, limit)
+            return await on_loop(self._get_file(part, limit, etag))
+        return await super().fetch(key, part, limit, etag)
+
+    async def _get_file(self, part: Part | None, limit: int, etag: str | None) -> Fetched | None:
+        known = next(iter(self._known()), None)
+        return self.received(part, limit) or await self._of_file(part, limit, known, etag)
+
+    async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
         group = _group_of(key)
         if group is None and is_document(key):
             # All metadata are in one document.
@@ -321,24 +329,39 @@ class HDF5Transport(Transport):
         opened.source.put(start, await self._bytes(opened, start, stop))
 
     async def _bytes(self, opened: _Opened, start: int, stop: int) -> Bytes:
-        fetched = await self._inner.fetch("", Part(start, stop), stop - start)
-        if fetched is None or fetched.etag != opened.etag:
+        fetched = await self._of_file(Part(start, stop), stop - start, opened)
+        if fetched is None or len(fetched.data) != stop - start:
+            received = 0 if fetched is None else len(fetched.data)
+            raise ResponseError(
+                f"{received} bytes of {self.location} were received instead of {stop - start}.",
+                location=self.location,
+                found=received,
+                expected=stop - start,
+            )
+        return fetched.data
+
+    async def _of_file(
+        self, part: Part | None, limit: int, known: _Opened | None, etag: str | None = None
+    ) -> Fetched | None:
+        """Fetch a part of the file, which must be the one whose metadata are known."""
+        try:
+            # A cache answers by itself what it has of the file in this state.
+            found = await self._inner.fetch("", part, limit, etag if known is None else known.etag)
+        except ResponseError:
+            # It may have become shorter.
+            found = None if known is None else await self._inner.fetch("", Part(0, 8, lenient=True), 8)
+            if known is None or _is_same(known, found):
+                raise
+        if known is not None and not _is_same(known, found):
             self._forget()
             raise ObjectChangedError(
                 f"{self.location} was replaced or removed while it was being read.",
                 location=self.location,
-                found=None if fetched is None else fetched.etag,
-                expected=opened.etag,
+                found=None if found is None else found.etag,
+                expected=known.etag,
                 next_step="Open it again.",
             )
-        if len(fetched.data) != stop - start:
-            raise ResponseError(
-                f"{len(fetched.data)} bytes of {self.location} were received instead of {stop - start}.",
-                location=self.location,
-                found=len(fetched.data),
-                expected=stop - start,
-            )
-        return fetched.data
+        return found
 
     # Chunks
 
@@ -579,3 +602,8 @@ def _cut(data: Bytes, part: Part | None, limit: int, etag: str | None) -> Fetche
     if bounds[1] - bounds[0] > limit:
         return too_large(bounds[1] - bounds[0], limit)
     return Fetched(data[slice(*bounds)], etag, len(data))
+
+
+def _is_same(known: _Opened, found: Fetched | None) -> bool:
+    """Return whether a file is the one that is known: servers without ETags only tell its size."""
+    return found is not None and found.etag == known.etag and found.size in {None, known.source.size}

@@ -450,16 +450,17 @@ class IsolatedTransport(HDF5Transport):
         self._number = next(_numbers)
 
     async def _get(self, key: str, part: Part | None, limit: int) -> Fetched | Failure | None:
-        if key != FILE:
-            found = await self._call(key, part, limit)
-            return None if isinstance(found, Unchanged) else found
+        found = await self._call(key, part, limit)
+        return None if isinstance(found, Unchanged) else found
+
+    async def _get_file(self, part: Part | None, limit: int, etag: str | None) -> Fetched | None:
         # What came with the metadata is in the process.
         asked = part is not None and part.start is not None and part.stop is not None
         if asked and part.stop - part.start <= FIRST and self.location in _processes:  # type: ignore[operator, union-attr]
-            held = await self._call(key, part, limit)
+            held = await self._call(FILE, part, limit)
             if isinstance(held, Fetched):
                 return held
-        return await self._inner.fetch("", part, limit)
+        return await self._inner.fetch("", part, limit, etag)
 
     async def _get_unless(
         self, key: str, part: Part | None, limit: int, etag: str

@@ -330,10 +330,16 @@ def _admit(request: Request, head: Head) -> int | Failure:
     """Return how many bytes of an answer to receive, by its status, length and range."""
     if not _is_expected(request, head.status):
         if head.status == 200 and request.method == "GET":
+            is_page = head.headers.get("Content-Type", "").lower().startswith("text/html")
             return Failure(
                 ResponseError,
-                "the server ignored the Range header and returned the whole object",
-                advice="This server does not support range requests; copy the file, or use another server.",
+                "the server returned a web page instead of a part of a file"
+                if is_page
+                else "the server ignored the Range header and returned the whole object",
+                advice="Check the URL: it may need a login, or lead to a page about the file."
+                if is_page
+                else "This server does not support range requests. Copy the file, use another server, or put "
+                "simplecache:: before the URL to fetch all of it first.",
             )
         if head.status == 206:
             return Failure(ResponseError, "the server returned a part of the object instead of all of it")

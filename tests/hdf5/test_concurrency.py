@@ -16,7 +16,7 @@ from aiohttp import web
 
 from intake_nwbzarr import open_hierarchy
 from intake_nwbzarr.arrays import StoredArray, read_many
-from intake_nwbzarr.errors import AccessError, ChunkError
+from intake_nwbzarr.errors import AccessError, ChunkError, ObjectChangedError
 from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.hdf5.files import opened, write
@@ -202,3 +202,36 @@ def test_what_is_read_inside_visititems_is_an_error_and_no_deadlock(
         # What needs no h5py is read there too, and everything once it has returned.
         np.testing.assert_array_equal(found[0], numbers)
         np.testing.assert_array_equal(arrays["lzf"].read(()), numbers)
+
+
+class NoETagServer(StaticServer):
+    """A server that says nothing about the state of a file but its size."""
+
+    async def answer(self, request: web.Request) -> Response:
+        response = await super().answer(request)
+        hidden = {"etag", "last-modified"}
+        response.headers = {
+            name: value for name, value in response.headers.items() if name.lower() not in hidden
+        }
+        return response
+
+
+@pytest.mark.parametrize("kind", [StaticServer, NoETagServer])
+@pytest.mark.parametrize("length", [200_000, 400_000])
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_file_of_another_size_is_an_error_with_and_without_etags(
+    kind: type[StaticServer], length: int, compression: str | None, tmp_path: Path
+) -> None:
+    def fill(file: h5py.File, length: int, seed: int) -> None:
+        # Longer than what is read with the metadata.
+        file.create_dataset("x", data=np.random.default_rng(seed).random(length), compression=compression)
+
+    path = tmp_path / "file.nwb"
+    write(path, lambda file: fill(file, 300_000, 1))
+    with kind(tmp_path) as server:
+        hierarchy = open_hierarchy(f"{server.url}/file.nwb")
+        array = StoredArray(hierarchy.file, hierarchy["x"])
+        assert array.read((slice(0, 2),)).tolist() == np.random.default_rng(1).random(2).tolist()
+        write(path, lambda file: fill(file, length, 2))
+        with pytest.raises(ObjectChangedError, match="replaced"):
+            array.read((slice(150_000, 150_003),))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import subprocess
+import sys
 import warnings
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import xarray as xr
 from distributed import Client
 from hdmf_zarr.nwb import NWBZarrIO
-from pynwb import NWBHDF5IO, NWBFile, TimeSeries
+from pynwb import NWBHDF5IO, H5DataIO, NWBFile, TimeSeries
 from pynwb.icephys import CurrentClampSeries, IZeroClampSeries, VoltageClampSeries
 from pynwb.ophys import ImageSegmentation, OpticalChannel
 
@@ -31,13 +33,23 @@ from intake_nwbzarr import (
     track_requests,
     verify,
 )
+from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.catalog.reader import NWBZarrReader
 from intake_nwbzarr.check.chunks import count_chunks
 from intake_nwbzarr.copies import download_file
-from intake_nwbzarr.errors import DownloadError, HDF5FileError, LinkError, StaleSnapshotError, TransportError
+from intake_nwbzarr.errors import (
+    DownloadError,
+    DownloadWarning,
+    HDF5FileError,
+    LinkError,
+    StaleSnapshotError,
+    TransportError,
+    UnreadableWarning,
+)
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.hdf5.conftest import Forms
+from tests.hdf5.files import write
 from tests.hdf5.test_everywhere import load
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
@@ -298,6 +310,72 @@ def test_the_chunk_cache_keeps_what_was_read(served: str, http_server: StaticSer
     with track_requests() as log:
         xr.testing.assert_identical(load(served, options | {"revalidate": False}), first)
     assert log.bytes_cached > 0
+
+
+def test_with_a_chunk_cache_the_file_is_asked_for_once_whether_it_has_changed(
+    http_server: StaticServer, tmp_path: Path
+) -> None:
+    numbers = np.random.default_rng(0).random(200_000)
+    write(
+        http_server.root / "cached.nwb",
+        lambda file: file.create_dataset("x", data=numbers, chunks=(10_000,), compression="gzip"),
+    )
+    options = {"chunk_cache": str(tmp_path / "cache")}
+
+    def requests() -> int:
+        http_server.reset()
+        hierarchy = open_hierarchy(f"{http_server.url}/cached.nwb", options)
+        np.testing.assert_array_equal(StoredArray(hierarchy.file, hierarchy["x"]).read(()), numbers)
+        return http_server.count()
+
+    assert requests() > 2
+    assert requests() == requests() == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*compression may not be available:UserWarning")
+@pytest.mark.parametrize("name", ["zstd", "bitshuffle"])
+def test_verify_reads_what_plugins_compressed(name: str, tmp_path: Path) -> None:
+    """In a process that has not imported hdf5plugin, as that of the command."""
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    compressor = {"zstd": hdf5plugin.Zstd, "bitshuffle": hdf5plugin.Bitshuffle}[name]()
+    nwbfile = empty_session()
+    data = H5DataIO(np.arange(1000.0), chunks=(100,), allow_plugin_filters=True, **compressor)
+    nwbfile.add_acquisition(TimeSeries(name="one", data=data, unit="V", rate=1.0))
+    path = tmp_path / "plugin.nwb"
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwbfile)
+    command = [sys.executable, "-W", "ignore", "-m", "intake_nwbzarr", "verify", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " 0 different, 0 not shown." in done.stdout
+
+
+def test_only_what_is_opened_is_warned_of(tmp_path: Path) -> None:
+    def fill(file: h5py.File) -> None:
+        for name in ("good", "bad"):
+            group = file.create_group(f"acquisition/{name}")
+            group.attrs.update(neurodata_type="TimeSeries", namespace="core", object_id=name)
+            group["data"] = np.arange(5.0)
+            group["data"].attrs["unit"] = "V"
+            group["timestamps"] = np.arange(5.0)
+        file["acquisition/bad"].create_dataset("lists", (2,), h5py.vlen_dtype("i4"))
+
+    path = write(tmp_path / "some.nwb", fill)
+    options = {"engine": "nwbzarr"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        xr.open_dataset(path, group="acquisition/good", **options)
+    for group in ("acquisition/bad", None):
+        with pytest.warns(UnreadableWarning, match="acquisition/bad/lists"):
+            xr.open_dataset(path, group=group, **options)
+
+
+def test_a_truncated_file_is_downloaded_with_a_warning(http_server: StaticServer, tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.nwb", lambda file: file.create_dataset("x", data=np.arange(1000.0)))
+    (http_server.root / "cut.nwb").write_bytes(whole.read_bytes()[:5000])
+    with pytest.warns(DownloadWarning, match="cannot be opened.*truncated"):
+        done = download(f"{http_server.url}/cut.nwb", tmp_path / "copy.nwb")
+    assert (done.bytes, done.chunks) == (5000, None)
 
 
 def test_catalog_entries_open_it(served: str, forms: Forms) -> None:

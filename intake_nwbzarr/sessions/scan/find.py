@@ -193,6 +193,8 @@ class _Search:
         self.failures += [FoundSession(self._at(folder), self.storage, error=each) for each in refused[:1]]
         for name in content.names:
             key = f"{folder}/{name}" if folder else name
+            if name.startswith("."):
+                continue
             if name.endswith(ZIP):
                 self._add(key, content.etags.get(name))
             elif name.lower().endswith(HDF5_NAMES):
