@@ -75,14 +75,14 @@ def test_a_worker_asks_for_no_metadata(counted: dict[str, short.Counted]) -> Non
 def test_of_shards_nothing_is_received_but_indexes_and_the_chunks_that_are_wanted(
     part: str, touched: int, sessions: Path, counted: dict[str, short.Counted]
 ) -> None:
-    array = sessions / "shards-zarr3" / shards.DATA
+    array = sessions / "shards-zarr3.nwb.zarr" / shards.DATA
     index_bytes = 16 * SHARD_CHUNKS + 4
     needed = shards.stored_bytes(array, shards.PARTS[part])
     assert counted[part].received == needed + touched * index_bytes
 
 
 def test_the_chunks_of_all_shards_are_all_but_their_indexes(sessions: Path) -> None:
-    array = sessions / "shards-zarr3" / shards.DATA
+    array = sessions / "shards-zarr3.nwb.zarr" / shards.DATA
     files = [file.stat().st_size for file in (array / "c").glob("*/*")]
     assert len(files) == 2
     assert shards.stored_bytes(array, slice(None)) == sum(files) - 2 * (16 * SHARD_CHUNKS + 4)
@@ -150,7 +150,7 @@ def test_latency_is_added_to_each_answer(folder: Path) -> None:
 @pytest.mark.slow
 def test_contenders_run_in_processes_of_their_own_and_are_seen_by_the_server(sessions: Path) -> None:
     with PythonServer(sessions, (20,)) as server:
-        url = f"{server.url(20)}/ophys-zarr2"
+        url = f"{server.url(20)}/ophys-zarr2.nwb.zarr"
         ours = Contender("ours", "ours:open_group", {"group": short.LICK}, url)
         wrong = Contender("wrong", "ours:open_group", {"group": "nowhere"}, url)
         cold = once_each([ours, wrong], 1, server, 20)
@@ -167,11 +167,11 @@ def test_contenders_run_in_processes_of_their_own_and_are_seen_by_the_server(ses
 
 
 def short_series_length(sessions: Path) -> int:
-    return int(open_hierarchy(sessions / "ophys-zarr2")[f"{short.LICK}/data"].shape[0])  # type: ignore[union-attr]
+    return int(open_hierarchy(sessions / "ophys-zarr2.nwb.zarr")[f"{short.LICK}/data"].shape[0])  # type: ignore[union-attr]
 
 
 def test_enlarged_arrays_say_so_in_their_own_and_in_the_consolidated_metadata(sessions: Path) -> None:
-    store = sessions / "hour-zarr3"
+    store = sessions / "hour-zarr3.nwb.zarr"
     node = open_hierarchy(store)[f"{SERIES}/data"]
     assert node.shape == (3600 * 30_000, 384)  # type: ignore[union-attr]
     own = json.loads((store / SERIES / "data" / "zarr.json").read_text())
@@ -182,7 +182,7 @@ def test_enlarged_arrays_say_so_in_their_own_and_in_the_consolidated_metadata(se
 
 def test_enlarging_changes_zarr_2_as_well(sessions: Path, tmp_path: Path) -> None:
     store = tmp_path / "copy"
-    shutil.copytree(sessions / "ophys-zarr2", store)
+    shutil.copytree(sessions / "ophys-zarr2.nwb.zarr", store)
     enlarge(store, "acquisition/TwoPhotonSeries/data", (1000, 16, 16), (10, 16, 16))
     node = open_hierarchy(store)["acquisition/TwoPhotonSeries/data"]
     assert (node.shape, node.chunks) == ((1000, 16, 16), (10, 16, 16))  # type: ignore[union-attr]
@@ -394,12 +394,12 @@ def test_a_file_of_results_that_is_none_is_named(
 
 
 def test_clients_fetch_the_same_bytes_with_a_request_for_each_key(sessions: Path) -> None:
-    array = sessions / "ophys-zarr2" / short.LICK / "data"
-    keys = [str(file.relative_to(sessions / "ophys-zarr2")) for file in array.iterdir()]
+    array = sessions / "ophys-zarr2.nwb.zarr" / short.LICK / "data"
+    keys = [str(file.relative_to(sessions / "ophys-zarr2.nwb.zarr")) for file in array.iterdir()]
     expected = {"shape": [len(keys)], "sum": sum(file.stat().st_size for file in array.iterdir())}
     with PythonServer(sessions) as server:
         for client in (fetch.own_transport, fetch.aiohttp, fetch.fsspec):
-            fetched = client(f"{server.url()}/ophys-zarr2", None, keys)
+            fetched = client(f"{server.url()}/ophys-zarr2.nwb.zarr", None, keys)
             server.forget()
             assert fetched()() == expected
             assert len(server.exchanges()) == len(keys)
@@ -419,7 +419,7 @@ def test_a_server_with_a_backlog_of_five_is_measured(tmp_path: Path) -> None:
 def test_parts_of_shards_are_measured_beside_what_they_need(sessions: Path, tmp_path: Path) -> None:
     root = tmp_path / "sessions" / f"v{VERSION}"
     root.mkdir(parents=True)
-    (root / f"{shards.SESSION}.nwb.zarr").symlink_to(sessions / "shards-zarr3")
+    (root / f"{shards.SESSION}.nwb.zarr").symlink_to(sessions / "shards-zarr3.nwb.zarr")
     with PythonServer(root, (LATENCY,)) as server:
         found = MEASUREMENTS["shards-parts"](Bench(server, None, tmp_path, 1))["parts of shards"]
     assert len(found) == 2 * len(shards.PARTS)

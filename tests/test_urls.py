@@ -22,6 +22,7 @@ from intake_nwbzarr.errors import (
     NWBZarrError,
     OptionError,
 )
+from intake_nwbzarr.hierarchy.recognize import is_undecided
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.location.urls import access_point, canonical_bucket
 from intake_nwbzarr.transport.open import open_transport
@@ -191,7 +192,7 @@ def test_a_filesystem_without_its_package_says_what_to_install(chain: str) -> No
         "https://www.dandiarchive.org/dandiset/000719/draft/files?location=sub-1",
         "https://gui.dandiarchive.org/#/dandiset/000719",
         "https://sandbox.dandiarchive.org/dandiset/1",
-        "https://api.dandiarchive.org/api/assets/c8c6b848-fbc6-4f58-85ff-e3f2618ee983/download/",
+        "https://api.dandiarchive.org/api/assets/c8c6b848-fbc6-4f58-85ff-e3f2618ee983/",
         "https://api.dandiarchive.org/api/dandisets/000719/versions/draft/assets/x/",
         "dandi://dandi/000719/sub-1/sub-1.nwb.zarr",
         "DANDI:000719/sub-1.nwb.zarr",
@@ -202,6 +203,14 @@ def test_a_dandi_url_that_is_not_an_asset_says_how_to_find_its_url(page: str) ->
         xr.open_dataset(page, engine="nwbzarr")
     advice = str(caught.value.next_step)
     assert "https://dandiarchive.s3.amazonaws.com/zarr/<zarr id>/, the contentUrl" in advice
+
+
+@pytest.mark.parametrize("folder", ["", "dandisets/000126/versions/0.210813.0327/"])
+def test_the_download_url_of_a_dandi_asset_is_a_file(folder: str) -> None:
+    number = "c8c6b848-fbc6-4f58-85ff-e3f2618ee983"
+    url = f"https://api.dandiarchive.org/api/{folder}assets/{number}/download/"
+    assert locate(url).url in {url, url.rstrip("/")}
+    assert not is_undecided(locate(url))
 
 
 def test_the_zarr_id_in_a_dandi_url_is_part_of_the_advice() -> None:

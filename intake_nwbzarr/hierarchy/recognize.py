@@ -24,6 +24,7 @@ from intake_nwbzarr.transport.base import Transport, begin_session
 _DANDI_FILE: Final = re.compile(
     r"/blobs/[0-9a-f]{3}/[0-9a-f]{3}/[0-9a-f-]{36}|/assets/[0-9a-f-]{36}/download/?"
 )
+_DANDI_STORE: Final = re.compile(r"/zarr/[0-9a-f-]{36}$")
 # Where an HDF5 file can begin: after a user block of so many bytes.
 _STARTS: Final = (0, *(512 * 2**power for power in range(12)))
 MOST_FORMS: Final = 10_000
@@ -57,7 +58,9 @@ def load_recognized[T](
         as_hdf5, as_zarr = (problem, error) if first.is_hdf5 else (error, problem)
     # That nothing was found is reported only where nothing else went wrong.
     nothing = LocationNotFoundError | NotZarrError
-    raise as_hdf5 if isinstance(as_zarr, nothing) and not isinstance(as_hdf5, nothing) else as_zarr
+    if isinstance(as_zarr, nothing):
+        raise as_zarr if isinstance(as_hdf5, nothing) else as_hdf5
+    raise as_zarr if isinstance(problem, nothing) else problem
 
 
 def _load_as[T](
@@ -97,8 +100,8 @@ def is_undecided(location: Location) -> bool:
         return False
     name = location.url.partition("::")[0].rstrip("/").lower()
     # What is named like an HDF5 file was asked for as one before.
-    is_named = name.endswith((".zarr", ".zip")) or _is_named_hdf5(location)
-    return not is_named and _form_key(location) not in forms
+    is_named_zarr = name.endswith((".zarr", ".zip")) or _DANDI_STORE.search(name) is not None
+    return not is_named_zarr and not _is_named_hdf5(location) and _form_key(location) not in forms
 
 
 def _form_key(location: Location) -> Hashable:

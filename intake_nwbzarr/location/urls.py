@@ -43,8 +43,11 @@ _PAGES = re.compile(
 )
 _VIEWERS = re.compile(r"neurosift\.app|neuroglancer[a-z0-9.-]*")
 _DANDI_ZARR = re.compile(r"https?://api\.dandiarchive\.org/api/zarr/([0-9a-f-]{36})\b")
+# Redirects to the bucket of the archive.
+_DANDI_DOWNLOAD = re.compile(r"/api/(?:.*/)?assets/[0-9a-f-]{36}/download/?")
 _DANDI_ADVICE = (
-    "Open a Zarr asset of DANDI at https://dandiarchive.s3.amazonaws.com/zarr/{}/, the contentUrl in its "
+    "Open an HDF5 asset of DANDI at https://api.dandiarchive.org/api/assets/<asset id>/download/, and a Zarr "
+    "asset at https://dandiarchive.s3.amazonaws.com/zarr/{}/, the contentUrl in its "
     "metadata: see 'View asset metadata' beside the file on the page of the dandiset, or "
     "https://api.dandiarchive.org/api/assets/<asset id>/."
 )
@@ -97,7 +100,7 @@ def is_encodable(text: str) -> bool:
 def check_page(url: str) -> None:
     """Refuse the URL of a web page about a session."""
     host = urlsplit(url).hostname or ""
-    if _PAGES.fullmatch(host):
+    if _PAGES.fullmatch(host) and not _DANDI_DOWNLOAD.fullmatch(urlsplit(url).path):
         known = _DANDI_ZARR.match(url)
         raise LocationError(
             f"{url} is a page or an API response of the DANDI archive, not a session.",

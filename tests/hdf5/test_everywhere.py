@@ -19,6 +19,7 @@ from aiohttp import web
 
 from intake_nwbzarr import open_hierarchy, open_nwb, track_requests
 from intake_nwbzarr.errors import (
+    AccessError,
     HDF5FileError,
     LocationNotFoundError,
     MetadataError,
@@ -28,6 +29,8 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from intake_nwbzarr.hierarchy import recognize
+from intake_nwbzarr.hierarchy.recognize import is_undecided
+from intake_nwbzarr.location.location import locate
 from tests.hdf5.conftest import Forms
 from tests.servers.http_server import StaticServer
 from tests.servers.loopback import Response
@@ -317,3 +320,29 @@ class RedirectingServer(StaticServer):
 def redirecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedirectingServer]:
     with RedirectingServer(tmp_path_factory.mktemp("redirected")) as server:
         yield server
+
+
+@pytest.mark.parametrize(
+    ("url", "undecided"),
+    [
+        ("https://example.org/session", True),
+        ("s3://bucket/sub-1", True),
+        ("https://example.org/sub-1.nwb", False),
+        ("https://example.org/sub-1.nwb.zarr/", False),
+        ("https://example.org/sub-1.nwb.zarr.zip", False),
+        ("s3://dandiarchive/zarr/56d3ba83-0ed2-4d0a-9a0f-8d4e1d7f6b5c/", False),
+        ("https://dandiarchive.s3.amazonaws.com/blobs/56d/3ba/56d3ba83-0ed2-4d0a-9a0f-8d4e1d7f6b5c", False),
+        ("https://api.dandiarchive.org/api/assets/56d3ba83-0ed2-4d0a-9a0f-8d4e1d7f6b5c/download/", False),
+    ],
+)
+def test_names_that_tell_what_is_stored(url: str, undecided: bool) -> None:
+    assert is_undecided(locate(url, {"anon": True} if url.startswith("s3:") else None)) is undecided
+
+
+def test_a_file_that_nobody_may_read_is_named_as_it_was_passed(s3_server: S3Server, tmp_path: Path) -> None:
+    (tmp_path / "a.nwb").write_bytes(b"anything")
+    url = s3_server.upload(s3_server.private_bucket, "refused-file/a.nwb", tmp_path / "a.nwb")
+    with pytest.raises(AccessError) as error:
+        open_hierarchy(url, s3_server.anonymous_options)
+    assert "zarr.json" not in str(error.value)
+    assert ".zmetadata" not in str(error.value)

@@ -507,7 +507,15 @@ def test_a_cluster_that_is_closed_is_one_error_and_the_folder_resumes(
         "client": own.close,
         "workers": lambda: running.scale(0),
     }
-    closing = threading.Timer(2.2, actions[end])
+
+    def close() -> None:
+        """End it once there are results."""
+        deadline = time.monotonic() + 20
+        while not any(tmp_path.rglob("results/*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        actions[end]()
+
+    closing = threading.Thread(target=close)
     closing.start()
     began = time.monotonic()
     try:
