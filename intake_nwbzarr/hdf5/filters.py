@@ -1,4 +1,4 @@
-"""Undo the filters of an HDF5 chunk: gzip, shuffle and fletcher32 here, all others by the HDF5 library."""
+"""Undo the filters of an HDF5 chunk: the usual ones here, in bounds, and the others by the HDF5 library."""
 
 from __future__ import annotations
 
