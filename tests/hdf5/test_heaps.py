@@ -40,7 +40,7 @@ def _fill(file: h5py.File) -> None:
             group.attrs[f"attribute {attribute}"] = f"value of {attribute}"
 
 
-@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("libver", [pytest.param("earliest", marks=pytest.mark.slow), "latest"])
 # Indexes are lists up to a number of messages, and B-trees from then on.
 @pytest.mark.parametrize("cutoffs", [(50, 40), (0, 0), (5, 3)], ids=["lists", "trees", "both"])
 @pytest.mark.parametrize("indexes", INDEXES)
@@ -72,7 +72,7 @@ def test_messages_that_objects_share_are_read(
 
 @pytest.mark.parametrize("filters", [("gzip",), ("fletcher32",), ("gzip", "fletcher32")], ids=" ".join)
 # One block, a few, and blocks below others.
-@pytest.mark.parametrize("count", [1, 100, 30_000])
+@pytest.mark.parametrize("count", [1, 100, pytest.param(30_000, marks=pytest.mark.slow)])
 def test_links_of_a_compressed_group_are_read(count: int, filters: tuple[str, ...], tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
 

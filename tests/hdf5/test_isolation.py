@@ -308,6 +308,7 @@ def test_a_process_that_sends_nonsense_is_ended(tmp_path: Path) -> None:
     assert isinstance(error, SessionCrashError)
 
 
+@pytest.mark.slow
 def test_a_process_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
         zeros = bytes(500 * 2**20)
@@ -342,6 +343,7 @@ def test_a_process_that_cannot_start_says_so(tmp_path: Path, monkeypatch: pytest
         opened(path, ISOLATED)
 
 
+@pytest.mark.slow
 def test_processes_without_work_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [write_hostile(tmp_path / f"{number}.nwb") for number in range(4)]
     monkeypatch.setattr(isolated, "MOST_IDLE", 2)
@@ -385,7 +387,9 @@ if sys.argv[2] != "exit":
 """
 
 
-@pytest.mark.parametrize("how", ["exit", "kill", "interrupt", "fork"])
+@pytest.mark.parametrize(
+    "how", ["kill", *(pytest.param(how, marks=pytest.mark.slow) for how in ("exit", "interrupt", "fork"))]
+)
 def test_processes_end_with_the_interpreter(how: str, tmp_path: Path) -> None:
     path = write_hostile(tmp_path / "file.nwb")
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -424,6 +428,7 @@ def test_a_forked_child_leaves_the_process_to_its_parent(tmp_path: Path) -> None
     assert only_process().pid == process.pid
 
 
+@pytest.mark.slow
 def test_the_option_travels_to_the_workers_of_a_cluster(tmp_path: Path) -> None:
     path = write_hostile(tmp_path / "file.nwb")
     hierarchy = opened(path, ISOLATED)

@@ -257,7 +257,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("libver", ["earliest", pytest.param("latest", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_user_blocks_and_ways_of_using_space(options: str, libver: str, tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
