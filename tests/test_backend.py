@@ -248,7 +248,7 @@ def test_names_that_netcdf_refuses_have_a_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ecephys", "icephys", "ophys"])
-@pytest.mark.parametrize("chunks", [None, {}])
+@pytest.mark.parametrize("chunks", [pytest.param(None, marks=pytest.mark.slow), {}])
 @pytest.mark.parametrize("form", ["netcdf", "zarr"])
 def test_what_is_opened_can_be_written_and_read_back(
     kind: str, chunks: Any, form: str, corpus_dir: Callable[[str, str], Path], tmp_path: Path

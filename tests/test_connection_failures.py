@@ -70,7 +70,7 @@ def test_what_passes_is_tried_again(
 
 
 @pytest.mark.parametrize(("kind", "details"), PASSING)
-@pytest.mark.parametrize("opened", [_open, open_nwb])
+@pytest.mark.parametrize("opened", [_open, pytest.param(open_nwb, marks=pytest.mark.slow)])
 def test_what_does_not_pass_is_one_error_that_counts_the_attempts(
     opened: Callable[..., Any],
     kind: Any,

@@ -44,7 +44,7 @@ def _run(folder: Path, first: int, last: int, timeout: float) -> None:
     assert done.returncode == 0, done.stderr[-8000:]
 
 
-@pytest.mark.parametrize("first", [0, 20])
+@pytest.mark.parametrize("first", [0, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_damaged_file_is_an_error_of_ours_or_what_h5py_reads(first: int, tmp_path: Path) -> None:
     _run(tmp_path / "files", first, first + 20, 250)
 

@@ -95,7 +95,7 @@ def test_every_time_is_decoded_on_request(every_type_path: Path, flat: xr.Datase
     assert compared > 40
 
 
-@pytest.mark.parametrize("form", ["netcdf", "zarr"])
+@pytest.mark.parametrize("form", ["netcdf", pytest.param("zarr", marks=pytest.mark.slow)])
 def test_the_whole_session_is_written_and_read_back(every_type_path: Path, form: str, tmp_path: Path) -> None:
     # Names with spaces cannot be listed as coordinates in such files.
     flat = opened(every_type_path, names="safe")

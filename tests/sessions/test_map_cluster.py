@@ -67,7 +67,7 @@ def values(done: MapResult) -> np.ndarray[Any, Any]:
     return done.frame[["units", "last", "trials"]].to_numpy()
 
 
-@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_results_equal_a_serial_loop(
     client: Client, found: list[Selected], tmp_path: Path, kept: bool
 ) -> None:

@@ -60,7 +60,12 @@ def _rows(output: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "where", ["list-type", "sub-1/ses-1.nwb.zarr/zarr.json", "subject/species/c", "sub-1%2F"]
+    "where",
+    [
+        "list-type",
+        "sub-1/ses-1.nwb.zarr/zarr.json",
+        *(pytest.param(where, marks=pytest.mark.slow) for where in ("subject/species/c", "sub-1%2F")),
+    ],
 )
 @pytest.mark.parametrize(
     ("kind", "details"),
