@@ -1,4 +1,4 @@
-"""NWB Zarr sessions in the cloud as lazy, labelled xarray objects, Intake catalogs and pynwb files.
+"""NWB sessions in the cloud, Zarr or HDF5, as lazy, labelled xarray objects, Intake catalogs and pynwb files.
 
 The face of the package. Most use needs none of it: ``xarray.open_dataset(url, engine="nwbzarr")`` and
 ``intake.open_catalog("catalog.yaml").session.read()`` find the package through its entry points.
