@@ -254,8 +254,8 @@ def _check_mutations(kind: str, seed: int, count: int, folder: Path) -> None:
     decoded = pickle.loads(values.read_bytes())
     assert len(decoded) == count
     for changed, found in zip(_mutations(data, seed, count), decoded, strict=True):
-        # Where szip ends early, the library returns what was in memory.
-        if found is not None and kind != "szip":
+        # Where szip and blosc2 end early, the library returns what was in memory.
+        if found is not None and kind.partition(" ")[0] not in {"szip", "blosc2"}:
             problem = forked(lambda found=found, changed=changed: _compare(kind, changed, found))
             # The library may crash, or never end.
             assert problem is None or "AssertionError" not in problem
