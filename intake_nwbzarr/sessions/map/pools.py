@@ -155,7 +155,10 @@ class ClusterPool(Pool):
         outcomes: list[tuple[Work, Outcome | Lost]] = []
         finished = [future for future in futures if future.status == "finished"]
         for future in futures:
-            if future.status != "finished" and future.key in self._works:
+            if future.status in {"lost", "pending"} and future.key in self._works:
+                # It ended, and what it returned went with its worker before it was fetched: it is done again.
+                self._pending += self._works.pop(future.key)[0]
+            elif future.status != "finished" and future.key in self._works:
                 lost = self._what_happened(future)
                 outcomes += [(work, lost) for work in self._works.pop(future.key)[0]]
         for future, result in zip(finished, self._gathered(finished), strict=True):
@@ -237,7 +240,7 @@ class ClusterPool(Pool):
 
     def _what_happened(self, future: Any) -> Lost:
         """Return why a future has no result; raise where that concerns all of them."""
-        if future.status in {"cancelled", "lost"}:
+        if future.status == "cancelled":
             if self._client.status == "running":
                 return "cancelled"
             raise self._lost(None)
