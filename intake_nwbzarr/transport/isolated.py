@@ -354,7 +354,7 @@ class _Process:
         return self._crash(how)
 
     def _damaged(self) -> NWBZarrError:
-        return self._crash("sent what is no answer, and was ended")
+        return self._crash("sent an invalid response, and was ended")
 
     def _crash(self, how: str) -> NWBZarrError:
         return SessionCrashError(

@@ -157,7 +157,9 @@ class ZipTransport(Transport):
             # It may have become shorter.
             self._opening = None
             raise
-        if fetched is None or fetched.etag != directory.etag:
+        # Servers without ETags only tell the size.
+        is_same = fetched is not None and fetched.size in {None, directory.size}
+        if fetched is None or not is_same or fetched.etag != directory.etag:
             self._opening = None
             raise ObjectChangedError(
                 f"{self.location} was replaced or removed while it was being read.",

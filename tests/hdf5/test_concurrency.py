@@ -20,7 +20,7 @@ from intake_nwbzarr.errors import AccessError, ChunkError, ObjectChangedError
 from intake_nwbzarr.hdf5 import filters
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.hdf5.files import opened, write
-from tests.servers.http_server import StaticServer
+from tests.servers.http_server import NoETagServer, StaticServer
 from tests.servers.loopback import Response
 
 COUNT = 12
@@ -202,18 +202,6 @@ def test_what_is_read_inside_visititems_is_an_error_and_no_deadlock(
         # What needs no h5py is read there too, and everything once it has returned.
         np.testing.assert_array_equal(found[0], numbers)
         np.testing.assert_array_equal(arrays["lzf"].read(()), numbers)
-
-
-class NoETagServer(StaticServer):
-    """A server that says nothing about the state of a file but its size."""
-
-    async def answer(self, request: web.Request) -> Response:
-        response = await super().answer(request)
-        hidden = {"etag", "last-modified"}
-        response.headers = {
-            name: value for name, value in response.headers.items() if name.lower() not in hidden
-        }
-        return response
 
 
 @pytest.mark.parametrize("kind", [StaticServer, NoETagServer])

@@ -42,3 +42,15 @@ class StaticServer(LoopbackServer):
             return Response(304, b"", {"ETag": etag})
         tagged = {"Content-Type": self.content_type} | ({"ETag": etag} if self.etags else {})
         return partial(body, request.headers.get("Range"), tagged | {"Accept-Ranges": "bytes"})
+
+
+class NoETagServer(StaticServer):
+    """A server that says nothing about the state of a file but its size."""
+
+    async def answer(self, request: web.Request) -> Response:
+        response = await super().answer(request)
+        hidden = {"etag", "last-modified"}
+        response.headers = {
+            name: value for name, value in response.headers.items() if name.lower() not in hidden
+        }
+        return response

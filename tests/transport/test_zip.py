@@ -21,7 +21,7 @@ from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import run
 from intake_nwbzarr.transport.open import fetch_many, open_transport
 from intake_nwbzarr.transport.request_log import track_requests
-from tests.servers.http_server import StaticServer
+from tests.servers.http_server import NoETagServer, StaticServer
 from tests.servers.s3_server import S3Server
 
 FILES = {"zarr.json": b"{}", "processing/lick rate/c/0": bytes(range(256)) * 50, "empty": b""}
@@ -154,6 +154,16 @@ def test_an_archive_that_is_replaced_meanwhile_is_an_error(tmp_path: Path) -> No
         run(transport.get("zarr.json"))
     with pytest.raises(TransportError, match="no longer exists"):
         run(transport.get("c/0"))
+
+
+def test_an_archive_of_another_size_is_an_error_without_an_etag_too(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", FILES)
+    with NoETagServer(tmp_path) as server:
+        transport = open_transport(locate(f"{server.url}/a.zip"))
+        run(transport.get("zarr.json"))
+        pack(path, FILES | {"more": b"more" * 100})
+        with pytest.raises(ObjectChangedError, match="replaced"):
+            run(transport.get("zarr.json"))
 
 
 def test_an_archive_that_became_shorter_is_read_anew(tmp_path: Path) -> None:
