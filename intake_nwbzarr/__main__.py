@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command; Ctrl-C is one line with exit status 130, also while modules are imported."""
     try:
-        from intake_nwbzarr.cli import main as run
+        from intake_nwbzarr.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

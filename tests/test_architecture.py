@@ -25,6 +25,7 @@ FOLDERS = (
     "catalog",
     "sessions",
     "demo",
+    "cli",
 )
 
 

@@ -20,9 +20,11 @@ import xarray as xr
 from rich.console import Console
 
 import intake_nwbzarr
-from intake_nwbzarr import cli
 from intake_nwbzarr.check.verify import compare
-from intake_nwbzarr.cli import main
+from intake_nwbzarr.cli import commands
+from intake_nwbzarr.cli.catalog import scan_fields
+from intake_nwbzarr.cli.main import main
+from intake_nwbzarr.cli.output import progress_bar
 from intake_nwbzarr.errors import LocationNotFoundError
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.sessions.scan.scan_report import ScanProgress
@@ -369,7 +371,7 @@ def test_download_shows_a_bar_on_a_terminal(
 ) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=120, color_system=None)
-    monkeypatch.setattr(cli, "_messages", terminal)
+    monkeypatch.setattr(commands, "messages", terminal)
     result = nwbzarr("download", corpus_dir("icephys", "0.14.0"), tmp_path / "a.nwb.zarr")
     assert result.status == 0, result.err
     count = re.search(r": (\d+) objects", result.out)
@@ -423,7 +425,7 @@ def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: Static
     # Of a shell's background job Ctrl-C is ignored, whatever it runs: here it is not.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from intake_nwbzarr.cli import main; main()"
+        "from intake_nwbzarr.cli.main import main; main()"
     )
     arguments = [sys.executable, "-c", code, "verify", f"{http_server.url}/a.nwb.zarr"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
@@ -538,7 +540,7 @@ def test_catalog_scan_of_a_url_with_secrets_is_refused(nwbzarr: Command, tmp_pat
 def test_the_bar_of_a_scan_shows_what_is_found_and_what_failed() -> None:
     output = io.StringIO()
     terminal = Console(file=output, force_terminal=True, width=100, color_system=None)
-    with cli.progress_bar(terminal, "finding", cli.scan_fields) as show:
+    with progress_bar(terminal, "finding", scan_fields) as show:
         show(ScanProgress("s3://lab", 3))
         show(ScanProgress("s3://lab", 1, 3, 1))
     text = output.getvalue()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from intake_nwbzarr.cli import main
+from intake_nwbzarr.cli.main import main
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 

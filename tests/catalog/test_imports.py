@@ -48,7 +48,7 @@ def test_importing_intake_imports_the_reader_and_nothing_else(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "module", ["intake_nwbzarr.cli", "intake_nwbzarr.catalog.source", "intake_nwbzarr.sessions.catalog"]
+    "module", ["intake_nwbzarr.cli.main", "intake_nwbzarr.catalog.source", "intake_nwbzarr.sessions.catalog"]
 )
 def test_entry_points_import_neither_pynwb_nor_hdmf(module: str) -> None:
     assert (

@@ -21,7 +21,7 @@ from keyring.backend import KeyringBackend
 from pynwb import NWBHDF5IO
 from typer.testing import CliRunner
 
-from intake_nwbzarr.cli import Settings, app
+from intake_nwbzarr.cli.main import Settings, app
 from intake_nwbzarr.errors import (
     AccessError,
     CredentialsError,
@@ -592,7 +592,7 @@ def watch(event, arguments):
     elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
         seen.add(f"file {arguments[0]}")
 sys.addaudithook(watch)
-from intake_nwbzarr.cli import main
+from intake_nwbzarr.cli.main import main
 try:
     main()
 finally:

@@ -225,7 +225,7 @@ _COMMAND = """
 import sys
 from intake_nwbzarr.sessions.scan import part_rows
 part_rows.CHECKPOINT = 0.2
-from intake_nwbzarr.cli import main
+from intake_nwbzarr.cli.main import main
 sys.argv = ["nwbzarr", "catalog", "scan", *sys.argv[1:]]
 main()
 """
