@@ -23,6 +23,7 @@ import intake_nwbzarr
 from intake_nwbzarr.check.verify import compare
 from intake_nwbzarr.cli import commands
 from intake_nwbzarr.cli.catalog import scan_fields
+from intake_nwbzarr.cli.locations import Session, file_names
 from intake_nwbzarr.cli.main import main
 from intake_nwbzarr.cli.output import progress_bar
 from intake_nwbzarr.errors import LocationNotFoundError
@@ -471,6 +472,51 @@ def test_catalog_scan_writes_tables_and_says_what_failed(nwbzarr: Command, tmp_p
     result = nwbzarr("catalog", "scan", lab / "sub-1", lab / "sub-3", "-o", tmp_path / "parts", "--snapshots")
     assert (result.status, result.err) == (0, "")
     assert len(list((tmp_path / "parts" / "objects").iterdir())) == 2
+
+
+def test_tables_stand_for_their_sessions(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], s3_server: S3Server, tmp_path: Path
+) -> None:
+    """One file beside its sessions, or a folder of parts, local or on S3; errors are those of one session."""
+    lab, copies = tmp_path / "lab", tmp_path / "copies"
+    for number in (1, 2):
+        write_small(lab / f"sub-{number}", identifier=f"lab-{number}")
+    scanned = nwbzarr("catalog", "scan", lab, "-o", lab / "sessions.parquet", "--json")
+    assert json.loads(scanned.out)["scanned"] == 2
+    shutil.rmtree(lab / "sub-1")
+    result = nwbzarr("info", lab / "sessions.parquet", "--json")
+    first, second = json.loads(result.out)
+    assert (result.status, first.keys()) == (2, {"location", "error"})
+    assert first["location"].endswith("sub-1/ses-1.nwb.zarr")
+    assert second["session"]["identifier"] == "lab-2"
+    done = nwbzarr("download", lab / "sessions.parquet", copies, "--json")
+    assert done.status == 2
+    assert [each.name for each in copies.iterdir()] == ["sub-2-ses-1.nwb.zarr"]
+    assert json.loads(done.out)[1]["folder"] == str(copies / "sub-2-ses-1.nwb.zarr")
+
+    options = ("--anon", "--endpoint-url", s3_server.endpoint_url)
+    url = s3_server.upload(s3_server.public_bucket, "cli/tables/a.nwb.zarr", corpus_dir("icephys", "0.14.0"))
+    nwbzarr("catalog", "scan", url.rpartition("/")[0], "-o", tmp_path / "parts", *options)
+    tables = s3_server.upload(s3_server.public_bucket, "cli/parts", tmp_path / "parts")
+    for place in (tmp_path / "parts", tables):
+        result = nwbzarr("snapshot", place, "-o", tmp_path / f"{place == tables}.zip", "--json", *options)
+        assert (result.status, result.err) == (0, "")
+        (document,) = json.loads(result.out)
+        assert (document["location"], document["verifiable"]) == (url, True)
+
+
+def test_tables_name_no_files_elsewhere(nwbzarr: Command, tmp_path: Path) -> None:
+    """Local files outside the folder of the tables are read where an entry for them is passed."""
+    lab, table = tmp_path / "lab", tmp_path / "tables" / "sessions.parquet"
+    write_small(lab)
+    nwbzarr("catalog", "scan", lab, "-o", table, "--storage", "lab")
+    refused = nwbzarr("info", table)
+    assert (refused.status, refused.out) == (2, "")
+    assert "outside the folder of the tables" in refused.err
+    allowed = nwbzarr("info", table, "--storage-option", json.dumps({"prefix": str(lab)}).join(["lab=", ""]))
+    assert (allowed.status, allowed.err) == (0, "")
+    names = [Session(name, name, None, None, is_alone=False) for name in ("s3://a/b/../..", "s3://a/..\\c")]
+    assert file_names(names) == {"s3://a/b/../..": "b", "s3://a/..\\c": "c"}
 
 
 def test_catalog_scan_says_with_which_option_all_columns_are_read(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from intake_nwbzarr.cli.locations import FINDINGS, Server, takes_server
-from intake_nwbzarr.cli.output import messages, print_text, progress_bar, show_failure
+from intake_nwbzarr.cli.locations import FINDINGS, AsJSON, Server, takes_server
+from intake_nwbzarr.cli.output import messages, print_json, print_text, progress_bar, show_failure
 
 if TYPE_CHECKING:
     from intake_nwbzarr.sessions.scan.scan_report import ScanProgress, ScanReport
@@ -53,6 +53,7 @@ def scan_sessions(
     requests: Requests = 10,
     snapshots: WithSnapshots = False,
     check: Check = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Scan sessions into tables. Run the same command again to resume, or to update them."""
     from intake_nwbzarr import scan
@@ -60,6 +61,7 @@ def scan_sessions(
     _scan(
         partial(scan, *prefixes, output=output, storage=storage),
         server,
+        as_json,
         threads=threads, requests=requests, snapshots=snapshots, check=check,
     )  # fmt: skip
 
@@ -86,6 +88,7 @@ def scan_dandisets(
     requests: Requests = 10,
     snapshots: WithSnapshots = False,
     check: Check = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Scan the NWB Zarr assets of dandisets into tables. Run the same command again to update them."""
     from intake_nwbzarr import scan_dandi
@@ -93,11 +96,12 @@ def scan_dandisets(
     _scan(
         partial(scan_dandi, *dandisets, glob=glob, api_url=api_url, output=output, storage=storage),
         server,
+        as_json,
         threads=threads, requests=requests, snapshots=snapshots, check=check,
     )  # fmt: skip
 
 
-def _scan(scan: Callable[..., ScanReport], server: Server, **options: Any) -> None:
+def _scan(scan: Callable[..., ScanReport], server: Server, as_json: bool, **options: Any) -> None:
     """Scan with a progress bar, and print the report."""
     with progress_bar(messages, "finding", scan_fields) as show:
         report = scan(
@@ -110,11 +114,14 @@ def _scan(scan: Callable[..., ScanReport], server: Server, **options: Any) -> No
             progress=show,
             **options,
         )
-    for location in report.stale:
+    for location in report.stale if not as_json else ():
         print_text(f"Stale: {location}")
     for failure in report.failures:
         show_failure(failure.location, failure.error)
-    print_text(report.summary("--requests {}"))
+    if as_json:
+        print_json(report)
+    else:
+        print_text(report.summary("--requests {}"))
     if report.failures:
         show_failure("", "Some could not be read, as shown above; run the command again to try them again.")
         raise typer.Exit(FINDINGS)

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from intake_nwbzarr.cli.locations import (
-    COULD_NOT_RUN,
     FINDINGS,
     AsJSON,
-    Location,
     Locations,
     Server,
+    Session,
+    each_of,
+    file_names,
+    finish,
     for_each,
+    sessions_of,
     takes_server,
 )
-from intake_nwbzarr.cli.output import Output, messages, print_json, print_text, progress_bar, show_error
+from intake_nwbzarr.cli.output import Output, messages, print_text, progress_bar, waiting
 
 if TYPE_CHECKING:
     from intake_nwbzarr.check.verify import VerifyProgress
@@ -61,9 +64,16 @@ def info(
     """Show what sessions contain, how it is stored, and how many requests that took."""
     from intake_nwbzarr import session_info
 
-    def work(location: str, options: Server) -> tuple[object, str, int]:
+    def work(session: Session) -> tuple[object, str, int]:
         use_consolidated = None if consolidated else False
-        found = session_info(location, options, group=group, consolidated=use_consolidated, chunks=chunks)
+        with waiting("reading metadata"):
+            found = session_info(
+                session.location,
+                session.options,
+                group=group,
+                consolidated=use_consolidated,
+                chunks=chunks,
+            )
         return found.document, str(found), 0
 
     for_each(locations, server, as_json, work)
@@ -80,8 +90,9 @@ def consolidate(
     """Write or repair the consolidated metadata of sessions, so that opening them takes two requests."""
     from intake_nwbzarr import consolidate
 
-    def work(location: str, options: Server) -> tuple[object, str, int]:
-        report = consolidate(location, options, dry_run=dry_run)
+    def work(session: Session) -> tuple[object, str, int]:
+        with waiting("reading metadata"):
+            report = consolidate(session.location, session.options, dry_run=dry_run)
         signs = (("+", report.added), ("-", report.removed), ("~", report.changed))
         lines = [f"  {sign} {path or '/'}" for sign, paths in signs for path in paths]
         return report, "\n".join([str(report), *lines]), 0
@@ -101,51 +112,54 @@ def snapshot(
         ),
     ] = None,
     add: Annotated[bool, typer.Option("--add", help="Keep the other sessions in the file.")] = False,
+    as_json: AsJSON = False,
 ) -> None:
     """Save the metadata needed to open sessions to one small file, so that they open without any requests."""
     from intake_nwbzarr.copies.recording import record_session, snapshot_path
     from intake_nwbzarr.copies.snapshot import write_snapshots
-    from intake_nwbzarr.errors import NWBZarrError
     from intake_nwbzarr.location.location import locate
     from intake_nwbzarr.location.options import applicable
 
-    several = len(locations) > 1
-    located = [locate(each, applicable(server, each) if several else server) for each in locations]
-    target = snapshot_path(located, output)
+    target = snapshot_path([locate(each, applicable(server, each)) for each in locations], output)
     sessions = []
-    for location in located:
-        try:
-            sessions.append(record_session(location))
-        except NWBZarrError as error:
-            # If one of several sessions fails, the others are still saved.
-            if len(located) == 1:
-                raise
-            show_error(error)
-        else:
-            print_text(str(sessions[-1]))
-    if sessions:
-        print_text(f"\n{write_snapshots(target, sessions, add=add)}")
-    if len(sessions) < len(located):
-        raise typer.Exit(COULD_NOT_RUN)
+
+    def work(session: Session) -> tuple[object, str, int]:
+        with waiting("opening"):
+            sessions.append(record_session(locate(session.location, session.options)))
+        return {**sessions[-1].document, "file": target}, str(sessions[-1]), 0
+
+    documents, status = each_of(sessions_of(locations, server), as_json, work)
+    # If one of several sessions fails, the others are still saved.
+    saved = write_snapshots(target, sessions, add=add) if sessions else None
+    if saved is not None and not as_json:
+        print_text(f"\n{saved}")
+    finish(documents, status, as_json)
 
 
 @app.command()
 @takes_server
 def download(
-    location: Location,
+    locations: Locations,
     server: Server,
-    folder: Annotated[Path, typer.Argument(help="The folder of the copy, such as a.nwb.zarr.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The copy, such as a.nwb.zarr; of several sessions, the folder of their copies."),
+    ],
     as_json: AsJSON = False,
 ) -> None:
-    """Download a whole session. Run the same command again to resume, or to update it."""
+    """Download whole sessions. Run the same command again to resume, or to update them."""
     from intake_nwbzarr import download
 
-    with progress_bar(messages, "listing", download_fields) as show:
-        done = download(location, folder, server, progress=show)
-    if as_json:
-        print_json(done)
-    else:
-        print_text(str(done))
+    def work(session: Session) -> tuple[object, str, int]:
+        # Copies of several sessions are told apart by as much of their locations as that takes.
+        target = folder if session.is_alone else folder / names[session.name]
+        with progress_bar(messages, "listing", download_fields) as show:
+            done = download(session.location, target, session.options, progress=show)
+        return done, str(done), 0
+
+    sessions = sessions_of(locations, server)
+    names = file_names(sessions)
+    finish(*each_of(sessions, as_json, work), as_json)
 
 
 @app.command()
@@ -162,9 +176,9 @@ def verify(
     """Check that xarray shows the same values as pynwb, field by field. Reads the whole session twice."""
     from intake_nwbzarr import verify
 
-    def work(location: str, options: Server) -> tuple[object, str, int]:
+    def work(session: Session) -> tuple[object, str, int]:
         with progress_bar(messages, "opening", verify_fields) as show:
-            found = verify(location, options, progress=show)
+            found = verify(session.location, session.options, progress=show)
         incomplete = all_chunks and (found.chunks is None or found.chunks.incomplete)
         return found.document, found.report, FINDINGS if found.different or incomplete else 0
 

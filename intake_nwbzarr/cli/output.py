@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -80,3 +80,8 @@ def progress_bar[P](
     with new_bar(console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(begin, total=None, unit="", failed="")
         yield lambda progress: bar.update(task, **fields(progress))
+
+
+def waiting(doing: str) -> AbstractContextManager[Any]:
+    """Show on a terminal that a command is at work, while it cannot tell how far it is."""
+    return messages.status(doing) if messages.is_terminal else nullcontext()

@@ -107,17 +107,23 @@ class KeptSession(msgspec.Struct, frozen=True):
     made: Date
     files: list[KeptFile]
 
-    def __str__(self) -> str:
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return what ``nwbzarr snapshot --json`` prints."""
         objects = [kept for file in self.files for kept in file.objects.values()]
         ranges = [kept for file in self.files for kept in file.ranges]
-        size = readable_size(
-            sum(len(kept.data or b"") for kept in objects) + sum(len(kept.data) for kept in ranges)
-        )
+        nbytes = sum(len(kept.data or b"") for kept in objects) + sum(len(kept.data) for kept in ranges)
+        verifiable = self.files[0].is_verifiable
+        return {"location": self.url, "objects": len(objects), "bytes": nbytes, "verifiable": verifiable}
+
+    def __str__(self) -> str:
+        document = self.document
         first = self.files[0]
         state = "listing" if not first.consolidated else ", ".join(first.documents)
         state = "ETag" if first.hdf5 else state
         checked = f"verifiable by its {state}" if first.is_verifiable else "unverifiable"
-        return f"{self.url}: {len(objects):,} objects, {size}, {checked}"
+        size = readable_size(document["bytes"])
+        return f"{self.url}: {document['objects']:,} objects, {size}, {checked}"
 
     def file(self, url: str) -> KeptFile | None:
         """Return the file at a URL, None if the session has no such file."""
