@@ -55,6 +55,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -299,6 +300,21 @@ class MissingPackageError(NWBZarrError, ImportError):
 
 class DemoUnavailableError(MissingPackageError):
     """A package that the demo needs is not installed."""
+
+
+def import_optional(name: str, extra: str, use: str) -> Any:
+    """Import a module of an optional package, or raise `MissingPackageError` with its extra."""
+    package = name.partition(".")[0]
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+    raise MissingPackageError(
+        f"{use} needs the package {package}, which is not installed.",
+        found=package,
+        next_step=f'Install it with: pip install "intake-nwbzarr[{extra}]".',
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str | None:

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -33,6 +34,23 @@ def test_the_version_is_the_same_everywhere() -> None:
     version = PROJECT["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(rf"\n## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text())
+
+
+def test_the_conda_recipe_has_the_same_dependencies() -> None:
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
+    names = {"dask-core": "dask[array]", "python-zlib-ng": "zlib-ng", "matplotlib-base": "matplotlib"}
+
+    def of_conda(lines: list[str]) -> set[str]:
+        split = (line.split() for line in lines if not line.startswith("python "))
+        return {f"{names.get(name, name)}{bound}" for name, bound in split}
+
+    project = PROJECT["project"]
+    assert recipe["context"]["version"] == project["version"]
+    assert of_conda(recipe["requirements"]["run"]) == set(project["dependencies"])
+    optional = {
+        each for extra in ("cluster", "plot", "s3") for each in project["optional-dependencies"][extra]
+    }
+    assert of_conda(recipe["requirements"]["run_constraints"]) == optional
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +86,11 @@ def test_the_source_distribution_builds_the_same_wheel(built: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
-def test_the_wheel_works_in_an_environment_of_its_own(built: Path, resolution: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extras", ["", "[cluster,demo]"])
+def test_the_wheel_works_in_an_environment_of_its_own(
+    built: Path, extras: str, resolution: str, tmp_path: Path
+) -> None:
+    """What needs an extra says so without it, and works with it."""
     (wheel,) = built.glob("*.whl")
     python = tmp_path / "environment" / "bin" / "python"
     uv("venv", "--quiet", "--python", sys.executable, python.parents[1])
@@ -83,7 +105,7 @@ def test_the_wheel_works_in_an_environment_of_its_own(built: Path, resolution: s
         resolution,
         "--exclude-newer",
         newest,
-        wheel,
+        f"{wheel}{extras}",
     )
     smoke = shutil.copy(ROOT / "tests" / "smoke.py", tmp_path)
     (tmp_path / "sessions").mkdir()
@@ -93,7 +115,22 @@ def test_the_wheel_works_in_an_environment_of_its_own(built: Path, resolution: s
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    formats = [line.partition(":")[0] for line in done.stdout.splitlines()]
-    assert formats == ["Zarr 3", "Zarr 2", "HDF5"]
-    lines = {line.partition(", ")[2] for line in done.stdout.splitlines()}
-    assert len(lines) == 1, done.stdout
+    *sessions, plot, profile, client, s3_chain = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in sessions] == ["Zarr 3", "Zarr 2", "HDF5"]
+    assert len({line.partition(", ")[2] for line in sessions}) == 1, done.stdout
+    if extras:
+        assert [plot, profile, client] == ["Axes", "No AWS profile 'lab' for s3://lab/a.nwb.zarr.", "1.0"]
+        assert "is not installed" not in s3_chain
+        demo = ("demo", 0, "nwbzarr-demo.png")
+    else:
+        for line, extra in ((plot, "plot"), (profile, "s3"), (client, "cluster")):
+            assert f'pip install "intake-nwbzarr[{extra}]"' in line
+        assert "s3fs" in s3_chain
+        demo = ("demo", 2, 'pip install "intake-nwbzarr[demo]"')
+    command, status, words = demo
+    ran = subprocess.run(
+        [python.with_name("nwbzarr"), command],
+        capture_output=True, text=True, check=False, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == status, ran.stderr
+    assert words in " ".join((ran.stdout + ran.stderr).split())

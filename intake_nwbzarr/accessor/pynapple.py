@@ -23,7 +23,7 @@ from intake_nwbzarr.accessor.contents import (
 from intake_nwbzarr.accessor.slices import united
 from intake_nwbzarr.accessor.spikes import SPIKE_TIMES, ragged_of, rows_of, spikes_of
 from intake_nwbzarr.accessor.times import SessionTime, event_time, in_seconds, seconds_variable, session_times
-from intake_nwbzarr.errors import BoundsError, MissingPackageError, SelectionError, warn_caller
+from intake_nwbzarr.errors import BoundsError, SelectionError, import_optional, warn_caller
 from intake_nwbzarr.mapping.assembly import safe_name
 from intake_nwbzarr.mapping.model import free_name
 
@@ -185,16 +185,7 @@ def to_pynapple(dataset: xr.Dataset, name: str | None = None) -> Any:
 
 def _pynapple() -> Any:
     """Import pynapple, which is optional and takes a second to import."""
-    try:
-        return import_module("pynapple")
-    except ModuleNotFoundError as error:
-        if error.name != "pynapple":
-            raise
-        raise MissingPackageError(
-            "The package pynapple is not installed.",
-            found="pynapple",
-            next_step='Install it with: pip install "intake-nwbzarr[pynapple]".',
-        ) from None
+    return import_optional("pynapple", "pynapple", "ds.nwb.to_pynapple()")
 
 
 class PynappleObjects(Mapping[str, Any]):

@@ -40,6 +40,9 @@ def demo(
 ) -> None:
     """Run an end-to-end demonstration on this machine: two sessions, an S3 server, a catalog and a figure."""
     from intake_nwbzarr.arguments import local_path
+    from intake_nwbzarr.demo import check_packages
+
+    check_packages()
     from intake_nwbzarr.demo.tour import run_demo
 
     run_demo(Output(), local_path(output or "nwbzarr-demo", "The demo folder"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from intake_nwbzarr.errors import CredentialsError, did_you_mean
+from intake_nwbzarr.errors import CredentialsError, did_you_mean, import_optional
 from intake_nwbzarr.location.options import check_endpoint
 
 logger = logging.getLogger("intake_nwbzarr")
@@ -299,10 +299,10 @@ def _log_anonymous(url: str) -> None:
 
 
 def _session(profile: str | None, url: str) -> Any:
-    import botocore.session
+    session_module = import_optional("botocore.session", "s3", f"The AWS configuration for {url}")
     from botocore.exceptions import BotoCoreError
 
-    session = botocore.session.Session(profile=profile)
+    session = session_module.Session(profile=profile)
     known: list[str] = []
     problem = ""
     try:

@@ -23,6 +23,7 @@ from intake_nwbzarr.errors import (
     MapWarning,
     MissingPackageError,
     OptionError,
+    import_optional,
     warn_caller,
 )
 from intake_nwbzarr.limits import limits
@@ -409,10 +410,8 @@ def pool_of(client: object, job: Job, label: str, threads: int, window: int) -> 
     """Return the pool of a client, or of threads without one."""
     if client is None:
         return ThreadPool(job, threads)
-    from distributed import Client
-
     cluster: Any = client
-    if not isinstance(client, Client):
+    if not isinstance(client, import_optional("distributed", "cluster", "A client").Client):
         raise OptionError(
             f"client must be a distributed.Client, or None for threads, not {type(client).__name__}.",
             found=type(client).__name__,
