@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import dask
 import intake
 import numpy as np
 import pytest
 import xarray as xr
 from distributed import Client, LocalCluster
 
-from intake_nwbzarr import set_limits
 from intake_nwbzarr.catalog.reader import NWBZarr
 from intake_nwbzarr.catalog.source import NWBZarrSource
 from intake_nwbzarr.errors import CredentialsError
@@ -125,57 +120,6 @@ def test_keys_that_were_not_to_be_sent_stay_here(client: Client, s3_server: S3Se
         client.submit(lambda source: source.read(), source).result()
     assert "CANARY" not in str(refusal.value)
     assert s3_server.count() == 0
-
-
-def test_every_block_of_the_page_on_clusters_runs(
-    client: Client,
-    s3_server: S3Server,
-    corpus_dir: Callable[[str, str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    for name, release in (("sub-1", "0.14.0"), ("sub-2", "0.11.0")):
-        s3_server.upload(s3_server.private_bucket, f"{name}.nwb.zarr", corpus_dir("ecephys", release))
-    here = {
-        "AWS_ACCESS_KEY_ID": s3_server.key,
-        "AWS_SECRET_ACCESS_KEY": s3_server.secret,
-        "AWS_ENDPOINT_URL_S3": s3_server.endpoint_url,
-    }
-    for variable, value in here.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("LAB_KEY", s3_server.key)
-    monkeypatch.setenv("LAB_SECRET", s3_server.secret)
-    client.run(lambda: os.environ.update(here))
-    monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "clusters.md").read_text()
-    page = page.replace("lab-private", s3_server.private_bucket)
-    # Other tests have sessions in this bucket, too.
-    bucket = f"s3://{s3_server.private_bucket}/sub-"
-    sessions = ", ".join(f'"{bucket}{number}.nwb.zarr"' for number in (1, 2))
-    page = page.replace(f'scan("s3://{s3_server.private_bucket}"', f"scan({sessions}")
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    # The page's own cluster would be started once more.
-    blocks[0] = blocks[0].partition("cluster = ")[0]
-    names: dict[str, Any] = {"client": client}
-    try:
-        with dask.config.set({}):
-            for block in blocks:
-                exec(compile(block, "clusters.md", "exec"), names)
-        shipped = names["raw"].data.max().compute()
-    finally:
-        client.run(lambda: [os.environ.pop(variable) for variable in here] and None)
-        client.run(set_limits, requests=256)
-    assert len(blocks) == 7
-    done = names["done"]
-    assert len(done.failures) == 0
-    assert done.frame.index.names == ["session", "unit", "lag"]
-    assert done.to_xarray("unit").sizes["unit"] == 12
-    assert names["by_region"].dims == ("time", "location")
-    assert (len(names["found"]), names["again"], names["failed"]) == (2, [], {})
-    assert names["power"].dims == ("channel",)
-    assert names["count"] == 6
-    assert dask.is_dask_collection(names["raw"].data.data)
-    assert float(shipped) > 0
 
 
 @pytest.mark.slow

@@ -28,6 +28,9 @@ COMMAND = "uv run python -m tests.mapping.mapping_page"
 _MARK = re.compile(r"^:: (?P<type>\w+)(?P<part> in)?(?: (?P<paths>.+))?$", re.MULTILINE)
 _INDEX = ":: index"
 
+# The page's names of the sessions beside `session`, by their files.
+_VARIABLES = {"event_waveform.nwb.zarr": "waveform_session", "unplaced_types.nwb.zarr": "unplaced_session"}
+
 # Characters of names that one cell of a table holds, for pages are narrow.
 _WIDEST = 60
 
@@ -167,7 +170,8 @@ def _section(entry: Entry) -> str:
 def _first(entry: Entry, example: Example) -> Iterator[str]:
     """All that the first example shows."""
     group = f', group="{example.path}"' if example.path else ""
-    yield f'```python\nxr.open_dataset(session, engine="nwbzarr"{group})\n```'
+    session = _VARIABLES.get(example.session.path.name, "session")
+    yield f'```python\nxr.open_dataset({session}, engine="nwbzarr"{group})\n```'
     rows = entry.rows(example)
     if rows:
         yield _table(rows)

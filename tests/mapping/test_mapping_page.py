@@ -14,7 +14,7 @@ from tests.mapping.schema_words import schema_words
 # Some of the objects depart from the schema on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::intake_nwbzarr.errors.MappingWarning")
 
-_CALL = re.compile(r'^xr\.open_dataset\(session, engine="nwbzarr", group="(.+)"\)$', re.MULTILINE)
+_CALL = re.compile(r'^xr\.open_dataset\(\w+, engine="nwbzarr", group="(.+)"\)$', re.MULTILINE)
 _ROW = re.compile(r"^\| ([a-z ]*) \| (`.+`) \| (`.+`|scalar) \| (\S+) \|", re.MULTILINE)
 
 

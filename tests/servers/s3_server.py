@@ -41,7 +41,7 @@ class S3Server(LoopbackServer):
 
     `as_amazon` makes this process reach it as Amazon: ``https://<bucket>.s3.amazonaws.com/…`` over TLS.
     `regions` may move a bucket: signed requests for another region are answered 301. Buckets in
-    `requester_pays` want their header.
+    `requester_pays` want their header. `others` answer for hosts of their own, over TLS as well.
     """
 
     public_bucket = "public-bucket"
@@ -49,6 +49,9 @@ class S3Server(LoopbackServer):
     private_bucket = "private-bucket"
     # A public one with the name of DANDI's, for URLs as they are published.
     dandi_bucket = "dandiarchive"
+    # Those that the documentation's pages name.
+    documented_public = ("lab-open", "bucket")
+    documented_private = ("lab-private", "lab", "partner")
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class S3Server(LoopbackServer):
         self.secret = ""
         self.regions: dict[str, str] = {}
         self.requester_pays: set[str] = set()
+        self.others: dict[str, LoopbackServer] = {}
         self._moto: subprocess.Popen[str] | None = None
         self._backend = ""
         self._session: aiohttp.ClientSession | None = None
@@ -104,9 +108,11 @@ class S3Server(LoopbackServer):
         super().reset()
         self.regions.clear()
         self.requester_pays.clear()
+        self.others.clear()
 
     def __enter__(self) -> Self:
         buckets = [self.public_bucket, self.unlisted_bucket, self.private_bucket, self.dandi_bucket]
+        buckets += [*self.documented_public, *self.documented_private]
         script = Path(__file__).with_name("moto_process.py")
         self._moto = subprocess.Popen(
             [sys.executable, str(script), *buckets],
@@ -146,6 +152,8 @@ class S3Server(LoopbackServer):
         await super()._stop()
 
     async def answer(self, request: web.Request) -> Response:
+        if request.host in self.others:
+            return await self.others[request.host].answer(request)
         path, _, query = request.raw_path.partition("?")
         host, amazon, _ = request.host.partition(".s3.")
         bucket = host if amazon else path.strip("/").partition("/")[0]
@@ -159,7 +167,7 @@ class S3Server(LoopbackServer):
             if scope is None or scope[1] != region:
                 return _refuse(301, "PermanentRedirect", {"x-amz-bucket-region": region})
             response = await self._forward(request, request.headers, await request.read())
-        elif bucket in {self.public_bucket, self.dandi_bucket} or (
+        elif bucket in {self.public_bucket, self.dandi_bucket, *self.documented_public} or (
             bucket == self.unlisted_bucket and not listing
         ):
             if request.method != "GET":

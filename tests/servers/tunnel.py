@@ -20,6 +20,7 @@ NAMES = (
     "*.s3.us-east-1.amazonaws.com",
     "*.s3.eu-west-1.amazonaws.com",
     "s3.amazonaws.com",
+    "api.dandiarchive.org",
 )
 
 
