@@ -1,5 +1,14 @@
-"""Firing rate by running speed of every unit of every mouse: many sessions scanned, searched and mapped."""
+# %% [markdown]
+"""
+# Firing rate by running speed, of many sessions
 
+"For every mouse with units and a running speed": sessions are scanned into tables, searched, and worked
+through on a cluster of two processes. Labs spell the species in six ways here, and put the speed in four
+places, in two units; the search finds all of them. What a session yields is stored in its own file, so that
+the same command goes on where it was stopped, and a session that is broken is a row of `done.failures`.
+"""
+
+# %%
 import intake
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,6 +18,7 @@ from sessions import chosen_sessions, save_picture
 from intake_nwbzarr import Find, scan
 
 
+# %%
 def tuning(units, speed):
     """Return the firing rate of each unit by running speed: (unit, speed)."""
     counts = units.nwb.bin(0.1, stop=speed.nwb.stop).spike_counts
@@ -16,6 +26,7 @@ def tuning(units, speed):
     return (counts / 0.1).groupby_bins(running.rename("speed"), np.arange(0, 31, 5)).mean("time")
 
 
+# %%
 if __name__ == "__main__":
     prefixes, folder, storage_options = chosen_sessions()
     print(scan(*prefixes, output=folder / "tables"))
@@ -26,6 +37,8 @@ if __name__ == "__main__":
         done = mice.map(tuning, client=client, name="tuning-1", folder=folder / "tuning", timeout=60)
     print(done)
 
+# %%
+if __name__ == "__main__":
     rates = done.frame["spike_counts"].unstack("speed_bins")
     best = rates.idxmax(axis="columns").map(lambda speeds: speeds.mid)
     relative = rates.div(rates.max(axis="columns"), axis="index").loc[best.sort_values().index]

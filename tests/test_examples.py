@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jupytext
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from pynwb import NWBFile
 
 from intake_nwbzarr.errors import LocationNotFoundError
+from tests.servers.s3_server import S3Server
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("psth", "lfp", "fluorescence", "sweeps", "tuning")
@@ -225,10 +227,14 @@ def test_an_example_needs_nothing_and_leaves_nothing_but_its_picture(tmp_path: P
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_page_shows_the_code_that_runs_and_its_picture(name: str) -> None:
+def test_an_example_is_a_notebook_whose_picture_the_page_shows(name: str) -> None:
     page = (EXAMPLES / "README.md").read_text()
-    _, _, code = (EXAMPLES / f"{name}.py").read_text().partition('"""\n\n')
-    assert f"[{name}.py]({name}.py)\n\n```python\n{code}```\n\n![" in page
+    first, *others = jupytext.read(EXAMPLES / f"{name}.py", fmt="py:percent").cells
+    assert first.cell_type == "markdown"
+    assert f"## [{first.source.splitlines()[0].removeprefix('# ')}]({name}.py)\n" in page
+    assert len(others) >= 3
+    assert {cell.cell_type for cell in others} == {"code"}
+    assert others[-1].source.endswith("save_picture(figure)")
     assert f"]({name}.png)" in page
     assert is_drawn(EXAMPLES / f"{name}.png")
     assert (EXAMPLES / f"{name}.png").stat().st_size < 100_000
@@ -237,6 +243,19 @@ def test_the_page_shows_the_code_that_runs_and_its_picture(name: str) -> None:
 def test_the_page_shows_every_example_and_links_to_what_exists() -> None:
     page = (EXAMPLES / "README.md").read_text()
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(NAMES)
-    assert page.count("```python") == len(NAMES)
+    assert page.count("\n## [") == len(NAMES)
     for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (EXAMPLES / link).exists(), link
+        assert link.startswith("https://") or (EXAMPLES / link).exists(), link
+
+
+def test_sessions_of_a_bucket_are_opened_where_the_environment_names_one(
+    run: Run, sessions: Path, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server, tmp_path: Path
+) -> None:
+    """As the site does, which runs the examples as notebooks."""
+    made_up = Path(run("sweeps")["location"])
+    prefix = s3_server.upload(s3_server.public_bucket, "examples", made_up.parent)
+    monkeypatch.setenv("EXAMPLE_SESSIONS", prefix)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server.endpoint_url)
+    (tmp_path / "sweeps.png").unlink()
+    assert run("sweeps", "--picture", "sweeps.png")["location"] == f"{prefix}/{made_up.name}"
+    assert is_drawn(tmp_path / "sweeps.png")

@@ -1,9 +1,14 @@
-"""The command line that the examples share: which session is opened, and where the picture goes."""
+"""The command line that the examples share: which session is opened, and where the picture goes.
+
+As notebooks, the examples have no command line: the environment variable ``EXAMPLE_SESSIONS`` may name a
+prefix, such as ``s3://bucket/examples``, that has the made-up sessions.
+"""
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +23,9 @@ from intake_nwbzarr.demo.sessions import write_zarr3
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+# A kernel's own command line is not for the example.
+_NOTEBOOK = "ipykernel" in sys.modules
 
 
 def chosen_session(make: Callable[[], NWBFile]) -> str:
@@ -37,6 +45,8 @@ def chosen_session(make: Callable[[], NWBFile]) -> str:
     arguments = _arguments()
     if arguments.location:
         return str(arguments.location[0])
+    if prefix := os.environ.get("EXAMPLE_SESSIONS"):
+        return f"{prefix}/{make.__name__}.nwb.zarr"
     folder = _folder(arguments)
     session = folder / f"{make.__name__}.nwb.zarr"
     if not session.exists():
@@ -68,6 +78,8 @@ def chosen_sessions(count: int = 24) -> tuple[list[str], Path, dict[str, dict[st
     arguments = _arguments()
     folder = _folder(arguments)
     prefixes = [str(location) for location in arguments.location]
+    if not prefixes and (prefix := os.environ.get("EXAMPLE_SESSIONS")):
+        prefixes = [f"{prefix}/running"]
     if not prefixes:
         prefixes = [str(folder / "sessions")]
         write_running_sessions(folder / "sessions", count)
@@ -76,7 +88,12 @@ def chosen_sessions(count: int = 24) -> tuple[list[str], Path, dict[str, dict[st
 
 
 def save_picture(figure: Figure) -> None:
-    """Save a figure where ``--picture`` says, or as the example's name and ``.png``, and say so."""
+    """Save a figure where ``--picture`` says, or as the example's name and ``.png``, and say so.
+
+    A notebook shows the figure instead.
+    """
+    if _NOTEBOOK:
+        return
     picture = _arguments().picture
     figure.savefig(picture, dpi=100)
     typer.echo(f"The picture is in {picture}")
@@ -100,4 +117,4 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--picture", type=Path, default=Path(f"{example}.png"), help="%(default)s unless given"
     )
-    return parser.parse_args()
+    return parser.parse_args([] if _NOTEBOOK else None)

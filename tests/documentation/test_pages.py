@@ -21,6 +21,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/clusters.md": (),
     "docs/datasets.md": ("sub-1.nwb.zarr", "sub-2.nwb.zarr"),
     "docs/hdf5.md": ("sub-1.nwb",),
+    "docs/index.md": (),
     "docs/hierarchy.md": ("sub-1.nwb.zarr",),
     "docs/locations.md": (),
     "docs/many-sessions.md": (),
