@@ -137,7 +137,7 @@ def _sizes(text: str) -> str:
 
 def run_command(arguments: list[str]) -> None:
     """Run `nwbzarr` in this process, which must exit with status 0."""
-    from intake_nwbzarr.cli import main
+    from intake_nwbzarr.cli.main import main
 
     before, sys.argv = sys.argv, arguments
     try:
