@@ -1,6 +1,7 @@
 """The documentation site: ``uv run sphinx-build -W -c docs . build/site``."""
 
 import os
+import re
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -107,6 +108,12 @@ def serve_examples(app: Any, _: Any, docnames: list[str]) -> None:
     os.environ["AWS_ENDPOINT_URL_S3"] = server.endpoint_url
 
 
+def without_files(_: Any, docname: str, source: list[str]) -> None:
+    """Keep only the text of links to Python files, which lead somewhere in the repository only."""
+    if not docname.startswith("examples/"):
+        source[0] = re.sub(r"\[([^]]+)\]\((?!\.\./examples/|https?:)[^)]+\.py\)", r"\1", source[0])
+
+
 def finish(app: Any, error: Exception | None) -> None:
     """Stop the server, and make the site's address lead to its first page."""
     servers.close()
@@ -118,4 +125,5 @@ def finish(app: Any, error: Exception | None) -> None:
 def setup(app: Any) -> None:
     """Connect the functions above to the build."""
     app.connect("env-before-read-docs", serve_examples)
+    app.connect("source-read", without_files)
     app.connect("build-finished", finish)
