@@ -12,6 +12,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `snapshot`                    save what opening sessions reads, to open them without a request
 `session_info`                what a session contains, and how it is stored
 `Find`                        conditions on an object, to search many sessions with
+`page`                        show a session as one HTML file with pictures
 `verify`                      compare what pynwb reads from a file with what xarray shows of it
 `download`                    a whole session to a local folder, resumable and verified
 `scan`                        tables of many sessions, which can be searched
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.hierarchy.consolidate import consolidate
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
+    from intake_nwbzarr.pages.page import page
     from intake_nwbzarr.raw import open_nwb
     from intake_nwbzarr.sessions.conditions import Find
     from intake_nwbzarr.sessions.map.map_result import MapResult
@@ -53,6 +55,7 @@ __all__ = [
     "errors",
     "open_hierarchy",
     "open_nwb",
+    "page",
     "scan",
     "scan_dandi",
     "session_info",
@@ -71,6 +74,7 @@ _HOMES = {
     "download": "intake_nwbzarr.copies.download",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
+    "page": "intake_nwbzarr.pages.page",
     "scan": "intake_nwbzarr.sessions.scan.scan",
     "scan_dandi": "intake_nwbzarr.sessions.scan.dandi",
     "session_info": "intake_nwbzarr.check.session_info",

@@ -22,6 +22,7 @@ FOLDERS = (
     "accessor",
     "check",
     "copies",
+    "pages",
     "catalog",
     "sessions",
     "demo",

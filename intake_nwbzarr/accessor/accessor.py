@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -468,6 +469,37 @@ class NWBAccessor(TimeMethods, TableMethods, ConversionMethods):
         path = object_path(self._dataset)
         return object_of(self.nwbfile, self.location, path)
 
+    @with_location
+    def page(self, output: str | os.PathLike[str] | None = None) -> Any:
+        """Show the whole session as an HTML page with pictures; see `intake_nwbzarr.page`.
+
+        In a notebook, ``ds.nwb`` alone shows the same without pictures, and reads nothing.
+
+        Parameters
+        ----------
+        output
+            The file to write; by default, none.
+
+        Returns
+        -------
+        Page
+            Which a notebook shows, with its pictures.
+
+        Raises
+        ------
+        AccessorError
+            When the attributes of the Dataset were dropped.
+        NWBZarrError
+            As for `intake_nwbzarr.page`.
+
+        Examples
+        --------
+        >>> ds.nwb.page("session.html")  # doctest: +SKIP
+        """
+        import intake_nwbzarr
+
+        return intake_nwbzarr.page(self.location, output)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # xarray pickles accessors with their Dataset; an open file is not sent along.
         return NWBAccessor, (self._dataset,)
@@ -478,9 +510,9 @@ class NWBAccessor(TimeMethods, TableMethods, ConversionMethods):
         return as_text(self._dataset)
 
     def _repr_html_(self) -> str:
-        from intake_nwbzarr.accessor.describe import as_html
+        from intake_nwbzarr.accessor.html import dataset_html
 
-        return as_html(self._dataset)
+        return dataset_html(self._dataset)
 
 
 if TYPE_CHECKING:

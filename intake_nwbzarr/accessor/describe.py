@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -103,8 +102,6 @@ def _from_to(first: Any, last: Any) -> dict[str, Any]:
     return {"start": first, "duration": (last - first).total_seconds()}
 
 
-_HEADINGS = ("name", "type", "dims", "time", "units")
-
 # Of more objects than this, the first are listed and the others counted.
 _MOST_OBJECTS = 24
 
@@ -122,25 +119,6 @@ def as_text(dataset: xr.Dataset) -> str:
         for row in cells
     ]
     return "\n".join([f"<ds.nwb{_where(dataset)}>", *_before(shown), *lines, *_after(shown)])
-
-
-def as_html(dataset: xr.Dataset) -> str:
-    """Return the same as an HTML table for notebooks, in their colours."""
-    shown = shown_objects(dataset)
-    left = "style='text-align: left'"
-    heading = "".join(f"<th {left}>{each}</th>" for each in _HEADINGS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td {left}>{escape(cell)}</td>" for cell in row) + "</tr>"
-        for row in _cells(dataset, shown)
-    )
-    table = (
-        f"<table style='color: inherit'><thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
-        if rows
-        else ""
-    )
-    before, after = ("".join(f"<div>{escape(line)}</div>" for line in _before(shown)), _after(shown))
-    below = "".join(f"<div>{escape(line)}</div>" for line in after)
-    return f"<div><div><b>ds.nwb</b>{escape(_where(dataset))}</div>{before}{table}{below}</div>"
 
 
 def _where(dataset: xr.Dataset) -> str:

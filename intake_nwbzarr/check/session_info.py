@@ -206,7 +206,7 @@ def session_info(
         hierarchy = load_hierarchy(where)
         within = "" if group is None else hierarchy.resolve(group.strip("/"), look_up=True).path
         rows, attributes = _shown(hierarchy.location)
-        extensions = _extensions(hierarchy)
+        extensions = extension_versions(hierarchy)
         counts = count_chunks(hierarchy, within) if chunks else None
     session = {name: value for name, value in attributes.items() if name not in _MADE}
     subject = {name: session.pop(name) for name in [*session] if name.startswith("subject_")}
@@ -245,7 +245,7 @@ def _shown(location: Location) -> tuple[dict[str, dict[str, Any]], dict[str, Any
     return rows, {str(name): value for name, value in datasets["/"].attrs.items()}
 
 
-def _extensions(hierarchy: Hierarchy) -> dict[str, str]:
+def extension_versions(hierarchy: Hierarchy) -> dict[str, str]:
     """Return the versions of cached schemas by name, the last of each."""
     folder = hierarchy.specifications
     if folder not in hierarchy:

@@ -20,11 +20,12 @@ from intake_nwbzarr.cli.locations import (
     sessions_of,
     takes_server,
 )
-from intake_nwbzarr.cli.output import Output, messages, print_text, progress_bar, waiting
+from intake_nwbzarr.cli.output import Output, messages, one_line, print_text, progress_bar, waiting
 
 if TYPE_CHECKING:
     from intake_nwbzarr.check.verify import VerifyProgress
     from intake_nwbzarr.copies.download import Progress
+    from intake_nwbzarr.pages.picture import PageProgress
 
 app = typer.Typer(
     help="NWB sessions, local or in the cloud.",
@@ -186,6 +187,66 @@ def verify(
         return found.document, found.report, FINDINGS if found.different or incomplete else 0
 
     for_each(locations, server, as_json, work)
+
+
+@app.command()
+@takes_server
+def page(
+    locations: Locations,
+    server: Server,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The HTML file, or of several sessions the folder.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="Draw pictures, which read some of the data.")] = True,
+    as_json: AsJSON = False,
+) -> None:
+    """Show a session as one HTML file with pictures; of several sessions, one file each and an index."""
+    from intake_nwbzarr import page
+    from intake_nwbzarr.arguments import local_path
+    from intake_nwbzarr.errors import NWBZarrError
+    from intake_nwbzarr.location.urls import redact
+    from intake_nwbzarr.pages.index import INDEX, IndexedPage, file_name, finished_index, indexed
+
+    sessions = sessions_of(locations, server)
+    is_one = len(sessions) == 1 and sessions[0].is_alone
+    folder = Path() if is_one else local_path(output or "nwbzarr-pages", "The folder of the pages")
+    taken = {INDEX}
+    pages: list[IndexedPage] = []
+    failures: dict[str, str] = {}
+
+    def work(session: Session) -> tuple[object, str, int]:
+        name = file_name(session.name, taken)
+        target = output or Path(name) if is_one else folder / name
+        try:
+            with progress_bar(messages, "opening", page_fields) as show:
+                made = page(session.location, target, session.options, pictures=pictures, progress=show)
+        except NWBZarrError as error:
+            failures[redact(session.name)] = one_line(error)
+            raise
+        pages.append(indexed(made, name))
+        return made.document, str(made), 0
+
+    failures |= {redact(each.name): one_line(each.refused) for each in sessions if each.refused is not None}
+    documents, status = each_of(sessions, as_json, work)
+    if not is_one:
+        finished_index(folder, pages, failures)
+    finish(documents, status, as_json)
+
+
+def page_fields(progress: PageProgress) -> dict[str, Any]:
+    """Return what the bar shows of a page: pictures, and which one is read."""
+    return {
+        "description": "drawing",
+        "completed": progress.done,
+        "total": progress.total,
+        "unit": f"pictures {progress.title:.40}",
+    }
 
 
 def download_fields(progress: Progress) -> dict[str, Any]:

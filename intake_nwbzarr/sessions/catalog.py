@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from intake_nwbzarr.location.location import Place
+    from intake_nwbzarr.pages.index import PageIndex
+    from intake_nwbzarr.pages.page import Page
     from intake_nwbzarr.sessions.map.estimate import Estimate
     from intake_nwbzarr.sessions.map.map_result import MapResult
 
@@ -409,6 +414,46 @@ class SessionCatalog(TablesCatalog):
         _, first = np.unique(found.sessions[order], return_index=True)
         return found.objects[order][first]
 
+    def page(
+        self, folder: str | os.PathLike[str], *, pictures: bool = True, progress: bool | None = None
+    ) -> PageIndex:
+        """Write a page of each session, and an index of them with small pictures; see `intake_nwbzarr.page`.
+
+        Sessions are read one after the other, at most 20 MB of each. Those that cannot be read are listed in
+        the index, with the reason.
+
+        Parameters
+        ----------
+        folder
+            A local folder for ``index.html`` and the pages; files of the same names are replaced.
+        pictures
+            Whether there are pictures; without them, nothing but metadata is read.
+        progress
+            Whether a progress bar is shown; by default, in a terminal or notebook.
+
+        Returns
+        -------
+        PageIndex
+            The sessions with a page, and the failures.
+
+        Raises
+        ------
+        OptionError
+            When `folder` is not a local path.
+
+        Examples
+        --------
+        >>> lab.search(species="mouse").page("pages")  # doctest: +SKIP
+        """
+        from intake_nwbzarr.pages.index import write_index
+        from intake_nwbzarr.sessions.progress import shown_progress
+
+        check_bool("pictures", pictures)
+        target = local_path(folder, "The folder of the pages")
+        with shown_progress(progress, len(self), "pages") as shown:
+            made = ((each.key, partial(_write_page, each, pictures)) for each in self.selected())
+            return write_index(target, made, shown.note)
+
     def to_yaml(self, path: Any = None) -> str:
         """Return the sessions as a plain Intake catalog, with the found objects as ``group``; never secrets.
 
@@ -458,3 +503,14 @@ class SessionCatalog(TablesCatalog):
         for row, path in zip(sessions[mask].tolist(), paths, strict=True):
             found.setdefault(row, []).append(path)
         return {row: tuple(sorted(each)) for row, each in found.items()}
+
+
+def _write_page(selected: Selected, pictures: bool, target: Path) -> Page:
+    """Write the page of one session."""
+    from intake_nwbzarr.errors import with_advice
+    from intake_nwbzarr.pages.page import page
+
+    if selected.refused is not None:
+        raise selected.refused
+    with with_advice(selected.advice):
+        return page(selected.location, target, pictures=pictures)

@@ -151,7 +151,7 @@ def test_ds_nwb_shows_the_objects_without_reading(path: Path, dataset: xr.Datase
     for row in dataset.nwb.describe().itertuples():
         line = next(line for line in whole.splitlines() if line.startswith(f"  {row.name} "))
         assert row.type in line
-        assert f"<td style='text-align: left'>{row.name}</td>" in html
+        assert f"<td>{row.name}</td>" in html
     assert "50 Hz, 7.98 s" in whole
     for text in (node, alone):
         assert "group 'acquisition/voltage'" in text

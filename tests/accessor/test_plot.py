@@ -186,12 +186,12 @@ def test_more_samples_than_pixels_are_drawn_as_extremes(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_extremes_are_those_of_each_bin(data: st.DataObject) -> None:
-    from intake_nwbzarr.accessor.plot.traces import _extremes
+    from intake_nwbzarr.accessor.plot.traces import extremes
 
     values = np.array(data.draw(st.lists(st.floats(-9, 9) | st.just(np.nan), min_size=1, max_size=30)))
     cuts = data.draw(st.sets(st.integers(1, len(values) - 1)) if len(values) > 1 else st.just(set()))
     begins = np.array([0, *sorted(cuts)])
-    times, drawn = _extremes(np.arange(len(values)), values, begins)
+    times, drawn = extremes(np.arange(len(values)), values, begins)
     for begin, end in zip(begins, [*begins[1:], len(values)], strict=True):
         part, inside = values[begin:end], drawn[(times >= begin) & (times < end)]
         if np.isnan(part).all():

@@ -11,6 +11,7 @@ from intake_nwbzarr.arguments import invalid_argument
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 INK = "#22223b"
 ACCENT = "#d1495b"
@@ -62,6 +63,17 @@ def with_units(name: str, variable: xr.Variable) -> str:
     """Return a label with the variable's units, unless they are unknown or missing."""
     units = str(variable.attrs.get("units", ""))
     return name if units.lower() in {"", "n/a", "n.a.", "na", "unknown"} else f"{name} [{units}]"
+
+
+def ticks_with_units(axis: Axis, units: str) -> bool:
+    """Label the ticks of an axis with an SI prefix and the unit, where it has a symbol; return whether."""
+    symbol = _SYMBOLS.get(units)
+    if symbol is None:
+        return False
+    from matplotlib.ticker import EngFormatter
+
+    axis.set_major_formatter(EngFormatter(unit=symbol))
+    return True
 
 
 def quantity(value: float, units: str) -> str:

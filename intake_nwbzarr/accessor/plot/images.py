@@ -40,7 +40,7 @@ def draw_image(
     dataset: xr.Dataset, name: str | None, time: Time | None, plane: int, roi: int | None, ax: Axes | None
 ) -> Axes:
     """Draw one image; see `Plots.image`."""
-    images = list(_images(dataset))
+    images = list(shown_images(dataset))
     shown = [image.shown for image in images]
     found = find_object(dataset, name, shown, "images, movies and masks")
     image = next(image for image in images if image.shown is found)
@@ -81,7 +81,7 @@ def draw_image(
 
 
 @dataclass(frozen=True)
-class _Image:
+class ShownImage:
     """A variable that can be drawn as an image."""
 
     shown: ShownObject  # its name and path
@@ -94,7 +94,7 @@ class _Image:
     column: ShownColumn | None = None  # of masks: the table's column
 
 
-def _images(dataset: xr.Dataset) -> Iterator[_Image]:
+def shown_images(dataset: xr.Dataset) -> Iterator[ShownImage]:
     """Yield everything in a Dataset that can be drawn as an image."""
     for found in shown_objects(dataset):
         if found.kind == "table":
@@ -117,10 +117,10 @@ def _images(dataset: xr.Dataset) -> Iterator[_Image]:
             shown = ShownObject(
                 f"{variable.attrs.get('nwb_path', name)}", "other", called, None, (name,), name
             )
-            yield _Image(shown, name, axes["x"], axes["y"], axes.get("z"), axes.get(_COLORS), time)
+            yield ShownImage(shown, name, axes["x"], axes["y"], axes.get("z"), axes.get(_COLORS), time)
 
 
-def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> Iterator[_Image]:
+def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> Iterator[ShownImage]:
     variable = dataset.variables[column.variable]
     shown = ShownObject(
         table.path, "table", table.name, None, (column.variable,), column.variable, table.rows
@@ -128,11 +128,11 @@ def _of_column(dataset: xr.Dataset, table: ShownObject, column: ShownColumn) -> 
     if column.label == "image_mask" and not column.bounds:
         axes = _axes(variable)
         if {"x", "y"} <= set(axes):
-            yield _Image(shown, column.variable, axes["x"], axes["y"], axes.get("z"), column=column)
+            yield ShownImage(shown, column.variable, axes["x"], axes["y"], axes.get("z"), column=column)
     elif column.label == "pixel_mask_weight" and len(column.bounds) == 1:
         x, y = (column.variable.removesuffix("weight") + axis for axis in "xy")
         if x in dataset.variables and y in dataset.variables:
-            yield _Image(shown, column.variable, x, y, column=column)
+            yield ShownImage(shown, column.variable, x, y, column=column)
 
 
 def _axes(variable: xr.Variable) -> dict[str, str]:
@@ -146,7 +146,7 @@ def _axes(variable: xr.Variable) -> dict[str, str]:
     }
 
 
-def _extent(dataset: xr.Dataset, image: _Image) -> tuple[float, float, float, float] | None:
+def _extent(dataset: xr.Dataset, image: ShownImage) -> tuple[float, float, float, float] | None:
     """Return the edges of an image from its pixels' coordinates; None where these are not evenly spaced."""
     # Pixel masks have x and y as variables of numbers, and images may have no coordinates.
     if not {image.x, image.y} <= set(dataset.coords) & set(dataset.dims):
@@ -176,12 +176,12 @@ def _step(positions: NDArray[Any]) -> float | None:
     return float(positions[-1] - positions[0]) / len(steps) if even else None
 
 
-def _labels(dataset: xr.Dataset, image: _Image) -> tuple[str, str]:
+def _labels(dataset: xr.Dataset, image: ShownImage) -> tuple[str, str]:
     x, y = (with_units(name, dataset.coords.variables[dim]) for name, dim in (("x", image.x), ("y", image.y)))
     return x, y
 
 
-def _frame(dataset: xr.Dataset, image: _Image, time: Time | None) -> tuple[int, Any]:
+def _frame(dataset: xr.Dataset, image: ShownImage, time: Time | None) -> tuple[int, Any]:
     """Return the position of a movie's frame, and its time."""
     assert image.time is not None  # noqa: S101 - for the type checker; the caller checked this
     name, dim = image.time
@@ -205,7 +205,7 @@ def _position(plane: object) -> int:
         raise invalid_argument("plane", plane, "a position along z") from None
 
 
-def _upright(variable: xr.Variable, plane: int, image: _Image) -> NDArray[Any]:
+def _upright(variable: xr.Variable, plane: int, image: ShownImage) -> NDArray[Any]:
     """Return values as (y, x), or (y, x, color); of a volume, one plane."""
     if image.z is not None:
         size = variable.sizes[image.z]
@@ -230,7 +230,7 @@ def _colors(values: NDArray[Any]) -> NDArray[Any]:
     return np.clip(values / scale, 0, 1)
 
 
-def _masks(dataset: xr.Dataset, image: _Image, plane: int, roi: int | None) -> tuple[NDArray[Any], str]:
+def _masks(dataset: xr.Dataset, image: ShownImage, plane: int, roi: int | None) -> tuple[NDArray[Any], str]:
     """Return the masks of all ROIs, or of one, as (y, x)."""
     rows = image.shown.rows
     assert rows is not None  # noqa: S101 - for the type checker; masks are in tables.
@@ -255,7 +255,7 @@ def _masks(dataset: xr.Dataset, image: _Image, plane: int, roi: int | None) -> t
     return largest, what
 
 
-def _from_pixels(dataset: xr.Dataset, image: _Image, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+def _from_pixels(dataset: xr.Dataset, image: ShownImage, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return an image of pixel masks, large enough for the pixels of all ROIs."""
     assert image.column is not None  # noqa: S101 - for the type checker; the caller checked this
     weight = image.variable

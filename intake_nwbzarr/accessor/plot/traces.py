@@ -162,7 +162,7 @@ def _reduced(
         values = block[name].variable.transpose(time.dim, ...).to_numpy().reshape(len(times), -1)
         # Booleans are drawn as 0 and 1.
         columns = values.astype(np.float64).T
-        reduced.append([_extremes(times, column, begins) if bins else (times, column) for column in columns])
+        reduced.append([extremes(times, column, begins) if bins else (times, column) for column in columns])
     return [
         (np.concatenate([times for times, _ in parts]), np.concatenate([values for _, values in parts]))
         for parts in zip(*reduced, strict=True)
@@ -182,7 +182,7 @@ def _blocks(
         yield series.isel({dim: slice(int(edges[first]), int(edges[last]))}), edges[first:last] - edges[first]
 
 
-def _extremes(
+def extremes(
     times: NDArray[Any], values: NDArray[np.float64], begins: NDArray[np.intp]
 ) -> tuple[NDArray[Any], NDArray[np.float64]]:
     """Return the minimum and maximum of each pixel, in order of time; NaN where a pixel has nothing else."""

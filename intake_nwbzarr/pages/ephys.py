@@ -1,0 +1,287 @@
+"""Pictures of extracellular recordings: probes with their channels, and a raster of the units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from intake_nwbzarr.accessor.contents import ShownObject, plain_columns, row_ids
+from intake_nwbzarr.accessor.plot.axes import ACCENT, label_rows
+from intake_nwbzarr.accessor.ragged import ragged
+from intake_nwbzarr.accessor.spikes import spikes_of
+from intake_nwbzarr.pages.budget import evenly
+from intake_nwbzarr.pages.figures import COLORS, DATA
+from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, own_name, seconds, short
+from intake_nwbzarr.transport.request_log import counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Columns of positions: a pair of axes is shown in which channels differ.
+_POSITIONS = (("rel_x", "rel_y", "rel_z"), ("x", "y", "z"))
+
+_MOST_CHANNELS = 20_000
+_MOST_NAMED = 40
+_MOST_GROUPS = 8
+
+_MOST_UNITS = 80
+_MOST_SPIKES = 20_000
+_SPIKES_OF_UNIT = 2_000
+# Spikes of a unit, on average, which can be told apart.
+_MOST_IN_ROW = 150
+# Starts of trials that are marked; more would hide the spikes.
+_MOST_STARTS = 40
+# Spikes above which they are drawn as pixels, to keep the page small.
+_MANY_SPIKES = 6_000
+
+
+def plan_probes(session: PageSession) -> Iterator[Plan]:
+    """Plan a picture of the electrodes."""
+    for table in session.shown:
+        is_electrodes = table.kind == "table" and table.path.endswith("extracellular_ephys/electrodes")
+        if is_electrodes and table.rows is not None and session.dataset.sizes[table.rows]:
+            yield Plan("probes", "Probes and channels", (table.path,), partial(_probes, session, table))
+
+
+def _probes(session: PageSession, table: ShownObject) -> Drawing:
+    dataset, columns = session.dataset, plain_columns(session.dataset, table)
+    number = dataset.sizes[table.rows]
+    rows = evenly(number, _MOST_CHANNELS)
+    wanted = [name for group in _POSITIONS for name in group if name in columns]
+    wanted += [name for name in ("group_name", "group", "device", "location") if name in columns]
+    names = {name: columns[name] for name in wanted}
+    if "device" not in names:
+        found = [each for each in table.variables if each.endswith("electrodes_device") or each == "device"]
+        names |= dict(zip(["device"], found, strict=False))
+    for name in names.values():
+        session.budget.check(session.budget.cost(dataset.variables[name]), f"the column {name!r}")
+    loaded = session.budget.load(dataset[list(names.values())].isel({table.rows: rows}).reset_coords())
+    values = {name: loaded[each].to_numpy() for name, each in names.items()}
+    groups = values.get("group_name", values.get("group", np.full(len(rows), "channels")))
+    labels = [own_name(str(each)) for each in groups]
+    kinds = list(dict.fromkeys(labels))
+    pair, units = _chosen_axes(values)
+    if pair is None:
+        # Without positions: a column for each group, from its first channel down.
+        order = {kind: number for number, kind in enumerate(kinds)}
+        seen: dict[str, int] = {}
+        x = np.array([order[each] for each in labels], np.float64)
+        y = np.array([seen.setdefault(each, 0) or 0 for each in labels], np.float64)
+        for position, each in enumerate(labels):
+            y[position] = seen[each]
+            seen[each] += 1
+        what = ("group of channels", "channel of the group")
+        note = "no positions are stored: channels are in the order of the table"
+    else:
+        x, y = (np.asarray(values[name], np.float64) for name in pair)
+        what = (f"{pair[0]} [{units}]", f"{pair[1]} [{units}]")
+        note = ""
+    ids = row_ids(dataset, table)[rows]
+    described = [_group_text(kind, labels, values) for kind in kinds[:_MOST_GROUPS]]
+    more = f"; {counted(len(kinds) - _MOST_GROUPS, 'more group')}" if len(kinds) > _MOST_GROUPS else ""
+    caption = "; ".join(described) + more + (f" ({note})" if note else "")
+    return Drawing(
+        lambda figure: _draw_probes(figure, x, y, labels, kinds, ids, what, pair is None), 3.1, caption
+    )
+
+
+def _chosen_axes(values: dict[str, NDArray[Any]]) -> tuple[tuple[str, str] | None, str]:
+    """Return the two columns of positions to draw, and their units; None where channels do not differ."""
+    for names in _POSITIONS:
+        spread = {}
+        for name in names:
+            if name in values and values[name].dtype.kind in "iuf":
+                known = np.asarray(values[name], np.float64)
+                known = known[np.isfinite(known)]
+                if known.size == len(values[name]) and known.size > 1:
+                    spread[name] = float(np.ptp(known))
+        varying = [name for name in names if spread.get(name, 0.0) > 0]
+        if varying:
+            others = [name for name in names if name in spread and name not in varying]
+            chosen = (
+                sorted([*varying, *others][:2])
+                if len(varying) < 3
+                else sorted(sorted(varying, key=lambda name: -spread[name])[:2])
+            )
+            if len(chosen) == 2:
+                return (chosen[0], chosen[1]), "µm"
+    return None, ""
+
+
+def _group_text(kind: str, labels: list[str], values: dict[str, NDArray[Any]]) -> str:
+    mask = np.array([each == kind for each in labels])
+    device = (
+        {own_name(str(each)) for each in values.get("device", np.array([]))[mask]}
+        if "device" in values
+        else set()
+    )
+    places = {str(each) for each in values["location"][mask]} if "location" in values else set()
+    text = f"{kind}: {counted(int(mask.sum()), 'channel')}"
+    if device:
+        text += f" of {short(', '.join(sorted(device)), 40)}"
+    if places - {"", "unknown", "N/A"}:
+        text += f" in {short(', '.join(sorted(places)), 60)}"
+    return text
+
+
+def _draw_probes(
+    figure: Figure,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    labels: list[str],
+    kinds: list[str],
+    ids: NDArray[Any],
+    what: tuple[str, str],
+    schematic: bool,
+) -> None:
+    axes = figure.subplots()
+    for number, kind in enumerate(kinds):
+        mask = np.array([each == kind for each in labels])
+        points = axes.scatter(
+            x[mask], y[mask], s=26 if len(x) <= 64 else 8, marker="s",
+            color=COLORS[number % len(COLORS)], linewidth=0, label=short(kind, 20),
+        )  # fmt: skip
+        points.set_rasterized(len(x) > 1000)
+    if len(ids) <= _MOST_NAMED:
+        placed: dict[tuple[float, float], list[str]] = {}
+        for position, name in enumerate(ids.tolist()):
+            placed.setdefault((float(x[position]), float(y[position])), []).append(str(name))
+        for (left, top), names in placed.items():
+            axes.annotate(
+                short(", ".join(names), 14),
+                (left, top),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+            )
+    axes.set(xlabel=what[0], ylabel=what[1])
+    if schematic:
+        axes.set_xticks(range(min(len(kinds), 12)), [short(kind, 10) for kind in kinds[:12]])
+        axes.invert_yaxis()
+        axes.margins(x=0.3)
+    else:
+        axes.margins(x=0.25)
+        # Channels in a line have no extent across it.
+        for values, limits, locate in (
+            (x, axes.set_xlim, axes.set_xticks),
+            (y, axes.set_ylim, axes.set_yticks),
+        ):
+            if np.ptp(values) == 0:
+                limits(values[0] - 1, values[0] + 1)
+                locate(values[:1])
+    if 1 < len(kinds) <= _MOST_GROUPS and not schematic:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def plan_raster(session: PageSession) -> Iterator[Plan]:
+    """Plan a raster of each table of units with spike times."""
+    for table in session.shown:
+        has_rows = table.kind == "table" and table.rows is not None and session.dataset.sizes[table.rows] > 0
+        if has_rows and spikes_of(session.dataset, table) is not None:
+            yield Plan("raster", f"Spikes of {table.name}", (table.path,), partial(_raster, session, table))
+
+
+def _raster(session: PageSession, table: ShownObject) -> Drawing:
+    dataset, budget = session.dataset, session.budget
+    column = spikes_of(dataset, table)
+    assert column is not None  # noqa: S101 - for the type checker; the plan checked this
+    found = ragged(dataset, column.variable)
+    number = dataset.sizes[table.rows]
+    starts, counts = found.bounds()
+    rows = evenly(number, _MOST_UNITS)
+    values = found.values
+    (dim,) = values.dims
+    while True:
+        taken = np.minimum(counts[rows], _SPIKES_OF_UNIT)
+        positions = _positions(starts[rows], taken)
+        cost = budget.cost(values, {str(dim): positions})
+        if cost.is_cheap or len(rows) <= 4:
+            break
+        rows = rows[::2]
+    budget.check(cost, f"the spike times of {counted(len(rows), 'unit')}")
+    read = np.asarray(values.isel({dim: positions}).to_numpy(), np.float64)
+    trains = [np.sort(each[np.isfinite(each)]) for each in np.split(read, np.cumsum(taken)[:-1])]
+    if not any(len(train) for train in trains):
+        raise ValueError("no unit has spikes")
+    first = min(float(train[0]) for train in trains if len(train))
+    # Before the first of these times, every spike of every unit was read.
+    ends = [
+        float(t[-1])
+        for t, held, had in zip(trains, taken, counts[rows], strict=True)
+        if held < had and len(t)
+    ]
+    last = min(ends) if ends else max(float(train[-1]) for train in trains if len(train))
+    begin, end = _window(trains, first, last, session.first_event)
+    trains = [train[(train >= begin) & (train <= end)] for train in trains]
+    ids = row_ids(dataset, table)[rows]
+    spikes = sum(map(len, trains))
+    shown = counted(number, "unit") if len(rows) == number else f"{len(rows)} of {number:,} units"
+    whole = not ends and end >= last and begin <= first
+    caption = (
+        f"{shown}, {counted(spikes, 'spike')}, {'all of them' if whole else 'from ' + seconds(begin, end)}"
+    )
+    starts_of = session.intervals[0] if session.intervals else None
+    events = np.array([])
+    if starts_of is not None:
+        column_of = plain_columns(dataset, starts_of)["start_time"]
+        known = session.column(column_of)
+        if known is not None:
+            events = known[(known >= begin) & (known <= end)]
+    if 0 < len(events) <= _MOST_STARTS and starts_of is not None:
+        caption += f"; lines where {starts_of.name} start"
+    else:
+        events = np.array([])
+    return Drawing(
+        lambda figure: _draw_raster(figure, trains, ids, table.name, begin, end, events),
+        min(0.9 + 0.14 * len(trains), 3.6) if len(trains) > 4 else 1.5,
+        caption,
+    )
+
+
+def _positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.intp]:
+    return np.concatenate(
+        [np.arange(start, start + count) for start, count in zip(starts, counts, strict=True)]
+        or [np.array([], int)]
+    ).astype(np.intp)
+
+
+def _window(
+    trains: list[NDArray[np.float64]], first: float, last: float, event: float | None
+) -> tuple[float, float]:
+    """Return the times to draw: all that were read, or around the first trial if these are too many."""
+    spikes, most = sum(map(len, trains)), min(_MOST_SPIKES, _MOST_IN_ROW * len(trains))
+    if spikes <= most or last <= first:
+        return first, last
+    length = (last - first) * most / spikes
+    begin = first if event is None or not first <= event <= last - length else event - length / 10
+    return max(begin, first), max(begin, first) + length
+
+
+def _draw_raster(
+    figure: Figure,
+    trains: list[NDArray[np.float64]],
+    ids: NDArray[Any],
+    name: str,
+    begin: float,
+    end: float,
+    events: NDArray[np.float64],
+) -> None:
+    axes = figure.subplots()
+    for event in events:
+        axes.axvline(float(event), color=ACCENT, linewidth=0.7, alpha=0.7, zorder=0)
+    many = sum(map(len, trains)) > _MANY_SPIKES
+    for row, train in enumerate(trains):
+        # One line with gaps takes a fifth of the bytes that a line for each spike takes.
+        x, y = np.repeat(train, 3), np.tile([row - 0.4, row + 0.4, np.nan], len(train))
+        axes.plot(x, y, color=DATA, linewidth=0.5 if many else 0.8, rasterized=many, solid_capstyle="butt")
+    axes.set_ylim(len(trains) - 0.5, -0.5)
+    span = (end - begin) or 1.0
+    axes.set_xlim(begin - span * 0.01, end + span * 0.01)
+    axes.spines["left"].set_visible(False)
+    axes.set(xlabel="time [s]", ylabel=f"{short(name, 20)} (id)")
+    label_rows(axes, range(len(ids)), ids.tolist())

@@ -1,0 +1,95 @@
+"""Which pictures a session has, in which order they are read, drawn and shown, and why some are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from intake_nwbzarr.accessor.html import cut
+from intake_nwbzarr.pages.clamp import plan_sweeps
+from intake_nwbzarr.pages.ephys import plan_probes, plan_raster
+from intake_nwbzarr.pages.figures import as_svg, as_thumbnail, new_figure, styled
+from intake_nwbzarr.pages.imaging import plan_images
+from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, reason_of
+from intake_nwbzarr.pages.plans import Drawing, PageSession, PictureKind, Plan
+from intake_nwbzarr.pages.time_line import plan_time_line
+from intake_nwbzarr.pages.traces import plan_paths, plan_traces
+
+MOST_PICTURES: Final = 24
+"""Pictures of one session."""
+
+_PLANNERS: Final[tuple[Callable[[PageSession], Iterator[Plan]], ...]] = (
+    plan_time_line,
+    plan_probes,
+    plan_raster,
+    plan_images,
+    plan_sweeps,
+    plan_paths,
+    plan_traces,
+)
+
+# What matters most is read first, while the budget lasts.
+_READ_ORDER: Final[tuple[PictureKind, ...]] = (
+    "timeline", "probes", "raster", "sweeps", "rois", "pose", "path", "traces", "images", "movie",
+)  # fmt: skip
+
+# And shown in the order in which people look at them.
+_SHOWN_ORDER: Final[tuple[PictureKind, ...]] = (
+    "raster", "rois", "sweeps", "pose", "path", "probes", "timeline", "traces", "images", "movie",
+)  # fmt: skip
+
+
+def plan_pictures(session: PageSession) -> tuple[list[Plan], list[LeftOut]]:
+    """Return the pictures that a session has something for, in the order of reading; and those too many."""
+    plans: list[Plan] = []
+    left_out: list[LeftOut] = []
+    for planner in _PLANNERS:
+        try:
+            plans.extend(planner(session))
+        except Exception as error:
+            left_out.append(LeftOut(planner.__name__.removeprefix("plan_"), "", (), reason_of(error)))
+    ordered = sorted(plans, key=lambda plan: _READ_ORDER.index(plan.kind))
+    left_out += [
+        LeftOut(plan.kind, plan.title, plan.paths, f"A page has at most {MOST_PICTURES} pictures.")
+        for plan in ordered[MOST_PICTURES:]
+    ]
+    return ordered[:MOST_PICTURES], left_out
+
+
+def draw_pictures(
+    session: PageSession, progress: Callable[[PageProgress], None] | None = None
+) -> tuple[list[Picture], list[LeftOut], str]:
+    """Read and draw all pictures; return them, those left out, and a thumbnail of the first.
+
+    One is drawn while the next is read.
+    """
+    plans, left_out = plan_pictures(session)
+    pictures: list[Picture] = []
+    thumbnails: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as pool:
+        readings: list[tuple[Plan, Future[Drawing]]] = [(plan, pool.submit(plan.read)) for plan in plans]
+        for number, (plan, reading) in enumerate(readings):
+            if progress is not None:
+                progress(PageProgress(number, len(plans), plan.title))
+            try:
+                drawing = reading.result()
+                picture, thumbnail = _drawn(plan, drawing, number)
+            except Exception as error:
+                left_out.append(LeftOut(plan.kind, plan.title, plan.paths, reason_of(error)))
+                continue
+            pictures.append(picture)
+            thumbnails.setdefault(plan.kind, thumbnail)
+    pictures.sort(key=lambda picture: [*_SHOWN_ORDER].index(picture.kind))  # type: ignore[arg-type]
+    first = next((thumbnails[kind] for kind in _SHOWN_ORDER if kind in thumbnails), "")
+    return pictures, left_out, first
+
+
+def _drawn(plan: Plan, drawing: Drawing, number: int) -> tuple[Picture, str]:
+    title, caption = cut(plan.title), cut(drawing.caption)
+    with styled(f"{plan.kind}-{number}"):
+        figure = new_figure(drawing.height)
+        drawing.draw(figure)
+        svg = as_svg(figure, f"{title}: {caption}")
+        thumbnail = as_thumbnail(figure) if number < 8 else ""
+    return Picture(plan.kind, title, caption, plan.paths, svg), thumbnail
