@@ -107,10 +107,10 @@ class Page:
     def __str__(self) -> str:
         size = readable_size(len(self.html.encode()))
         where = "" if self.output is None else f"{self.output}: "
-        lines = [f"{where}{self.location}, {counted(len(self.pictures), 'picture')}, {size}"]
+        lines = [f"{where}{counted(len(self.pictures), 'picture')} of {self.location}"]
         lines += [f"  not drawn: {each.title or each.kind}: {each.reason}" for each in self.left_out]
         return "\n".join(
-            [*lines, f"{counted(self.requests, 'request')}, {readable_size(self.received)} received"]
+            [*lines, f"{size}; {counted(self.requests, 'request')}, {readable_size(self.received)} received"]
         )
 
     def __repr__(self) -> str:
