@@ -337,7 +337,19 @@ def with_advice(advice: str | None) -> Iterator[None]:
 
 
 class NWBZarrWarning(UserWarning):
-    """Base class of all warnings of this package."""
+    """Base class of all warnings of this package.
+
+    Attributes
+    ----------
+    code : str
+        What is warned of, as ``nwbzarr check`` reports it and ``nwbzarr explain`` explains it; empty for
+        warnings of operations such as ``restrict`` or ``map``.
+    path : str or None
+        The path of the object in the file, where the warning is about one.
+    """
+
+    code: str = ""
+    path: str | None = None
 
 
 class UnconsolidatedWarning(NWBZarrWarning):
@@ -376,9 +388,23 @@ class MappingWarning(NWBZarrWarning):
     """A session departs from the NWB schema in a way that changes how it is mapped to xarray."""
 
 
-def warn_caller(message: str, category: type[NWBZarrWarning] = MappingWarning) -> None:
+def warn_caller(
+    message: str,
+    category: type[NWBZarrWarning] = MappingWarning,
+    *,
+    code: str = "",
+    path: str | None = None,
+) -> None:
     """Issue a warning at the line that called this package, skipping frames of xarray and Intake."""
-    warnings.warn(message, category, stacklevel=2, skip_file_prefixes=_skipped_prefixes())
+    warning = category(message)
+    warning.code, warning.path = code, path
+    warnings.warn(warning, stacklevel=2, skip_file_prefixes=_skipped_prefixes())
+
+
+def code_of_skipped(error: Exception) -> str:
+    """Return the code of a warning that an object is skipped: it is damaged, or out of a link's reach."""
+    unreachable = (LocationError, AccessError, TransportError, ListingError, NodeNotFoundError)
+    return "dangling-link" if isinstance(error, unreachable) else "damaged-object"
 
 
 @cache

@@ -257,7 +257,9 @@ class HierarchyStore(Store):
             except NWBZarrError as error:
                 recovered = self.hierarchy.recover_array(path)
                 if recovered is None:
-                    warn_caller(f"{path!r} in {location} is skipped. {error}")
+                    warn_caller(
+                        f"{path!r} in {location} is skipped. {error}", code="damaged-object", path=path
+                    )
                 else:
                     documents[path] = _placeholder(recovered)
                     self._unreadable[path] = error

@@ -56,8 +56,10 @@ def show_failure(location: str, error: str) -> None:
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Print a warning, one yellow line."""
-    messages.print(f"[bold yellow]Warning:[/] {escape(str(message))}", style="yellow", highlight=False)
+    """Print a warning, one yellow line that ends in its code, which `nwbzarr explain` explains."""
+    code = getattr(message, "code", "")
+    text = f"{message} [{code}]" if code else str(message)
+    messages.print(f"[bold yellow]Warning:[/] {escape(text)}", style="yellow", highlight=False)
 
 
 @contextmanager

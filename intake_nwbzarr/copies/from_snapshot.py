@@ -221,6 +221,7 @@ class SnapshotOpener:
                 "has changed since, wrong data are opened. Consolidate its metadata, or pass verify=False to "
                 "accept this.",
                 SnapshotWarning,
+                code="unverified-snapshot",
             )
 
 

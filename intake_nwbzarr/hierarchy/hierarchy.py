@@ -240,6 +240,7 @@ def load_hierarchy(where: Location, opener: Opener | None = None, group: str | N
             f"{where} has no consolidated metadata: reading the metadata took {documents.requests} requests "
             f"instead of 2. {how_to_consolidate(transport)}",
             UnconsolidatedWarning,
+            code="not-consolidated",
         )
     # To open one object, what other objects have that cannot be read does not matter.
     own = {
@@ -248,7 +249,7 @@ def load_hierarchy(where: Location, opener: Opener | None = None, group: str | N
         if not group or path == group or path.startswith((f"{group}/", f"{group}@"))
     }
     if own:
-        warn_caller(_not_read(where, own), UnreadableWarning)
+        warn_caller(_not_read(where, own), UnreadableWarning, code="unreadable-part")
     return hierarchy
 
 
@@ -558,6 +559,7 @@ class Hierarchy(Mapping[str, Node]):
             f"{what} by the consolidated metadata of {self.location}, which are stale and may lack more. "
             f"consolidated=False opens all stored objects. {how_to_consolidate(self.transport)}",
             StaleMetadataWarning,
+            code="stale-metadata",
         )
 
     def _may_be_hidden(self, path: str) -> bool:

@@ -191,7 +191,8 @@ def limit_times(mapped_objects: list[MappedObject]) -> list[MappedObject]:
     warn_caller(
         f"There are {len(bases)} distinct times, more than the {MOST_TIME_BASES} that xarray can index in "
         "reasonable time: they are dropped, and starting_time and rate are attributes. Open single objects "
-        "or containers with group= to have them."
+        "or containers with group= to have them.",
+        code="many-times",
     )
     return [_without_time(neurodata) for neurodata in mapped_objects]
 

@@ -17,6 +17,7 @@ from intake_nwbzarr.errors import (
     MetadataError,
     NodeNotFoundError,
     OptionError,
+    code_of_skipped,
     warn_caller,
 )
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
@@ -232,7 +233,11 @@ class _Walk:
     def _skip(self, path: str, error: Exception) -> None:
         """Skip a damaged or unreachable object with a warning."""
         self.objects.unmapped.append(path)
-        warn_caller(f"{path!r} in {self.hierarchy.location} is skipped. {error}")
+        warn_caller(
+            f"{path!r} in {self.hierarchy.location} is skipped. {error}",
+            code=code_of_skipped(error),
+            path=path,
+        )
 
 
 def _kind_of_session(target: Target) -> Kind | None:

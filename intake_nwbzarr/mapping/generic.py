@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import StoredArray
-from intake_nwbzarr.errors import warn_caller
+from intake_nwbzarr.errors import code_of_skipped, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, Node
 from intake_nwbzarr.mapping.attributes import (
@@ -115,11 +115,19 @@ def _members(hierarchy: Hierarchy, path: str) -> _Members:
         except UNREACHABLE as error:
             if link is None:
                 found.unmapped.append(f"{path}/{name}".strip("/"))
-                warn_caller(f"{found.unmapped[-1]!r} in {hierarchy.location} is skipped. {error}")
+                warn_caller(
+                    f"{found.unmapped[-1]!r} in {hierarchy.location} is skipped. {error}",
+                    code=code_of_skipped(error),
+                    path=found.unmapped[-1],
+                )
                 continue
             found.links[name] = linked(link)
             if link.source != ".":
-                warn_caller(f"{path!r} in {hierarchy.location} is mapped without its {name!r}: {error}")
+                warn_caller(
+                    f"{path!r} in {hierarchy.location} is mapped without its {name!r}: {error}",
+                    code="dangling-link",
+                    path=path,
+                )
             continue
         if link is not None:
             found.links[name] = linked(link)

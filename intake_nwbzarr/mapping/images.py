@@ -128,7 +128,9 @@ def external_files(
     if frames.shape != files.shape or frames.dtype.kind not in "iu":
         warn_caller(
             f"{members.where} has {files.size} external files but the first frames {first}, which are "
-            "ignored."
+            "ignored.",
+            code="invalid-external-files",
+            path=members.path,
         )
         return table
     first_frames = own | {"nwb_field": _FIRST_FRAMES}
@@ -158,7 +160,9 @@ def _times_of(
         if frames.size and not 0 <= frames.min() <= frames.max() < base.timestamps.size:
             warn_caller(
                 f"{members.where} has files that begin at frames {frames.tolist()}, but only "
-                f"{base.timestamps.size} timestamps: the files have no times."
+                f"{base.timestamps.size} timestamps: the files have no times.",
+                code="invalid-external-files",
+                path=members.path,
             )
             return None
         return Lookup(base.timestamps, frames, base.timestamps.node.path)
@@ -191,7 +195,9 @@ def indexed_images(
     if missing := [path for path in paths if path not in container]:
         warn_caller(
             f"{members.where} refers to {len(missing)} images that are not in the file, such as "
-            f"{missing[0]!r}; their samples have an empty name."
+            f"{missing[0]!r}; their samples have an empty name.",
+            code="dangling-reference",
+            path=members.path,
         )
     array = Elementwise(_names_at, (members.data,), np.dtype(object), (names, members.data.node.path))
     named = f"name of the image in {members.links['indexed_images']!r}"

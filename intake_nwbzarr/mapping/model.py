@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from intake_nwbzarr.arrays import Readable, StoredArray, read_at_open
-from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, warn_caller
+from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, code_of_skipped, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.limits import limits
@@ -272,7 +272,11 @@ def values_or_none(arrays: Sequence[StoredArray]) -> Mapper[list[np.ndarray[Any,
             try:
                 found += yield from values_of([array])
             except ChunkError as error:
-                warn_caller(f"{array.node.path!r} in {array.location} is skipped. {error}")
+                warn_caller(
+                    f"{array.node.path!r} in {array.location} is skipped. {error}",
+                    code=code_of_skipped(error),
+                    path=array.node.path,
+                )
                 found.append(None)
         return found
 

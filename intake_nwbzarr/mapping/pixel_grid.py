@@ -63,7 +63,9 @@ def map_grid(hierarchy: Hierarchy, path: str) -> Mapper[PixelGrid | None]:
         if theirs != unit and not {theirs, unit} <= _METRES.keys():
             warn_caller(
                 f"The imaging plane {plane!r} in {hierarchy.location} has its spacing in {unit!r} and its "
-                f"origin in {theirs!r}, of which one unit is unknown: pixels have no positions."
+                f"origin in {theirs!r}, of which one unit is unknown: pixels have no positions.",
+                code="unknown-unit",
+                path=plane,
             )
             return None
         scale = 10.0 ** (_METRES[theirs] - _METRES[unit]) if theirs != unit else 1.0

@@ -219,7 +219,8 @@ def _owners(rows: NDArray[Any], ends: NDArray[Any], where: str) -> NDArray[np.in
     repeated = len(rows) - len(np.unique(rows))
     if repeated:
         warn_caller(
-            f"In {where}, {repeated} rows occur repeatedly; the first row that contains them is used."
+            f"In {where}, {repeated} rows occur repeatedly; the first row that contains them is used.",
+            code="incomplete-sweeps",
         )
     return owners
 
@@ -281,7 +282,8 @@ def _of_sweep_numbers(hierarchy: Hierarchy) -> Recordings:
     if found and without:
         warn_caller(
             f"{without} patch-clamp series in {hierarchy.location} have no sweep_number, and are not among "
-            "the sweeps."
+            "the sweeps.",
+            code="incomplete-sweeps",
         )
     return _paired(found, hierarchy)
 
@@ -294,7 +296,10 @@ def _patch_clamp_series(hierarchy: Hierarchy) -> Iterator[Target]:
                 if is_a(hierarchy, target.node, "PatchClampSeries"):
                     yield target
             except UNREACHABLE as error:
-                warn_caller(f"{group}/{name} in {hierarchy.location} is not among the sweeps: {error}")
+                warn_caller(
+                    f"{group}/{name} in {hierarchy.location} is not among the sweeps: {error}",
+                    code="incomplete-sweeps",
+                )
 
 
 def _numbered(target: Target, sweep_number: int, reference: Reference) -> _Numbered:
@@ -323,7 +328,8 @@ def _paired(series: Sequence[_Numbered], hierarchy: Hierarchy) -> Recordings:
     if several:
         warn_caller(
             f"{several} sweeps in {hierarchy.location} have several responses or stimuli of one electrode, "
-            "which are paired in the order of their names."
+            "which are paired in the order of their names.",
+            code="incomplete-sweeps",
         )
     known = [each for response, stimulus in pairs if (each := response or stimulus)]
     numbers = np.array([each.sweep_number for each in known], np.int64)
@@ -346,7 +352,10 @@ def target_of(hierarchy: Hierarchy, reference: Reference) -> Target | None:
         target = hierarchy.reference(reference)
         _ = target.node
     except UNREACHABLE as error:
-        warn_caller(f"The series {reference.path!r} in {hierarchy.location} is not among the sweeps: {error}")
+        warn_caller(
+            f"The series {reference.path!r} in {hierarchy.location} is not among the sweeps: {error}",
+            code="incomplete-sweeps",
+        )
         return None
     return target
 

@@ -85,7 +85,9 @@ def is_region(target: Target) -> bool:
     if isinstance(node, ArrayNode) and node.ndim > 1:
         warn_caller(
             f"The region {target.path!r} in {target.hierarchy.location} has the shape {node.shape} instead "
-            "of one dimension; it is mapped as stored and labels nothing."
+            "of one dimension; it is mapped as stored and labels nothing.",
+            code="invalid-region",
+            path=target.path,
         )
         return False
     return True
@@ -107,7 +109,9 @@ def _without_table(
         found = f"has only {table.rows.size} rows"
     warn_caller(
         f"The region {region.path!r} in {region.hierarchy.location} refers to rows of a table that {found}: "
-        "its row numbers are the labels, and no columns are joined."
+        "its row numbers are the labels, and no columns are joined.",
+        code="region-without-table" if table is None else "region-out-of-range",
+        path=region.path,
     )
     series = owner.rpartition("/")[2]
     described = {"description": "row numbers of the missing table", "nwb_derived": "row"}
@@ -119,7 +123,9 @@ def _without_rows(region: Target, values: NDArray[Any], name: str, owner: str) -
     """Return a region whose values are not row numbers but NaN, fractions or text."""
     warn_caller(
         f"The region {region.path!r} in {region.hierarchy.location} contains {values.dtype} "
-        f"({', '.join(map(str, values[:3].tolist()))}, ...) instead of row numbers; no columns are joined."
+        f"({', '.join(map(str, values[:3].tolist()))}, ...) instead of row numbers; no columns are joined.",
+        code="invalid-region",
+        path=region.path,
     )
     series = owner.rpartition("/")[2]
     dimension = Dimension(("rows", *object_key(region)), name, f"{series}_{name}", values.size, owner)
@@ -200,6 +206,10 @@ def _device_of_groups(hierarchy: Hierarchy) -> Iterator[tuple[str, str]]:
         try:
             device = hierarchy.resolve(f"{node.path}/device")
         except UNREACHABLE as error:
-            warn_caller(f"The electrodes of {node.path!r} in {hierarchy.location} have no device. {error}")
+            warn_caller(
+                f"The electrodes of {node.path!r} in {hierarchy.location} have no device. {error}",
+                code="dangling-link",
+                path=node.path,
+            )
             continue
         yield node.path, device.path.rpartition("/")[2]

@@ -230,7 +230,9 @@ def _read_extension_types(hierarchy: Hierarchy) -> dict[str, TypeDefinition]:
         except _DAMAGED as error:
             warn_caller(
                 f"The schema {path!r} cached in {hierarchy.location} is damaged ({error}); objects of its "
-                "types are mapped by their contents."
+                "types are mapped by their contents.",
+                code="damaged-schema",
+                path=path,
             )
     return found
 

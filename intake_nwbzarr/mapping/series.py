@@ -113,7 +113,9 @@ def _axes(members: SeriesMembers, options: MappingOptions) -> Axes:
         warn_caller(
             f"The data of {members.where} have the shape {shape}: by the lengths of their times and regions, "
             f"their axes are {fitted.names} instead of {fitted.schema_order} as in the schema. They are "
-            "labelled so, and not transposed."
+            "labelled so, and not transposed.",
+            code="axis-order",
+            path=members.path,
         )
     return fitted
 
@@ -158,7 +160,9 @@ def _map_region(
         alone = "region" if alone in axes.names else alone
         warn_caller(
             f"{members.where} has {rows} {name!r}, but no axis of its data, of shape {members.shape}, has "
-            "that length: they have a dimension of their own."
+            "that length: they have a dimension of their own.",
+            code="region-length",
+            path=members.path,
         )
     target, called = members.regions[name], axis if fits else alone
     region = yield from map_region(target.hierarchy, target.path, options, name=called, owner=members.path)

@@ -228,7 +228,9 @@ def series_layout(hierarchy: Hierarchy, path: str) -> SeriesMembers:
             if name not in hierarchy.links(path):
                 raise  # the series' own array is damaged
             found.links[name] = linked(hierarchy.links(path)[name])
-            warn_caller(f"{found.where} is mapped without its {name!r}: {error}")
+            warn_caller(
+                f"{found.where} is mapped without its {name!r}: {error}", code="dangling-link", path=path
+            )
             continue
         if isinstance(node, ArrayNode):
             _sort(found, name, target, stored(target.hierarchy, node))
@@ -256,7 +258,9 @@ def _sort(found: SeriesMembers, name: str, target: Target, array: StoredArray) -
     if name in _EXPECTED and getattr(found, name) is None:
         warn_caller(
             f"{found.where} has {name} of {array.dtype} and shape {array.shape} instead of "
-            f"{_EXPECTED[name]}: they are mapped as stored, and the data have no times."
+            f"{_EXPECTED[name]}: they are mapped as stored, and the data have no times.",
+            code="invalid-times",
+            path=found.path,
         )
 
 

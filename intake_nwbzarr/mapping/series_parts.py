@@ -82,9 +82,9 @@ def series_values(members: SeriesMembers, data: StoredArray, axes: Axes, options
     """Return the data of a series, as ``data * conversion * channel_conversion + offset`` or as stored."""
     own = data.node.attributes
     unit = scalar(own.get("unit"))
-    conversion = number(own, "conversion", 1.0, members.where)
-    offset = number(own, "offset", 0.0, members.where)
-    resolution = number(own, "resolution", -1.0, members.where)
+    conversion = number(own, "conversion", 1.0, members)
+    offset = number(own, "offset", 0.0, members)
+    resolution = number(own, "resolution", -1.0, members)
     known: dict[str, Any] = {"resolution": resolution} if resolution > 0 else {}
     factors = members.channel_conversion
     channel = _channel_axis(members, factors, axes)
@@ -110,19 +110,26 @@ def _channel_axis(members: SeriesMembers, factors: StoredArray | None, axes: Axe
         return axis
     warn_caller(
         f"The channel_conversion of {members.where}, of {factors.dtype} and shape {factors.shape}, matches "
-        f"no channel axis of its data, of shape {members.shape}: it is not applied, and mapped as a variable."
+        f"no channel axis of its data, of shape {members.shape}: it is not applied, and mapped as a "
+        "variable.",
+        code="channel-conversion-shape",
+        path=members.path,
     )
     return None
 
 
-def number(attributes: Mapping[str, Any], name: str, default: float, where: str) -> float:
+def number(attributes: Mapping[str, Any], name: str, default: float, members: SeriesMembers) -> float:
     """Return a numeric attribute, also NaN and infinity, or the default if it is missing or not a number."""
     value = scalar(attributes.get(name))
     if value is None:
         return default
     if isinstance(value, int | float):
         return float(value)
-    warn_caller(f"{where} has the {name} {value!r}, which is not a number and not applied.")
+    warn_caller(
+        f"{members.where} has the {name} {value!r}, which is not a number and not applied.",
+        code="attribute-not-a-number",
+        path=members.path,
+    )
     return default
 
 
@@ -188,7 +195,9 @@ def _irregular(members: SeriesMembers, name: str, length: int | None) -> TimeBas
         )
     warn_caller(
         f"{members.where} has {size} timestamps for data of shape {members.shape}: the timestamps have a "
-        "dimension of their own, and the data have no times."
+        "dimension of their own, and the data have no times.",
+        code="timestamps-length",
+        path=members.path,
     )
     return TimeBase(None, (IrregularTime(dimension("timestamps"), timestamps, attributes, owner),))
 
@@ -199,7 +208,7 @@ def _regular(members: SeriesMembers, starting_time: float, name: str, length: in
         return TimeBase(attributes={"starting_time": starting_time, "rate": rate})
     if rate is None or not isfinite(starting_time):
         return _without_rate(members, starting_time, name, length)
-    warn_of_epoch(starting_time, members.where)
+    warn_of_epoch(starting_time, members.where, members.path)
     where = (str(members.hierarchy.location), _sharing_group(members))
     dimension = Dimension(
         ("regular", *where, starting_time, rate, length),
@@ -227,7 +236,9 @@ def _without_rate(members: SeriesMembers, starting_time: float, name: str, lengt
     if length:
         warn_caller(
             f"{members.where} has the starting_time {starting_time!r} and the rate {stored_rate!r}, so that "
-            f"its {length} samples have no times. Both are attributes."
+            f"its {length} samples have no times. Both are attributes.",
+            code="invalid-times",
+            path=members.path,
         )
     return TimeBase(attributes=known)
 

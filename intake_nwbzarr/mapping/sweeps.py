@@ -83,7 +83,8 @@ def map_sweeps(hierarchy: Hierarchy) -> Mapper[dict[str, MappedObject]]:
     if len(sweeps) < size:
         warn_caller(
             f"{size - len(sweeps)} of {size} recordings in {hierarchy.location} have neither a response nor "
-            "a stimulus, and are not among the sweeps."
+            "a stimulus, and are not among the sweeps.",
+            code="incomplete-sweeps",
         )
     groups = _by_shape(sweeps)
     return {
@@ -328,12 +329,14 @@ def _series(hierarchy: Hierarchy, reference: Reference) -> _SweepSeries | None:
     if data is None or data.ndim != 1 or data.dtype.kind not in "biuf":
         found = "no data" if data is None else f"data of shape {data.shape} and type {data.dtype}"
         warn_caller(
-            f"{members.where} has {found} instead of one dimension of numbers, and is not among the sweeps."
+            f"{members.where} has {found} instead of one dimension of numbers, and is not among the sweeps.",
+            code="incomplete-sweeps",
+            path=members.path,
         )
         return None
     own = data.node.attributes
-    conversion = number(own, "conversion", 1.0, members.where)
-    offset = number(own, "offset", 0.0, members.where)
+    conversion = number(own, "conversion", 1.0, members)
+    offset = number(own, "offset", 0.0, members)
     unit, times = own.get("unit"), members.timestamps
     irregular = times is not None and times.shape == data.shape
     small = members.small.items()
@@ -353,7 +356,8 @@ def _side(extent: Extent, series: _SweepSeries, starting_time: float) -> _Side:
     if extent.start + count > size:
         warn_caller(
             f"A recording refers to the samples {extent.start} to {extent.start + count} of "
-            f"{series.members.path!r}, which has {size}; the others are dropped."
+            f"{series.members.path!r}, which has {size}; the others are dropped.",
+            code="incomplete-sweeps",
         )
         count = max(size - extent.start, 0)
     return _Side(series, extent.start, count, starting_time + (extent.start / rate if rate else 0.0))

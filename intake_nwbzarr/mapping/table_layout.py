@@ -107,7 +107,9 @@ def category_layouts(table: Table) -> Iterator[Table]:
         except UNREACHABLE:
             warn_caller(
                 f"The table {table.path!r} in {table.hierarchy.location} lists a category {name!r} that is "
-                "not in the file, and is skipped."
+                "not in the file, and is skipped.",
+                code="missing-column",
+                path=table.path,
             )
             continue
         category = table_layout(target.hierarchy, target.path)
@@ -116,7 +118,9 @@ def category_layouts(table: Table) -> Iterator[Table]:
         else:
             warn_caller(
                 f"The category {name!r} of the table {table.path!r} in {table.hierarchy.location} has "
-                f"{category.rows.size} rows, the table {table.rows.size}: it has a dimension of its own."
+                f"{category.rows.size} rows, the table {table.rows.size}: it has a dimension of its own.",
+                code="column-length",
+                path=table.path,
             )
             rows = table.dimension(f"{name}_row", category.rows.size, category.rows.identity)
         yield replace(category, rows=rows, prefix=f"{name}_")
@@ -191,7 +195,11 @@ def _arrays(hierarchy: Hierarchy, path: str, unmapped: list[str]) -> Iterator[tu
 
 def _skip(target: Target, reason: str, unmapped: list[str]) -> None:
     unmapped.append(target.path)
-    warn_caller(f"{target.path!r} in {target.hierarchy.location} is skipped. {reason}")
+    warn_caller(
+        f"{target.path!r} in {target.hierarchy.location} is skipped. {reason}",
+        code="damaged-object",
+        path=target.path,
+    )
 
 
 def no_ids(node: ArrayNode) -> str:
@@ -222,7 +230,9 @@ def _columns(
                 continue  # after a warning
             warn_caller(
                 f"The table {path!r} in {hierarchy.location} lists a column {name!r} that is not in the "
-                "file, or is a link that cannot be followed; it is skipped."
+                "file, or is a link that cannot be followed; it is skipped.",
+                code="missing-column",
+                path=path,
             )
             continue
         indexes: list[Target] = []

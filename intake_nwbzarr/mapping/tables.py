@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays import Readable, StoredArray
 from intake_nwbzarr.arrays.computed import Elementwise, InMemory, Lookup, RaggedBounds
-from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, warn_caller
+from intake_nwbzarr.errors import LimitError, MetadataError, NodeNotFoundError, code_of_skipped, warn_caller
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode, GroupNode
 from intake_nwbzarr.mapping.attributes import (
@@ -212,7 +212,9 @@ def _region(table: Table, column: Column, plain: ArrayPart, array: StoredArray) 
     if target is None or not isinstance(ids, ArrayNode) or no_ids(ids):
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} refers to "
-            "rows of a table that is not in the file, or has no ids; it is mapped as row numbers."
+            "rows of a table that is not in the file, or has no ids; it is mapped as row numbers.",
+            code="region-without-table",
+            path=table.path,
         )
         return
     labels = Lookup(stored_at(Target(target.hierarchy, ids.path)), array, column.values.path)
@@ -228,7 +230,9 @@ def _has_numbers(table: Table, column: Column) -> bool:
         return True
     warn_caller(
         f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} is of {kind} "
-        "instead of row numbers; it is mapped as stored."
+        "instead of row numbers; it is mapped as stored.",
+        code="invalid-region",
+        path=table.path,
     )
     return False
 
@@ -246,7 +250,9 @@ def _enumeration(table: Table, column: Column, array: StoredArray) -> Readable:
     if elements is None:
         warn_caller(
             f"The column {column.name!r} of the table {table.path!r} in {table.hierarchy.location} "
-            "refers to elements that are not in the file, or not a list; it is mapped as the stored numbers."
+            "refers to elements that are not in the file, or not a list; it is mapped as the stored numbers.",
+            code="dangling-reference",
+            path=table.path,
         )
         return array
     return Lookup(as_text(elements), array, column.values.path)
@@ -264,7 +270,9 @@ def _waveform_time(column: Column, plain: ArrayPart) -> Iterator[ArrayPart]:
     if sample.size > LONGEST_WAVEFORM:
         warn_caller(
             f"The column {column.name!r} of {plain.attributes['nwb_path']!r} declares waveforms of "
-            f"{sample.size:,} samples, which have no times."
+            f"{sample.size:,} samples, which have no times.",
+            code="implausible-waveform-rate",
+            path=str(plain.attributes["nwb_path"]),
         )
         return
     time = np.arange(sample.size) / float(rate) - float(before) / 1000
@@ -343,7 +351,9 @@ def _first_dimension(table: Table, dimension: Dimension, target: Target, name: s
         return dimension
     warn_caller(
         f"The column {name!r} of the table {table.path!r} in {table.hierarchy.location} has "
-        f"{node.shape[0]} entries instead of {dimension.size}: it has a dimension of its own."
+        f"{node.shape[0]} entries instead of {dimension.size}: it has a dimension of its own.",
+        code="column-length",
+        path=table.path,
     )
     return table.dimension(f"{target.node.name}_dim_0", node.shape[0], ("axis", *object_key(target), 0))
 
@@ -433,7 +443,9 @@ def _labels(table: Table, stored_ids: StoredArray, ids: NDArray[Any]) -> Labels:
     if len(np.unique(ids)) < len(ids):
         warn_caller(
             f"The table {table.path!r} in {table.hierarchy.location} has rows of the same id: select them "
-            "with isel, because sel finds several rows or none."
+            "with isel, because sel finds several rows or none.",
+            code="repeated-ids",
+            path=table.path,
         )
     return Labels(table.rows, as_strings(ids), identity(stored_ids.node), column="id")
 
@@ -462,7 +474,11 @@ def _parts(
         except (MetadataError, NodeNotFoundError, LimitError) as error:
             path = column.values.path
             unmapped.append(path)
-            warn_caller(f"{path!r} in {column.values.hierarchy.location} is skipped. {error}")
+            warn_caller(
+                f"{path!r} in {column.values.hierarchy.location} is skipped. {error}",
+                code=code_of_skipped(error),
+                path=path,
+            )
 
 
 def _clocks(table: Table) -> dict[str, StoredArray]:
@@ -482,7 +498,9 @@ def _offset(table: Table, clocks: Sequence[NDArray[Any]]) -> float:
     except ValueError:
         warn_caller(
             f"The times of the table {table.path!r} in {table.hierarchy.location} count from the session's "
-            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date: they are not shifted."
+            f"start, but {_SESSION_START} or {_REFERENCE_TIME} is not a date: they are not shifted.",
+            code="invalid-date",
+            path=table.path,
         )
         return 0.0
 

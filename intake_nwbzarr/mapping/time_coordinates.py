@@ -24,12 +24,14 @@ from intake_nwbzarr.untrusted_input import LARGEST_AT_OPEN, MOST_DECODED_TIMES
 _EPOCH_LIKE = 5e8
 
 
-def warn_of_epoch(first: float, where: str) -> None:
+def warn_of_epoch(first: float, where: str, path: str) -> None:
     """Warn of times that seem to be seconds since 1970, as some converters write them."""
     if first >= _EPOCH_LIKE:
         warn_caller(
             f"{where} starts at {first!r} s, which looks like seconds since 1970 instead of since the "
-            "session's reference time. The times are kept as stored."
+            "session's reference time. The times are kept as stored.",
+            code="unix-times",
+            path=path,
         )
 
 
@@ -73,7 +75,8 @@ def instant_of(text: object, where: str) -> tuple[datetime, bool]:
     warn_caller(
         f"{where} has the time {str(text)!r} without a time zone. It is taken as local time on this machine "
         f"(UTC{local.strftime('%:z')}), as in pynwb; a machine in another zone reads another instant. The "
-        "environment variable TZ sets the zone."
+        "environment variable TZ sets the zone.",
+        code="no-time-zone",
     )
     return local, False
 
@@ -101,7 +104,8 @@ def time_coordinates(
             return _decoded(time, dimension, name, reference, opener)
         warn_caller(
             f"The {time.dimension.size} times of {name!r} are not decoded but stay in seconds; at most "
-            f"{MOST_DECODED_TIMES} are decoded on opening."
+            f"{MOST_DECODED_TIMES} are decoded on opening.",
+            code="times-not-decoded",
         )
     if isinstance(time, RegularTime):
         regular = RegularTimeIndex.from_rate(
@@ -137,7 +141,7 @@ def _decoded(
         seconds = np.asarray(read, np.float64)
         # Regular times are checked when they are mapped, stored ones when they are read.
         if seconds.size:
-            warn_of_epoch(float(seconds[0]), repr(time.timestamps.node.path))
+            warn_of_epoch(float(seconds[0]), repr(time.timestamps.node.path), time.timestamps.node.path)
     attributes = {key: value for key, value in time.attributes.items() if key != "units"}
     attributes |= {"time_zone": reference.zone} if reference.zone else {}
     variable = xr.Variable(dimension, datetimes(seconds, reference), attributes)
@@ -169,7 +173,8 @@ def datetimes(seconds: NDArray[np.float64], reference: ReferenceTime) -> NDArray
         warn_caller(
             f"{np.count_nonzero(outside)} times are outside of the years of datetime64[ns], 1678 to 2261, "
             f"the first at {float(seconds[outside][0])!r} s, and become NaT. Open the session with "
-            "decode_times=False to have them in seconds."
+            "decode_times=False to have them in seconds.",
+            code="times-not-decoded",
         )
         missing |= outside
     # Whole seconds apart from their fraction: one product would be rounded to a neighbouring nanosecond.

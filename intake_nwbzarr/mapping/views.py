@@ -8,7 +8,14 @@ from typing import Any
 
 import xarray as xr
 
-from intake_nwbzarr.errors import ChunkError, LimitError, MetadataError, NodeNotFoundError, warn_caller
+from intake_nwbzarr.errors import (
+    ChunkError,
+    LimitError,
+    MetadataError,
+    NodeNotFoundError,
+    code_of_skipped,
+    warn_caller,
+)
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, Target
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.mapping.assembly import dataset_of_many, dataset_of_one, safe_name, share_equal_times
@@ -112,7 +119,11 @@ def _or_none(found: Found, options: MappingOptions, unmapped: list[str]) -> Mapp
         return (yield from _mapper(found, options))
     except (MetadataError, NodeNotFoundError, LimitError, ChunkError) as error:
         unmapped.append(found.target.path)
-        warn_caller(f"{found.target.path!r} in {found.target.hierarchy.location} is skipped. {error}")
+        warn_caller(
+            f"{found.target.path!r} in {found.target.hierarchy.location} is skipped. {error}",
+            code=code_of_skipped(error),
+            path=found.target.path,
+        )
         return None
 
 
@@ -177,7 +188,11 @@ class _Place:
         kind = kind_of(target.hierarchy, target.node)
         single = kind is not None and (kind is not Kind.OBJECT or len(objects.found) <= 1)
         if not (single or objects.found or objects.unmapped):
-            warn_caller(f"{path!r} in {opened.location} is empty: the Dataset has no variables.")
+            warn_caller(
+                f"{path!r} in {opened.location} is empty: the Dataset has no variables.",
+                code="empty-group",
+                path=path,
+            )
         alone = Found(target, kind, path) if kind is not None and single else None
         return cls(opened, path, target, objects, alone)
 

@@ -379,6 +379,7 @@ class CacheStore:
                 f"The chunk cache in {self.folder} cannot be written ({why}): what is read is not cached. "
                 "Free some space there, or pass another folder or a smaller size.",
                 CacheWarning,
+                code="cache-not-written",
             )
 
     @contextmanager
