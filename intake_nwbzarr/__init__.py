@@ -8,7 +8,9 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `open_hierarchy`              every group and array of a file, as canonical metadata
 `track_requests`              how many requests and bytes a block of code took
 `set_limits`                  how many requests, bytes and threads are at work at once
+`check`                       what somebody who streams a session will meet, and what mends it
 `consolidate`                 write or repair a file's consolidated metadata
+`is_fresh`                    whether consolidated metadata equal the stored ones
 `snapshot`                    save what opening sessions reads, to open them without a request
 `session_info`                what a session contains, and how it is stored
 `Find`                        conditions on an object, to search many sessions with
@@ -31,11 +33,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.check.session_info import session_info
-    from intake_nwbzarr.check.verify import verify
+    from intake_nwbzarr.checks.check import check
+    from intake_nwbzarr.checks.session_info import session_info
+    from intake_nwbzarr.checks.verify import verify
     from intake_nwbzarr.copies.download import download
     from intake_nwbzarr.copies.recording import snapshot
-    from intake_nwbzarr.hierarchy.consolidate import consolidate
+    from intake_nwbzarr.hierarchy.consolidate import consolidate, is_fresh
     from intake_nwbzarr.hierarchy.hierarchy import open_hierarchy
     from intake_nwbzarr.limits import set_limits
     from intake_nwbzarr.pages.page import page
@@ -50,9 +53,11 @@ __all__ = [
     "Find",
     "MapResult",
     "__version__",
+    "check",
     "consolidate",
     "download",
     "errors",
+    "is_fresh",
     "open_hierarchy",
     "open_nwb",
     "page",
@@ -70,18 +75,20 @@ __version__ = version("intake-nwbzarr")
 _HOMES = {
     "Find": "intake_nwbzarr.sessions.conditions",
     "MapResult": "intake_nwbzarr.sessions.map.map_result",
+    "check": "intake_nwbzarr.checks.check",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
     "download": "intake_nwbzarr.copies.download",
+    "is_fresh": "intake_nwbzarr.hierarchy.consolidate",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",
     "open_nwb": "intake_nwbzarr.raw",
     "page": "intake_nwbzarr.pages.page",
     "scan": "intake_nwbzarr.sessions.scan.scan",
     "scan_dandi": "intake_nwbzarr.sessions.scan.dandi",
-    "session_info": "intake_nwbzarr.check.session_info",
+    "session_info": "intake_nwbzarr.checks.session_info",
     "set_limits": "intake_nwbzarr.limits",
     "snapshot": "intake_nwbzarr.copies.recording",
     "track_requests": "intake_nwbzarr.transport.request_log",
-    "verify": "intake_nwbzarr.check.verify",
+    "verify": "intake_nwbzarr.checks.verify",
 }
 
 

@@ -20,7 +20,7 @@ FOLDERS = (
     "indexes",
     "mapping",
     "accessor",
-    "check",
+    "checks",
     "copies",
     "pages",
     "catalog",

@@ -20,7 +20,7 @@ import xarray as xr
 from rich.console import Console
 
 import intake_nwbzarr
-from intake_nwbzarr.check.verify import compare
+from intake_nwbzarr.checks.verify import compare
 from intake_nwbzarr.cli import commands
 from intake_nwbzarr.cli.catalog import scan_fields
 from intake_nwbzarr.cli.locations import Session, file_names
@@ -158,7 +158,39 @@ def test_verify_and_consolidate_as_json(
     (found,) = json.loads(nwbzarr("verify", session, "--json").out)
     assert (found["document"], found["different"], found["unshown"]) == ("nwbzarr-verify 1.0", [], [])
     assert found["equal"] > 100
-    assert {"path", "expected", "stored"} == found["chunks"][0].keys()
+    assert {"path", "expected", "stored", "nbytes"} == found["chunks"][0].keys()
+
+
+def test_check_exits_with_1_for_warnings_and_0_for_hints(
+    nwbzarr: Command, corpus_dir: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    older, newer = corpus_dir("ophys", "0.8.0"), corpus_dir("ophys", "0.14.0")
+    result = nwbzarr("check", older)
+    assert (result.status, result.err) == (1, "")
+    assert "[zarr-2]" in result.out
+    assert f"mend: nwbzarr convert {older} DESTINATION" in result.out
+    assert nwbzarr("check", newer).status == 0
+    both = nwbzarr("check", older, newer, "--json", "--latency", "10", "--bandwidth", "1000", "--window", "1")
+    assert both.status == 1
+    first, second = json.loads(both.out)
+    assert (first["document"], first["ok"], second["ok"]) == ("nwbzarr-check 1.0", False, True)
+    assert "zarr-2" in {each["code"] for each in first["findings"]}
+    assert (first["connection"]["latency"], first["connection"]["window"]) == (0.01, 1.0)
+    assert nwbzarr("check", tmp_path / "nothing.nwb.zarr").status == 2
+
+
+def test_explain_explains_codes_and_errors(nwbzarr: Command) -> None:
+    assert nwbzarr("explain", "stale-metadata").out.startswith("stale-metadata (error)\n")
+    assert "no target" in nwbzarr("explain", "LinkError").out
+    assert "small-chunks" in nwbzarr("explain").out
+    result = nwbzarr("explain", "small-chunk")
+    assert (result.status, result.out) == (2, "")
+    assert "Did you mean 'small-chunks'?" in result.err
+
+
+@pytest.mark.filterwarnings("default::intake_nwbzarr.errors.UnconsolidatedWarning")
+def test_a_warning_ends_in_its_code(nwbzarr: Command, corpus_dir: Callable[[str, str], Path]) -> None:
+    assert nwbzarr("info", corpus_dir("ecephys", "0.3.0")).err.endswith(" [not-consolidated]\n")
 
 
 def test_an_error_is_one_line_and_status_2(nwbzarr: Command, tmp_path: Path) -> None:
@@ -208,7 +240,7 @@ def test_the_examples_print_what_the_documentation_shows(
     text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
-    assert len(examples) == 8
+    assert len(examples) == 10
     for example in examples:
         command, _, expected = example.partition("\n")
         printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")

@@ -23,7 +23,8 @@ from intake_nwbzarr.cli.locations import (
 from intake_nwbzarr.cli.output import Output, messages, one_line, print_text, progress_bar, waiting
 
 if TYPE_CHECKING:
-    from intake_nwbzarr.check.verify import VerifyProgress
+    from intake_nwbzarr.checks.check import CheckProgress
+    from intake_nwbzarr.checks.verify import VerifyProgress
     from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.pages.picture import PageProgress
 
@@ -246,6 +247,69 @@ def page_fields(progress: PageProgress) -> dict[str, Any]:
         "completed": progress.done,
         "total": progress.total,
         "unit": f"pictures {progress.title:.40}",
+    }
+
+
+@app.command()
+@takes_server
+def check(
+    locations: Locations,
+    server: Server,
+    inspect: Annotated[
+        bool, typer.Option("--inspect", help="Also show the findings of nwbinspector, if it is installed.")
+    ] = False,
+    latency: Annotated[
+        float, typer.Option(help="The latency that costs assume, in milliseconds.", metavar="MS")
+    ] = 50.0,
+    bandwidth: Annotated[
+        float, typer.Option(help="The bandwidth that costs assume, in Mbit/s.", metavar="MBIT")
+    ] = 100.0,
+    window: Annotated[
+        float, typer.Option(help="Seconds of a recording whose costs are shown.", metavar="SECONDS")
+    ] = 10.0,
+    as_json: AsJSON = False,
+) -> None:
+    """Check what somebody who streams sessions will meet, and how to mend it."""
+    from intake_nwbzarr import check
+
+    def work(session: Session) -> tuple[object, str, int]:
+        with progress_bar(messages, "opening", check_fields) as show:
+            report = check(
+                session.location,
+                session.options,
+                latency=latency / 1000,
+                bandwidth=bandwidth * 1e6 / 8,
+                window=window,
+                inspect=inspect,
+                progress=show,
+            )
+        return report.document, str(report), 0 if report.ok else FINDINGS
+
+    for_each(locations, server, as_json, work)
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="The code of a finding, or the class of an error; all without it.", metavar="CODE"
+        ),
+    ] = None,
+) -> None:
+    """Explain a code of `nwbzarr check`, or an error: what it means, why it matters, and what mends it."""
+    from intake_nwbzarr.checks.codes import explain, explain_all
+
+    print_text(explain_all() if name is None else explain(name))
+
+
+def check_fields(progress: CheckProgress) -> dict[str, Any]:
+    """Return what the bar shows of a check: steps, and what is checked."""
+    return {
+        "description": "checking",
+        "completed": progress.steps,
+        "total": progress.of_steps,
+        "unit": progress.step,
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from intake_nwbzarr.arguments import invalid_argument, local_path, takes_storage_options
-from intake_nwbzarr.check.chunks import ChunkCounts, count_chunks
+from intake_nwbzarr.checks.chunks import ChunkCounts, count_chunks
 from intake_nwbzarr.copies.download_file import download_file
 from intake_nwbzarr.copies.inventory import (
     ROOTS,
@@ -337,7 +337,11 @@ def _download_file(
     except NWBZarrError as error:
         # Damaged files are downloaded as they are.
         chunks = None
-        warn_caller(f"{transport.location} was downloaded, but cannot be opened. {error}", DownloadWarning)
+        warn_caller(
+            f"{transport.location} was downloaded, but cannot be opened. {error}",
+            DownloadWarning,
+            code="incomplete-download",
+        )
     return Download(
         location=str(transport.location),
         folder=target,

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 from intake_nwbzarr.arrays.layout import layout
-from intake_nwbzarr.check.chunks import chunk_grid
+from intake_nwbzarr.checks.chunks import chunk_grid
 from intake_nwbzarr.copies.local_files import acquire, release
 from intake_nwbzarr.errors import (
     AccessError,
@@ -246,6 +246,7 @@ def _from_metadata(transport: Transport) -> dict[str, Wanted]:
             f"downloaded, without the schemas in {hierarchy.specifications!r}, if there are any. Types of "
             "NWB extensions are then mapped by their contents.",
             DownloadWarning,
+            code="incomplete-download",
         )
     keys = [*names, *(key for node in arrays for key in chunk_keys(node))]
     return {key: Wanted(key, None, None) for key in keys}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,7 +18,13 @@ from zarr.storage import MemoryStore
 
 from intake_nwbzarr.arguments import check_bool, takes_storage_options
 from intake_nwbzarr.errors import HDF5FileError, MetadataError, ObjectChangedError, UnsafePathError
-from intake_nwbzarr.hierarchy.documents import Documents, list_documents, load_documents, load_json
+from intake_nwbzarr.hierarchy.documents import (
+    Documents,
+    documents_among,
+    list_documents,
+    load_documents,
+    load_json,
+)
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.base import Transport
@@ -120,11 +126,12 @@ def consolidate(
         raise transport.unwritable()
     for last_try in (False, True):
         try:
-            plan, data, etag = run(_plan(transport))
+            plan, stored, etag = run(_plan(transport))
         except HDF5FileError:
             raise _needless(where) from None
         if dry_run or plan.up_to_date:
             return plan
+        data = _zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
         try:
             run(transport.put(plan.document, data, if_match=etag, if_none_match=etag is None))
         except ObjectChangedError:
@@ -146,15 +153,79 @@ def _needless(location: Location) -> HDF5FileError:
     )
 
 
-def compare(location: Location) -> Consolidation:
-    """Return what consolidating would change, also of a file that cannot be written."""
-    return run(_plan(open_transport(location.uncached)))[0]
+@takes_storage_options
+def is_fresh(
+    location: str | os.PathLike[str] | Location | Store,
+    storage_options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Return whether the consolidated metadata of a session equal the stored ones.
+
+    They do not after groups or arrays were added, removed, resized or given other attributes, as with zarr:
+    readers then see the session as it was. `consolidate` mends that, and with ``dry_run=True`` tells what
+    differs. Reads all metadata documents, and nothing else.
+
+    Parameters
+    ----------
+    location
+        A path, or a URL that can be listed; it need not be writable.
+    storage_options
+        Credentials and other options, named as in s3fs and fsspec.
+
+    Returns
+    -------
+    bool
+        True for HDF5 files as well, which have one copy of their metadata; False without consolidated ones.
+
+    Raises
+    ------
+    ListingError, AccessError
+        When the storage cannot be listed.
+    NWBZarrError
+        Other errors as in `intake_nwbzarr.open_hierarchy`.
+
+    Examples
+    --------
+    >>> group = zarr.open_group("sub-1.nwb.zarr", mode="r+")  # doctest: +SKIP
+    >>> group["units"].attrs["description"] = "sorted again"  # doctest: +SKIP
+    >>> is_fresh("sub-1.nwb.zarr")  # doctest: +SKIP
+    False
+    """
+    where = locate(location, storage_options)
+    try:
+        return where.is_hdf5 or compare(where).up_to_date
+    except HDF5FileError:
+        return True
 
 
-async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]:
-    """Return the planned changes, the new document, and the ETag of the document it replaces."""
+def compare(location: Location, keys: Iterable[str] | None = None) -> Consolidation:
+    """Return what consolidating would change, also of a file that cannot be written.
+
+    `keys` are those of a complete listing, if that is known.
+    """
+    return run(_plan(open_transport(location.uncached), keys))[0]
+
+
+def without_schemas(found: Consolidation, schemas: str) -> Consolidation:
+    """Return the changes apart from cached schemas, which hdmf-zarr before 0.14 wrote after consolidating."""
+
+    def kept(paths: tuple[str, ...]) -> tuple[str, ...]:
+        # It then named their group in the root.
+        return tuple(path for path in paths if path and not f"{path}/".startswith(f"{schemas}/"))
+
+    return replace(found, added=kept(found.added), removed=kept(found.removed), changed=kept(found.changed))
+
+
+async def _plan(
+    transport: Transport, keys: Iterable[str] | None = None
+) -> tuple[Consolidation, Documents, str | None]:
+    """Return the planned changes, the stored documents, and the ETag of the document they would replace."""
     before = await _documents_now(transport)
-    stored = await list_documents(transport, before.zarr_format) if before.consolidated else before
+    stored = before
+    if before.consolidated and keys is not None:
+        nodes = await documents_among(transport, before.zarr_format, keys)
+        stored = replace(before, nodes=nodes, consolidated=False, etag=None)
+    elif before.consolidated:
+        stored = await list_documents(transport, before.zarr_format)
     name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
     current = await transport.get(name)
     known = before.nodes if before.consolidated else {}
@@ -172,8 +243,7 @@ async def _plan(transport: Transport) -> tuple[Consolidation, bytes, str | None]
         ),
         written=False,
     )
-    data = _zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
-    return plan, data, current.etag if current else None
+    return plan, stored, current.etag if current else None
 
 
 async def _documents_now(transport: Transport) -> Documents:

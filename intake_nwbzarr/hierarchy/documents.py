@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -363,6 +363,21 @@ async def list_documents(transport: Transport, zarr_format: Literal[2, 3], root:
             path=root,
         ) from error
     return Documents(location, zarr_format, nodes, False, None, requests)
+
+
+async def documents_among(
+    transport: Transport, zarr_format: Literal[2, 3], keys: Iterable[str]
+) -> dict[str, dict[str, msgspec.Raw]]:
+    """Fetch the metadata documents among the keys of a complete listing, by the path of their node."""
+    names = {"zarr.json"} if zarr_format == 3 else {".zgroup", ".zarray", ".zattrs"}
+    found = [key for key in keys if key.rpartition("/")[2] in names]
+    _check_node_count(found, transport.location)
+    fetched = await gather([partial(_document, transport, key) for key in found])
+    nodes: dict[str, dict[str, msgspec.Raw]] = {}
+    for key, document in zip(found, fetched, strict=True):
+        folder, _, name = key.rpartition("/")
+        nodes.setdefault(_node_path(folder, transport.location), {})[name] = document
+    return nodes
 
 
 async def find_documents(

@@ -15,7 +15,7 @@ from intake_nwbzarr.accessor.contents import shown_objects
 from intake_nwbzarr.accessor.html import STYLE, brief_facts, header_html, objects_html, plain
 from intake_nwbzarr.accessor.times import indexed_times
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
-from intake_nwbzarr.check.session_info import extension_versions
+from intake_nwbzarr.checks.session_info import extension_versions
 from intake_nwbzarr.copies.local_files import write_local
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
 from intake_nwbzarr.location.location import Location, locate

@@ -326,6 +326,11 @@ class Transport(ABC):
         """
         return await on_loop(self._put(self._safe(key), data, if_match, if_none_match))
 
+    @property
+    def region(self) -> str | None:
+        """Return the region of the bucket, as far as requests have told; None for other storage."""
+        return None
+
     def settled(self, location: Location) -> Location:
         """Return another location on the same server, with what requests have taught about that."""
         return location
@@ -559,6 +564,11 @@ class OverTransport(Transport):
     def at(self, etag: str | None) -> Transport:
         """Return this transport for the session in the state whose metadata document has this ETag."""
         return type(self)(self._inner, etag)
+
+    @property
+    def region(self) -> str | None:
+        """Return the region that the inner transport has learnt."""
+        return self._inner.region
 
     def settled(self, location: Location) -> Location:
         """Return another location on the same server, with what the inner transport has learnt."""

@@ -65,6 +65,11 @@ class S3Transport(HttpTransport):
         secret = None if keys is None else repr((keys.access_key, keys.secret_key))
         return Identity(self._endpoint or "", secret)
 
+    @property
+    def region(self) -> str | None:
+        """Return the region of the bucket; None on servers that are not Amazon's, where it means little."""
+        return self._region if self._endpoint is None else None
+
     def settled(self, location: Location) -> Location:
         """Return another location in the bucket with its region, which each would else ask for anew."""
         if self._region == self._first_region:

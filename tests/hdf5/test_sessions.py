@@ -35,7 +35,7 @@ from intake_nwbzarr import (
 )
 from intake_nwbzarr.arrays import StoredArray
 from intake_nwbzarr.catalog.reader import NWBZarrReader
-from intake_nwbzarr.check.chunks import count_chunks
+from intake_nwbzarr.checks.chunks import count_chunks
 from intake_nwbzarr.copies import download_file
 from intake_nwbzarr.errors import (
     DownloadError,

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from intake_nwbzarr import Find
+from intake_nwbzarr.checks.costs import shipped_prices
 from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.sessions.catalog import SessionCatalog
-from intake_nwbzarr.sessions.map.estimate import Assumptions, Estimate, Load, shipped_prices
+from intake_nwbzarr.sessions.map.estimate import Assumptions, Estimate, Load
 from tests.servers.s3_server import S3Server
 from tests.sessions.conftest import UNITS, write_tables
 
@@ -60,7 +61,7 @@ def test_assumptions_are_parameters_and_shown() -> None:
 
 
 def test_the_prices_have_a_date_and_a_source() -> None:
-    file = Path(__file__).parents[2] / "intake_nwbzarr/sessions/map/prices.json"
+    file = Path(__file__).parents[2] / "intake_nwbzarr/checks/prices.json"
     prices: dict[str, Any] = json.loads(file.read_text())
     assert dt.date.fromisoformat(prices["date"])
     assert prices["source"].startswith("https://")

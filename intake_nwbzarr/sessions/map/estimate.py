@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
-from importlib.resources import files
 from math import ceil
 from typing import Any, Final, Self
 
 from intake_nwbzarr.arguments import check_bool, check_keywords, invalid_argument
+from intake_nwbzarr.checks.costs import Prices, shipped_prices
 from intake_nwbzarr.limits import limits
 from intake_nwbzarr.sessions.selected import Selected
 from intake_nwbzarr.transport.request_log import counted, readable_size
-
-
-@dataclass(frozen=True)
-class Prices:
-    """Prices of requests and of data that leave a region, at a date."""
-
-    what: str
-    date: str
-    source: str
-    currency: str
-    get_per_1000: float
-    put_per_1000: float
-    list_per_1000: float
-    egress_per_gb: float
-
-
-@cache
-def shipped_prices() -> Prices:
-    """Return the prices that come with the package."""
-    text = files("intake_nwbzarr.sessions.map").joinpath("prices.json").read_text()
-    return Prices(**json.loads(text))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -422,14 +422,11 @@ def _snapshot(location: Location) -> bytes | None:
 
 def _is_stale(hierarchy: Hierarchy) -> bool | None:
     """Return whether consolidated metadata differ from the stored, apart from schemas cached later."""
-    from intake_nwbzarr.hierarchy.consolidate import compare
+    from intake_nwbzarr.hierarchy.consolidate import compare, without_schemas
 
     try:
         found = compare(hierarchy.location)
     except (AccessError, ListingError):
         # It can be read, but not listed.
         return None
-    schemas = f"{hierarchy.specifications}/"
-    paths: Iterable[str] = (*found.added, *found.removed, *found.changed)
-    # hdmf-zarr before 0.14 cached schemas after consolidating, and then named their group in the root.
-    return any(path and not f"{path}/".startswith(schemas) for path in paths)
+    return not without_schemas(found, hierarchy.specifications).up_to_date

@@ -11,7 +11,7 @@ import pytest
 import zarr
 
 from intake_nwbzarr import download, open_hierarchy, track_requests, verify
-from intake_nwbzarr.check.chunks import ChunkCount, ChunkCounts, count_chunks
+from intake_nwbzarr.checks.chunks import ChunkCount, ChunkCounts, count_chunks
 from tests.hdf5.files import write
 from tests.hierarchy.stores import NWB_ROOT, array, write_store
 from tests.servers.http_server import StaticServer

@@ -16,8 +16,8 @@ from pynwb import NWBFile, TimeSeries
 from zarr.abc.store import Store
 
 from intake_nwbzarr.arguments import takes_storage_options
-from intake_nwbzarr.check.chunks import count_chunks
-from intake_nwbzarr.check.compare import (
+from intake_nwbzarr.checks.chunks import count_chunks
+from intake_nwbzarr.checks.compare import (
     Difference,
     Equal,
     Finding,
@@ -27,8 +27,8 @@ from intake_nwbzarr.check.compare import (
     shortened,
     unlike,
 )
-from intake_nwbzarr.check.expected import Expected, expected_values
-from intake_nwbzarr.check.raw_fields import (
+from intake_nwbzarr.checks.expected import Expected, expected_values
+from intake_nwbzarr.checks.raw_fields import (
     RawField,
     RawFile,
     enumerated_columns,

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from intake_nwbzarr.check.chunks import ChunkCounts, counted_chunks
+from intake_nwbzarr.checks.chunks import ChunkCounts, counted_chunks
 from intake_nwbzarr.errors import ChunkError, NWBZarrError
 
 # Elements compared at once, at the least one chunk: 32 MiB of float64.

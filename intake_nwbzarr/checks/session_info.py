@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from intake_nwbzarr.arguments import takes_storage_options
-from intake_nwbzarr.check.chunks import ChunkCount, ChunkCounts, count_chunks, counted_chunks
+from intake_nwbzarr.checks.chunks import ChunkCount, ChunkCounts, count_chunks, counted_chunks
 from intake_nwbzarr.hdf5.documents import EXTENSION
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
@@ -307,7 +307,7 @@ def _array(node: ArrayNode, count: ChunkCount | None) -> ArrayInfo:
         dtype=_dtype(node.dtype),
         chunk_shape=chunks,
         chunk_bytes=math.prod(chunks) * node.dtype.itemsize,
-        compression=tuple(_codecs(node.metadata)),
+        compression=tuple(codec_names(node.metadata)),
         expected=math.prod(grid),
         stored=None if count is None else count.stored,
     )
@@ -320,7 +320,7 @@ def _dtype(dtype: np.dtype[Any]) -> str:
     return "object" if dtype.kind in "OUS" else str(dtype)
 
 
-def _codecs(document: Mapping[str, Any]) -> Iterator[str]:
+def codec_names(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of an array's codecs that compress, or of its filters in an HDF5 file."""
     if EXTENSION in document:
         yield from (name for _, name, _ in document[EXTENSION]["filters"])
@@ -328,7 +328,7 @@ def _codecs(document: Mapping[str, Any]) -> Iterator[str]:
     for codec in document.get("codecs") or ():
         name = str(codec.get("name"))
         if name == "sharding_indexed":
-            yield from _codecs(codec.get("configuration") or {})
+            yield from codec_names(codec.get("configuration") or {})
         elif name == CODEC_NAME:
             yield from (
                 each["name"].removeprefix("numcodecs.") for each in codec["configuration"]["compressors"]

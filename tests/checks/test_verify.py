@@ -19,8 +19,8 @@ from hdmf_zarr import ZarrDataIO
 from pynwb import NWBHDF5IO, H5DataIO, NWBFile, TimeSeries
 
 from intake_nwbzarr import open_hierarchy, open_nwb, verify
-from intake_nwbzarr.check.compare import Difference, Unshown, Verification
-from intake_nwbzarr.check.verify import VerifyProgress, compare
+from intake_nwbzarr.checks.compare import Difference, Unshown, Verification
+from intake_nwbzarr.checks.verify import VerifyProgress, compare
 from intake_nwbzarr.errors import LocationNotFoundError, MetadataError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from tests.conftest import KINDS, RELEASES

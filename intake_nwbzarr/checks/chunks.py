@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from typing import Final
@@ -25,6 +25,7 @@ from intake_nwbzarr.errors import (
 from intake_nwbzarr.hdf5.chunk_table import unpack
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
+from intake_nwbzarr.transport.answers import Listed
 from intake_nwbzarr.transport.hdf5 import INDEX
 from intake_nwbzarr.transport.loop import gather, run
 from intake_nwbzarr.transport.request_log import counted
@@ -43,11 +44,14 @@ class ChunkCount:
         Of the array, in the file.
     expected, stored
         How many its shape has room for, and how many there are.
+    nbytes
+        Bytes of these, as they are stored; None where only their names are known.
     """
 
     path: str
     expected: int
     stored: int
+    nbytes: int | None = field(default=None, compare=False)
 
     @property
     def absent(self) -> int:
@@ -107,7 +111,7 @@ def counted_chunks(counts: ChunkCounts | None) -> str:
 
 
 def count_chunks(
-    hierarchy: Hierarchy, path: str = "", keys: Iterable[str] | None = None
+    hierarchy: Hierarchy, path: str = "", keys: Iterable[str | Listed] | None = None
 ) -> ChunkCounts | None:
     """Count the chunks of all arrays, or of those in a group, by one listing.
 
@@ -118,7 +122,7 @@ def count_chunks(
     path
         The path of the group or array.
     keys
-        The stored keys, if they are known; otherwise the storage is listed.
+        The stored objects, if they are known; otherwise the storage is listed.
 
     Returns
     -------
@@ -129,21 +133,25 @@ def count_chunks(
         return _in_tables(hierarchy, path)
     if keys is None:
         try:
-            keys = [entry.key for entry in run(hierarchy.transport.list(path))]
+            keys = run(hierarchy.transport.list(path))
         except CredentialsError:
             raise
         except (ListingError, AccessError):
             return None
     grids = _grids(hierarchy, path)
     stored = dict.fromkeys(grids, 0)
-    for key in keys:
+    sizes: dict[str, int | None] = dict.fromkeys(grids, 0)
+    for entry in keys:
+        key, size = (entry, None) if isinstance(entry, str) else (entry.key, entry.size)
         array, _, name = key.rpartition("/")
         while array and array not in grids:
             array, _, more = array.rpartition("/")
             name = f"{more}/{name}"
         if array in grids and grids[array].has(name):
             stored[array] += 1
-    counts = (ChunkCount(array, grid.expected, stored[array]) for array, grid in grids.items())
+            known = sizes[array]
+            sizes[array] = None if known is None or size is None else known + size
+    counts = (ChunkCount(array, grid.expected, stored[array], sizes[array]) for array, grid in grids.items())
     return ChunkCounts(tuple(count for count in counts if count.expected))
 
 
@@ -154,8 +162,10 @@ def _in_tables(hierarchy: Hierarchy, path: str) -> ChunkCounts:
         # An array with a damaged table is not counted; one that is in its object's header has no table.
         with suppress(ChunkError, MetadataError, LimitError):
             fetched = await hierarchy.transport.get(f"{array}/c/{INDEX}")
-            stored = grid.expected if fetched is None else int((unpack(fetched.data).sizes > 0).sum())
-            return ChunkCount(array, grid.expected, stored)
+            if fetched is None:
+                return ChunkCount(array, grid.expected, grid.expected)
+            sizes = unpack(fetched.data).sizes
+            return ChunkCount(array, grid.expected, int((sizes > 0).sum()), int(sizes.sum()))
         return None
 
     calls = [partial(count, array, grid) for array, grid in _grids(hierarchy, path).items()]

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from intake_nwbzarr.check import compare
-from intake_nwbzarr.check.compare import blocks, same, shortened, unlike
+from intake_nwbzarr.checks import compare
+from intake_nwbzarr.checks.compare import blocks, same, shortened, unlike
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=7)
 TYPES = st.sampled_from(["int16", "uint8", "float32", "float64", "bool"])

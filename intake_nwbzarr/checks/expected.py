@@ -15,8 +15,8 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.base import TimeSeriesReferenceVectorData
 from pynwb.event import TimestampVectorData
 
-from intake_nwbzarr.check.compare import Conversion, OneField, Slices
-from intake_nwbzarr.check.raw_fields import RawField, RawFile
+from intake_nwbzarr.checks.compare import Conversion, OneField, Slices
+from intake_nwbzarr.checks.raw_fields import RawField, RawFile
 
 # The schema fixes the conversion of these series, or their values are codes.
 _NEVER_SCALED: Final = frozenset({"IndexSeries", "AnnotationSeries", "IntervalSeries"})
