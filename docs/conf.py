@@ -50,6 +50,7 @@ napoleon_google_docstring = False
 # NumPy docstrings name parameters together: `location, storage_options`.
 napoleon_use_param = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 default_role = "code"
 
 html_theme = "pydata_sphinx_theme"
@@ -114,6 +115,12 @@ def without_files(_: Any, docname: str, source: list[str]) -> None:
         source[0] = re.sub(r"\[([^]]+)\]\((?!\.\./examples/|https?:)[^)]+\.py\)", r"\1", source[0])
 
 
+def without_signature(*described: Any) -> tuple[str, None] | None:
+    """Leave out the parameters of errors, which all have the same and none of which users create."""
+    _, kind, _, _, _, parameters, _ = described
+    return ("", None) if kind == "exception" and parameters else None
+
+
 def finish(app: Any, error: Exception | None) -> None:
     """Stop the server, and make the site's address lead to its first page."""
     servers.close()
@@ -126,4 +133,5 @@ def setup(app: Any) -> None:
     """Connect the functions above to the build."""
     app.connect("env-before-read-docs", serve_examples)
     app.connect("source-read", without_files)
+    app.connect("autodoc-process-signature", without_signature)
     app.connect("build-finished", finish)

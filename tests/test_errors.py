@@ -41,6 +41,17 @@ def test_an_error_survives_pickling_whatever_was_passed() -> None:
     assert error.expected == "{'a': 1}"
 
 
+def test_every_class_tells_its_causes_and_what_helps() -> None:
+    """The page of the documentation is made of these docstrings."""
+    kinds = [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
+    ]
+    for kind in set(kinds) - {errors.NWBZarrError, errors.NWBZarrWarning}:
+        text = inspect.getdoc(kind) or ""
+        assert "\n\nCause: " in text, kind
+        assert "\n\nNext step: " in text, kind
+
+
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
     for kind in ERRORS:
