@@ -73,8 +73,10 @@ class NWBZarrError(Exception):
         The session or file, without secrets.
     path : str or None
         The path of the group, array or stored object inside the file.
-    found, expected : object
-        The value that was found or passed, and what is allowed instead.
+    found : object
+        The value that was found or passed.
+    expected : object
+        What is allowed instead.
     next_step : str or None
         How to fix it, as a sentence.
     transient : bool

@@ -68,6 +68,7 @@ def test_the_examples_are_notebooks_with_what_they_printed_and_drew(site: Path) 
         assert is_drawn(site / pictures[0])
         assert "Traceback" not in page, name
         assert "stderr" not in page, name
+        assert "Warning" not in page, name
         # A Dataset as notebooks show it, or what many sessions came to.
         assert "xr-header" in page or "sessions" in page, name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -63,12 +64,14 @@ class Progress:
 
 
 def shown_progress(progress: object, total: int | None, name: str) -> Progress:
-    """Return the progress of a map: shown with True, and with None in a terminal or notebook."""
+    """Return the progress of a map: shown with True, and with None where a bar can be."""
     check_choice("progress", progress, (True, False, None))
     if progress is False:
         return Progress(None)
     from rich.console import Console
 
     console = Console(stderr=True)
-    is_shown = progress or console.is_terminal or console.is_jupyter
+    # rich needs ipywidgets for it in a notebook, and warns without.
+    in_notebook = console.is_jupyter and find_spec("ipywidgets") is not None
+    is_shown = progress or console.is_terminal or in_notebook
     return Progress(new_bar(console) if is_shown else None, total, name)
