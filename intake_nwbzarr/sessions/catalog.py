@@ -333,7 +333,7 @@ class SessionCatalog(TablesCatalog):
         threads
             Threads without a client. Workers have their own.
         progress
-            Whether a progress bar is shown; by default, in a terminal or notebook.
+            Whether a progress bar is shown; by default, in a terminal, or a notebook with ipywidgets.
         dry_run
             Whether to estimate requests, bytes, time and cost from the tables, and send no request.
 
@@ -429,7 +429,7 @@ class SessionCatalog(TablesCatalog):
         pictures
             Whether there are pictures; without them, nothing but metadata is read.
         progress
-            Whether a progress bar is shown; by default, in a terminal or notebook.
+            Whether a progress bar is shown; by default, in a terminal, or a notebook with ipywidgets.
 
         Returns
         -------
