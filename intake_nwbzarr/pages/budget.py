@@ -87,6 +87,11 @@ class Budget:
         return self._hierarchy
 
     @property
+    def received(self) -> int:
+        """Return the bytes that were received so far."""
+        return self._log.bytes
+
+    @property
     def left(self) -> int:
         """Return the bytes that may still be received."""
         return max(self._most - self._log.bytes - _MARGIN, 0)

@@ -7,15 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from intake_nwbzarr.accessor.contents import ShownObject, plain_columns, row_ids
 from intake_nwbzarr.accessor.plot.axes import ACCENT, label_rows
 from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.accessor.spikes import spikes_of
-from intake_nwbzarr.pages.budget import evenly
+from intake_nwbzarr.pages.budget import PICTURE_BYTES, PICTURE_CHUNKS, Cost, evenly
 from intake_nwbzarr.pages.figures import COLORS, DATA
-from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, own_name, seconds, short
+from intake_nwbzarr.pages.picture import own_name
+from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, seconds, short
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ _MOST_SPIKES = 20_000
 _SPIKES_OF_UNIT = 2_000
 # Spikes of a unit, on average, which can be told apart.
 _MOST_IN_ROW = 150
+# Spikes that are drawn however few units there are.
+_FEW_SPIKES = 1_200
 # Starts of trials that are marked; more would hide the spikes.
 _MOST_STARTS = 40
 # Spikes above which they are drawn as pixels, to keep the page small.
@@ -193,18 +197,10 @@ def _raster(session: PageSession, table: ShownObject) -> Drawing:
     found = ragged(dataset, column.variable)
     number = dataset.sizes[table.rows]
     starts, counts = found.bounds()
-    rows = evenly(number, _MOST_UNITS)
     values = found.values
-    (dim,) = values.dims
-    while True:
-        taken = np.minimum(counts[rows], _SPIKES_OF_UNIT)
-        positions = _positions(starts[rows], taken)
-        cost = budget.cost(values, {str(dim): positions})
-        if cost.is_cheap or len(rows) <= 4:
-            break
-        rows = rows[::2]
+    rows, taken, positions, cost = _affordable(session, values, starts, counts)
     budget.check(cost, f"the spike times of {counted(len(rows), 'unit')}")
-    read = np.asarray(values.isel({dim: positions}).to_numpy(), np.float64)
+    read = np.asarray(values.isel({values.dims[0]: positions}).to_numpy(), np.float64)
     trains = [np.sort(each[np.isfinite(each)]) for each in np.split(read, np.cumsum(taken)[:-1])]
     if not any(len(train) for train in trains):
         raise ValueError("no unit has spikes")
@@ -216,31 +212,58 @@ def _raster(session: PageSession, table: ShownObject) -> Drawing:
         if held < had and len(t)
     ]
     last = min(ends) if ends else max(float(train[-1]) for train in trains if len(train))
-    begin, end = _window(trains, first, last, session.first_event)
+    trials, trial_starts = _starts(session)
+    begin, end = _window(trains, first, last, trial_starts)
     trains = [train[(train >= begin) & (train <= end)] for train in trains]
     ids = row_ids(dataset, table)[rows]
     spikes = sum(map(len, trains))
-    shown = counted(number, "unit") if len(rows) == number else f"{len(rows)} of {number:,} units"
+    shown = (
+        counted(number, "unit")
+        if len(rows) == number
+        else f"{'the first ' if rows[-1] == len(rows) - 1 else ''}{len(rows)} of {number:,} units"
+    )
     whole = not ends and end >= last and begin <= first
     caption = (
         f"{shown}, {counted(spikes, 'spike')}, {'all of them' if whole else 'from ' + seconds(begin, end)}"
     )
-    starts_of = session.intervals[0] if session.intervals else None
-    events = np.array([])
-    if starts_of is not None:
-        column_of = plain_columns(dataset, starts_of)["start_time"]
-        known = session.column(column_of)
-        if known is not None:
-            events = known[(known >= begin) & (known <= end)]
-    if 0 < len(events) <= _MOST_STARTS and starts_of is not None:
-        caption += f"; lines where {starts_of.name} start"
+    events = trial_starts[(trial_starts >= begin) & (trial_starts <= end)]
+    if 0 < len(events) <= _MOST_STARTS:
+        caption += f"; lines where {trials} start"
     else:
-        events = np.array([])
+        events = events[:0]
     return Drawing(
         lambda figure: _draw_raster(figure, trains, ids, table.name, begin, end, events),
         min(0.9 + 0.14 * len(trains), 3.6) if len(trains) > 4 else 1.5,
         caption,
     )
+
+
+type _Affordable = tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.intp], Cost]
+
+
+def _affordable(
+    session: PageSession, values: xr.Variable, starts: NDArray[np.int64], counts: NDArray[np.int64]
+) -> _Affordable:
+    """Return units to draw: spread over all if that is cheap, else the first ones, which share chunks."""
+    number = len(starts)
+    tried = [evenly(number, _MOST_UNITS)]
+    tried += [np.arange(min(number, most)) for most in (_MOST_UNITS, 60, 40, 20, 10, 4)]
+    for rows in tried:
+        taken = np.minimum(counts[rows], _SPIKES_OF_UNIT)
+        positions = _positions(starts[rows], taken)
+        cost = session.budget.cost(values, {str(values.dims[0]): positions})
+        if cost.bytes <= 2 * PICTURE_BYTES and cost.chunks <= PICTURE_CHUNKS:
+            break
+    return rows, taken, positions, cost
+
+
+def _starts(session: PageSession) -> tuple[str, NDArray[np.float64]]:
+    """Return the name of the first table of intervals, and when these start, ascending."""
+    for table in session.intervals[:1]:
+        known = session.column(plain_columns(session.dataset, table)["start_time"])
+        if known is not None:
+            return table.name, np.sort(known[np.isfinite(known)])
+    return "", np.array([])
 
 
 def _positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -251,15 +274,18 @@ def _positions(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[
 
 
 def _window(
-    trains: list[NDArray[np.float64]], first: float, last: float, event: float | None
+    trains: list[NDArray[np.float64]], first: float, last: float, starts: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return the times to draw: all that were read, or around the first trial if these are too many."""
-    spikes, most = sum(map(len, trains)), min(_MOST_SPIKES, _MOST_IN_ROW * len(trains))
-    if spikes <= most or last <= first:
+    """Return the times to draw: all that were read, or from the first trial on if these are too many."""
+    most = min(_MOST_SPIKES, max(_MOST_IN_ROW * len(trains), _FEW_SPIKES))
+    spikes = np.sort(np.concatenate(trains))
+    spikes = spikes[spikes <= last]
+    if len(spikes) <= most:
         return first, last
-    length = (last - first) * most / spikes
-    begin = first if event is None or not first <= event <= last - length else event - length / 10
-    return max(begin, first), max(begin, first) + length
+    trials = starts[(starts >= first) & (starts <= spikes[-most])]
+    before = 0.0 if not len(trials) else float(spikes[np.searchsorted(spikes, trials[0]) :][most // 10])
+    begin = first if not len(trials) else max(first, 2 * float(trials[0]) - before)
+    return begin, float(spikes[min(int(np.searchsorted(spikes, begin)) + most, len(spikes)) - 1])
 
 
 def _draw_raster(

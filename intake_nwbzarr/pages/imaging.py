@@ -13,7 +13,8 @@ from intake_nwbzarr.accessor.contents import row_ids
 from intake_nwbzarr.accessor.plot.images import ShownImage, shown_images
 from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.pages.budget import PICTURE_BYTES, PICTURE_CHUNKS, Cost, evenly
-from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, own_name, parent, short
+from intake_nwbzarr.pages.picture import own_name, parent
+from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, short
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_ROIS = 120
 _MOST_NAMED = 30
+_MOST_MASK_CHUNKS = 1280
 _MOST_TABLES = 3
 _MOST_IMAGES = 6
 _MOST_MOVIES = 3
@@ -91,24 +93,31 @@ def _image_masks(session: PageSession, image: ShownImage) -> tuple[list[_Mask], 
     """Read masks that are images, of as many ROIs as may be read: the pixels of each."""
     table = str(image.shown.rows)
     variable = session.timed.variables[image.variable]
-    rows = evenly(variable.sizes[table], _MOST_ROIS)
+    total = variable.sizes[table]
     plane = {} if image.z is None else {image.z: np.array([variable.sizes[image.z] // 2])}
-    while len(rows) > 1:
-        cost = session.budget.cost(variable, {table: rows, **plane})
-        if cost.bytes <= 2 * PICTURE_BYTES and cost.chunks <= PICTURE_CHUNKS:
-            break
-        rows = rows[::2] if len(rows) > 2 else rows[:1]
-    cost = session.budget.cost(variable, {table: rows, **plane})
-    session.budget.check(cost, "the masks")
-    part = variable.isel({table: rows, **plane})
-    if image.z is not None:
-        part = part.isel({image.z: 0})
-    read = part.transpose(table, image.y, image.x).to_numpy()
-    masks = []
-    for mask in read:
-        y, x = np.nonzero(mask)
-        masks.append((y, x, mask[y, x].astype(np.float64)))
-    return masks, rows
+    one = session.budget.cost(variable, {table: np.array([0]), **plane})
+    session.budget.check(one, "a mask")
+    rows = evenly(total, min(_MOST_ROIS, max(_MOST_MASK_CHUNKS // max(one.chunks, 1), 1)))
+    # Masks are mostly zeros, of which compressed chunks say nothing beforehand: more and more are read at
+    # once, until they have received their share. An even part of the rows comes first.
+    order = np.concatenate([rows[::4], rows[2::4], rows[1::4], rows[3::4]])
+    masks: dict[int, _Mask] = {}
+    before, size = session.budget.received, 1
+    while len(masks) < len(order) and session.budget.received - before < 2 * PICTURE_BYTES:
+        batch = order[len(masks) : len(masks) + size]
+        cost = session.budget.cost(variable, {table: batch, **plane})
+        if cost.bytes > session.budget.left:
+            if size == 1:
+                break
+            size = 1
+            continue
+        part = variable.isel({table: batch, **plane})
+        part = part if image.z is None else part.isel({image.z: 0})
+        for row, mask in zip(batch.tolist(), part.transpose(table, image.y, image.x).to_numpy(), strict=True):
+            y, x = np.nonzero(mask)
+            masks[row] = y, x, mask[y, x].astype(np.float64)
+        size *= 3
+    return [masks[row] for row in sorted(masks)], np.array(sorted(masks), np.intp)
 
 
 def _pixel_masks(session: PageSession, image: ShownImage) -> tuple[list[_Mask], NDArray[np.intp]]:
@@ -227,9 +236,11 @@ def _contour(
         levels=[float(weight.max()) / 2], colors=_CONTOUR, linewidths=0.9,
     )  # fmt: skip
     if name:
-        axes.text(
-            float(np.average(x, weights=weight)), float(np.average(y, weights=weight)), short(name, 8),
-            color=_CONTOUR, fontsize=7, ha="center", va="center", clip_on=True,
+        # Beside the contour, which is small where the plane is large.
+        axes.annotate(
+            short(name, 8), (float(x.max()) + 0.5, float(np.average(y, weights=weight))), (2, 0),
+            textcoords="offset points", color=_CONTOUR, fontsize=7, ha="left", va="center",
+            annotation_clip=True, clip_on=True,
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from intake_nwbzarr.copies.local_files import write_local
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.pages.html import PICTURE_STYLE, document, left_out_html, pictures_html
-from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, reason_of
+from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, own_name, parent, reason_of
 from intake_nwbzarr.transport.request_log import counted, readable_size, track_requests
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _made(
             timed = _with_times(dataset, hierarchy)
             drawn = draw_pictures(PageSession(dataset, timed, Budget(hierarchy, log)), progress)
     pictures, left_out, thumbnail = drawn
-    title = plain(dataset.attrs.get("session_description")) or str(hierarchy.location)
+    title = plain(dataset.attrs.get("session_description")) or plain(own_name(str(hierarchy.location)))
     notes = _notes(caught)
     state = (
         "HDF5"
@@ -254,7 +254,7 @@ def _with_times(dataset: xr.Dataset, hierarchy: Hierarchy) -> xr.Dataset:
     from intake_nwbzarr.backend import with_way_back
     from intake_nwbzarr.mapping.options import MappingOptions
     from intake_nwbzarr.mapping.views import open_group
-    from intake_nwbzarr.pages.plans import is_numeric, parent
+    from intake_nwbzarr.pages.plans import is_numeric
 
     shown = shown_objects(dataset)
     timed = {time.dim for time in indexed_times(dataset)}

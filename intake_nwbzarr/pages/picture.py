@@ -69,3 +69,13 @@ def reason_of(error: Exception) -> str:
     """Return an error as one line."""
     text = " ".join(str(error).split())
     return cut(text or type(error).__name__)
+
+
+def own_name(path: str) -> str:
+    """Return the last part of a path."""
+    return path.rpartition("/")[2]
+
+
+def parent(path: str) -> str:
+    """Return the path of the group that an object is in."""
+    return path.rpartition("/")[0]

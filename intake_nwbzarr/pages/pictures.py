@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from intake_nwbzarr.accessor.html import cut
 from intake_nwbzarr.pages.clamp import plan_sweeps
@@ -13,8 +13,12 @@ from intake_nwbzarr.pages.figures import as_svg, as_thumbnail, new_figure, style
 from intake_nwbzarr.pages.imaging import plan_images
 from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, reason_of
 from intake_nwbzarr.pages.plans import Drawing, PageSession, PictureKind, Plan
+from intake_nwbzarr.pages.snippets import plan_snippets
 from intake_nwbzarr.pages.time_line import plan_time_line
 from intake_nwbzarr.pages.traces import plan_paths, plan_traces
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_PICTURES: Final = 24
 """Pictures of one session."""
@@ -23,6 +27,7 @@ _PLANNERS: Final[tuple[Callable[[PageSession], Iterator[Plan]], ...]] = (
     plan_time_line,
     plan_probes,
     plan_raster,
+    plan_snippets,
     plan_images,
     plan_sweeps,
     plan_paths,
@@ -31,12 +36,14 @@ _PLANNERS: Final[tuple[Callable[[PageSession], Iterator[Plan]], ...]] = (
 
 # What matters most is read first, while the budget lasts.
 _READ_ORDER: Final[tuple[PictureKind, ...]] = (
-    "timeline", "probes", "raster", "sweeps", "rois", "pose", "path", "traces", "images", "movie",
+    "timeline", "probes", "raster", "sweeps", "rois", "pose", "path", "waveforms", "traces", "images",
+    "movie",
 )  # fmt: skip
 
 # And shown in the order in which people look at them.
 _SHOWN_ORDER: Final[tuple[PictureKind, ...]] = (
-    "raster", "rois", "sweeps", "pose", "path", "probes", "timeline", "traces", "images", "movie",
+    "raster", "rois", "sweeps", "pose", "path", "probes", "timeline", "waveforms", "traces", "images",
+    "movie",
 )  # fmt: skip
 
 
@@ -66,7 +73,10 @@ def draw_pictures(
     """
     plans, left_out = plan_pictures(session)
     pictures: list[Picture] = []
-    thumbnails: dict[str, str] = {}
+    first: tuple[int, Figure] | None = None
+    # matplotlib catches warnings while it loads its styles, those of other threads as well.
+    with styled():
+        new_figure(1)
     with ThreadPoolExecutor(1) as pool:
         readings: list[tuple[Plan, Future[Drawing]]] = [(plan, pool.submit(plan.read)) for plan in plans]
         for number, (plan, reading) in enumerate(readings):
@@ -74,22 +84,25 @@ def draw_pictures(
                 progress(PageProgress(number, len(plans), plan.title))
             try:
                 drawing = reading.result()
-                picture, thumbnail = _drawn(plan, drawing, number)
+                picture, figure = _drawn(plan, drawing, number)
             except Exception as error:
                 left_out.append(LeftOut(plan.kind, plan.title, plan.paths, reason_of(error)))
                 continue
             pictures.append(picture)
-            thumbnails.setdefault(plan.kind, thumbnail)
+            rank = _SHOWN_ORDER.index(plan.kind)
+            if first is None or rank < first[0]:
+                first = rank, figure
     pictures.sort(key=lambda picture: [*_SHOWN_ORDER].index(picture.kind))  # type: ignore[arg-type]
-    first = next((thumbnails[kind] for kind in _SHOWN_ORDER if kind in thumbnails), "")
-    return pictures, left_out, first
+    if first is None:
+        return pictures, left_out, ""
+    with styled():
+        return pictures, left_out, as_thumbnail(first[1])
 
 
-def _drawn(plan: Plan, drawing: Drawing, number: int) -> tuple[Picture, str]:
+def _drawn(plan: Plan, drawing: Drawing, number: int) -> tuple[Picture, Figure]:
     title, caption = cut(plan.title), cut(drawing.caption)
     with styled(f"{plan.kind}-{number}"):
         figure = new_figure(drawing.height)
         drawing.draw(figure)
         svg = as_svg(figure, f"{title}: {caption}")
-        thumbnail = as_thumbnail(figure) if number < 8 else ""
-    return Picture(plan.kind, title, caption, plan.paths, svg), thumbnail
+    return Picture(plan.kind, title, caption, plan.paths, svg), figure

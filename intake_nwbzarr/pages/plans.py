@@ -18,6 +18,7 @@ from intake_nwbzarr.accessor.times import SessionTime, session_times
 from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.pages.budget import EVERYTHING, Budget, Chosen
 from intake_nwbzarr.pages.figures import Draw
+from intake_nwbzarr.pages.picture import parent
 
 type PictureKind = Literal[
     "timeline", "probes", "raster", "traces", "path", "pose", "sweeps", "rois", "images", "movie", "waveforms"
@@ -151,16 +152,6 @@ def is_numeric(dataset: xr.Dataset, shown: ShownObject) -> bool:
         return False
     variable = dataset.variables[shown.main]
     return variable.dtype.kind in "biuf" and variable.size > 0
-
-
-def own_name(path: str) -> str:
-    """Return the last part of a path."""
-    return path.rpartition("/")[2]
-
-
-def parent(path: str) -> str:
-    """Return the path of the group that an object is in."""
-    return path.rpartition("/")[0]
 
 
 def container_name(path: str) -> str:

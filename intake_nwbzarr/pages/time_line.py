@@ -13,16 +13,8 @@ from numpy.typing import NDArray
 from intake_nwbzarr.accessor.contents import INTERVAL, ShownObject, plain_columns
 from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.pages.figures import COLORS, DATA
-from intake_nwbzarr.pages.plans import (
-    Drawing,
-    PageSession,
-    Plan,
-    container_name,
-    is_numeric,
-    own_name,
-    parent,
-    short,
-)
+from intake_nwbzarr.pages.picture import own_name, parent
+from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, is_numeric, short
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -34,6 +26,9 @@ _MOST_BARS = 2000
 
 # Irregular series whose first and last timestamps are read.
 _MOST_READ = 16
+
+# Groups whose names say less than the types of what is in them.
+_TOP = frozenset({"", "acquisition", "presentation", "stimulus", "templates", "analysis", "scratch"})
 
 type Floats = NDArray[np.float64]
 
@@ -115,7 +110,7 @@ def _row(label: str, what: str, starts: Floats, stops: Floats, color: str = DATA
     if len(starts) > _MOST_BARS:
         kept = np.unique(np.linspace(0, len(starts) - 1, _MOST_BARS).astype(int))
         starts, stops = starts[kept], stops[kept]
-    return _Row(short(label, 24), what, starts, stops, color)
+    return _Row(short(label, 26), what, starts, stops, color)
 
 
 def _series_rows(session: PageSession) -> Iterator[_Row]:
@@ -125,7 +120,7 @@ def _series_rows(session: PageSession) -> Iterator[_Row]:
         if not is_numeric(session.dataset, each):
             continue
         kinds.setdefault((parent(each.path), each.neurodata_type), []).append(each)
-    reads = 0
+    reads, used = 0, set[str]()
     for (_, kind), members in kinds.items():
         spans: dict[tuple[float, float], None] = {}
         for each in members:
@@ -144,11 +139,11 @@ def _series_rows(session: PageSession) -> Iterator[_Row]:
                 reads += 1
             first, last = time.index.view.at([0, -1])
             spans[float(first), float(last)] = None
-        label = (
-            own_name(members[0].path)
-            if len(members) == 1
-            else f"{container_name(members[0].path)} ({len(members):,})"
-        )
+        group = own_name(parent(members[0].path))
+        label = f"{kind if group in _TOP or group in used else group} ({len(members):,})"
+        if len(members) == 1:
+            label = own_name(members[0].path)
+        used.add(group)
         bounds = np.array([*spans], np.float64).reshape(-1, 2)
         what = "" if len(members) == 1 else f"{len(members):,} {kind} in {parent(members[0].path)}"
         yield _row(label, what, bounds[:, 0], bounds[:, 1])

@@ -15,16 +15,8 @@ from intake_nwbzarr.accessor.plot.axes import ticks_with_units, without_frame
 from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.pages.budget import evenly
 from intake_nwbzarr.pages.figures import COLORS, DATA, recoloured
-from intake_nwbzarr.pages.plans import (
-    Drawing,
-    PageSession,
-    Plan,
-    container_name,
-    own_name,
-    parent,
-    seconds,
-    short,
-)
+from intake_nwbzarr.pages.picture import own_name, parent
+from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, container_name, seconds, short
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -49,7 +41,17 @@ _FAST = 5_000
 _SHORT = 0.25
 
 # Their pictures are others: sweeps, frames of movies, and events.
-_OTHERS = ("PatchClampSeries", "ImageSeries", "IndexSeries", "IntervalSeries", "AnnotationSeries")
+_OTHERS = (
+    "PatchClampSeries",
+    "ImageSeries",
+    "IndexSeries",
+    "IntervalSeries",
+    "AnnotationSeries",
+    "SpikeEventSeries",
+    "EventDetection",
+)
+
+_NO_UNITS = frozenset({"", "n/a", "n.a.", "na", "unknown", "no unit", "see 'feature_units'"})
 
 _POSE = "PoseEstimationSeries"
 
@@ -125,11 +127,10 @@ def _stack(session: PageSession, series: ShownObject) -> Drawing:
     part = part.drop_vars([each for each in part.coords if each not in coordinates])
     loaded = budget.load(part)
     times = loaded[time.name].to_numpy()
-    channels = (
-        counted(total, _singular(across))
-        if len(rows) == total
-        else f"{len(rows)} of {total:,} {_singular(across)}s"
-    )
+    name_of_one = _singular(across)
+    channels = counted(total, name_of_one)
+    if len(rows) < total:
+        channels = f"{'the first ' if rows is first else ''}{len(rows)} of {total:,} {name_of_one}s"
     caption = f"{channels}, {_window_text(session, series, times)}"
 
     def draw(figure: Figure) -> None:
@@ -139,6 +140,10 @@ def _stack(session: PageSession, series: ShownObject) -> Drawing:
             loaded.nwb.plot.traces(name, ax=axes)
         axes.set_title("")
         axes.set_ylabel(_singular(across))
+        for text in axes.texts:
+            number, _, units = text.get_text().partition(" ")
+            # Beside a bar there is room for a word.
+            text.set_text(number if units.lower() in _NO_UNITS else short(text.get_text(), 16))
 
     return Drawing(draw, 0.9 + 0.19 * len(rows), caption)
 
@@ -154,6 +159,8 @@ def _singular(dim: str) -> str:
     last = dim.rpartition("_")[2]
     if last in {"electrodes", "channel"}:
         return "channel"
+    if last.isdecimal():
+        return "column"
     return (
         last.removesuffix("s")
         if last.islower() and len(last) > 1

@@ -47,7 +47,7 @@ def test_a_lab_has_an_index_with_the_page_of_each_session_and_those_that_failed(
 def test_the_command_writes_a_page_and_says_what_it_took(nwbzarr: Command, tmp_path: Path) -> None:
     result = nwbzarr("page", SESSIONS[0], "-o", tmp_path / "session.html")
     assert result.status == 0
-    assert "6 pictures" in result.out
+    assert "7 pictures" in result.out
     assert "received" in result.out
     check((tmp_path / "session.html").read_text())
 

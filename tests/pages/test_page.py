@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.session_files import copy_of, empty_session, opened, write
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 EXPECTED = {
-    "ecephys": {"raster", "probes", "timeline", "traces"},
+    "ecephys": {"raster", "probes", "timeline", "waveforms", "traces"},
     "ophys": {"rois", "path", "timeline", "traces", "images", "movie"},
     "icephys": {"sweeps", "timeline"},
 }
@@ -253,6 +254,57 @@ def test_a_pose_has_a_picture(tmp_path: Path) -> None:
     assert "nose" in pose.svg
     assert "tail" in pose.svg
     assert "[pixels]" in pose.svg
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_chromium_shows_a_page_that_fits_its_width_and_has_nothing_to_complain_about(
+    imaging: Path, tmp_path: Path, width: int
+) -> None:
+    assert CHROMIUM is not None
+    page = intake_nwbzarr.page(imaging, tmp_path / "session.html")
+    # A script of the test's own measures the page, which forbids scripts.
+    forbidden = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', page.html)
+    assert forbidden is not None
+    measure = (
+        "<script>addEventListener('load', () => { const root = document.documentElement;"
+        "document.title = [root.scrollWidth, innerWidth,"
+        "[...document.querySelectorAll('svg')].every(e => e.getBoundingClientRect().width > 200)].join(' ')"
+        "});</script>"
+    )
+    measured = tmp_path / "measured.html"
+    # An own element as wide as the window: Chromium's own is 500 pixels wide at least.
+    frame = f'<iframe src="inner.html" style="width: {width}px; height: 4000px; border: 0"></iframe>'
+    (tmp_path / "inner.html").write_text(page.html.replace(forbidden[0], "") + measure)
+    ask = (
+        "<script>addEventListener('load', () => setTimeout(() => { document.title ="
+        "document.querySelector('iframe').contentDocument.title }, 300));</script>"
+    )
+    measured.write_text(f"<!DOCTYPE html><title>none</title><body>{frame}{ask}")
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000",
+        "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+    ]  # fmt: skip
+    dom = subprocess.run(
+        [*command, measured.as_uri()], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    title = re.search(r"<title>([^<]*)</title>", dom)
+    assert title is not None
+    scrolled, inner, pictures = title[1].split()
+    # Less a scroll bar at the side.
+    assert int(scrolled) <= int(inner) == width
+    assert pictures == "true"
+    # As it is, with its policy.
+    shot = subprocess.run(
+        [*command, "--enable-logging=stderr", (tmp_path / "session.html").as_uri()],
+        check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "CONSOLE" not in shot.stderr
+    assert shot.stdout.count("<figure>") == len(page.pictures)
 
 
 def test_an_empty_session_has_a_page_without_pictures(tmp_path: Path) -> None:
