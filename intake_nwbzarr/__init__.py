@@ -11,6 +11,7 @@ The face of the package. Most use needs none of it: ``xarray.open_dataset(url, e
 `check`                       what somebody who streams a session will meet, and what mends it
 `consolidate`                 write or repair a file's consolidated metadata
 `is_fresh`                    whether consolidated metadata equal the stored ones
+`convert`                     a session as consolidated, sharded Zarr 3
 `snapshot`                    save what opening sessions reads, to open them without a request
 `session_info`                what a session contains, and how it is stored
 `Find`                        conditions on an object, to search many sessions with
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from intake_nwbzarr.checks.check import check
     from intake_nwbzarr.checks.session_info import session_info
     from intake_nwbzarr.checks.verify import verify
+    from intake_nwbzarr.conversion.convert import convert
     from intake_nwbzarr.copies.download import download
     from intake_nwbzarr.copies.recording import snapshot
     from intake_nwbzarr.hierarchy.consolidate import consolidate, is_fresh
@@ -55,6 +57,7 @@ __all__ = [
     "__version__",
     "check",
     "consolidate",
+    "convert",
     "download",
     "errors",
     "is_fresh",
@@ -77,6 +80,7 @@ _HOMES = {
     "MapResult": "intake_nwbzarr.sessions.map.map_result",
     "check": "intake_nwbzarr.checks.check",
     "consolidate": "intake_nwbzarr.hierarchy.consolidate",
+    "convert": "intake_nwbzarr.conversion.convert",
     "download": "intake_nwbzarr.copies.download",
     "is_fresh": "intake_nwbzarr.hierarchy.consolidate",
     "open_hierarchy": "intake_nwbzarr.hierarchy.hierarchy",

@@ -16,6 +16,7 @@ Every error derives from `NWBZarrError` and from the built-in exception that a c
     │   └── ObjectChangedError                    an object was replaced while it was being read
     ├── CacheError (OSError)                      a folder cannot be used as a chunk cache
     ├── DownloadError (OSError)                   a download could not be written or completed
+    ├── ConversionError (ValueError)              a session cannot be converted, or not to that destination
     ├── ForkError (RuntimeError)                  connections were used in a forked child process
     ├── LimitError (ValueError)                   data exceed a size, depth or count limit
     ├── MetadataError (ValueError)                a metadata document is not valid
@@ -256,6 +257,10 @@ class DownloadError(NWBZarrError, OSError):
 
     Next step: make room or pass another folder, then run the same command again: it resumes.
     """
+
+
+class ConversionError(NWBZarrError, ValueError):
+    """A session cannot be converted as it is, or not to that destination."""
 
 
 class ForkError(NWBZarrError, RuntimeError):
@@ -657,6 +662,10 @@ class DownloadWarning(NWBZarrWarning):
 
     Next step: download from an `s3://` URL that can be listed, or run `nwbzarr verify` on the copy.
     """
+
+
+class ConversionWarning(NWBZarrWarning):
+    """A converted session has links that readers may not be able to follow, or lacks unreadable parts."""
 
 
 class MapWarning(NWBZarrWarning):

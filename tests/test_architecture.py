@@ -22,6 +22,7 @@ FOLDERS = (
     "accessor",
     "checks",
     "copies",
+    "conversion",
     "pages",
     "catalog",
     "sessions",

@@ -240,7 +240,7 @@ def test_the_examples_print_what_the_documentation_shows(
     text = (Path(intake_nwbzarr.__file__).parents[1] / "docs" / "command-line.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     examples = [example for block in blocks for example in block.split("$ nwbzarr ")[1:]]
-    assert len(examples) == 10
+    assert len(examples) == 11
     for example in examples:
         command, _, expected = example.partition("\n")
         printed = nwbzarr(*command.split()).out.replace(str(tmp_path), "/data")

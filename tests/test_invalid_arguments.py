@@ -45,6 +45,7 @@ LOCATIONS: dict[str, Call] = {
     "snapshot": lambda _, odd: intake_nwbzarr.snapshot(odd, path="odd.snapshot.zip"),
     "snapshot of several": lambda _, odd: intake_nwbzarr.snapshot([odd], path="odd.snapshot.zip"),
     "download": lambda _, odd: intake_nwbzarr.download(odd, "odd.nwb.zarr"),
+    "convert": lambda _, odd: intake_nwbzarr.convert(odd, "odd.nwb.zarr", dry_run=True),
     "source": lambda _, odd: intake.open_nwbzarr(odd).read(),
     "reader": lambda _, odd: NWBZarrReader(odd).read(),
     "data": lambda _, odd: repr(NWBZarr(odd)),
@@ -57,6 +58,10 @@ OPTIONS: dict[str, Call] = {
     "open_nwb": lambda session, odd: intake_nwbzarr.open_nwb(session, odd),
     "open_dataset": lambda session, odd: xr.open_dataset(session, engine="nwbzarr", storage_options=odd),
     "download": lambda session, odd: intake_nwbzarr.download(session, "odd.nwb.zarr", odd),
+    "convert": lambda session, odd: intake_nwbzarr.convert(session, "odd.nwb.zarr", odd, dry_run=True),
+    "convert to": lambda session, odd: intake_nwbzarr.convert(
+        session, "odd.nwb.zarr", destination_options=odd, dry_run=True
+    ),
     "source": lambda session, odd: intake.open_nwbzarr(session, storage_options=odd).yaml(),
     "reader": lambda session, odd: repr(NWBZarrReader(session, storage_options=odd).data),
     "chunks": lambda session, odd: intake.open_nwbzarr(session, chunks=odd).read(),
@@ -72,6 +77,13 @@ FUNCTIONS: dict[str, Call] = {
     "progress": lambda session, odd: (
         None if callable(odd) else intake_nwbzarr.download(session, "odd.nwb.zarr", progress=odd)
     ),
+    "convert to": lambda session, odd: intake_nwbzarr.convert(session, odd, dry_run=True),
+    **{
+        name: lambda session, odd, name=name: intake_nwbzarr.convert(  # type: ignore[misc]
+            session, "odd.nwb.zarr", **({"dry_run": True} | {name: odd})
+        )
+        for name in ("chunk_mib", "shard_mib", "compressor", "skip_unreadable", "verify")
+    },
     "snapshot to": lambda session, odd: intake_nwbzarr.snapshot(session, path=odd),
     "add": lambda session, odd: intake_nwbzarr.snapshot(session, path="odd.snapshot.zip", add=odd),
     "dry_run": lambda session, odd: intake_nwbzarr.consolidate(session, dry_run=odd),
@@ -248,6 +260,7 @@ def test_a_storage_option_as_a_keyword_is_sent_to_where_it_belongs(option: str, 
         lambda: intake_nwbzarr.verify(session, **given),
         lambda: intake_nwbzarr.snapshot(session, **given),
         lambda: intake_nwbzarr.download(session, "odd.nwb.zarr", **given),
+        lambda: intake_nwbzarr.convert(session, "odd.nwb.zarr", **given),
         lambda: locate(session, **given),
         lambda: intake.open_nwbzarr(session, **given),
         lambda: NWBZarrReader(session, **given),
@@ -271,6 +284,7 @@ def test_what_is_there_is_not_written_over(target: str, session: str, tmp_path: 
     before = sorted(path.name for path in tmp_path.rglob("*"))
     calls: dict[str, Callable[[], object]] = {
         "download": lambda: intake_nwbzarr.download(session, target),
+        "convert": lambda: intake_nwbzarr.convert(session, target),
         "snapshot": lambda: intake_nwbzarr.snapshot(session, path=target),
         "from a snapshot": lambda: xr.open_dataset(session, engine="nwbzarr", snapshot=target),
         "an archive": lambda: intake_nwbzarr.open_hierarchy(f"{target}.zip"),

@@ -17,6 +17,7 @@ from intake_nwbzarr.cli.locations import (
     file_names,
     finish,
     for_each,
+    parsed_options,
     sessions_of,
     takes_server,
 )
@@ -25,6 +26,7 @@ from intake_nwbzarr.cli.output import Output, messages, one_line, print_text, pr
 if TYPE_CHECKING:
     from intake_nwbzarr.checks.check import CheckProgress
     from intake_nwbzarr.checks.verify import VerifyProgress
+    from intake_nwbzarr.conversion.report import ConvertProgress
     from intake_nwbzarr.copies.download import Progress
     from intake_nwbzarr.pages.picture import PageProgress
 
@@ -103,6 +105,57 @@ def consolidate(
         return report, "\n".join([str(report), *lines]), 0
 
     for_each(locations, server, as_json, work)
+
+
+@app.command()
+@takes_server
+def convert(
+    source: Annotated[str, typer.Argument(help="The session: a local path or a URL, Zarr or HDF5.")],
+    destination: Annotated[str, typer.Argument(help="A local folder or an s3:// URL, with nothing in it.")],
+    server: Server,
+    chunk_mib: Annotated[float, typer.Option(help="MiB of a chunk in memory, where that is chosen.")] = 4,
+    shard_mib: Annotated[float, typer.Option(help="MiB of a shard in memory.")] = 64,
+    compressor: Annotated[
+        str, typer.Option(help="keep, zstd, blosc-zstd, blosc-lz4, gzip or none.", metavar="NAME")
+    ] = "keep",
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out parts that cannot be read.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option(help="Read again and compare what is written, and run verify at the end.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how arrays would be stored.")] = False,
+    destination_option: Annotated[
+        list[str] | None,
+        typer.Option(help="A storage option of the destination only; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+    as_json: AsJSON = False,
+) -> None:
+    """Convert a session to consolidated, sharded Zarr 3. Run the same command again to resume."""
+    from intake_nwbzarr import convert
+    from intake_nwbzarr.location.options import applicable
+
+    # Both get the options that they can have; one that neither can have is a mistake.
+    for_source, for_destination = applicable(server, source), applicable(server, destination)
+    mistaken = {name: server[name] for name in server.keys() - for_source.keys() - for_destination.keys()}
+    with progress_bar(messages, "opening", convert_fields) as show:
+        done = convert(
+            source,
+            destination,
+            for_source | mistaken,
+            destination_options=for_destination
+            | parsed_options(destination_option or (), "--destination-option"),
+            chunk_mib=chunk_mib,
+            shard_mib=shard_mib,
+            compressor=compressor,
+            skip_unreadable=skip_unreadable,
+            verify=verify,
+            dry_run=dry_run,
+            progress=show,
+        )
+    if not as_json:
+        print_text(str(done))
+    finish([done.document], 0 if done.is_equal else FINDINGS, as_json)
 
 
 @app.command()
@@ -325,6 +378,22 @@ def download_fields(progress: Progress) -> dict[str, Any]:
         "completed": progress.objects,
         "total": progress.of_objects,
         "unit": f"objects {size}",
+    }
+
+
+def convert_fields(progress: ConvertProgress) -> dict[str, Any]:
+    """Return what the bar shows of a conversion: bytes of arrays, or fields that are compared."""
+    from intake_nwbzarr.transport.request_log import readable_size
+
+    if progress.doing == "verifying":
+        unit = f"fields {progress.path}"
+    else:
+        unit = f"bytes ({readable_size(progress.done)}) {progress.path}"
+    return {
+        "description": progress.doing,
+        "completed": progress.done,
+        "total": progress.total,
+        "unit": unit,
     }
 
 

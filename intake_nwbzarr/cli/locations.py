@@ -91,18 +91,25 @@ def _storage_options(
     requester_pays: bool,
     storage_option: Sequence[str] | None,
 ) -> Server:
-    from intake_nwbzarr.location.options import is_public
-
     given: Server = {
         "anon": anon or None,
         "profile": profile,
         "endpoint_url": endpoint_url,
         "requester_pays": requester_pays or None,
     }
-    for text in storage_option or ():
+    given |= parsed_options(storage_option or (), "--storage-option")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def parsed_options(texts: Sequence[str], option: str) -> Server:
+    """Return storage options that were given as KEY=VALUE; `option` names what they were given to."""
+    from intake_nwbzarr.location.options import is_public
+
+    given: Server = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise typer.BadParameter("It must be KEY=VALUE.", param_hint="--storage-option")
+            raise typer.BadParameter("It must be KEY=VALUE.", param_hint=option)
         given[name] = value
         # Entries by name, for the sessions of tables, have options of their own.
         if not is_public(name) and not value.startswith("{"):
@@ -114,10 +121,8 @@ def _storage_options(
             try:
                 given[name] = json.loads(value)
             except ValueError as error:
-                raise typer.BadParameter(
-                    f"Its value is no JSON: {error}.", param_hint="--storage-option"
-                ) from error
-    return {name: value for name, value in given.items() if value is not None}
+                raise typer.BadParameter(f"Its value is no JSON: {error}.", param_hint=option) from error
+    return given
 
 
 @dataclass(frozen=True)

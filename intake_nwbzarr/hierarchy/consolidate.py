@@ -131,7 +131,7 @@ def consolidate(
             raise _needless(where) from None
         if dry_run or plan.up_to_date:
             return plan
-        data = _zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
+        data = zarr_3_document(stored) if stored.zarr_format == 3 else _zarr_2_document(stored)
         try:
             run(transport.put(plan.document, data, if_match=etag, if_none_match=etag is None))
         except ObjectChangedError:
@@ -282,7 +282,7 @@ def _zarr_2_document(stored: Documents) -> bytes:
     return msgspec.json.encode({"metadata": metadata, "zarr_consolidated_format": 1})
 
 
-def _zarr_3_document(stored: Documents) -> bytes:
+def zarr_3_document(stored: Documents) -> bytes:
     """Return a ``zarr.json`` that zarr itself consolidates, in a memory store of the documents."""
     contents: dict[str, Buffer] = {
         f"{path}/zarr.json".lstrip("/"): cpu.Buffer.from_bytes(bytes(documents["zarr.json"]))

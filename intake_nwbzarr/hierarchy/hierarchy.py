@@ -507,14 +507,14 @@ class Hierarchy(Mapping[str, Node]):
 
     def follow(self, source: str) -> Hierarchy:
         """Return the hierarchy of the file that a link's source names, this one for ``"."``."""
-        if source == "." or self._was_this_file(source):
+        if source == "." or self.is_itself(source):
             return self
         if source not in self._others:
             self._others[source] = load_hierarchy(self.location.sibling(source), self.opener)
         return self._others[source]
 
-    def _was_this_file(self, source: str) -> bool:
-        """Return whether an absolute path is that of this file before it was moved."""
+    def is_itself(self, source: str) -> bool:
+        """Return whether a link's source is an absolute path of this file, before it was moved."""
         writer = PureWindowsPath(source) if "\\" in source else PurePosixPath(source)
         return writer.is_absolute() and writer.name == str(self.location).rpartition("/")[2]
 

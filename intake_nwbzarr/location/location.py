@@ -201,16 +201,12 @@ class Location:
             "the storage_options that it needs.",
         )
 
-    def sibling(self, source: str) -> Location:
-        """Return the location of the file that an external link's `source` names, relative to this one."""
-        # Only files below the parent folder, unless allow_external is set. Even then a remote file cannot
-        # link to a local one, and credentials are not sent to another bucket or host.
-        if source in {"", "."}:
-            return self
+    def link_target(self, source: str) -> str:
+        """Return the URL that an external link's `source` names, also one that must not be followed."""
         base, path = split_url(self.url)
-        elsewhere, target = _resolve_source(self, base, path, source)
+        elsewhere, target = (base, path) if source in {"", "."} else _resolve_source(self, base, path, source)
         if target == path and elsewhere == base:
-            return self
+            return self.url
         if elsewhere is None or target is None:
             raise LinkError(
                 f"{self.url} links to {source!r}, which is not a valid target of an external link.",
@@ -218,6 +214,19 @@ class Location:
                 found=source,
                 expected="a relative path, or an https or s3 URL",
             )
+        return (
+            elsewhere + "/".join(["", *target]) if elsewhere != "file://" else "file:///" + "/".join(target)
+        )
+
+    def sibling(self, source: str) -> Location:
+        """Return the location of the file that an external link's `source` names, relative to this one."""
+        # Only files below the parent folder, unless allow_external is set. Even then a remote file cannot
+        # link to a local one, and credentials are not sent to another bucket or host.
+        url = self.link_target(source)
+        if url == self.url:
+            return self
+        base, path = split_url(self.url)
+        elsewhere, target = split_url(url)
         if self.secrets is not None and "url" in (self.secrets.reveal() or {}):
             raise LinkError(
                 f"{self.url} links to {source!r}: external links are not followed from a chained URL that "
@@ -225,7 +234,6 @@ class Location:
                 location=self.url,
                 found=source,
             )
-        url = elsewhere + "/".join(["", *target]) if elsewhere != "file://" else "file:///" + "/".join(target)
         parent = path[:-1]
         inside = (
             elsewhere == base and bool(path) and target[: len(parent)] == parent and len(target) > len(parent)

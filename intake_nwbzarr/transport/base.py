@@ -1,4 +1,4 @@
-"""The base class of transports: get, list and put stored objects, with checks, counts and retries."""
+"""The base class of transports: get, list, put and delete stored objects, with checks, counts and retries."""
 
 from __future__ import annotations
 
@@ -331,6 +331,10 @@ class Transport(ABC):
         """Return the region of the bucket, as far as requests have told; None for other storage."""
         return None
 
+    async def delete(self, key: str) -> None:
+        """Remove an object, if it exists."""
+        await on_loop(self._delete(self._safe(key)))
+
     def settled(self, location: Location) -> Location:
         """Return another location on the same server, with what requests have taught about that."""
         return location
@@ -385,6 +389,9 @@ class Transport(ABC):
         )
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:  # noqa: ARG002
+        raise self.unwritable()
+
+    async def _delete(self, key: str) -> None:  # noqa: ARG002
         raise self.unwritable()
 
     async def _persist[T](self, method: str, key: str, attempt: Callable[[], Awaitable[T | Failure]]) -> T:
@@ -521,7 +528,7 @@ def _now() -> float:
 
 
 def _message(location: Location, method: str, key: str, failure: Failure, number: int) -> str:
-    verb = {"get": "read", "list": "list", "put": "write"}[method]
+    verb = {"get": "read", "list": "list", "put": "write", "delete": "remove"}[method]
     place = f"{location}/{key}" if key else str(location)
     attempts = "" if number == 1 else f", after {number} attempts"
     return f"Cannot {verb} {place}: {failure.cause}{attempts}."
@@ -610,3 +617,6 @@ class OverTransport(Transport):
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
         return await self._inner._put(key, data, if_match, if_none_match)
+
+    async def _delete(self, key: str) -> None:
+        await self._inner._delete(key)

@@ -203,6 +203,20 @@ class LocalTransport(Transport):
             return _failure(error)
         return tag
 
+    async def _delete(self, key: str) -> None:
+        async def attempt() -> Failure | None:
+            return await asyncio.to_thread(self._remove, key)
+
+        await self._persist("delete", key, attempt)
+
+    def _remove(self, key: str) -> Failure | None:
+        record(self.counted, "delete", requests=1)
+        try:
+            Path(self._inside(key)).unlink(missing_ok=True)
+        except OSError as error:
+            return _failure(error)
+        return None
+
     def _inside(self, key: str) -> str:
         path = os.path.realpath(self._within + key) if key else self._root
         if path != self._root and not path.startswith(self._within):

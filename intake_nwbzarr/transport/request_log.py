@@ -48,7 +48,7 @@ class RequestLog:
     Parameters
     ----------
     counts
-        Counts by location, without secrets, and by ``get``, ``list`` or ``put``.
+        Counts by location, without secrets, and by ``get``, ``list``, ``put`` or ``delete``.
     """
 
     counts: dict[tuple[str, str], Counts] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class RequestLog:
 
     @property
     def methods(self) -> dict[str, Counts]:
-        """Return the counts by ``get``, ``list`` and ``put``."""
+        """Return the counts by ``get``, ``list``, ``put`` and ``delete``."""
         return self._sum(lambda key: key[1])
 
     def add(self, other: RequestLog) -> None:

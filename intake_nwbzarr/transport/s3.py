@@ -111,6 +111,15 @@ class S3Transport(HttpTransport):
 
         return await self._persist("put", key, attempt)
 
+    async def _delete(self, key: str) -> None:
+        async def attempt() -> Failure | None:
+            answer = await self._send("DELETE", self._key(key), {}, "delete")
+            if isinstance(answer, Failure) or answer.status in {200, 204, 404}:
+                return answer if isinstance(answer, Failure) else None
+            return self._refusal(answer)
+
+        await self._persist("delete", key, attempt)
+
     async def _send(
         self,
         method: str,
