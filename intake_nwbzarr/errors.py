@@ -260,7 +260,13 @@ class DownloadError(NWBZarrError, OSError):
 
 
 class ConversionError(NWBZarrError, ValueError):
-    """A session cannot be converted as it is, or not to that destination."""
+    """A session cannot be converted as it is, or not to that destination.
+
+    Cause: the destination has something else, or is the source; the source has parts that cannot be read;
+    another process converts to the same place; or what was written is read back differently.
+
+    Next step: pass an empty destination, or `skip_unreadable=True` to leave unreadable parts out.
+    """
 
 
 class ForkError(NWBZarrError, RuntimeError):
@@ -665,7 +671,13 @@ class DownloadWarning(NWBZarrWarning):
 
 
 class ConversionWarning(NWBZarrWarning):
-    """A converted session has links that readers may not be able to follow, or lacks unreadable parts."""
+    """A converted session has links that readers may not be able to follow, or lacks unreadable parts.
+
+    Cause: the source links to other files, or has arrays that cannot be read here.
+
+    Next step: convert the files that are linked as well, to the same places relative to each other; look at
+    the parts that the message names in the source.
+    """
 
 
 class MapWarning(NWBZarrWarning):

@@ -19,6 +19,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/cache-and-download.md": (),
     "docs/catalogs.md": (),
     "docs/clusters.md": (),
+    "docs/convert.md": ("sub-1.nwb", "sub-2.nwb.zarr"),
     "docs/datasets.md": ("sub-1.nwb.zarr", "sub-2.nwb.zarr"),
     "docs/hdf5.md": ("sub-1.nwb",),
     "docs/index.md": (),

@@ -50,7 +50,7 @@ class S3Server(LoopbackServer):
     # A public one with the name of DANDI's, for URLs as they are published.
     dandi_bucket = "dandiarchive"
     # Those that the documentation's pages name.
-    documented_public = ("lab-open", "bucket")
+    documented_public = ("lab-open", "lab-public", "bucket")
     documented_private = ("lab-private", "lab", "partner")
 
     def __init__(self) -> None:
