@@ -28,7 +28,8 @@ _POSITIONS = (("rel_x", "rel_y", "rel_z"), ("x", "y", "z"))
 
 _MOST_CHANNELS = 20_000
 _MOST_NAMED = 40
-_MOST_GROUPS = 8
+_MOST_GROUPS = len(COLORS)
+_OTHERS = "#8a8f98"
 
 _MOST_UNITS = 80
 _MOST_SPIKES = 20_000
@@ -143,11 +144,14 @@ def _draw_probes(
     schematic: bool,
 ) -> None:
     axes = figure.subplots()
-    for number, kind in enumerate(kinds):
-        mask = np.array([each == kind for each in labels])
+    own = {kind: number for number, kind in enumerate(kinds[:_MOST_GROUPS])}
+    numbers = np.array([own.get(each, _MOST_GROUPS) for each in labels])
+    for number in np.unique(numbers):
+        mask = numbers == number
+        name, color = (kinds[number], COLORS[number]) if number < _MOST_GROUPS else ("others", _OTHERS)
         points = axes.scatter(
             x[mask], y[mask], s=26 if len(x) <= 64 else 8, marker="s",
-            color=COLORS[number % len(COLORS)], linewidth=0, label=short(kind, 20),
+            color=color, linewidth=0, label=short(name, 20),
         )  # fmt: skip
         points.set_rasterized(len(x) > 1000)
     if len(ids) <= _MOST_NAMED:
@@ -178,7 +182,7 @@ def _draw_probes(
             if np.ptp(values) == 0:
                 limits(values[0] - 1, values[0] + 1)
                 locate(values[:1])
-    if 1 < len(kinds) <= _MOST_GROUPS and not schematic:
+    if len(kinds) > 1 and not schematic:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
@@ -196,6 +200,8 @@ def _raster(session: PageSession, table: ShownObject) -> Drawing:
     assert column is not None  # noqa: S101 - for the type checker; the plan checked this
     found = ragged(dataset, column.variable)
     number = dataset.sizes[table.rows]
+    bounds = session.dataset.variables[column.bounds[0]["count"]]
+    budget.check(budget.cost(bounds), f"which spikes are whose of {counted(number, 'unit')}")
     starts, counts = found.bounds()
     values = found.values
     rows, taken, positions, cost = _affordable(session, values, starts, counts)

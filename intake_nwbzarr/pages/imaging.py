@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _MOST_ROIS = 120
 _MOST_NAMED = 30
 _MOST_MASK_CHUNKS = 1280
+_MOST_PIXELS = 2_000_000
+_LONGEST_SIDE = 8192
 _MOST_TABLES = 3
 _MOST_IMAGES = 6
 _MOST_MOVIES = 3
@@ -65,6 +67,8 @@ def _rois(
     if not any(mask[0].size for mask in masks):
         raise ValueError("its masks are empty")
     shape = _shape(session, image, masks)
+    if max(shape) > _LONGEST_SIDE:
+        raise ValueError(f"its masks have pixels at {max(shape):,}; at most {_LONGEST_SIDE:,} are drawn")
     background, below = _background(session, image, shape, still, movies)
     names = row_ids(session.timed, table)[rows].tolist()
     shown = counted(total, "ROI") if len(rows) == total else f"{len(rows)} of {counted(total, 'ROI')}"
@@ -124,9 +128,17 @@ def _pixel_masks(session: PageSession, image: ShownImage) -> tuple[list[_Mask], 
     """Read masks that are lists of pixels, of as many ROIs as may be read."""
     dataset = session.timed
     found = ragged(dataset, image.variable)
+    if image.column is not None:
+        bounds = dataset.variables[image.column.bounds[0]["count"]]
+        session.budget.check(session.budget.cost(bounds), "which pixels are whose")
     starts, counts = found.bounds()
     rows = evenly(len(counts), _MOST_ROIS)
     (dim,) = found.values.dims
+    # The counts are the file's, and may be of any size.
+    while len(rows) > 1 and int(counts[rows].sum()) > _MOST_PIXELS:
+        rows = rows[::2]
+    if int(counts[rows].sum()) > _MOST_PIXELS:
+        raise ValueError(f"one mask has {int(counts[rows].sum()):,} pixels")
     variables = [dataset.variables[name] for name in (image.y, image.x, image.variable)]
     while True:
         positions = np.concatenate(

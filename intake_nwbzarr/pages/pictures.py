@@ -58,7 +58,7 @@ def plan_pictures(session: PageSession) -> tuple[list[Plan], list[LeftOut]]:
             left_out.append(LeftOut(planner.__name__.removeprefix("plan_"), "", (), reason_of(error)))
     ordered = sorted(plans, key=lambda plan: _READ_ORDER.index(plan.kind))
     left_out += [
-        LeftOut(plan.kind, plan.title, plan.paths, f"A page has at most {MOST_PICTURES} pictures.")
+        LeftOut(plan.kind, cut(plan.title), plan.paths, f"A page has at most {MOST_PICTURES} pictures.")
         for plan in ordered[MOST_PICTURES:]
     ]
     return ordered[:MOST_PICTURES], left_out
@@ -86,7 +86,7 @@ def draw_pictures(
                 drawing = reading.result()
                 picture, figure = _drawn(plan, drawing, number)
             except Exception as error:
-                left_out.append(LeftOut(plan.kind, plan.title, plan.paths, reason_of(error)))
+                left_out.append(LeftOut(plan.kind, cut(plan.title), plan.paths, reason_of(error)))
                 continue
             pictures.append(picture)
             rank = _SHOWN_ORDER.index(plan.kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,8 +13,9 @@ from time import monotonic
 
 import numpy as np
 import pytest
+import zarr
 from hdmf_zarr.utils import ZarrDataIO
-from pynwb import TimeSeries
+from pynwb import NWBHDF5IO, TimeSeries
 from pynwb.ecephys import ElectricalSeries
 
 import intake_nwbzarr
@@ -33,6 +35,11 @@ EXPECTED = {
     "ophys": {"rois", "path", "timeline", "traces", "images", "movie"},
     "icephys": {"sweeps", "timeline"},
 }
+
+
+@pytest.fixture(scope="module")
+def icephys(corpus_dir: Callable[[str, str], Path]) -> Path:
+    return corpus_dir("icephys", "0.14.0")
 
 
 class Checked(HTMLParser):
@@ -120,8 +127,8 @@ def test_pictures_have_axes_with_units_and_captions_that_say_what_was_read(eceph
     assert "µm" in by_title["Probes and channels"].svg
 
 
-def test_a_page_is_the_same_each_time(ecephys: Path) -> None:
-    assert intake_nwbzarr.page(ecephys).body == intake_nwbzarr.page(ecephys).body
+def test_a_page_is_the_same_each_time(icephys: Path) -> None:
+    assert intake_nwbzarr.page(icephys).body == intake_nwbzarr.page(icephys).body
 
 
 def test_without_pictures_only_metadata_are_read(ecephys: Path) -> None:
@@ -161,6 +168,32 @@ def test_the_raster_is_of_a_window_around_the_first_trials(spiking: Path) -> Non
     raster = next(picture for picture in page.pictures if picture.kind == "raster")
     assert raster.caption.startswith("14 units, ")
     assert raster.caption.endswith("lines where trials start")
+
+
+def test_an_hdf5_file_has_the_same_pictures(tmp_path: Path, http_server: StaticServer) -> None:
+    with NWBHDF5IO(http_server.root / "imaging.nwb", "w") as io:
+        io.write(imaging_session(frames=240, rois=6, pixels=16))
+    http_server.latency = 0.03
+    page = intake_nwbzarr.page(f"{http_server.url}/imaging.nwb")
+    assert kinds(page) == {"rois", "timeline", "traces", "images", "movie"}
+    assert page.left_out == ()
+    assert "<dd>HDF5</dd>" in page.html
+
+
+def test_without_matplotlib_there_are_pages_without_pictures(icephys: Path) -> None:
+    code = f"""
+import sys
+sys.modules["matplotlib"] = None
+import intake_nwbzarr
+print(len(intake_nwbzarr.page({str(icephys)!r}, pictures=False).html) > 1000)
+try:
+    intake_nwbzarr.page({str(icephys)!r})
+except intake_nwbzarr.errors.MissingPackageError as error:
+    print(error.next_step)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("True\n"), done.stderr
+    assert "[plot]" in done.stdout
 
 
 def test_a_page_over_the_network_is_bounded_in_bytes_and_time(
@@ -245,6 +278,29 @@ def test_hostile_names_and_texts_are_text(tmp_path: Path) -> None:
     assert "alert(1)" in "".join(found.texts)
     assert len(page.html) < 300_000
     check(f"<p>default-src 'none'</p>{opened(path).nwb._repr_html_()}")
+
+
+def test_masks_of_absurd_size_cost_their_picture_alone(ophys: Path, tmp_path: Path) -> None:
+    copy = copy_of(ophys, tmp_path)
+    pixels = "processing/ophys/ImageSegmentation/PixelMasks/pixel_mask"
+    group = zarr.open_group(str(copy), mode="r+")
+    masks = group[pixels][:]
+    masks["x"][3] = 2**32 - 1
+    group[pixels][:] = masks
+    page = intake_nwbzarr.page(copy)
+    (left,) = page.left_out
+    assert left.title == "ROIs of PixelMasks"
+    assert "at most 8,192 are drawn" in left.reason
+
+
+def test_figures_of_the_user_and_their_style_stay_as_they_are(icephys: Path) -> None:
+    from matplotlib import pyplot as plt
+    from matplotlib import rcParams
+
+    style, figures = dict(rcParams), plt.get_fignums()
+    intake_nwbzarr.page(icephys)
+    assert dict(rcParams) == style
+    assert plt.get_fignums() == figures
 
 
 @pytest.mark.slow
