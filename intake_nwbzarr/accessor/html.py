@@ -39,6 +39,7 @@ _WHO_AND_WHEN: Final = (
     ("institution", "Institution"),
     ("session_id", "Session"),
     ("identifier", "Identifier"),
+    ("nwb_version", "NWB version"),
 )
 _SUBJECT: Final = (
     ("subject_id", "Subject"),
@@ -109,11 +110,10 @@ def header_html(dataset: xr.Dataset, more: Mapping[str, Any] | None = None, leve
     """
     facts = {str(name): value for name, value in dataset.attrs.items() if _is_fact(str(name))}
     group = dataset.attrs.get("nwb_group")
-    title = plain(facts.pop(_TITLE, None)) or "NWB session"
+    title = plain(facts.pop(_TITLE, None)) or plain(group) or "NWB session"
     first = [*_taken(facts, _WHO_AND_WHEN), *_taken(facts, _SUBJECT)]
     first += [(name, plain(value)) for name, value in (more or {}).items()]
-    rest = [(name.replace("_", " "), plain(value)) for name, value in facts.items()]
-    rest = [(name, value) for name, value in rest if value]
+    rest = list(_taken(facts, [(name, _called(name)) for name in facts]))
     where = plain(dataset.attrs.get("nwb_location")) or "no session (attribute nwb_location is missing)"
     if group is not None:
         where += f", group {plain(group)!r}"
@@ -126,6 +126,12 @@ def header_html(dataset: xr.Dataset, more: Mapping[str, Any] | None = None, leve
         f'<header><h{level}>{escape(title)}</h{level}><p class="where">{escape(where)}</p>'
         f"{_list(first)}{details}</header>"
     )
+
+
+def _called(name: str) -> str:
+    """Return what an attribute is called among facts: ``Experiment description``."""
+    words = name.replace("_", " ")
+    return words[:1].upper() + words[1:]
 
 
 def brief_facts(dataset: xr.Dataset) -> dict[str, str]:
@@ -144,7 +150,7 @@ def _taken(facts: dict[str, Any], names: Sequence[tuple[str, str]]) -> Iterator[
     """Take facts of some names, and yield how they are called, and what they say."""
     for name, called in names:
         text = plain(facts.pop(name, None))
-        if name.endswith(("_time", "date_of_birth")):
+        if name.endswith(("_time", "_date", "date_of_birth")):
             text = _readable_time(text)
         if text:
             yield called, text

@@ -205,7 +205,7 @@ def _made(
         if hierarchy.location.is_hdf5
         else f"Zarr {hierarchy.zarr_format}, {'' if hierarchy.consolidated else 'not '}consolidated"
     )
-    facts = {"Format": state, "NWB version": dataset.attrs.get("nwb_version")}
+    facts = {"Format": state}
     extensions = extension_versions(hierarchy)
     if extensions:
         facts["Extensions"] = ", ".join(f"{name} {version}" for name, version in extensions.items())
