@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import xarray as xr
@@ -205,10 +205,3 @@ def _touched(part: Chosen, length: int, width: int) -> int:
 def evenly(number: int, most: int) -> NDArray[np.intp]:
     """Return positions of at most so many things, evenly spaced among all."""
     return np.unique(np.linspace(0, max(number - 1, 0), min(number, most)).round().astype(np.intp))
-
-
-def finite_range(values: Any) -> tuple[float, float] | None:
-    """Return the least and largest finite value, None if there is none."""
-    array = np.asarray(values, np.float64)
-    known = array[np.isfinite(array)]
-    return (float(known.min()), float(known.max())) if known.size else None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_SWEEPS = 12
-_MOST_PICTURES = 3
 _SAMPLES = 100_000
 # Series up to which the tables of recordings are read, with the start of each.
 _MOST_SERIES = 400

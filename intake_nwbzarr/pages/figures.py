@@ -129,13 +129,6 @@ def as_thumbnail(figure: Figure) -> str:
     return f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
 
 
-def plain_axes(axes: Axes, xlabel: str = "", ylabel: str = "") -> Axes:
-    """Label axes, and draw no frame where there is no scale."""
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.tick_params(length=3)
-    return axes
-
-
 @contextmanager
 def recoloured(axes: Axes, color: str = DATA) -> Iterator[None]:
     """Draw lines, which the quick-look plots draw in the colour of text, in the colour of data."""
