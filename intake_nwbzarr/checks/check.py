@@ -292,14 +292,20 @@ class _Check:
                 continue
             if warning.code in CODES:
                 told.setdefault((warning.code, warning.path or ""), str(warning))
-        where, location = self.where, str(self.where)
-        # The report says once which session it is about.
         self._add(
             [
-                finding(code, path, text.replace(f" in {location}", "").replace(location, "It"), where)
+                finding(code, path, self._without_location(text), self.where)
                 for (code, path), text in told.items()
             ]
         )
+
+    def _without_location(self, text: str) -> str:
+        """Return a warning without its advice, and the session's location, both of which a report has."""
+        location = str(self.where)
+        text = (
+            text.partition(" Its owner can ")[0].replace(f" in {location}", "").replace(f" of {location}", "")
+        )
+        return f"It{text.removeprefix(location)}" if text.startswith(location) else text
 
 
 def _costs(session: Checked, datasets: Mapping[str, xr.Dataset], connection: Connection) -> list[ArrayCost]:

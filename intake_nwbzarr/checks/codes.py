@@ -236,7 +236,7 @@ _TABLE: Final = (
          "The flat Dataset has no time coordinates; single objects and containers have.",
          "Open groups of the session with group=, or the tree.", _TABLES),
     Code("cannot-open", "error", "The session, or a view of it, cannot be opened.",
-         "No reader of this package can show it.",
+         "xarray cannot show it until that is mended.",
          "Follow the message; compare the session with the original file.", _TABLES),
     # Others
     Code("times-not-decoded", "hint", "Times are too many, or too far away, to be decoded as datetimes.",

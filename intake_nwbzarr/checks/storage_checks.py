@@ -19,6 +19,7 @@ from intake_nwbzarr.hdf5.documents import EXTENSION
 from intake_nwbzarr.hierarchy.consolidate import Consolidation, compare, without_schemas
 from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.zarr2.objects import CODEC_NAME
+from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.transport.request_log import counted, readable_size
 
 SMALL: Final = 256 * 2**10
@@ -68,7 +69,11 @@ def format_findings(session: Checked, requests: int) -> Iterator[Finding]:
 def _plugins(session: Checked) -> Iterator[Finding]:
     for node in session.arrays:
         used = (node.metadata.get(EXTENSION) or {}).get("filters") or ()
-        names = [name or f"filter {number}" for number, name, _ in used if number not in _OF_HDF5]
+        names = [
+            filters.NAMES.get(number, name or f"filter {number}")
+            for number, name, _ in used
+            if number not in _OF_HDF5
+        ]
         if names:
             yield session.finding("filter-plugin", node.path, f"Compressed with {', '.join(names)}.")
 
@@ -178,9 +183,15 @@ def _absent(session: Checked, node: ArrayNode) -> Iterator[Finding]:
     count = session.counted.get(node.path)
     if count is None or not count.absent:
         return
-    is_zarr_2 = not session.hierarchy.location.is_hdf5 and session.hierarchy.zarr_format == 2
-    # Of a single chunk, such as a starting time of 0, it says nothing that writers leave it out.
-    if is_zarr_2 or count.expected > 1:
-        code = "missing-chunks" if is_zarr_2 else "absent-chunks"
-        found = f"{count.absent:,} of {counted(count.expected, 'chunk')} not stored."
-        yield session.finding(code, node.path, found)
+    found = f"{count.absent:,} of {counted(count.expected, 'chunk')} not stored."
+    if not session.hierarchy.location.is_hdf5 and session.hierarchy.zarr_format == 2:
+        yield session.finding("missing-chunks", node.path, found)
+    # Of a single chunk, such as a starting time of 0, and of masks of few pixels, it says nothing that
+    # writers leave out zeros.
+    elif count.expected > 1 and (node.ndim == 1 or _is_of_series(session, node)):
+        yield session.finding("absent-chunks", node.path, found)
+
+
+def _is_of_series(session: Checked, node: ArrayNode) -> bool:
+    group = session.nodes.get(node.path.rpartition("/")[0])
+    return group is not None and is_a(session.hierarchy, group, "TimeSeries")
