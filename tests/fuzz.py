@@ -16,7 +16,7 @@ from typing import Any
 import xarray as xr
 import zarr
 
-from intake_nwbzarr import open_hierarchy, open_nwb
+from intake_nwbzarr import check, open_hierarchy, open_nwb
 from intake_nwbzarr.errors import NWBZarrError
 
 CORPUS = Path(__file__).parent / "data" / "corpus"
@@ -169,13 +169,14 @@ def _short(value: Any) -> str:
 
 
 def read_everything(session: Session, random: random.Random) -> None:
-    """Open flat, as a tree, one object and raw, and read; anything but an error of this package comes out."""
+    """Open flat, as a tree, one object and raw, read, and check; only errors of this package are accepted."""
     group = random.choice(session.groups)
     ways: list[Callable[[], Any]] = [
         lambda: _load(xr.open_dataset(session.path, engine="nwbzarr")),
         lambda: _load_tree(session.path),
         lambda: _load(xr.open_dataset(session.path, engine="nwbzarr", group=group, mask_and_scale=False)),
         lambda: _load_raw(session.path),
+        lambda: json.dumps((found := check(session.path)).document) + str(found),
     ]
     for way in ways:
         _tolerating(way)

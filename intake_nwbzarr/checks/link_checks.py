@@ -76,7 +76,7 @@ class _Checker:
         chosen: list[Selection] = []
         fields: list[tuple[str, ...]] = []
         for node in session.arrays:
-            names = node.reference_fields
+            names = tuple(name for name in node.reference_fields if name in (node.dtype.names or ()))
             if (node.is_reference or names) and node.size and node.shape[:1] <= (_MOST_ROWS,):
                 chosen.append((node, ()))
                 fields.append(names)

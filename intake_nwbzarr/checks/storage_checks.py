@@ -125,7 +125,11 @@ def compare_metadata(session: Checked) -> Consolidation | None:
         return None
     try:
         return compare(hierarchy.location, keys)
-    except (AccessError, ListingError, MetadataError) as error:
+    except MetadataError as error:
+        session.damaged.append(session.finding("damaged-object", error.path or "", message(error)))
+        session.unchecked.append("whether consolidated metadata are up to date: stored ones are damaged")
+        return None
+    except (AccessError, ListingError) as error:
         session.unchecked.append(f"whether consolidated metadata are up to date: {message(error)}")
         return None
 

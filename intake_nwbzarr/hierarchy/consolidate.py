@@ -180,6 +180,8 @@ def is_fresh(
     ------
     ListingError, AccessError
         When the storage cannot be listed.
+    MetadataError
+        When a stored document is damaged.
     NWBZarrError
         Other errors as in `intake_nwbzarr.open_hierarchy`.
 
@@ -229,6 +231,7 @@ async def _plan(
     name = "zarr.json" if stored.zarr_format == 3 else ".zmetadata"
     current = await transport.get(name)
     known = before.nodes if before.consolidated else {}
+    contents = _contents(stored)
     plan = Consolidation(
         location=str(transport.location),
         zarr_format=stored.zarr_format,
@@ -239,7 +242,7 @@ async def _plan(
         changed=tuple(
             path
             for path in sorted(known.keys() & stored.nodes.keys())
-            if not _is_same(known[path], stored.nodes[path])
+            if not _is_same(known[path], contents[path])
         ),
         written=False,
     )
@@ -259,17 +262,39 @@ async def _documents_now(transport: Transport) -> Documents:
         return await list_documents(transport, 2)
 
 
-def _is_same(one: Mapping[str, msgspec.Raw], other: Mapping[str, msgspec.Raw]) -> bool:
-    return one.keys() == other.keys() and all(
-        _without_consolidated(load_json(one[name])) == _without_consolidated(load_json(other[name]))
-        for name in one
-    )
-
-
-def _without_consolidated(document: Any) -> str:
+def _content(document: msgspec.Raw) -> str | None:
+    """Return what a document says apart from consolidated metadata; None if it is not a JSON object."""
+    try:
+        decoded = load_json(document)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(decoded, dict):
+        return None
+    kept = {key: value for key, value in decoded.items() if key != "consolidated_metadata"}
     # As repr, so that NaN equals NaN.
-    kept = {key: value for key, value in document.items() if key != "consolidated_metadata"}
     return repr(sorted(kept.items()))
+
+
+def _is_same(known: Mapping[str, msgspec.Raw], stored: Mapping[str, str]) -> bool:
+    return known.keys() == stored.keys() and all(_content(known[name]) == stored[name] for name in known)
+
+
+def _contents(stored: Documents) -> dict[str, dict[str, str]]:
+    """Return what the stored documents say, which must be JSON objects: others are not consolidated."""
+    found: dict[str, dict[str, str]] = {}
+    for path, documents in stored.nodes.items():
+        for name, document in documents.items():
+            key = f"{path}/{name}".lstrip("/")
+            content = _content(document)
+            if content is None:
+                raise MetadataError(
+                    f"The stored document {key!r} of {stored.location} is damaged: it is not a JSON object.",
+                    location=stored.location,
+                    path=key,
+                    next_step="Upload it again, or compare it with the original file.",
+                )
+            found.setdefault(path, {})[name] = content
+    return found
 
 
 def _zarr_2_document(stored: Documents) -> bytes:

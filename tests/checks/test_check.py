@@ -310,3 +310,12 @@ def test_a_finding_of_something_removed_does_not_stop_the_check(good: Path, tmp_
     shutil.rmtree(path / ROIS)
     report = check(path)
     assert "stale-metadata" in {each.code for each in report.findings}
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"\xff\xfe"])
+def test_a_stored_document_that_is_damaged_is_a_finding(document: bytes, good: Path, tmp_path: Path) -> None:
+    path = copy_of(good, tmp_path)
+    (path / "units/id/zarr.json").write_bytes(document)
+    report = check(path)
+    assert [(each.code, each.path) for each in report.findings] == [("damaged-object", "units/id/zarr.json")]
+    assert report.fresh is None

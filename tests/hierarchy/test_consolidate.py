@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zarr
 
-from intake_nwbzarr import consolidate, open_hierarchy, open_nwb, track_requests
+from intake_nwbzarr import consolidate, is_fresh, open_hierarchy, open_nwb, track_requests
 from intake_nwbzarr.errors import LocationError, MetadataError, ObjectChangedError, UnconsolidatedWarning
 from intake_nwbzarr.location.location import locate
 from intake_nwbzarr.transport.loop import run
@@ -184,3 +184,42 @@ def test_a_document_that_somebody_else_replaced_is_not_overwritten(
     stored = run(open_transport(locate(url, s3_server.signed_options)).get(document))
     assert stored is not None
     assert stored.data == before
+
+
+@pytest.mark.parametrize("document", [b"", b"{", b"[]", b"\xff\xfe", b"3"])
+@pytest.mark.parametrize("release", ["0.8.0", "0.14.0"])
+def test_a_stored_document_that_is_damaged_is_an_error_that_names_it_and_nothing_is_written(
+    release: str, document: bytes, copy_of: Corpus
+) -> None:
+    store = copy_of("ecephys", release)
+    name = "units/id/.zarray" if release == "0.8.0" else "units/id/zarr.json"
+    (store / name).write_bytes(document)
+    before = _contents(store)
+    for way in (consolidate, is_fresh):
+        with pytest.raises(MetadataError) as caught:
+            way(store)
+        assert caught.value.path == name
+    assert _contents(store) == before
+
+
+@pytest.mark.parametrize("place", ["folder", "s3", "hdf5"])
+def test_whether_a_session_is_fresh_is_told_wherever_it_can_be_listed(
+    place: str, copy_of: Corpus, s3_server: S3Server
+) -> None:
+    if place == "hdf5":
+        assert is_fresh(Path(__file__).parents[1] / "data" / "ecephys.nwb")
+        return
+    store = copy_of("ecephys", "0.14.0")
+
+    def fresh() -> bool:
+        if place == "folder":
+            return is_fresh(store)
+        url = s3_server.upload(s3_server.public_bucket, "fresh.nwb.zarr", store)
+        return is_fresh(url, s3_server.anonymous_options)
+
+    assert fresh()
+    group = zarr.open_group(str(store / "units"), mode="r+", use_consolidated=False)
+    group.attrs["description"] = "sorted again"
+    assert not fresh()
+    consolidate(store)
+    assert fresh()
