@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 import zarr
@@ -270,9 +270,26 @@ def _content(document: msgspec.Raw) -> str | None:
         return None
     if not isinstance(decoded, dict):
         return None
-    kept = {key: value for key, value in decoded.items() if key != "consolidated_metadata"}
+    kept = {
+        key: value if key == "attributes" else _named(value)
+        for key, value in decoded.items()
+        if key != "consolidated_metadata" and not (key in _OPTIONAL and not value)
+    }
     # As repr, so that NaN equals NaN.
     return repr(sorted(kept.items()))
+
+
+# Fields of Zarr 3 that zarr-python writes into consolidated metadata, and other writers may leave out.
+_OPTIONAL: Final = frozenset({"attributes", "storage_transformers", "dimension_names"})
+
+
+def _named(value: Any) -> Any:
+    """Return codecs and the like without configurations that are empty, which may be left out."""
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _named(each) for key, each in value.items() if key != "configuration" or each}
+    return value
 
 
 def _is_same(known: Mapping[str, msgspec.Raw], stored: Mapping[str, str]) -> bool:

@@ -223,3 +223,17 @@ def test_whether_a_session_is_fresh_is_told_wherever_it_can_be_listed(
     assert not fresh()
     consolidate(store)
     assert fresh()
+
+
+def test_other_spellings_of_the_same_metadata_are_no_changes(copy_of: Corpus) -> None:
+    store = copy_of("ecephys", "0.14.0")
+    document = store / "units/electrode_group/zarr.json"
+    content = json.loads(document.read_text())
+    assert content["codecs"][0] == {"name": "vlen-utf8", "configuration": {}}
+    del content["codecs"][0]["configuration"]
+    content.pop("storage_transformers", None)
+    document.write_text(json.dumps(content))
+    assert is_fresh(store)
+    content["codecs"][0]["configuration"] = {"level": 1}
+    document.write_text(json.dumps(content))
+    assert not is_fresh(store)
