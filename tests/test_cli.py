@@ -549,6 +549,8 @@ def test_tables_name_no_files_elsewhere(nwbzarr: Command, tmp_path: Path) -> Non
     assert (allowed.status, allowed.err) == (0, "")
     names = [Session(name, name, None, None, is_alone=False) for name in ("s3://a/b/../..", "s3://a/..\\c")]
     assert file_names(names) == {"s3://a/b/../..": "b", "s3://a/..\\c": "c"}
+    local = [Session(name, name, None, None, is_alone=False) for name in ("a/ses.nwb", "b/ses.nwb", "c.nwb")]
+    assert list(file_names(local).values()) == ["a-ses.nwb", "b-ses.nwb", "c.nwb"]
 
 
 def test_catalog_scan_says_with_which_option_all_columns_are_read(

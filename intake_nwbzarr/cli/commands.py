@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -110,8 +111,13 @@ def consolidate(
 @app.command()
 @takes_server
 def convert(
-    source: Annotated[str, typer.Argument(help="The session: a local path or a URL, Zarr or HDF5.")],
-    destination: Annotated[str, typer.Argument(help="A local folder or an s3:// URL, with nothing in it.")],
+    locations: Locations,
+    destination: Annotated[
+        str,
+        typer.Argument(
+            help="A local folder or an s3:// URL with nothing in it; of several sessions, the folder above."
+        ),
+    ],
     server: Server,
     chunk_mib: Annotated[float, typer.Option(help="MiB of a chunk in memory, where that is chosen.")] = 4,
     shard_mib: Annotated[float, typer.Option(help="MiB of a shard in memory.")] = 64,
@@ -131,31 +137,42 @@ def convert(
     ] = None,
     as_json: AsJSON = False,
 ) -> None:
-    """Convert a session to consolidated, sharded Zarr 3. Run the same command again to resume."""
+    """Convert sessions to consolidated, sharded Zarr 3. Run the same command again to resume."""
     from intake_nwbzarr import convert
     from intake_nwbzarr.location.options import applicable
 
-    # Both get the options that they can have; one that neither can have is a mistake.
-    for_source, for_destination = applicable(server, source), applicable(server, destination)
-    mistaken = {name: server[name] for name in server.keys() - for_source.keys() - for_destination.keys()}
-    with progress_bar(messages, "opening", convert_fields) as show:
-        done = convert(
-            source,
-            destination,
-            for_source | mistaken,
-            destination_options=for_destination
-            | parsed_options(destination_option or (), "--destination-option"),
-            chunk_mib=chunk_mib,
-            shard_mib=shard_mib,
-            compressor=compressor,
-            skip_unreadable=skip_unreadable,
-            verify=verify,
-            dry_run=dry_run,
-            progress=show,
-        )
-    if not as_json:
-        print_text(str(done))
-    finish([done.document], 0 if done.is_equal else FINDINGS, as_json)
+    for_destination = applicable(server, destination)
+    only_for_destination = parsed_options(destination_option or (), "--destination-option")
+
+    def work(session: Session) -> tuple[object, str, int]:
+        target, options = destination, session.options
+        if session.is_alone:
+            # Both get the options that they can have; one that neither can have is a mistake.
+            of_source = applicable(server, session.name)
+            mistaken = server.keys() - of_source.keys() - for_destination.keys()
+            options = of_source | {name: server[name] for name in mistaken}
+        else:
+            name = re.sub(r"(\.nwb)?(\.zarr|\.h5|\.hdf5)?(\.zip)?$", "", names[session.name])
+            target = f"{destination.rstrip('/')}/{name}.nwb.zarr"
+        with progress_bar(messages, "opening", convert_fields) as show:
+            done = convert(
+                session.location,
+                target,
+                options,
+                destination_options=for_destination | only_for_destination,
+                chunk_mib=chunk_mib,
+                shard_mib=shard_mib,
+                compressor=compressor,
+                skip_unreadable=skip_unreadable,
+                verify=verify,
+                dry_run=dry_run,
+                progress=show,
+            )
+        return done.document, str(done), 0 if done.is_equal else FINDINGS
+
+    sessions = sessions_of(locations, server)
+    names = file_names(sessions)
+    finish(*each_of(sessions, as_json, work), as_json)
 
 
 @app.command()

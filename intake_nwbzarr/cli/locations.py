@@ -200,18 +200,23 @@ def sessions_of(locations: Sequence[str], server: Server) -> list[Session]:
 
 def file_names(sessions: Sequence[Session]) -> dict[str, str]:
     """Return a file name for each session, by its name: as many last parts of it as tell them apart."""
-    from intake_nwbzarr.location.urls import split_url
-
-    paths = {session.name: "/".join(split_url(session.name)[1]) for session in sessions}
     # A table of somebody else must not name files elsewhere.
     parts = {
-        name: [part for part in re.split(r"[/\\]", path) if part.strip(".")] for name, path in paths.items()
+        each.name: [part for part in re.split(r"[/\\]", _path_of(each.name)) if part.strip(".")]
+        for each in sessions
     }
-    for length in range(1, max(map(len, parts.values()), default=0) + 1):
+    longest = max(map(len, parts.values()), default=0)
+    for length in range(1, longest + 1):
         names = {name: "-".join(each[-length:]) for name, each in parts.items()}
         if len(set(names.values())) == len(names):
-            break
-    return names
+            return names
+    return {name: str(number) for number, name in enumerate(parts)}
+
+
+def _path_of(location: str) -> str:
+    from intake_nwbzarr.location.urls import split_url
+
+    return "/".join(split_url(location)[1]) if "://" in location else location
 
 
 def _are_tables(location: str, server: Server) -> bool:

@@ -38,7 +38,7 @@ from intake_nwbzarr.errors import (
     warn_caller,
 )
 from intake_nwbzarr.hierarchy.consolidate import zarr_3_document
-from intake_nwbzarr.hierarchy.documents import Documents
+from intake_nwbzarr.hierarchy.documents import Documents, load_json
 from intake_nwbzarr.hierarchy.hierarchy import UNREACHABLE, Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location.location import Location, locate
@@ -286,7 +286,20 @@ def _plan(opened: _Opened, target: Location, options: LayoutOptions) -> _Plan:
         problems=relinked.problems,
         skipped=dict(opened.unreadable),
     )
-    return _Plan(documents, tuple(arrays), relinked, report)
+    return _Plan(_as_zarr_writes(documents, target), tuple(arrays), relinked, report)
+
+
+def _as_zarr_writes(documents: Mapping[str, bytes], target: Location) -> dict[str, bytes]:
+    """Return documents as zarr writes them, so that the consolidated ones, in that of the root, are equal."""
+    nodes = {path: {"zarr.json": msgspec.Raw(document)} for path, document in documents.items()}
+    root = zarr_3_document(Documents(target, 3, nodes, False, None, 0))
+    consolidated = load_json(root)["consolidated_metadata"]["metadata"]
+    arrays = {
+        path: json.dumps(document).encode()
+        for path, document in consolidated.items()
+        if document["node_type"] == "array"
+    }
+    return {**documents, **arrays, "": root}
 
 
 @contextmanager
@@ -356,8 +369,7 @@ class _Converting:
         finally:
             await journal.flush()
         await self._refuse_mixture()
-        root = zarr_3_document(self._documents())
-        await writing.put_document("zarr.json", root)
+        await writing.put_document("zarr.json", plan.documents[""])
         await journal.end()
         return replace(
             plan.report,
@@ -369,10 +381,6 @@ class _Converting:
             problems=dict(plan.relinked.problems),
             written=True,
         )
-
-    def _documents(self) -> Documents:
-        nodes = {path: {"zarr.json": msgspec.Raw(document)} for path, document in self.plan.documents.items()}
-        return Documents(self.destination.location, 3, nodes, False, None, 0)
 
     async def _refuse_mixture(self) -> None:
         """Check that the source is still as it was: its chunks have been read one by one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -275,8 +276,8 @@ def _content(document: msgspec.Raw) -> str | None:
         for key, value in decoded.items()
         if key != "consolidated_metadata" and not (key in _OPTIONAL and not value)
     }
-    # As repr, so that NaN equals NaN.
-    return repr(sorted(kept.items()))
+    # As text, so that NaN equals NaN.
+    return json.dumps(kept, sort_keys=True)
 
 
 # Fields of Zarr 3 that zarr-python writes into consolidated metadata, and other writers may leave out.

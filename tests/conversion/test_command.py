@@ -17,6 +17,8 @@ from intake_nwbzarr.cli.output import progress_bar
 from intake_nwbzarr.conversion.report import ConvertProgress
 from tests.conversion.sessions import SMALL, Stored, nodes
 from tests.hdf5.files import write as write_hdf5
+from tests.session_files import empty_session
+from tests.session_files import write as write_session
 
 type Run = Callable[..., tuple[int, str, str]]
 
@@ -114,3 +116,12 @@ def test_progress_is_shown_in_bytes_on_a_terminal() -> None:
     shown = convert_fields(ConvertProgress("converting", 10**6, 2 * 10**6, "acquisition/data"))
     assert (shown["completed"], shown["total"]) == (10**6, 2 * 10**6)
     assert "1.0 MB" in shown["unit"]
+
+
+def test_several_sessions_become_one_folder_of_them(run: Run, tmp_path: Path) -> None:
+    sources = [write_session(tmp_path, empty_session(), f"{name}.nwb.zarr") for name in ("a", "b")]
+    status, out, err = run(*sources, tmp_path / "new", "--json")
+    assert (status, err) == (0, "")
+    targets = [tmp_path / "new" / source.name for source in sources]
+    assert sorted((tmp_path / "new").iterdir()) == targets
+    assert [each["destination"] for each in json.loads(out)] == [f"file://{target}" for target in targets]
