@@ -15,8 +15,11 @@ from intake_nwbzarr.transport.listing import s3_url
 from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import counted, readable_size
 
-MOST_PATHS: Final = 5
-"""Findings of one code that are listed each, of those that differ; of more, a line tells their number."""
+MOST_ALIKE: Final = 5
+"""Findings of one code and of alike objects that are listed each; of more, a line tells their number."""
+
+MOST_LINES: Final = 8
+"""Lines of one code in the text; the document has all findings."""
 
 MOST_COSTS: Final = 8
 """Arrays in the table of costs of the text, the largest first; the document has all."""
@@ -140,9 +143,9 @@ def finding(code: str, path: str, found: str, location: Location) -> Finding:
     mend = known.mend
     if mend.startswith(CONSOLIDATE) and not _is_writable(location):
         mend += ", where the session is a folder or on S3"
-    return Finding(
-        code, known.severity, path, found, known.why, mend.replace("{location}", _quoted(location))
-    )
+    mend = mend.replace("{location}", _quoted(location))
+    # The report says once which session it is about.
+    return Finding(code, known.severity, path, found.replace(f" in {location}", ""), known.why, mend)
 
 
 def _is_writable(location: Location) -> bool:
@@ -225,17 +228,21 @@ def _found(findings: Sequence[Finding]) -> Iterator[str]:
         # Alike but for numbers: 2,000 series are one line.
         parent = each.path.rpartition("/")[0]
         alike.setdefault(re.sub(r"[\d.,]+", "0", f"{parent} {each.found}"), []).append(each)
-    for members in list(alike.values())[:MOST_PATHS]:
-        first, last = members[0], members[-1]
-        found = _plain(first.found)
-        if len(members) > MOST_PATHS:
-            yield f"{_plain(first.path)} … {_plain(last.path)} ({len(members):,}): {found}"
+    lines: list[tuple[str, int]] = []
+    for members in alike.values():
+        if len(members) > MOST_ALIKE:
+            first, last = _plain(members[0].path), _plain(members[-1].path)
+            found = _plain(members[0].found)
+            lines.append((f"{first} … {last} ({len(members):,}): {found}", len(members)))
             continue
-        for each in members:
-            yield f"{_plain(each.path)}: {_plain(each.found)}" if each.path else _plain(each.found)
-    more = list(alike.values())[MOST_PATHS:]
-    if more:
-        yield f"and {sum(map(len, more)):,} more"
+        texts = (
+            f"{_plain(each.path)}: {_plain(each.found)}" if each.path else _plain(each.found)
+            for each in members
+        )
+        lines += [(text, 1) for text in texts]
+    yield from (line for line, _ in lines[:MOST_LINES])
+    if more := sum(count for _, count in lines[MOST_LINES:]):
+        yield f"and {more:,} more"
 
 
 def _costs(report: Report) -> Iterator[str]:

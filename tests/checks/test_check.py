@@ -220,6 +220,8 @@ def test_a_fault_has_a_finding(case: Case, good: Path, tmp_path: Path) -> None:
     assert (found[0].severity, found[0].why) == (known.severity, known.why)
     assert f"[{case.code}]" in str(report)
     assert report.ok == all(each.severity == "hint" for each in report.findings)
+    # The report says once which session it is about.
+    assert str(path) not in found[0].found
     # What is found of one fault is not a list of others that do not exist.
     assert len({each.code for each in report.findings}) <= 4, str(report)
 
@@ -319,3 +321,10 @@ def test_a_stored_document_that_is_damaged_is_a_finding(document: bytes, good: P
     report = check(path)
     assert [(each.code, each.path) for each in report.findings] == [("damaged-object", "units/id/zarr.json")]
     assert report.fresh is None
+
+
+def test_a_region_whose_table_is_gone_is_one_finding(good: Path, tmp_path: Path) -> None:
+    path = copy_of(good, tmp_path)
+    without(ELECTRODES)(path)
+    found = [each.code for each in check(path).findings if each.path == f"{RAW}/electrodes"]
+    assert found == ["region-without-table"]
