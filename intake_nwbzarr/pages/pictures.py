@@ -46,6 +46,9 @@ _SHOWN_ORDER: Final[tuple[PictureKind, ...]] = (
     "movie",
 )  # fmt: skip
 
+# Pictures that tell sessions apart least, of which an index has a small one only where there is no other.
+_ALIKE: Final[frozenset[PictureKind]] = frozenset({"timeline", "probes"})
+
 
 def plan_pictures(session: PageSession) -> tuple[list[Plan], list[LeftOut]]:
     """Return the pictures that a session has something for, in the order of reading; and those too many."""
@@ -67,7 +70,7 @@ def plan_pictures(session: PageSession) -> tuple[list[Plan], list[LeftOut]]:
 def draw_pictures(
     session: PageSession, progress: Callable[[PageProgress], None] | None = None
 ) -> tuple[list[Picture], list[LeftOut], str]:
-    """Read and draw all pictures; return them, those left out, and a thumbnail of the first.
+    """Read and draw all pictures; return them, those left out, and a thumbnail of the most telling one.
 
     One is drawn while the next is read.
     """
@@ -89,7 +92,7 @@ def draw_pictures(
                 left_out.append(LeftOut(plan.kind, cut(plan.title), plan.paths, reason_of(error)))
                 continue
             pictures.append(picture)
-            rank = _SHOWN_ORDER.index(plan.kind)
+            rank = _SHOWN_ORDER.index(plan.kind) + len(_SHOWN_ORDER) * (plan.kind in _ALIKE)
             if first is None or rank < first[0]:
                 first = rank, figure
     pictures.sort(key=lambda picture: [*_SHOWN_ORDER].index(picture.kind))  # type: ignore[arg-type]
