@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import measure_convert as converting  # noqa: E402
 from benchmarks import measure_fetching as fetching  # noqa: E402 (the folder above is on the path since the last line)
 from benchmarks import measure_hdf5 as hdf5  # noqa: E402
 from benchmarks import measure_many as many  # noqa: E402
@@ -94,6 +95,8 @@ MEASUREMENTS: Mapping[str, Callable[[Bench], Several]] = {
     "hdf5-chunks": lambda bench: {
         f"chunks: {name}": found for name, found in hdf5.growth_with_chunks(bench).items()
     },
+    "convert-numbers": _one("convert 1 GB of numbers, local", converting.numbers),
+    "convert-texts": _one("convert 763,000 rows of texts", converting.texts),
     "growth": lambda bench: {f"nodes: {name}": found for name, found in opening.growth(bench).items()},
     "latency": lambda bench: {f"latency: {name}": found for name, found in opening.latency(bench).items()},
 }

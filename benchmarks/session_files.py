@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import write_hdf5, write_many, write_opening, write_reading
+from benchmarks import write_convert, write_hdf5, write_many, write_opening, write_reading
 
 VERSION = 1
 """Raised when a writer changes: what an older one wrote is not used."""
@@ -29,6 +29,8 @@ SESSIONS: dict[str, Callable[[Path], None]] = {
     "series-265kB-zarr2": partial(write_reading.write_series, chunk_bytes=write_reading.SMALL_CHUNK),
     "series-shards-zarr3": write_reading.write_shards,
     "hour-zarr3": write_reading.write_hour,
+    "recording-convert-zarr2": write_convert.write_recording,
+    "texts-convert-zarr2": write_convert.write_texts,
 }
 """By name, what writes them into a folder that does not exist yet."""
 

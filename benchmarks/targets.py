@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, isnan, nan
 
+from benchmarks import measure_convert as converting
 from benchmarks import measure_fetching as fetching
 from benchmarks import measure_hdf5 as hdf5
 from benchmarks import measure_many as many
@@ -70,7 +71,18 @@ def targets(measured: Measured) -> list[Target]:
     """All of them, in the order of the table."""
     return [
         target
-        for about in (_one_series, _session, _many, _raw, _reading, _parts, _costs, _sessions, _hdf5)
+        for about in (
+            _one_series,
+            _session,
+            _many,
+            _raw,
+            _reading,
+            _parts,
+            _costs,
+            _sessions,
+            _hdf5,
+            _convert,
+        )
         for target in about(measured)
     ]
 
@@ -323,6 +335,19 @@ def _reading_hdf5(measured: Measured) -> list[Target]:
         Target("25", "HDF5, a worker's first chunk, of one range: requests", first.middle("requests"), 1),
         Target("26", "HDF5, table of 12,000 chunks: round trips", table.middle("round_trips"), 5),
         Target("26", "HDF5, table of 12,000 chunks: received", table.middle("received") / 1e6, 1, unit="MB"),
+    ]
+
+
+def _convert(measured: Measured) -> list[Target]:
+    """Sessions that are converted, on one disk."""
+    numbers = measured.get("convert 1 GB of numbers, local", {})
+    texts = _of(measured.get("convert 763,000 rows of texts", {}), converting.VERIFIED)
+    plain, copied = _of(numbers, converting.COPY), _of(numbers, converting.COPIED)
+    memory = _of(numbers, converting.VERIFIED).middle("memory") / 1e6
+    return [
+        _faster("27", "convert, chunks copied: of the rate of a plain copy", ratio(plain, copied), 0.7),
+        Target("27", "convert, verified: memory beyond imports", memory, 1000, unit="MB"),
+        Target("28", "convert 763,000 rows of texts, verified", texts.middle("seconds"), 60, unit="s"),
     ]
 
 

@@ -79,16 +79,14 @@ def _compressor(name: str, configuration: Mapping[str, Any]) -> Any:
     raise ValueError(f"Chunks are not encoded with {name!r}.")
 
 
-def stored_object(layout: Layout, chunks: Mapping[int, Bytes]) -> bytes | None:
-    """Return a stored object of encoded chunks by their number in it; None where there are none.
+def stored_object(layout: Layout, chunks: Mapping[int, Bytes]) -> list[Bytes]:
+    """Return the pieces of a stored object of encoded chunks by their number in it; none without chunks.
 
     A shard is its chunks, one after the other, and their index: Zarr 3 specification, codec
     ``sharding_indexed``.
     """
-    if not chunks:
-        return None
-    if layout.sharding is None:
-        return bytes(chunks[0])
+    if not chunks or layout.sharding is None:
+        return [*chunks.values()]
     index = np.full((prod(layout.sharding.counts), 2), 2**64 - 1, "<u8")
     at = 0
     for number, data in sorted(chunks.items()):
@@ -103,4 +101,4 @@ def stored_object(layout: Layout, chunks: Mapping[int, Bytes]) -> bytes | None:
             next_step="Convert it with smaller shards.",
         )
     checked = numcodecs.get_codec({"id": "crc32c"}).encode(index.tobytes())
-    return b"".join([data for _, data in sorted(chunks.items())] + [checked])
+    return [data for _, data in sorted(chunks.items())] + [bytes(checked)]

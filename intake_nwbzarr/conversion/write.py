@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import AsyncIterator, Callable, Container, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, Final
@@ -14,26 +15,27 @@ from numpy.typing import NDArray
 
 from intake_nwbzarr.arrays.decode import ChunkName, decode
 from intake_nwbzarr.arrays.gather import gather as read_arrays
-from intake_nwbzarr.arrays.layout import Layout
-from intake_nwbzarr.arrays.shards import locate_chunks, parse_index
 from intake_nwbzarr.arrays.stored import StoredArray
 from intake_nwbzarr.conversion.copy_chunks import Cell, cells_of, read_encoded
 from intake_nwbzarr.conversion.encode import encode_chunk, stored_object
 from intake_nwbzarr.conversion.journal import Journal
 from intake_nwbzarr.conversion.layout import ArrayPlan
-from intake_nwbzarr.errors import ConversionError, NWBZarrError
+from intake_nwbzarr.errors import ConversionError, NWBZarrError, ResponseError
 from intake_nwbzarr.hdf5.chunk_table import grid
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
-from intake_nwbzarr.transport.answers import Bytes
+from intake_nwbzarr.transport.answers import Bytes, Part
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import await_all
-from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, MIB
+from intake_nwbzarr.untrusted_input import MIB
 
 AT_ONCE: Final = 64
 """Blocks of arrays that are worked on concurrently, if they are small."""
 
-MEMORY: Final = 144 * MIB
+MEMORY: Final = 128 * MIB
 """Decoded bytes of the blocks that are worked on; each takes about three times as many."""
+
+READ_AGAIN: Final = 8 * MIB
+"""Bytes that are read again at a time, of several small chunks or of one that may be larger."""
 
 LEAST: Final = MIB
 """Bytes that a block counts at least."""
@@ -57,6 +59,7 @@ class Writing:
     objects: int = 0
     kept: int = 0
     size: int = 0
+    _since_trim: int = 0
     _room: _Room = field(default_factory=lambda: _Room(MEMORY))
 
     async def run(self, plans: Sequence[ArrayPlan]) -> None:
@@ -84,6 +87,10 @@ class Writing:
                     except NWBZarrError as error:
                         error.path = error.path or plan.target.path
                         raise
+            self._since_trim += size
+            if self._since_trim > MEMORY // 2:
+                self._since_trim = 0
+                await asyncio.to_thread(trim_memory)
             self.told(plan.target.path, size)
 
     async def _copy(self, plan: ArrayPlan, block: Sequence[Cell]) -> None:
@@ -93,10 +100,8 @@ class Writing:
         for coordinates in block:
             cells = cells_of(coordinates, plan.counts, total)
             read = await read_encoded(self.hierarchy.transport, source, cells.values(), self.stored)
-            chunks = {number: read.pop(cell) for number, cell in cells.items() if cell in read}
-            data = await asyncio.to_thread(stored_object, plan.layout, chunks)
-            del chunks
-            await self._put(plan, coordinates, data, None)
+            chunks = {number: read[cell] for number, cell in cells.items() if cell in read}
+            await self._put(plan, coordinates, chunks, None)
 
     async def _encode(self, plan: ArrayPlan, block: Sequence[Cell], region: tuple[slice, ...]) -> None:
         """Write stored objects of chunks that are encoded anew."""
@@ -121,10 +126,8 @@ class Writing:
                 asyncio.to_thread(encode_chunk, chain, part(cell), fill) for cell in cells.values()
             )
             chunks = {number: data for number, data in zip(cells, encoded, strict=True) if data is not None}
-            data = await asyncio.to_thread(stored_object, plan.layout, chunks)
-            del encoded, chunks
             parts = {number: part(cell) for number, cell in cells.items()}
-            await self._put(plan, coordinates, data, parts)
+            await self._put(plan, coordinates, chunks, parts)
 
     async def _values(self, plan: ArrayPlan, region: tuple[slice, ...]) -> NDArray[Any]:
         array = StoredArray(self.hierarchy.file, plan.source)
@@ -144,41 +147,53 @@ class Writing:
         self,
         plan: ArrayPlan,
         coordinates: Cell,
-        data: bytes | None,
+        chunks: Mapping[int, Bytes],
         values: Mapping[int, NDArray[Any]] | None,
     ) -> None:
-        key = plan.layout.key(coordinates)
-        if data is None:
+        """Write a stored object of encoded chunks, and read it again."""
+        pieces = stored_object(plan.layout, chunks)
+        if not pieces:
             return
-        await self.destination.put(key, data)
+        key = plan.layout.key(coordinates)
+        await self.destination.put_pieces(key, pieces)
         if self.verify:
-            await self._check(plan, key, data, values)
+            await self._check(key, pieces)
+            where = ChunkName(plan.target.path, key, str(self.hierarchy.location))
+            # One after the other: other shards are worked on meanwhile.
+            for number in chunks if values is None else values:
+                own = None if values is None else values[number]
+                await asyncio.to_thread(_check_chunk, plan, where, chunks.get(number), own)
         self.objects += 1
-        self.size += len(data)
+        self.size += sum(map(len, pieces))
         await self.journal.add(key)
 
-    async def _check(
-        self, plan: ArrayPlan, key: str, data: bytes, values: Mapping[int, NDArray[Any]] | None
-    ) -> None:
-        """Read an object again: its bytes are those that were written, and its values those of the source."""
-        found = await self.destination.fetch(key, None, LARGEST_OBJECT)
-        same = found is not None and await asyncio.to_thread(_is_same, found.data, data)
-        if not same:
+    async def _check(self, key: str, pieces: Sequence[Bytes]) -> None:
+        """Read an object again: its bytes are those that were written."""
+        start, size = 0, None
+        for group in _groups(pieces):
+            stop = start + sum(map(len, group))
+            try:
+                found = await self.destination.fetch(key, Part(start, stop), stop - start)
+            except ResponseError:
+                # It is shorter.
+                found = None
+            if found is None or not await asyncio.to_thread(_is_same, found.data, group):
+                raise ConversionError(
+                    f"{self.destination.location}/{key} is not read as it was written.",
+                    location=self.destination.location,
+                    path=key,
+                    next_step="The storage may be failing, or something else writes to it.",
+                )
+            start, size = stop, found.size
+        if size not in {None, start}:
             raise ConversionError(
-                f"{self.destination.location}/{key} is not read as it was written.",
+                f"{self.destination.location}/{key} has {size} bytes; {start} were written.",
                 location=self.destination.location,
                 path=key,
-                next_step="The storage may be failing, or something else writes to it.",
+                found=size,
+                expected=start,
+                next_step="Something else writes to it.",
             )
-        where = ChunkName(plan.target.path, key, str(self.hierarchy.location))
-        chunks = chunks_of(plan.layout, data, where)
-        numbers = chunks.keys() if values is None else values.keys()
-        await await_all(
-            asyncio.to_thread(
-                _check_chunk, plan, where, chunks.get(number), None if values is None else values[number]
-            )
-            for number in numbers
-        )
 
     async def put_document(self, key: str, document: bytes) -> None:
         """Write a metadata document, unless an earlier run has."""
@@ -212,23 +227,28 @@ async def _columns(array: StoredArray, region: tuple[slice, ...], dtype: np.dtyp
     return values
 
 
-def _is_same(one: Bytes, other: bytes) -> bool:
-    return len(one) == len(other) and memoryview(one) == memoryview(other)
+def _groups(pieces: Sequence[Bytes]) -> Iterator[list[Bytes]]:
+    """Yield pieces together that are read again by one request."""
+    group: list[Bytes] = []
+    for piece in pieces:
+        if group and sum(map(len, group)) + len(piece) > READ_AGAIN:
+            yield group
+            group = []
+        group.append(piece)
+    yield group
 
 
-def chunks_of(layout: Layout, data: bytes, where: ChunkName) -> dict[int, memoryview]:
-    """Return the encoded chunks of a stored object by their number in it."""
-    view = memoryview(data)
-    if layout.sharding is None:
-        return {0: view}
-    index = parse_index(layout.sharding, view[-layout.sharding.index_bytes :], where)
-    found = locate_chunks(index, range(len(index)))
-    return {number: view[slice(*extent)] for number, extent in found.items() if extent is not None}
+def _is_same(data: Bytes, pieces: Sequence[Bytes]) -> bool:
+    # Views of memory are compared byte by byte, arrays many bytes at a time.
+    found, at = np.frombuffer(data, np.uint8), 0
+    for piece in pieces:
+        if not np.array_equal(found[at : at + len(piece)], np.frombuffer(piece, np.uint8)):
+            return False
+        at += len(piece)
+    return at == len(found)
 
 
-def _check_chunk(
-    plan: ArrayPlan, where: ChunkName, data: memoryview | None, values: NDArray[Any] | None
-) -> None:
+def _check_chunk(plan: ArrayPlan, where: ChunkName, data: Bytes | None, values: NDArray[Any] | None) -> None:
     """Decode a chunk of the destination; one that was encoded anew must have the source's values."""
     layout = plan.layout
     decoded = (
@@ -258,6 +278,13 @@ def _is_equal(one: NDArray[Any], other: NDArray[Any]) -> bool:
         for each in (one, other)
     )
     return bool(np.array_equal(first, second))
+
+
+def trim_memory() -> None:
+    """Give memory that was freed back to the system, where the C library is glibc."""
+    # It keeps up to 64 MiB for each of many threads, which of chunks of megabytes add up to a gigabyte.
+    with suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Room:

@@ -29,7 +29,16 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.location.options import Timeouts, timeouts
-from intake_nwbzarr.transport.answers import Failure, Fetched, Folder, Identity, Listed, Part, Unchanged
+from intake_nwbzarr.transport.answers import (
+    Bytes,
+    Failure,
+    Fetched,
+    Folder,
+    Identity,
+    Listed,
+    Part,
+    Unchanged,
+)
 from intake_nwbzarr.transport.loop import budget, on_loop
 from intake_nwbzarr.transport.request_log import readable_size, record
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, safe_path
@@ -331,6 +340,10 @@ class Transport(ABC):
         """Return the region of the bucket, as far as requests have told; None for other storage."""
         return None
 
+    async def put_pieces(self, key: str, pieces: Sequence[Bytes]) -> None:
+        """Store an object of several pieces as `put` does; for a local file they are not joined before."""
+        await on_loop(self._put_pieces(self._safe(key), pieces))
+
     async def delete(self, key: str) -> None:
         """Remove an object, if it exists."""
         await on_loop(self._delete(self._safe(key)))
@@ -390,6 +403,9 @@ class Transport(ABC):
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:  # noqa: ARG002
         raise self.unwritable()
+
+    async def _put_pieces(self, key: str, pieces: Sequence[Bytes]) -> None:
+        await self._put(key, b"".join(pieces), None, False)
 
     async def _delete(self, key: str) -> None:  # noqa: ARG002
         raise self.unwritable()
@@ -617,6 +633,9 @@ class OverTransport(Transport):
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
         return await self._inner._put(key, data, if_match, if_none_match)
+
+    async def _put_pieces(self, key: str, pieces: Sequence[Bytes]) -> None:
+        await self._inner._put_pieces(key, pieces)
 
     async def _delete(self, key: str) -> None:
         await self._inner._delete(key)

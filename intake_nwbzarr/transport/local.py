@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from intake_nwbzarr.errors import (
 )
 from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.answers import (
+    Bytes,
     Failure,
     Fetched,
     Folder,
@@ -168,12 +170,22 @@ class LocalTransport(Transport):
         return found
 
     async def _put(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | None:
+        return await self._put_all(key, [data], if_match, if_none_match)
+
+    async def _put_pieces(self, key: str, pieces: Sequence[Bytes]) -> None:
+        await self._put_all(key, pieces, None, False)
+
+    async def _put_all(
+        self, key: str, pieces: Sequence[Bytes], if_match: str | None, if_none_match: bool
+    ) -> str:
         async def attempt() -> str | Failure:
-            return await asyncio.to_thread(self._write, key, data, if_match, if_none_match)
+            return await asyncio.to_thread(self._write, key, pieces, if_match, if_none_match)
 
         return await self._persist("put", key, attempt)
 
-    def _write(self, key: str, data: bytes, if_match: str | None, if_none_match: bool) -> str | Failure:
+    def _write(
+        self, key: str, pieces: Sequence[Bytes], if_match: str | None, if_none_match: bool
+    ) -> str | Failure:
         path = Path(self._inside(key))
         aside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
         record(self.counted, "put", requests=1)
@@ -186,7 +198,7 @@ class LocalTransport(Transport):
                 with aside.open("xb") as file:
                     if found is not None:
                         aside.chmod(path.stat().st_mode & 0o7777)
-                    file.write(data)
+                    file.writelines(pieces)
                     file.flush()
                     os.fsync(file.fileno())
                     tag = _etag(os.fstat(file.fileno()))
