@@ -240,8 +240,11 @@ def _listed(raw: Any) -> NDArray[Any]:
 
 
 def _chunks(array: Any, ndim: int) -> tuple[int, ...] | None:
-    """Return the shape of the stored chunks, or shards, of a lazy array."""
-    found = getattr(array, "shards", None) or getattr(array, "chunks", None)
+    """Return the shape of the stored chunks of a lazy array, or of its shards unless they are large."""
+    found = getattr(array, "shards", None)
+    # A shard of many chunks would be a block of gigabytes, once it is scaled.
+    if not isinstance(found, tuple) or prod(found) > BLOCK:
+        found = getattr(array, "chunks", None)
     return tuple(found) if isinstance(found, tuple) and len(found) == ndim else None
 
 
