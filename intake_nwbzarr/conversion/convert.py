@@ -147,11 +147,16 @@ def convert(
     plan = _plan(opened, target, options)
     if dry_run:
         return plan.report
+    journal = Journal(transport, plan.report.source, opened.state, plan.digest(verify=verify))
     with _lock(target):
-        done = run(_Converting(opened, plan, transport, options, verify, progress).run())
+        done = run(_Converting(opened, plan, transport, options, journal, verify, progress).run())
+        if verify and not done.earlier:
+            done = _verified(done, target, progress)
+        if done.is_equal and not done.earlier:
+            run(journal.end())
     for text, problem in (done.problems or {}).items():
         warn_caller(f"A link to {text!r} in {done.destination} {problem}.", ConversionWarning)
-    return _verified(done, target, progress) if verify else done
+    return done
 
 
 def _check_place(source: Location, destination: Location, given: object) -> None:
@@ -334,6 +339,7 @@ class _Converting:
     plan: _Plan
     destination: Transport
     options: LayoutOptions
+    journal: Journal
     verify: bool
     progress: Callable[[ConvertProgress], None] | None
     done: int = 0
@@ -341,10 +347,9 @@ class _Converting:
     async def run(self) -> Conversion:
         """Write metadata and arrays, and the root's metadata last."""
         plan = self.plan
-        journal = Journal(
-            self.destination, plan.report.source, self.opened.state, plan.digest(verify=self.verify)
-        )
-        await journal.begin()
+        journal = self.journal
+        if await journal.begin():
+            return replace(plan.report, written=True, earlier=True)
         listed = self.opened.listed
         writing = Writing(
             hierarchy=self.opened.hierarchy,
@@ -370,7 +375,7 @@ class _Converting:
             await journal.flush()
         await self._refuse_mixture()
         await writing.put_document("zarr.json", plan.documents[""])
-        await journal.end()
+        await journal.flush()
         return replace(
             plan.report,
             stored=writing.size,

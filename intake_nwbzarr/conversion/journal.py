@@ -1,4 +1,4 @@
-"""The journal of a conversion in its destination, with which an interrupted conversion is resumed."""
+"""The journal of a conversion in its destination, with which an interrupted one is resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from intake_nwbzarr.transport.loop import gather
 from intake_nwbzarr.untrusted_input import MIB
 
 NAME: Final = ".nwbzarr-convert.json"
-"""The object in the destination; it is removed when the conversion is complete."""
+"""The object in the destination; of a complete conversion, it tells what was converted."""
 
 FORMAT: Final = "intake-nwbzarr convert"
 VERSION: Final = 1
@@ -38,8 +38,9 @@ class _Document(msgspec.Struct, frozen=True):
     # Digests of the source as it is stored, and of what is to be written.
     state: str
     plan: str
-    # Keys of objects that are written and checked.
+    # Keys of objects that are written and checked; not of a complete conversion.
     done: list[str]
+    complete: bool = False
 
 
 @dataclass
@@ -56,13 +57,16 @@ class Journal:
     _unwritten: int = 0
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def begin(self) -> None:
-        """Take over what an earlier run of the same conversion has written, or remove that of another."""
+    async def begin(self) -> bool:
+        """Take over what an earlier run of the same conversion has written, or remove that of another.
+
+        Returns whether that run has completed it.
+        """
         # One level tells: other folders, such as a disk, may have a million files.
         top = await self.transport.list_folder("")
         if not (top.names or top.folders):
             await self._write()
-            return
+            return False
         fetched = await self.transport.get(NAME, limit=LARGEST) if NAME in top.names else None
         if fetched is None:
             raise self._occupied(not {"zarr.json", ".zgroup"}.isdisjoint(top.names))
@@ -79,6 +83,11 @@ class Journal:
                 found=str(error),
                 next_step="Delete the destination, or pass another one.",
             ) from error
+        is_same = (known.source, known.state, known.plan) == (self.source, self.state, self.plan)
+        if known.complete:
+            if is_same and "zarr.json" in top.names:
+                return True
+            raise self._occupied(is_store=True)
         if known.source != self.source:
             raise ConversionError(
                 f"{self.transport.location} is an unfinished conversion of {known.source}, not of "
@@ -89,14 +98,15 @@ class Journal:
                 next_step="Pass another destination, or delete it.",
             )
         keys = {entry.key for entry in await self.transport.list()}
-        if (known.state, known.plan) == (self.state, self.plan):
+        if is_same:
             self.done = keys.intersection(known.done)
         elif "zarr.json" in keys:
-            # Complete but for the removal of its journal.
+            # Complete, but its journal does not say so yet.
             raise self._occupied(is_store=True)
         # Written again, what was not finished is replaced; chunks that the source no longer has are not.
         await self._remove(key for key in keys - self.done if _OWN.fullmatch(key))
         await self._write()
+        return False
 
     def _occupied(self, is_store: bool) -> ConversionError:
         what = "a Zarr store" if is_store else "other files"
@@ -126,12 +136,13 @@ class Journal:
                 await self._write()
 
     async def end(self) -> None:
-        """Remove the journal: the conversion is complete."""
+        """Note that the conversion is complete."""
         async with self._lock:
-            await self.transport.delete(NAME)
+            await self._write(complete=True)
 
-    async def _write(self) -> None:
-        document = _Document(FORMAT, VERSION, self.source, self.state, self.plan, sorted(self.done))
+    async def _write(self, *, complete: bool = False) -> None:
+        done = [] if complete else sorted(self.done)
+        document = _Document(FORMAT, VERSION, self.source, self.state, self.plan, done, complete)
         self._unwritten = 0
         try:
             self._etag = await self.transport.put(

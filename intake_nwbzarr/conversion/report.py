@@ -57,7 +57,9 @@ class Conversion:
     skipped
         Parts of the source that cannot be read and were left out, and why.
     written
-        Whether anything was written: False of a dry run.
+        Whether the destination is complete: False of a dry run.
+    earlier
+        Whether an earlier run had completed the same conversion, so that nothing was left to do.
     verification
         What `verify` found in the destination; None if it was not asked for.
     unverified
@@ -76,6 +78,7 @@ class Conversion:
     problems: dict[str, str] | None = None
     skipped: dict[str, str] | None = None
     written: bool = False
+    earlier: bool = False
     verification: Verification | None = None
     unverified: str | None = None
 
@@ -107,6 +110,7 @@ class Conversion:
             "source": self.source,
             "destination": self.destination,
             "written": self.written,
+            "earlier": self.earlier,
             "groups": self.groups,
             "bytes": self.bytes,
             "stored": self.stored,
@@ -128,7 +132,9 @@ class Conversion:
             f"{counted(self.possible_objects, 'object')}; chunks of {counted(self.copied, 'array')} "
             f"{'were' if self.written else 'are'} copied as they are",
         ]
-        if self.written:
+        if self.earlier:
+            lines.append("  complete since an earlier run")
+        elif self.written:
             kept = f", {self.kept:,} kept from an earlier run" if self.kept else ""
             lines.append(f"  {counted(self.objects, 'object')}, {readable_size(self.stored)} written{kept}")
         else:

@@ -64,8 +64,11 @@ def test_json_is_a_list_with_what_was_done(
     assert (status, found["document"], found["written"]) == (0, "nwbzarr-convert 1.0", True)
     assert found["verified"]["different"] == []
     assert {"path", "chunk_shape", "codecs", "copied"} <= found["arrays"][0].keys()
-    # Again, it could not run: the destination is complete.
+    # Again, there is nothing left to do; with other options, it is another conversion.
     status, out, err = run(source, target)
+    assert (status, err) == (0, "")
+    assert out.endswith("  complete since an earlier run\n")
+    status, out, err = run(source, target, "--compressor", "gzip")
     assert (status, out) == (2, "")
     assert err.startswith(f"Error: The destination {target.as_uri()} already has a Zarr store.")
 

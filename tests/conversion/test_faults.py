@@ -29,6 +29,7 @@ from intake_nwbzarr.errors import (
     TransportError,
 )
 from tests.conversion.sessions import SMALL, Stored, nodes, opened
+from tests.session_files import edit
 from tests.transport.cached import little_room
 
 READ, WRITTEN = "a.nwb.zarr/acquisition/data/c/0/0", "b.nwb.zarr/acquisition/data/c/0/0"
@@ -55,7 +56,7 @@ def test_what_passes_is_tried_again(
     assert log.retries >= 1
     assert done.written
     np.testing.assert_array_equal(bucket.read("acquisition/data"), opened(bucket.source, "acquisition/data"))
-    assert NAME not in bucket.stored()
+    assert "zarr.json" in bucket.stored()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_what_lasts_is_an_error_and_the_next_run_resumes(
     done = bucket.convert()
     assert done.kept > 0
     np.testing.assert_array_equal(bucket.read("acquisition/data"), opened(bucket.source, "acquisition/data"))
-    assert NAME not in bucket.stored()
+    assert "zarr.json" in bucket.stored()
 
 
 @pytest.mark.parametrize("options", [{"secret": "wrong"}, {"key": "AKIAWRONG"}])
@@ -150,7 +151,7 @@ def test_other_options_begin_anew(bucket: Stored) -> None:
     bucket.server.reset()
     done = bucket.convert(compressor="gzip")
     assert done.kept == 0
-    assert bucket.stored() == _expected_keys(done.arrays) | {"zarr.json", "acquisition/zarr.json"}
+    assert bucket.stored() == _expected_keys(done.arrays) | {"zarr.json", "acquisition/zarr.json", NAME}
 
 
 def _expected_keys(arrays: Any) -> set[str]:
@@ -177,6 +178,13 @@ def test_a_complete_conversion_is_not_written_again(source: Path, tmp_path: Path
     target = tmp_path / "b.nwb.zarr"
     convert(source, target, **SMALL)
     before = nodes(target)
+    again = convert(source, target, **SMALL)
+    assert (again.earlier, again.objects, again.verification) == (True, 0, None)
+    assert "complete since an earlier run" in str(again)
+    # Of other options, or of a source that has changed since, it is a store like any other.
+    with pytest.raises(ConversionError, match="already has a Zarr store"):
+        convert(source, target, **SMALL, compressor="gzip")
+    edit(source, "acquisition", lambda document: document["attributes"].update(comments="edited"))
     with pytest.raises(ConversionError, match="already has a Zarr store"):
         convert(source, target, **SMALL)
     assert nodes(target) == before
@@ -262,7 +270,7 @@ def test_a_killed_conversion_goes_on_where_it_stopped(bucket: Stored, tmp_path: 
     done = convert(bucket.url, target, bucket.options, chunk_mib=0.001, shard_mib=0.002)
     assert done.kept >= noted >= 5
     assert nodes(target) == nodes(bucket.source)
-    assert not [path for path in target.rglob("*") if path.name.startswith(".")]
+    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [NAME]
     assert not target.with_name("b.nwb.zarr.lock").exists()
 
 
@@ -280,7 +288,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_next_run_resumes(source: 
     assert not (target / "zarr.json").exists()
     assert convert(source, target, **SMALL).written
     assert nodes(target) == nodes(source)
-    assert not [path for path in target.rglob("*") if path.name.startswith(".")]
+    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [NAME]
 
 
 def test_what_is_read_again_otherwise_than_written_is_an_error(bucket: Stored) -> None:
