@@ -200,6 +200,8 @@ def test_an_error_is_one_line_and_status_2(nwbzarr: Command, tmp_path: Path) -> 
     assert result.err.startswith("Error: ")
     assert "nothing.nwb.zarr" in result.err
     assert len(result.err.splitlines()) == 1
+    assert result.err.endswith(" [LocationNotFoundError]\n")
+    assert "Cause: " in nwbzarr("explain", "LocationNotFoundError").out
 
 
 @pytest.mark.parametrize("place", [1, 2, 3])

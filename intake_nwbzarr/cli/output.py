@@ -45,8 +45,11 @@ def one_line(error: Exception) -> str:
 
 
 def show_error(error: Exception) -> None:
-    """Print an error, one red line."""
-    messages.print(f"[bold red]Error:[/] {escape(one_line(error))}", style="red", highlight=False)
+    """Print an error, one red line that ends in its class, which `nwbzarr explain` explains."""
+    from intake_nwbzarr.errors import NWBZarrError
+
+    text = one_line(error) + (f" [{type(error).__name__}]" if isinstance(error, NWBZarrError) else "")
+    messages.print(f"[bold red]Error:[/] {escape(text)}", style="red", highlight=False)
 
 
 def show_failure(location: str, error: str) -> None:
