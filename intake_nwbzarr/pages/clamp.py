@@ -16,8 +16,8 @@ from intake_nwbzarr.errors import NodeNotFoundError, NWBZarrError
 from intake_nwbzarr.mapping.sweeps import open_sweeps
 from intake_nwbzarr.pages.budget import PICTURE_BYTES, Cost, evenly
 from intake_nwbzarr.pages.figures import DATA
+from intake_nwbzarr.pages.lines import line
 from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, short
-from intake_nwbzarr.pages.traces import line
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def plan_sweeps(session: PageSession) -> Iterator[Plan]:
         each.path for each in session.shown if each.kind == "series" and each.is_a("PatchClampSeries")
     )
     if clamped:
-        yield Plan("sweeps", "Patch-clamp sweeps", clamped[:_MOST_SWEEPS], partial(_sweeps, session))
+        yield Plan("sweeps", "Patch-clamp sweeps", clamped, partial(_sweeps, session))
 
 
 def _sweeps(session: PageSession) -> Drawing:

@@ -26,9 +26,9 @@ _MOST_NAMED = 30
 _MOST_MASK_CHUNKS = 1280
 _MOST_PIXELS = 2_000_000
 _LONGEST_SIDE = 8192
-_MOST_TABLES = 3
-_MOST_IMAGES = 6
-_MOST_MOVIES = 3
+MOST_TABLES = 3
+MOST_IMAGES = 6
+MOST_MOVIES = 3
 
 # Names of images that show where cells are, the best first.
 _MEANS = ("mean", "average", "avg", "summary", "max", "correlation")
@@ -42,16 +42,16 @@ def plan_images(session: PageSession) -> Iterator[Plan]:
     masks = {each.shown.path: each for each in reversed(images) if each.column is not None}
     movies = [each for each in images if each.column is None and each.time is not None]
     still = [each for each in images if each.column is None and each.time is None]
-    for image in [*masks.values()][::-1][:_MOST_TABLES]:
+    for image in [*masks.values()][::-1][:MOST_TABLES]:
         read = partial(_rois, session, image, still, movies)
         yield Plan("rois", f"ROIs of {image.shown.name}", (image.shown.path,), read)
     groups: dict[str, list[ShownImage]] = {}
     for image in still:
         groups.setdefault(parent(image.shown.path), []).append(image)
-    for group, members in list(groups.items())[:_MOST_TABLES]:
-        paths = tuple(image.shown.path for image in members[:_MOST_IMAGES])
+    for group, members in list(groups.items())[:MOST_TABLES]:
+        paths = tuple(image.shown.path for image in members[:MOST_IMAGES])
         yield Plan("images", f"Images in {own_name(group) or '/'}", paths, partial(_stills, session, members))
-    for image in movies[:_MOST_MOVIES]:
+    for image in movies[:MOST_MOVIES]:
         read = partial(_movie, session, image)
         yield Plan("movie", f"A frame of {image.shown.name}", (image.shown.path,), read)
 
@@ -260,7 +260,7 @@ def _stills(session: PageSession, members: list[ShownImage]) -> Drawing:
     chosen: list[tuple[ShownImage, Any]] = []
     total = Cost(0, 0)
     left_out = []
-    for image in members[:_MOST_IMAGES]:
+    for image in members[:MOST_IMAGES]:
         variable = session.timed.variables[image.variable]
         total += session.budget.cost(variable)
         if total.bytes > min(2 * PICTURE_BYTES, session.budget.left) or total.chunks > PICTURE_CHUNKS:

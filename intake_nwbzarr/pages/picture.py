@@ -48,6 +48,10 @@ class LeftOut:
     reason: str
 
 
+class NothingToDrawError(ValueError):
+    """What was read for a picture has nothing that can be drawn; the message says why."""
+
+
 @dataclass(frozen=True)
 class PageProgress:
     """How far a page is.

@@ -11,11 +11,19 @@ from intake_nwbzarr.pages.clamp import plan_sweeps
 from intake_nwbzarr.pages.ephys import plan_probes, plan_raster
 from intake_nwbzarr.pages.figures import as_svg, as_thumbnail, new_figure, styled
 from intake_nwbzarr.pages.imaging import plan_images
-from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, reason_of
+from intake_nwbzarr.pages.picture import (
+    LeftOut,
+    NothingToDrawError,
+    PageProgress,
+    Picture,
+    own_name,
+    reason_of,
+)
 from intake_nwbzarr.pages.plans import Drawing, PageSession, PictureKind, Plan
 from intake_nwbzarr.pages.snippets import plan_snippets
 from intake_nwbzarr.pages.time_line import plan_time_line
 from intake_nwbzarr.pages.traces import plan_paths, plan_traces
+from intake_nwbzarr.pages.unpictured import unpictured
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,10 +99,17 @@ def draw_pictures(
             except Exception as error:
                 left_out.append(LeftOut(plan.kind, cut(plan.title), plan.paths, reason_of(error)))
                 continue
+            left_out += [
+                LeftOut(plan.kind, cut(own_name(path)), (path,), reason)
+                for path, reason in drawing.without.items()
+            ]
             pictures.append(picture)
             rank = _SHOWN_ORDER.index(plan.kind) + len(_SHOWN_ORDER) * (plan.kind in _ALIKE)
             if first is None or rank < first[0]:
                 first = rank, figure
+    pictured = [path for picture in pictures for path in picture.paths]
+    pictured += [path for line in left_out for path in line.paths]
+    left_out += unpictured(session, pictured)
     pictures.sort(key=lambda picture: [*_SHOWN_ORDER].index(picture.kind))  # type: ignore[arg-type]
     if first is None:
         return pictures, left_out, ""
@@ -106,6 +121,12 @@ def _drawn(plan: Plan, drawing: Drawing, number: int) -> tuple[Picture, Figure]:
     title, caption = cut(plan.title), cut(drawing.caption)
     with styled(f"{plan.kind}-{number}"):
         figure = new_figure(drawing.height)
-        drawing.draw(figure)
-        svg = as_svg(figure, f"{title}: {caption}")
-    return Picture(plan.kind, title, caption, plan.paths, svg), figure
+        try:
+            drawing.draw(figure)
+            svg = as_svg(figure, f"{title}: {caption}")
+        except (ValueError, OverflowError, FloatingPointError) as error:
+            # What matplotlib and numpy say then is of their own arguments.
+            reason = "what was read of it cannot be drawn: it is not finite, or too large"
+            raise NothingToDrawError(reason) from error
+    paths = tuple(path for path in plan.paths if path not in drawing.without)
+    return Picture(plan.kind, title, caption, paths, svg), figure

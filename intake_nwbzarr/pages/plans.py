@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,8 @@ class Drawing:
     height: float
     # What is to be seen, with the window and the channels that were read.
     caption: str
+    # Objects of the plan that are not in the picture after all, by path, and why.
+    without: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from intake_nwbzarr.accessor.contents import ShownObject, plain_columns, row_ids
 from intake_nwbzarr.accessor.plot.axes import ticks_with_units, without_frame
 from intake_nwbzarr.pages.budget import evenly
 from intake_nwbzarr.pages.figures import DATA
+from intake_nwbzarr.pages.lines import SAMPLES, check_values, line
 from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, seconds, short
-from intake_nwbzarr.pages.traces import SAMPLES, line
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def _means(session: PageSession, table: ShownObject) -> Drawing:
         spread = np.where(np.isfinite(waveform), waveform, 0.0)
         largest = int(np.ptp(spread, axis=0).argmax()) if waveform.shape[1] else 0
         pieces.append(_Piece(str(each), x, waveform[:, largest : largest + 1].T))
-    if not any(np.isfinite(piece.lines).any() for piece in pieces):
-        raise ValueError("all mean waveforms are NaN")
+    check_values(values)
     total = counted(variable.sizes[rows], "unit")
     shown = total if len(chosen) == variable.sizes[rows] else f"{len(chosen)} of {total}"
     what = "" if values.shape[2] < 2 else ", each on the channel where it is largest"
@@ -96,6 +95,7 @@ def _events(session: PageSession, series: ShownObject) -> Drawing:
     session.budget.check(session.budget.cost(variable, {time.dim: window}), repr(series.name))
     values = variable.isel({time.dim: window}).to_numpy().astype(np.float64)
     values = values.reshape(len(values), -1, values.shape[-1])
+    check_values(values)
     channels = evenly(values.shape[1], _MOST_CHANNELS)
     x = np.arange(values.shape[2], dtype=np.float64)
     pieces = [_Piece(f"channel {channel}", x, values[:, channel]) for channel in channels]
@@ -138,6 +138,7 @@ def _bands(session: PageSession, series: ShownObject) -> Drawing:
     session.budget.check(session.budget.cost(variable, {time.dim: window}), repr(series.name))
     across, band = (str(dim) for dim in variable.dims if dim != time.dim)
     values = variable.isel({time.dim: window}).transpose(time.dim, across, band).to_numpy()
+    check_values(values)
     means = np.nanmean(values.astype(np.float64), axis=1) if values.shape[1] else values[:, 0]
     times = dataset[time.name].isel({time.dim: window}).to_numpy()
     names = dataset[band].to_numpy() if band in dataset.coords else np.arange(means.shape[1])

@@ -46,7 +46,7 @@ class _Row:
 
 def plan_time_line(session: PageSession) -> Iterator[Plan]:
     """Plan the time line of a session with intervals, events or series."""
-    tables = [*session.intervals, *_events(session)]
+    tables = [*session.intervals, *_events(session), *_interval_series(session)]
     if tables or session.series:
         paths = tuple(each.path for each in tables)
         yield Plan("timeline", "Time line", paths, partial(_read, session))
@@ -62,8 +62,13 @@ def _events(session: PageSession) -> list[ShownObject]:
     ]
 
 
+def _interval_series(session: PageSession) -> list[ShownObject]:
+    """Return series whose values say that something begins or ends."""
+    return [each for each in session.series if each.is_a("IntervalSeries")]
+
+
 def _read(session: PageSession) -> Drawing:
-    rows = [*_interval_rows(session), *_event_rows(session)]
+    rows = [*_interval_rows(session), *_interval_series_rows(session), *_event_rows(session)]
     series = list(_series_rows(session))
     shown = [*rows, *series][:_MOST_ROWS]
     shown = [row for row in shown if row.starts.size]
@@ -85,6 +90,29 @@ def _interval_rows(session: PageSession) -> Iterator[_Row]:
         yield _row(
             table.name, f"{counted(len(starts), 'interval')} in {table.name}", starts, stops, COLORS[1]
         )
+
+
+def _interval_series_rows(session: PageSession) -> Iterator[_Row]:
+    """Yield bars from each beginning to the next end of the same kind, in series of few of them."""
+    for each in _interval_series(session)[:_MOST_ROWS]:
+        time, variable = session.time_of(each), session.timed.variables[str(each.main)]
+        is_cheap = session.budget.cost(variable).is_cheap and variable.size <= _MOST_BARS * 10
+        if time is None or variable.ndim != 1 or not is_cheap:
+            continue
+        times = session.timed[time.name].to_numpy().astype(np.float64)
+        values = variable.to_numpy().astype(np.float64)
+        starts, stops = [], []
+        for kind in np.unique(np.abs(values[np.isfinite(values) & (values != 0)])):
+            begins, ends = times[values == kind], np.append(times[values == -kind], np.inf)
+            starts.append(begins)
+            stops.append(ends[np.searchsorted(ends, begins, side="right").clip(max=len(ends) - 1)])
+        if not starts:
+            continue
+        begins, ends = np.concatenate(starts), np.concatenate(stops)
+        # What has not ended goes on until the last time.
+        ends = np.where(np.isfinite(ends), ends, times[-1])
+        what = f"{counted(len(begins), 'interval')} in {each.name}"
+        yield _row(own_name(each.path), what, begins, ends, COLORS[2])
 
 
 def _event_rows(session: PageSession) -> Iterator[_Row]:
@@ -117,7 +145,7 @@ def _series_rows(session: PageSession) -> Iterator[_Row]:
     """Yield a row for each kind of series in each group, with a bar for each series."""
     kinds: dict[tuple[str, str | None], list[ShownObject]] = {}
     for each in session.shown:
-        if not is_numeric(session.dataset, each):
+        if not is_numeric(session.dataset, each) or each.is_a("IntervalSeries"):
             continue
         kinds.setdefault((parent(each.path), each.neurodata_type), []).append(each)
     reads, used = 0, set[str]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,27 +14,21 @@ from intake_nwbzarr.accessor.contents import ShownObject
 from intake_nwbzarr.accessor.plot.axes import ticks_with_units, without_frame
 from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.pages.budget import evenly
-from intake_nwbzarr.pages.figures import COLORS, DATA, recoloured
-from intake_nwbzarr.pages.picture import own_name, parent
+from intake_nwbzarr.pages.figures import COLORS, recoloured
+from intake_nwbzarr.pages.lines import SAMPLES, check_values, draw_series
+from intake_nwbzarr.pages.picture import NothingToDrawError, own_name, parent
 from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, container_name, seconds, short
 from intake_nwbzarr.transport.request_log import counted
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SAMPLES: Final = 12_000
-"""Samples over time that a picture shows at most; where chunks are large, fewer channels of them."""
-
 _MOST_CHANNELS = 12
-_MOST_PANELS = 8
-_MOST_OF_KIND = 3
+MOST_PANELS = 8
+MOST_OF_KIND = 3
 _MOST_STACKS = 10
-_MOST_GROUPS = 4
+_MOST_GROUPS = 6
 _MOST_PARTS = 12
-
-# Pixels across a trace: of each, the least and largest value are drawn.
-_PIXELS = 360
 
 # Hz from which samples are those of spikes, and seconds of these.
 _FAST = 5_000
@@ -70,16 +64,42 @@ def plan_traces(session: PageSession) -> Iterator[Plan]:
         kinds[kind] += 1
         if variable.ndim == 1 or variable.size == session.timed.sizes[_time_dim(session, each)]:
             single.setdefault(parent(each.path), []).append(each)
-        elif kinds[kind] <= _MOST_OF_KIND and stacks < _MOST_STACKS:
+        elif kinds[kind] <= MOST_OF_KIND and stacks < _MOST_STACKS:
             stacks += 1
             yield Plan("traces", each.name, (each.path,), partial(_stack, session, each))
-    for group, members in list(single.items())[:_MOST_GROUPS]:
+    for group, members in _groups_of(session, single):
         chosen = _panels_of(session, members)
-        title = own_name(chosen[0].path) if len(members) == 1 else container_name(chosen[0].path)
+        title = own_name(chosen[0].path) if len(members) == 1 else "/".join(group.split("/")[-2:]) or "/"
         # Of very many series, those with times are a few.
         total = len(members) if session.timed is session.dataset else session.numbers[group]
         paths = tuple(each.path for each in chosen)
         yield Plan("traces", title, paths, partial(_panels, session, group, chosen, total))
+
+
+def _groups_of(
+    session: PageSession, single: dict[str, list[ShownObject]]
+) -> list[tuple[str, list[ShownObject]]]:
+    """Return the groups that are drawn, those first whose types and units no other has.
+
+    Containers of one or two series each are drawn together, by the module that they are in.
+    """
+    groups: dict[str, list[ShownObject]] = {}
+    for group, members in single.items():
+        is_small = group.count("/") >= 2 and len(members) <= 2 and session.timed is session.dataset
+        groups.setdefault(parent(group) if is_small else group, []).extend(members)
+    chosen: list[str] = []
+    seen: set[tuple[Any, ...]] = set()
+    while len(chosen) < min(len(groups), _MOST_GROUPS):
+        left = [group for group in groups if group not in chosen]
+        best = max(left, key=lambda group: len({_kind(session, each) for each in groups[group]} - seen))
+        chosen.append(best)
+        seen |= {_kind(session, each) for each in groups[best]}
+    return [(group, groups[group]) for group in groups if group in chosen]
+
+
+def _kind(session: PageSession, series: ShownObject) -> tuple[str | None, str]:
+    """Return the neurodata type and the unit of a series."""
+    return series.neurodata_type, str(session.timed.variables[str(series.main)].attrs.get("units"))
 
 
 def _time_dim(session: PageSession, series: ShownObject) -> str:
@@ -93,13 +113,12 @@ def _panels_of(session: PageSession, members: list[ShownObject]) -> list[ShownOb
     seen: Counter[tuple[Any, ...]] = Counter()
     ranked = []
     for number, each in enumerate(members):
-        units = session.timed.variables[each.main].attrs.get("units")
-        kind = each.neurodata_type, str(units)
+        kind = _kind(session, each)
         ranked.append((seen[kind], number))
         seen[kind] += 1
     # Of thousands that are alike, three tell as much.
-    most = _MOST_PANELS if len(members) <= 4 * _MOST_PANELS else _MOST_OF_KIND * len(seen)
-    chosen = sorted(number for _, number in sorted(ranked)[: min(most, _MOST_PANELS)])
+    most = MOST_PANELS if len(members) <= 4 * MOST_PANELS else MOST_OF_KIND * len(seen)
+    chosen = sorted(number for _, number in sorted(ranked)[: min(most, MOST_PANELS)])
     return [members[number] for number in chosen]
 
 
@@ -126,6 +145,7 @@ def _stack(session: PageSession, series: ShownObject) -> Drawing:
     part = dataset[[name, *coordinates]].isel({time.dim: window, across: rows})
     part = part.drop_vars([each for each in part.coords if each not in coordinates])
     loaded = budget.load(part)
+    check_values(loaded[name].to_numpy())
     times = loaded[time.name].to_numpy()
     name_of_one = _singular(across)
     channels = counted(total, name_of_one)
@@ -185,14 +205,22 @@ def _window_text(session: PageSession, series: ShownObject, times: NDArray[Any])
 
 def _panels(session: PageSession, group: str, chosen: list[ShownObject], total: int) -> Drawing:
     traces = []
-    reasons: list[str] = []
+    without: dict[str, str] = {}
     for each, (times, values) in _read_singles(session, chosen):
-        if len(times):
-            traces.append((each, times, values))
+        try:
+            if not len(times):
+                raise NothingToDrawError("it has no samples")
+            check_values(values)
+            if not np.isfinite(times).any():
+                raise NothingToDrawError("its times are not finite")
+        except NothingToDrawError as error:
+            without[each.path] = str(error)
         else:
-            reasons.append(each.name)
+            known = np.isfinite(times)
+            traces.append((each, times[known], values[known]))
     if not traces:
-        raise ValueError("its series have no samples")
+        reasons = (f"{own_name(path)}: {reason}" for path, reason in without.items())
+        raise NothingToDrawError("; ".join(reasons))
     span = min(float(times[0]) for _, times, _ in traces), max(float(times[-1]) for _, times, _ in traces)
     shown = counted(total, "series").replace("seriess", "series")
     if len(traces) < total:
@@ -203,20 +231,27 @@ def _panels(session: PageSession, group: str, chosen: list[ShownObject], total: 
         """Draw each series under the one before, along one time."""
         panels = np.atleast_1d(figure.subplots(len(traces), 1, sharex=True))
         for axes, (each, times, values) in zip(panels, traces, strict=True):
-            line(axes, times, values)
-            name, units = (
-                short(own_name(each.path), 20),
-                session.timed.variables[each.main].attrs.get("units"),
-            )
-            if not ticks_with_units(axes.yaxis, str(units)):
+            has_scale = draw_series(axes, times, values, _is_regular(session, each))
+            name = short(own_name(each.path), 20)
+            units = session.timed.variables[each.main].attrs.get("units")
+            if not has_scale:
+                axes.set_yticks([])
+            elif not ticks_with_units(axes.yaxis, str(units)):
                 name = session.unit_label(str(each.main), name).replace(" [", "\n[")
             axes.set_ylabel(name, rotation=0, ha="right", va="center")
             axes.margins(x=0)
-            without_frame(axes)
-            axes.locator_params(axis="y", nbins=3)
+            without_frame(axes, *([] if has_scale else ["left"]))
+            if has_scale:
+                axes.locator_params(axis="y", nbins=3)
         panels[-1].set_xlabel("time [s]")
 
-    return Drawing(draw, 0.6 + 0.62 * len(traces), caption)
+    return Drawing(draw, 0.6 + 0.62 * len(traces), caption, without)
+
+
+def _is_regular(session: PageSession, series: ShownObject) -> bool:
+    """Return whether a series has a rate instead of timestamps."""
+    time = session.time_of(series)
+    return time is not None and isinstance(time.index, LazyTimeIndex) and time.index.rate is not None
 
 
 def _read_singles(
@@ -244,18 +279,6 @@ def _read_singles(
 
     with ThreadPoolExecutor(max(len(chosen), 1)) as pool:
         yield from zip(chosen, pool.map(read, chosen), strict=True)
-
-
-def line(
-    axes: Axes, times: NDArray[Any], values: NDArray[Any], color: str = DATA, label: str | None = None
-) -> None:
-    """Draw a trace, of many samples in a pixel the least and largest."""
-    from intake_nwbzarr.accessor.plot.traces import extremes
-
-    if len(values) > 4 * _PIXELS:
-        begins = np.linspace(0, len(values), _PIXELS + 1).astype(np.intp)[:-1]
-        times, values = extremes(times, values, begins)
-    axes.plot(times, values, color=color, linewidth=0.7, label=label)
 
 
 def _is_path(session: PageSession, series: ShownObject) -> bool:
@@ -299,6 +322,7 @@ def _path_picture(session: PageSession, chosen: list[ShownObject], total: int, g
         part = session.timed[[str(each.main), time.name]].isel({time.dim: window})
         part = session.budget.load(part.drop_vars([name for name in part.coords if name != time.name]))
         values = part[str(each.main)].transpose(time.dim, ...).to_numpy().astype(np.float64)
+        check_values(values)
         tracks.append((own_name(each.path), values))
         span.append(part[time.name].to_numpy())
     names = ("x", "y")
