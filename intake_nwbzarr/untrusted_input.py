@@ -223,3 +223,8 @@ def safe_path(path: str, location: object) -> str:
             expected=DEEPEST_PATH,
         )
     return stripped
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters, which a terminal obeys, are spaces; line breaks stay."""
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from pynwb import TimeSeries
 from rich.console import Console
 
 import intake_nwbzarr
@@ -33,6 +34,7 @@ from intake_nwbzarr.sessions.tables.tables import Tables
 from tests.conftest import CORPUS
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
+from tests.session_files import empty_session, write
 from tests.sessions.lab import write_lab, write_small
 
 
@@ -506,6 +508,18 @@ def test_catalog_scan_writes_tables_and_says_what_failed(nwbzarr: Command, tmp_p
     result = nwbzarr("catalog", "scan", lab / "sub-1", lab / "sub-3", "-o", tmp_path / "parts", "--snapshots")
     assert (result.status, result.err) == (0, "")
     assert len(list((tmp_path / "parts" / "objects").iterdir())) == 2
+
+
+def test_names_and_texts_do_not_control_the_terminal(nwbzarr: Command, tmp_path: Path) -> None:
+    session = empty_session()
+    series = {"data": [1.0, 2.0], "rate": 1.0}
+    session.add_acquisition(TimeSeries(name="a\x1b[2Jb", unit="\x1b[31mV", **series))
+    path = write(tmp_path, session)
+    for command in ("info", "verify", "check"):
+        done = nwbzarr(command, path)
+        assert "\x1b" not in done.out + done.err
+    assert "a [2Jb" in nwbzarr("info", path).out
+    assert "\x1b" not in nwbzarr("info", path, "--group", "\x1b[2J").err
 
 
 def test_tables_stand_for_their_sessions(

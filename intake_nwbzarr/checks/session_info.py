@@ -18,6 +18,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.zarr2.objects import CODEC_NAME
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.request_log import counted, readable_size, track_requests
+from intake_nwbzarr.untrusted_input import printable
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -166,7 +167,7 @@ class SessionInfo:
         return {"document": "nwbzarr-info 1.0", **own}
 
     def __str__(self) -> str:
-        return "\n".join(_text(self))
+        return printable("\n".join(line.replace("\n", " ") for line in _text(self)))
 
 
 @takes_storage_options

@@ -25,8 +25,10 @@ messages = Output(stderr=True, soft_wrap=True)
 
 
 def print_text(text: str) -> None:
-    """Print plain text to standard output."""
-    Output(soft_wrap=True).print(text, markup=False, highlight=False, emoji=False)
+    """Print plain text to standard output; a session's names and texts do not control the terminal."""
+    from intake_nwbzarr.untrusted_input import printable
+
+    Output(soft_wrap=True).print(printable(text), markup=False, highlight=False, emoji=False)
 
 
 def print_json(document: object) -> None:
@@ -39,8 +41,9 @@ def print_json(document: object) -> None:
 def one_line(error: Exception) -> str:
     """Return the message of an error in one line, with its class if it is not one of the package."""
     from intake_nwbzarr.errors import NWBZarrError
+    from intake_nwbzarr.untrusted_input import printable
 
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     return text if isinstance(error, NWBZarrError) else f"{type(error).__name__}: {text}"
 
 
@@ -61,7 +64,9 @@ def show_failure(location: str, error: str) -> None:
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning, one yellow line that ends in its code, which `nwbzarr explain` explains."""
     code = getattr(message, "code", "")
-    text = f"{message} [{code}]" if code else str(message)
+    from intake_nwbzarr.untrusted_input import printable
+
+    text = printable(f"{message} [{code}]" if code else str(message))
     messages.print(f"[bold yellow]Warning:[/] {escape(text)}", style="yellow", highlight=False)
 
 

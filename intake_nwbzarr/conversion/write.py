@@ -31,7 +31,7 @@ from intake_nwbzarr.untrusted_input import MIB
 AT_ONCE: Final = 64
 """Blocks of arrays that are worked on concurrently, if they are small."""
 
-MEMORY: Final = 128 * MIB
+MEMORY: Final = 64 * MIB
 """Decoded bytes of the blocks that are worked on; each takes about three times as many."""
 
 READ_AGAIN: Final = 8 * MIB

@@ -36,13 +36,17 @@ footer { margin-top: 2.5em; font-size: .85em; opacity: .75; }
 """
 
 
+GENERATOR: Final = '<meta name="generator" content="nwbzarr page">'
+"""What tells a page, which may be replaced, from other files."""
+
+
 def document(title: str, body: str, style: str = "") -> str:
     """Return a whole HTML document, which needs nothing but itself."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="referrer" content="no-referrer">\n'
+        f'<meta name="referrer" content="no-referrer">\n{GENERATOR}\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{PICTURE_STYLE}{_PAGE_STYLE}{style}</style>\n</head>\n"
         f'<body>\n<main class="nwbzarr">\n{body}\n</main>\n</body>\n</html>\n'
     )

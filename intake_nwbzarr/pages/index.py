@@ -13,7 +13,7 @@ from urllib.parse import quote
 from intake_nwbzarr.accessor.html import cut
 from intake_nwbzarr.copies.local_files import write_local
 from intake_nwbzarr.pages.html import document
-from intake_nwbzarr.pages.page import Page
+from intake_nwbzarr.pages.page import Page, replaceable
 from intake_nwbzarr.pages.picture import reason_of
 from intake_nwbzarr.transport.request_log import counted, readable_size
 
@@ -116,6 +116,7 @@ def write_index(
     note
         Called with ``done`` or ``failed`` after each.
     """
+    replaceable(folder / INDEX)
     folder.mkdir(parents=True, exist_ok=True)
     taken = {INDEX}
     pages: list[IndexedPage] = []
@@ -143,7 +144,7 @@ def indexed(page: Page, name: str) -> IndexedPage:
 
 def finished_index(folder: Path, pages: list[IndexedPage], failures: Mapping[str, str]) -> PageIndex:
     """Write the index of pages that are in a folder."""
-    write_local(folder / INDEX, index_html(pages, failures).encode())
+    write_local(replaceable(folder / INDEX), index_html(pages, failures).encode())
     return PageIndex(str(folder), tuple(pages), dict(failures))
 
 

@@ -17,9 +17,10 @@ from intake_nwbzarr.accessor.times import indexed_times
 from intake_nwbzarr.arguments import check_bool, local_path, takes_storage_options
 from intake_nwbzarr.checks.session_info import extension_versions
 from intake_nwbzarr.copies.local_files import write_local
+from intake_nwbzarr.errors import OptionError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, load_hierarchy
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.pages.html import PICTURE_STYLE, document, left_out_html, pictures_html
+from intake_nwbzarr.pages.html import GENERATOR, PICTURE_STYLE, document, left_out_html, pictures_html
 from intake_nwbzarr.pages.picture import LeftOut, PageProgress, Picture, own_name, parent, reason_of
 from intake_nwbzarr.transport.request_log import counted, readable_size, track_requests
 
@@ -96,11 +97,11 @@ class Page:
         Raises
         ------
         OptionError
-            When `output` is not a local path.
+            When `output` is not a local path, or exists and is not a page.
         OSError
             When it cannot be written.
         """
-        path = local_path(output, "The page")
+        path = replaceable(local_path(output, "The page"))
         write_local(path, self.html.encode())
         return path
 
@@ -158,7 +159,7 @@ def page(
     Raises
     ------
     OptionError
-        When `output` is not a local path.
+        When `output` is not a local path, or exists and is not a page.
     MissingPackageError
         When matplotlib is not installed, unless ``pictures=False``.
     LocationNotFoundError, NotZarrError, NotNWBError, AccessError, TransportError, MetadataError
@@ -174,12 +175,37 @@ def page(
     ['sweeps', 'timeline']
     """
     check_bool("pictures", pictures)
-    target = None if output is None else local_path(output, "The page")
+    target = None if output is None else replaceable(local_path(output, "The page"))
     where = locate(location, storage_options).read_consolidated(consolidated)
     made = _made(where, pictures, progress, target)
     if target is not None:
         write_local(target, made.html.encode())
     return made
+
+
+def replaceable(path: Path) -> Path:
+    """Return the path of a page, which may replace an earlier one, and nothing else."""
+    if path.exists() and not (path.is_file() and _is_page(path)):
+        raise OptionError(
+            f"{path} already exists and is not a page, and was not replaced.",
+            location=path,
+            found="a folder" if path.is_dir() else "another file",
+            expected="nothing, or an earlier page",
+            next_step="Pass another name, such as session.html.",
+        )
+    if any((path.parent / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")):
+        raise OptionError(
+            f"{path.parent} is a Zarr store, in which no page is written.",
+            location=path.parent,
+            found="a Zarr store",
+            next_step="Pass another folder.",
+        )
+    return path
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return GENERATOR.encode() in file.read(2000)
 
 
 def _made(

@@ -251,7 +251,10 @@ def test_a_call_that_needs_seconds_says_how_to_have_them(path: Path, call: Calla
 
 
 def test_every_call_is_among_those_tried() -> None:
-    known = {name for name, _ in inspect.getmembers(NWBAccessor) if not name.startswith("_")} - {"plot"}
+    known = {name for name, _ in inspect.getmembers(NWBAccessor) if not name.startswith("_")} - {
+        "page",
+        "plot",
+    }
     known |= {f"plot.{name}" for name, _ in inspect.getmembers(Plots) if not name.startswith("_")}
     assert {name for name, _ in CALLS + REFUSED} == known
 

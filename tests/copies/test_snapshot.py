@@ -99,7 +99,7 @@ def test_a_thousand_sessions_open_in_seconds_without_a_request(recorded: KeptSes
 def test_what_the_documentation_says_reads_a_snapshot_without_the_package(
     corpus_dir: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = corpus_dir("ecephys", "0.8.0")
+    folder = corpus_dir("ecephys", "0.14.0")
     made = snapshot(folder, path=tmp_path / "lab.snapshot.zip")
     *_, example = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL)
     script = example.replace("s3://bucket/sub-1.nwb.zarr", str(locate(folder)))
@@ -109,13 +109,13 @@ def test_what_the_documentation_says_reads_a_snapshot_without_the_package(
     monkeypatch.chdir(tmp_path)
     found: dict[str, Any] = {}
     exec(script, found)
-    assert found["metadata"] == json.loads((folder / ".zmetadata").read_text())
+    assert found["metadata"] == json.loads((folder / "zarr.json").read_text())
     assert found["entry"]["made"] == made[str(locate(folder))].made
     stored = {key: kept for key, kept in found["objects"].items() if kept["data"] is not None}
     assert len(stored) > 20
     for key, kept in stored.items():
         assert kept["data"] == (folder / key).read_bytes()
-    assert found["objects"]["zarr.json"] == {"data": None, "etag": None}
+    assert found["objects"][".zmetadata"] == {"data": None, "etag": None}
 
 
 def test_sessions_are_added_and_replaced(corpus_dir: Corpus, saved: Path) -> None:

@@ -23,7 +23,7 @@ from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.session_files import write
 
-ZARR_ID = "c8c6b848-fbc6-4f58-85ff-e3f2618ee983"
+ZARR_ID = "ef6b21c6-4617-453f-b1e2-d046df7b8c9a"
 BLOB = "blobs/11e/c89/11ec8933-1456-4942-922b-94e5878bb991"
 
 
@@ -39,6 +39,13 @@ def written(shared_folder: Path) -> Path:
     return written_once(shared_folder / "documented", write_all)
 
 
+@pytest.fixture(scope="package")
+def running_s3_server() -> Iterator[S3Server]:
+    """A server of the pages' own, as they store other sessions under published names than other tests do."""
+    with S3Server() as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def uploaded(running_s3_server: S3Server, written: Path) -> S3Server:
     """An S3 server with the sessions in the buckets that the pages name."""
@@ -48,9 +55,21 @@ def uploaded(running_s3_server: S3Server, written: Path) -> S3Server:
             server.upload(bucket, name, written / name)
     server.upload("lab", "sessions/sub-1.nwb.zarr", written / "sub-1.nwb.zarr")
     server.upload("partner", "data/sub-2.nwb.zarr", written / "sub-2.nwb.zarr")
-    server.upload("dandiarchive", f"zarr/{ZARR_ID}", written / "sub-1.nwb.zarr")
+    server.upload("dandiarchive", f"zarr/{ZARR_ID}", _published(written))
     server.upload("dandiarchive", BLOB, written / "sub-1.nwb")
     return server
+
+
+def _published(written: Path) -> Path:
+    """The session with the name that the published one has for its recording."""
+    published = written / "published.nwb.zarr"
+    if not published.exists():
+        shutil.copytree(written / "sub-1.nwb.zarr", published)
+        recording = published / "acquisition" / "ElectricalSeriesAP"
+        recording.rename(recording.with_name("ElectricalSeries"))
+        document = published / "zarr.json"
+        document.write_text(document.read_text().replace("/ElectricalSeriesAP", "/ElectricalSeries"))
+    return published
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from intake_nwbzarr.pages.index import INDEX, file_name, finished_index
 from tests.conftest import CORPUS
 from tests.pages.test_page import check
+from tests.sessions.lab import write_small
 from tests.test_cli import Command, nwbzarr
 
 __all__ = ["nwbzarr"]
@@ -94,3 +95,20 @@ def test_an_index_of_failures_alone_says_so(tmp_path: Path) -> None:
     assert "No session has a page." in html
     assert "&lt;b&gt;" in html
     check(html)
+
+
+def test_nothing_but_an_earlier_page_is_replaced(nwbzarr: Command, tmp_path: Path) -> None:
+    session, other = write_small(tmp_path / "lab"), write_small(tmp_path / "lab", "b.nwb.zarr")
+    precious, page = tmp_path / "precious.nwb", tmp_path / "a.html"
+    precious.write_bytes(b"recorded once")
+    for target in (precious, other):
+        done = nwbzarr("page", session, "-o", target, "--no-pictures")
+        assert (done.status, done.out) == (2, "")
+        assert "already exists and is not a page" in done.err
+    inside = nwbzarr("page", session, other, "-o", other, "--no-pictures")
+    assert inside.status == 2
+    assert "is a Zarr store" in inside.err
+    assert precious.read_bytes() == b"recorded once"
+    assert sorted(other.glob("*.html")) == []
+    for _ in range(2):
+        assert nwbzarr("page", session, "-o", page, "--no-pictures").status == 0
