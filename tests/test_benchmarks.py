@@ -81,6 +81,7 @@ def test_of_shards_nothing_is_received_but_indexes_and_the_chunks_that_are_wante
     assert counted[part].received == needed + touched * index_bytes
 
 
+@pytest.mark.slow
 def test_the_chunks_of_all_shards_are_all_but_their_indexes(sessions: Path) -> None:
     array = sessions / "shards-zarr3.nwb.zarr" / shards.DATA
     files = [file.stat().st_size for file in (array / "c").glob("*/*")]

@@ -60,6 +60,7 @@ def _peak(source: Path, target: Path, size: int) -> int:
     return peak
 
 
+@pytest.mark.slow
 def test_half_a_gigabyte_is_encoded_anew_in_bounded_memory(tmp_path: Path) -> None:
     chunk = (2**16, 64)
     source = _session(tmp_path / "a.nwb.zarr", 2**29, numcodecs.Zlib(1), chunk)

@@ -31,7 +31,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/snapshots.md": (),
     "docs/streaming.md": (),
 }
-SLOW = {"docs/clusters.md", "docs/mapping.md", "docs/streaming.md"}
+SLOW = {
+    "docs/clusters.md",
+    "docs/convert.md",
+    "docs/locations.md",
+    "docs/mapping.md",
+    "docs/prepare-a-bucket.md",
+    "docs/streaming.md",
+}
 # tests/test_cli.py runs its commands; those of the others are for uv and pip.
 OTHERS = {"docs/command-line.md", "docs/performance.md", "CONTRIBUTING.md", "examples/README.md"}
 # What cannot run here, by the pages' own words.

@@ -58,6 +58,7 @@ def blob(forms: Forms, s3_server: S3Server, tmp_path: Path) -> str:
     return f"{s3_server.upload(s3_server.public_bucket, 'archive', tmp_path)}/{BLOB}"
 
 
+@pytest.mark.slow
 def test_a_session_is_the_same_dataset_in_both_forms_wherever_it_is(
     forms: Forms, blob: str, http_server: StaticServer, s3_server: S3Server, tmp_path: Path
 ) -> None:

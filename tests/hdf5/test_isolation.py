@@ -239,6 +239,7 @@ def test_a_hostile_chunk_ends_its_process_and_nothing_else(tmp_path: Path) -> No
     assert only_process().pid != before
 
 
+@pytest.mark.slow
 def test_other_files_are_read_meanwhile(tmp_path: Path) -> None:
     hostile = opened(write_hostile(tmp_path / "hostile.nwb"), ISOLATED)
     others = [opened(write_hostile(tmp_path / f"{number}.nwb"), ISOLATED) for number in range(3)]

@@ -259,6 +259,7 @@ def test_many_readers_at_once_read_what_leads_to_their_chunks_once(many_chunks: 
     assert count(many_chunks, work, (len(places) + 4, 5), rows.open).requests <= len(places) + 4
 
 
+@pytest.mark.slow
 def test_a_dask_array_of_many_blocks_is_pickled_with_the_table_that_was_not_read_yet(
     many_chunks: Path, tmp_path: Path
 ) -> None:

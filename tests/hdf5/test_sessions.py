@@ -95,6 +95,7 @@ def test_a_dataset_leads_back_to_its_file(served: str) -> None:
     assert copied.nwb.nwbfile.identifier == "demo-spiking"
 
 
+@pytest.mark.slow
 def test_a_worker_reads_its_first_chunk_without_the_metadata(
     served: str, http_server: StaticServer, forms: Forms
 ) -> None:

@@ -181,6 +181,7 @@ def test_an_hdf5_file_has_the_same_pictures(tmp_path: Path, http_server: StaticS
     assert "<dd>HDF5</dd>" in page.html
 
 
+@pytest.mark.slow
 def test_without_matplotlib_there_are_pages_without_pictures(icephys: Path) -> None:
     code = f"""
 import sys

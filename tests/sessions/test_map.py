@@ -331,6 +331,7 @@ def test_a_changed_function_under_an_old_name_warns(found: list[Selected], tmp_p
     assert run(resume=False).frame.value.sum() == 24
 
 
+@pytest.mark.slow
 def test_the_digest_of_a_function_is_of_its_code_and_what_it_encloses() -> None:
     def adder(term: Any) -> Callable[[Any], Any]:
         return lambda value: value + term
@@ -539,6 +540,7 @@ def test_a_result_that_is_damaged_or_missing_is_one_clear_error(
         MapResult.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_sessions_and_is_told(found: list[Selected], tmp_path: Path) -> None:
     script, out = tmp_path / "script.py", tmp_path / "out"
     out.mkdir()
