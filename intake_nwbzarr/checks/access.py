@@ -11,7 +11,6 @@ from intake_nwbzarr.checks.report import Access
 from intake_nwbzarr.errors import AccessError, NWBZarrError
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy
 from intake_nwbzarr.location.location import Location, locate
-from intake_nwbzarr.location.urls import PATH_SAFE
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.listing import s3_url
 from intake_nwbzarr.transport.loop import run
@@ -21,6 +20,8 @@ from intake_nwbzarr.transport.open import open_transport
 _OF_SERVER: Final = frozenset(
     {"endpoint_url", "region", "addressing_style", "use_ssl", "verify", "timeouts", "requester_pays"}
 )
+# A key has no escapes: its % is one, and servers may take + for a space.
+_KEY_SAFE: Final = "/:@!$&'()*,;=~-._"
 _REGION_OF_HOST: Final = re.compile(r"[/.]s3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com")
 
 
@@ -76,7 +77,7 @@ def _https_url(location: Location, transport: Transport, region: str | None) -> 
     bucket, _, key = location.url.removeprefix("s3://").partition("/")
     if bucket.startswith("arn:"):
         return None
-    path = quote(key, safe=PATH_SAFE)
+    path = quote(key, safe=_KEY_SAFE)
     endpoint = run(transport.identity()).endpoint
     if endpoint:
         return f"{endpoint.rstrip('/')}/{bucket}/{path}"
