@@ -15,6 +15,7 @@ from intake_nwbzarr.checks.checked import Checked, message
 from intake_nwbzarr.checks.chunks import count_chunks
 from intake_nwbzarr.checks.codes import CODES
 from intake_nwbzarr.checks.costs import ArrayCost, Connection, Timed, array_cost
+from intake_nwbzarr.checks.index_checks import index_findings
 from intake_nwbzarr.checks.link_checks import link_findings
 from intake_nwbzarr.checks.report import Access, Finding, Report, finding, in_order
 from intake_nwbzarr.checks.storage_checks import (
@@ -226,6 +227,7 @@ class _Check:
         self.begin("links")
         with self._collected():
             self._add(link_findings(session))
+            self._add(index_findings(session))
             self._add(schema_findings(session))
         self.begin("times")
         with self._collected():

@@ -187,7 +187,9 @@ def _absent(session: Checked, node: ArrayNode) -> Iterator[Finding]:
     count = session.counted.get(node.path)
     if count is None or not count.absent:
         return
-    found = f"{count.absent:,} of {counted(count.expected, 'chunk')} not stored."
+    # Of a sharded array, the objects that are stored are its shards.
+    kind = "chunk" if node.inner_chunks == node.chunks else "shard"
+    found = f"{count.absent:,} of {counted(count.expected, kind)} not stored."
     if not session.hierarchy.location.is_hdf5 and session.hierarchy.zarr_format == 2:
         yield session.finding("missing-chunks", node.path, found)
     # Of a single chunk, such as a starting time of 0, and of masks of few pixels, it says nothing that

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
@@ -71,7 +73,7 @@ def time_findings(session: Checked) -> Iterator[Finding]:
 
 
 def note_time_zone(session: Checked) -> Iterator[Finding]:
-    """Have the mapping warn of a start without a time zone; yield a finding for what is not a date."""
+    """Yield findings for a start and a zero of times that have no time zone, or are not a date."""
     hierarchy = session.hierarchy
     names = ("timestamps_reference_time", "session_start_time")
     chosen: list[Selection] = [
@@ -85,10 +87,23 @@ def note_time_zone(session: Checked) -> Iterator[Finding]:
     }
     if not attributes:
         return
+    for name, text in attributes.items():
+        if _has_no_zone(text):
+            yield session.finding("no-time-zone", name, f"It is {text!r}.")
     try:
-        reference_time(attributes, hierarchy.location)
+        # Its warning of the first of both has no path.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reference_time(attributes, hierarchy.location)
     except MetadataError as error:
         yield session.finding("invalid-date", "session_start_time", f"It is {error.found!r}.")
+
+
+def _has_no_zone(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is None
+    except ValueError:
+        return False
 
 
 def _timestamps(session: Checked) -> Iterator[_Read]:

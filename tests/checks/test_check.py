@@ -130,6 +130,18 @@ CASES = (
     Case("region-without-table", f"{RAW}/electrodes", without(ELECTRODES), "not in the file"),
     Case("invalid-region", f"{RAW}/electrodes", values(f"{RAW}/electrodes", [0.0, np.nan, 2.0, 3.0])),
     Case("region-length", RAW, values(f"{RAW}/electrodes", [0, 1, 2])),
+    Case(
+        "damaged-index",
+        "units/spike_times_index",
+        values("units/spike_times_index", np.array([30, 60, 5000], np.uint16)),
+        "ends at 5,000, and its target at 90",
+    ),
+    Case(
+        "damaged-index",
+        "units/spike_times_index",
+        values("units/spike_times_index", np.array([60, 30, 90], np.uint8)),
+        "The end of row 1 is 30, and that of the row before 60",
+    ),
     # Times
     Case(
         "unsorted-times",
@@ -165,7 +177,13 @@ CASES = (
     Case("float32-times", f"{RAW}/starting_time", _late_start),
     Case("unix-times", f"{LICKS}/timestamps", values(f"{LICKS}/timestamps", 1.7e9 + SORTED), "1970"),
     Case("unix-times", RAW, values(f"{RAW}/starting_time", np.array(1.7e9)), "1970"),
-    Case("no-time-zone", "", texts("timestamps_reference_time", "2024-05-01T12:00:00")),
+    Case(
+        "no-time-zone",
+        "timestamps_reference_time",
+        texts("timestamps_reference_time", "2024-05-01T12:00:00"),
+        "'2024-05-01T12:00:00'",
+    ),
+    Case("no-time-zone", "session_start_time", texts("session_start_time", "2024-05-01T12:00:00")),
     Case("invalid-date", "session_start_time", texts("timestamps_reference_time", "May")),
     Case("invalid-times", RAW, attribute(f"{RAW}/starting_time", "rate", -1.0)),
     Case("timestamps-length", LICKS, values(f"{LICKS}/data", np.ones(199))),

@@ -88,6 +88,10 @@ def test_chunks_that_are_gone_are_a_finding_by_what_the_format_means(
     assert _codes(report) == {"absent-chunks": [SERIES]}
     assert "1 of 10 chunks" in report.findings[0].found
     assert report.ok
+    # What is stored of a sharded array, and may be gone, are shards.
+    sharded = chunked(tmp_path, "shards.nwb.zarr", data, (1000,), shards=(5000,))
+    (sharded / SERIES / "c/1").unlink()
+    assert "1 of 2 shards not stored" in check(sharded).findings[0].found
     # Writers of Zarr 2 stored every chunk.
     older = copy_of(corpus_dir("ecephys", "0.8.0"), tmp_path)
     assert "missing-chunks" not in _codes(check(older))
@@ -237,6 +241,20 @@ def test_findings_of_many_series_are_one_line(tmp_path: Path) -> None:
     assert "acquisition/s00/timestamps … acquisition/s59/timestamps (60)" in lines[0]
 
 
+def test_parts_of_series_that_do_not_exist_are_a_finding(corpus_dir: Corpus, tmp_path: Path) -> None:
+    path = copy_of(corpus_dir("icephys", "0.14.0"), tmp_path)
+    assert "region-out-of-range" not in _codes(check(path))
+    column = "general/intracellular_ephys/intracellular_recordings/responses/response"
+    array = zarr.open_group(str(path), mode="r+", use_consolidated=False)[column]
+    rows = array[:]
+    rows["idx_start"][1] = 100_000
+    array[:] = rows
+    (found,) = (each for each in check(path).findings if each.code == "region-out-of-range")
+    assert found.path == column
+    assert "1 of" in found.found
+    assert "the first at 1" in found.found
+
+
 # Servers
 
 
@@ -251,6 +269,15 @@ def test_a_session_that_needs_credentials_is_a_hint(s3_server: S3Server, tmp_pat
         assert report.access.https == f"{s3_server.endpoint_url}/{bucket}/a.nwb.zarr"
         assert s3_server.secret not in str(report)
         assert s3_server.secret not in repr(report)
+
+
+def test_the_https_form_of_any_key_opens_the_session(s3_server: S3Server, tmp_path: Path) -> None:
+    key = "d+1 #x/a%20b?.nwb.zarr"
+    s3_server.upload(s3_server.public_bucket, key, write(tmp_path, good_session()))
+    report = check(f"s3://{s3_server.public_bucket}/{key}", s3_server.signed_options)
+    https = f"{s3_server.endpoint_url}/{s3_server.public_bucket}/d%2B1%20%23x/a%2520b%3F.nwb.zarr"
+    assert report.access.https == https
+    assert open_hierarchy(https)["acquisition"]
 
 
 def test_a_published_session_has_both_forms_of_its_url_and_a_region(
