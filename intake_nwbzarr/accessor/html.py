@@ -73,7 +73,7 @@ STYLE: Final = """
 .nwbzarr .scroll { overflow-x: auto; max-width: 100%; }
 .nwbzarr table { border-collapse: collapse; font-size: .9em; width: 100%; color: inherit; }
 .nwbzarr th, .nwbzarr td { text-align: left; vertical-align: top; padding: .3em 1em .3em 0;
-  border-top: 1px solid var(--line); overflow-wrap: normal; background: none; }
+  border-top: 1px solid var(--line); overflow-wrap: break-word; max-width: 22em; background: none; }
 .nwbzarr thead th { border-top: 0; color: var(--soft); font-weight: 400; }
 .nwbzarr tbody th { font-weight: 600; padding-top: .8em; }
 .nwbzarr td.brief { white-space: nowrap; }

@@ -35,21 +35,41 @@ def plan_sweeps(session: PageSession) -> Iterator[Plan]:
     clamped = tuple(
         each.path for each in session.shown if each.kind == "series" and each.is_a("PatchClampSeries")
     )
-    if clamped:
-        yield Plan("sweeps", "Patch-clamp sweeps", clamped, partial(_sweeps, session))
+    voltage = {each.path for each in session.shown if _is_voltage_clamp(each)}
+    sides = {
+        "Current-clamp sweeps": tuple(path for path in clamped if path not in voltage),
+        "Voltage-clamp sweeps": tuple(path for path in clamped if path in voltage),
+    }
+    if all(sides.values()):
+        for title, paths in sides.items():
+            yield Plan("sweeps", title, paths, partial(_sweeps, session, frozenset(paths)))
+    elif clamped:
+        yield Plan("sweeps", "Patch-clamp sweeps", clamped, partial(_sweeps, session, frozenset(clamped)))
 
 
-def _sweeps(session: PageSession) -> Drawing:
+def _is_voltage_clamp(series: ShownObject) -> bool:
+    return series.is_a("VoltageClampSeries") or series.is_a("VoltageClampStimulusSeries")
+
+
+def _is_of(sweeps: xr.Dataset, paths: frozenset[str]) -> bool:
+    """Return whether recordings are of some series: those of one group are of one kind."""
+    names = [name for name in ("response_path", "stimulus_path") if name in sweeps.variables]
+    return any(path in paths for name in names for path in sweeps[name].to_numpy().ravel().tolist())
+
+
+def _sweeps(session: PageSession, paths: frozenset[str]) -> Drawing:
     if sum(each.is_a("PatchClampSeries") for each in session.shown) > _MOST_SERIES:
         # The tables of recordings need the start of every series.
-        return _single_series(session)
+        return _single_series(session, paths)
     try:
         opened = open_sweeps(session.budget.hierarchy)
     except NodeNotFoundError:
-        return _single_series(session)
-    groups = [(name, each) for name, each in opened.items() if each.sizes.get("recording")]
+        return _single_series(session, paths)
+    groups = [
+        (name, each) for name, each in opened.items() if each.sizes.get("recording") and _is_of(each, paths)
+    ]
     if not groups:
-        return _single_series(session)
+        return _single_series(session, paths)
     _, sweeps = max(groups, key=lambda each: (each[1].sizes["recording"], each[0]))
     total = sweeps.sizes["recording"]
     rows = evenly(total, _MOST_SWEEPS)
@@ -76,14 +96,14 @@ def _sweeps(session: PageSession) -> Drawing:
         counted(total, "recording") if len(rows) == total else f"{len(rows)} of {counted(total, 'recording')}"
     )
     more = f"; {counted(len(groups) - 1, 'other group')} of another rate or length" if len(groups) > 1 else ""
-    return _pictured(values, units, f"{of_all}{_length(values)}{more}")
+    return _pictured(values, units, f"{of_all}{_length(next(iter(values.values())))}{more}")
 
 
-def _single_series(session: PageSession) -> Drawing:
+def _single_series(session: PageSession, paths: frozenset[str]) -> Drawing:
     """Read single series, where no table of recordings is used: what was recorded, and what was applied."""
     sides: dict[str, list[ShownObject]] = {"response": [], "stimulus": []}
     for each in session.series:
-        if each.is_a("PatchClampSeries"):
+        if each.path in paths:
             sides["stimulus" if each.path.startswith("stimulus/") else "response"].append(each)
     values: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
     units: dict[str, str] = {}
@@ -100,9 +120,12 @@ def _single_series(session: PageSession) -> Drawing:
         values[side], units[side] = (padded[0], padded[1]), _units(session, chosen[0])
     if not values:
         raise ValueError("no patch-clamp series can be read")
-    number = sum(each.is_a("PatchClampSeries") for each in session.shown)
-    shown = sum(len(sweeps) for _, sweeps in values.values())
-    return _pictured(values, units, f"{shown} of {number:,} patch-clamp series{_length(values)}")
+    words = {"response": "responses", "stimulus": "stimuli"}
+    shown = (
+        f"{len(sweeps)} of {len(sides[side]):,} {words[side]}{_length(values[side])}"
+        for side, (_, sweeps) in values.items()
+    )
+    return _pictured(values, units, "; ".join(shown))
 
 
 def _units(session: PageSession, series: ShownObject) -> str:
@@ -141,12 +164,19 @@ def _pictured(
     return Drawing(draw, 2.2 + (1.0 if len(values) > 1 else 0), caption)
 
 
-def _length(values: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> str:
-    """Return how long the sweeps are, as the caption says it."""
-    times = next(iter(values.values()))[0][0]
-    if len(times) < 2:
+def _length(sweeps: tuple[NDArray[Any], NDArray[Any]]) -> str:
+    """Return how long the sweeps are, as the caption says it; shorter ones end in NaN."""
+    known = [
+        (along[held := np.flatnonzero(np.isfinite(along) & np.isfinite(values))], len(held))
+        for along, values in zip(*sweeps, strict=True)
+    ]
+    spans = [float(along[-1] - along[0]) for along, _ in known if len(along) > 1]
+    samples = [number for _, number in known if number > 1]
+    if not spans:
         return ""
-    return f" of {float(times[-1] - times[0]):.4g} s, {len(times):,} samples each"
+    if min(samples) < max(samples):
+        return f" of {min(spans):.4g} to {max(spans):.4g} s, {min(samples):,} to {max(samples):,} samples"
+    return f" of {spans[0]:.4g} s, {samples[0]:,} samples each"
 
 
 def _draw(axes: Axes, times: NDArray[Any], sweeps: NDArray[Any]) -> None:

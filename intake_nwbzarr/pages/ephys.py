@@ -16,7 +16,7 @@ from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.accessor.spikes import spikes_of
 from intake_nwbzarr.pages.budget import PICTURE_BYTES, PICTURE_CHUNKS, Cost, evenly
 from intake_nwbzarr.pages.figures import COLORS, DATA
-from intake_nwbzarr.pages.picture import own_name
+from intake_nwbzarr.pages.picture import NothingToDrawError, own_name
 from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, seconds, short
 from intake_nwbzarr.transport.request_log import counted
 
@@ -208,8 +208,11 @@ def _raster(session: PageSession, table: ShownObject) -> Drawing:
     budget.check(cost, f"the spike times of {counted(len(rows), 'unit')}")
     read = np.asarray(values.isel({values.dims[0]: positions}).to_numpy(), np.float64)
     trains = [np.sort(each[np.isfinite(each)]) for each in np.split(read, np.cumsum(taken)[:-1])]
+    lost = len(read) - sum(map(len, trains))
+    if lost and lost == len(read):
+        raise NothingToDrawError("none of the spike times read is finite")
     if not any(len(train) for train in trains):
-        raise ValueError("no unit has spikes")
+        raise NothingToDrawError("no unit has spikes")
     first = min(float(train[0]) for train in trains if len(train))
     # Before the first of these times, every spike of every unit was read.
     ends = [
@@ -229,9 +232,10 @@ def _raster(session: PageSession, table: ShownObject) -> Drawing:
         else f"{'the first ' if rows[-1] == len(rows) - 1 else ''}{len(rows)} of {number:,} units"
     )
     whole = not ends and end >= last and begin <= first
-    caption = (
-        f"{shown}, {counted(spikes, 'spike')}, {'all of them' if whole else 'from ' + seconds(begin, end)}"
-    )
+    every = "all that have finite times" if lost else "all of them"
+    caption = f"{shown}, {counted(spikes, 'spike')}, {every if whole else 'from ' + seconds(begin, end)}"
+    if lost:
+        caption += f"; {counted(lost, 'stored time')} not finite"
     events = trial_starts[(trial_starts >= begin) & (trial_starts <= end)]
     if 0 < len(events) <= _MOST_STARTS:
         caption += f"; lines where {trials} start"
@@ -288,9 +292,15 @@ def _window(
     spikes = spikes[spikes <= last]
     if len(spikes) <= most:
         return first, last
-    trials = starts[(starts >= first) & (starts <= spikes[-most])]
-    before = 0.0 if not len(trials) else float(spikes[np.searchsorted(spikes, trials[0]) :][most // 10])
-    begin = first if not len(trials) else max(first, 2 * float(trials[0]) - before)
+    # The first trial with spikes before the next one, which may start before the first spike.
+    nexts = np.append(starts, np.inf)[1:]
+    has_spikes = np.searchsorted(spikes, starts) < np.searchsorted(spikes, nexts)
+    trials = starts[has_spikes & (starts <= spikes[-most])]
+    begin = first
+    if len(trials):
+        trial = float(trials[0])
+        after = float(spikes[np.searchsorted(spikes, trial) :][most // 10])
+        begin = max(min(first, trial), 2 * trial - after)
     return begin, float(spikes[min(int(np.searchsorted(spikes, begin)) + most, len(spikes)) - 1])
 
 

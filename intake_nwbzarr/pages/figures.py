@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,6 +128,21 @@ def as_thumbnail(figure: Figure) -> str:
             small, "png", optimize=True
         )
     return f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
+
+
+def offset_times(figure: Figure) -> None:
+    """Take from the ticks of times far from 0 what they have in common, and say it in the label."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for axes in figure.axes:
+        low, high = sorted(axes.get_xlim())
+        if axes.get_xlabel() != "time [s]" or abs(low) < 1e5 or high - low > abs(low) / 1000 or high <= low:
+            continue
+        step = 10.0 ** math.ceil(math.log10(high - low))
+        offset = math.floor((low + 0.02 * (high - low)) / step) * step
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _, offset=offset: f"{x - offset:g}"))
+        axes.set_xlabel(f"time [s] + {offset:,.10g}")
 
 
 @contextmanager

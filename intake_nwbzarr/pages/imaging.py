@@ -13,7 +13,8 @@ from intake_nwbzarr.accessor.contents import row_ids
 from intake_nwbzarr.accessor.plot.images import ShownImage, shown_images
 from intake_nwbzarr.accessor.ragged import ragged
 from intake_nwbzarr.pages.budget import PICTURE_BYTES, PICTURE_CHUNKS, Cost, evenly
-from intake_nwbzarr.pages.picture import own_name, parent
+from intake_nwbzarr.pages.lines import check_values
+from intake_nwbzarr.pages.picture import NothingToDrawError, own_name, parent
 from intake_nwbzarr.pages.plans import Drawing, PageSession, Plan, short
 from intake_nwbzarr.transport.request_log import counted
 
@@ -34,6 +35,8 @@ MOST_MOVIES = 3
 _MEANS = ("mean", "average", "avg", "summary", "max", "correlation")
 
 _CONTOUR = "#ffa21f"
+
+_AXES = "x to the right, y down"
 
 
 def plan_images(session: PageSession) -> Iterator[Plan]:
@@ -81,6 +84,7 @@ def _rois(
         axes.imshow(picture, cmap="gray", interpolation="nearest")
         for (y, x, weight), name in zip(masks, names, strict=True):
             _contour(axes, y, x, weight, str(name) if len(masks) <= _MOST_NAMED else "")
+        _framed(axes)
         # Contours at the edge do not widen the plane.
         height, width = picture.shape[:2]
         axes.set(
@@ -259,20 +263,29 @@ def _contour(
 def _stills(session: PageSession, members: list[ShownImage]) -> Drawing:
     chosen: list[tuple[ShownImage, Any]] = []
     total = Cost(0, 0)
-    left_out = []
+    without: dict[str, str] = {}
     for image in members[:MOST_IMAGES]:
         variable = session.timed.variables[image.variable]
         total += session.budget.cost(variable)
         if total.bytes > min(2 * PICTURE_BYTES, session.budget.left) or total.chunks > PICTURE_CHUNKS:
-            left_out.append(image.shown.name)
+            without[image.shown.path] = "it is larger than a picture may be"
             continue
-        chosen.append((image, session.budget.load(session.timed[[image.variable]])))
+        loaded = session.budget.load(session.timed[[image.variable]])
+        try:
+            check_values(loaded[image.variable].to_numpy())
+        except NothingToDrawError as error:
+            without[image.shown.path] = str(error)
+            continue
+        chosen.append((image, loaded))
     if not chosen:
         session.budget.check(total, "the images")
+        if without:
+            raise NothingToDrawError("; ".join(dict.fromkeys(without.values())))
         raise ValueError("its images are larger than a picture may be")
     caption = ", ".join(short(own_name(image.shown.path), 30) for image, _ in chosen)
     number = len(members) - len(chosen)
     caption += f"; {counted(number, 'more image')} not shown" if number else ""
+    caption += f"; {_AXES}"
     columns = min(len(chosen), 3)
     rows = -(-len(chosen) // columns)
 
@@ -285,7 +298,7 @@ def _stills(session: PageSession, members: list[ShownImage]) -> Drawing:
         for axes in grid[len(chosen) :]:
             axes.set_axis_off()
 
-    return Drawing(draw, {1: 3.6, 2: 2.6, 3: 2.0}[columns] * rows, caption)
+    return Drawing(draw, {1: 3.6, 2: 2.6, 3: 2.0}[columns] * rows, caption, without)
 
 
 def _movie(session: PageSession, image: ShownImage) -> Drawing:
@@ -299,7 +312,7 @@ def _movie(session: PageSession, image: ShownImage) -> Drawing:
     loaded = session.budget.load(session.timed[wanted].isel(part))
     time = loaded[name].to_numpy() if name in loaded.coords else None
     at = "" if time is None or not len(time) else f" at {float(time[0]):,.3f} s"
-    caption = f"1 of {counted(variable.sizes[dim], 'frame')}{at}"
+    caption = f"1 of {counted(variable.sizes[dim], 'frame')}{at}{_plane(session, image)}; {_AXES}"
 
     def draw(figure: Figure) -> None:
         """Draw the frame as `ds.nwb.plot.image` does."""
@@ -308,8 +321,20 @@ def _movie(session: PageSession, image: ShownImage) -> Drawing:
     return Drawing(draw, 3.6, caption)
 
 
+def _plane(session: PageSession, image: ShownImage) -> str:
+    """Return which plane of a volume is shown: the first one, as `ds.nwb.plot.image` does."""
+    return "" if image.z is None else f", plane 1 of {session.timed.variables[image.variable].sizes[image.z]}"
+
+
+def _framed(axes: Axes) -> None:
+    """Draw a thin frame, so that white parts do not look like the page."""
+    for side in axes.spines.values():
+        side.set(visible=True, linewidth=0.5)
+
+
 def _as_plotted(axes: Axes, loaded: Any, image: ShownImage, title: str) -> None:
     loaded.nwb.plot.image(image.variable, ax=axes)
     axes.set_title(title)
+    _framed(axes)
     if not axes.get_xlabel().endswith("]"):
         axes.set(xlabel=f"{axes.get_xlabel()} [pixels]", ylabel=f"{axes.get_ylabel()} [pixels]")

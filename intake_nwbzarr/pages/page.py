@@ -241,7 +241,9 @@ def _made(
         for part in (
             header_html(dataset, facts),
             pictures_html(pictures),
-            objects_html(dataset),
+            objects_html(dataset)
+            if shown_objects(dataset)
+            else "<p>The session has no neurodata objects.</p>",
             left_out_html([*left_out, *_unreadable(hierarchy)], notes),
             f"<footer>Made by nwbzarr page from {escape(plain(str(hierarchy.location)))}, {took}.</footer>",
         )

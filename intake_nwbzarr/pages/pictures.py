@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from intake_nwbzarr.accessor.html import cut
 from intake_nwbzarr.pages.clamp import plan_sweeps
 from intake_nwbzarr.pages.ephys import plan_probes, plan_raster
-from intake_nwbzarr.pages.figures import as_svg, as_thumbnail, new_figure, styled
+from intake_nwbzarr.pages.figures import as_svg, as_thumbnail, new_figure, offset_times, styled
 from intake_nwbzarr.pages.imaging import plan_images
 from intake_nwbzarr.pages.picture import (
     LeftOut,
@@ -123,6 +123,7 @@ def _drawn(plan: Plan, drawing: Drawing, number: int) -> tuple[Picture, Figure]:
         figure = new_figure(drawing.height)
         try:
             drawing.draw(figure)
+            offset_times(figure)
             svg = as_svg(figure, f"{title}: {caption}")
         except (ValueError, OverflowError, FloatingPointError) as error:
             # What matplotlib and numpy say then is of their own arguments.

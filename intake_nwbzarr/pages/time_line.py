@@ -148,7 +148,7 @@ def _series_rows(session: PageSession) -> Iterator[_Row]:
         if not is_numeric(session.dataset, each) or each.is_a("IntervalSeries"):
             continue
         kinds.setdefault((parent(each.path), each.neurodata_type), []).append(each)
-    reads, used = 0, set[str]()
+    reads, used, labels = 0, set[str](), set[str]()
     for (_, kind), members in kinds.items():
         spans: dict[tuple[float, float], None] = {}
         for each in members:
@@ -171,6 +171,8 @@ def _series_rows(session: PageSession) -> Iterator[_Row]:
         label = f"{kind if group in _TOP or group in used else group} ({len(members):,})"
         if len(members) == 1:
             label = own_name(members[0].path)
+            label = group if label in labels and group not in _TOP else label
+            labels.add(label)
         used.add(group)
         bounds = np.array([*spans], np.float64).reshape(-1, 2)
         what = "" if len(members) == 1 else f"{len(members):,} {kind} in {parent(members[0].path)}"

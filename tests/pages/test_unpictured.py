@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pynwb import NWBFile, TimeSeries
 from pynwb.behavior import BehavioralEpochs, BehavioralTimeSeries, PupilTracking
+from pynwb.icephys import CurrentClampSeries, VoltageClampSeries
 from pynwb.image import ImageSeries
 from pynwb.ogen import OptogeneticSeries
 
 import intake_nwbzarr
+from intake_nwbzarr.pages.ephys import _window
 from intake_nwbzarr.pages.lines import draw_series, gaps
 from intake_nwbzarr.pages.page import Page
 from tests.session_files import empty_session, write
@@ -154,3 +156,38 @@ def test_what_is_not_finite_or_too_large_has_a_line_and_no_axes(tmp_path: Path) 
     }
     (traces,) = [picture for picture in page.pictures if picture.kind == "traces"]
     assert traces.paths == ("acquisition/fine",)
+
+
+def test_sweeps_of_unequal_lengths_of_both_clamps_have_two_pictures(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    electrode = nwbfile.create_icephys_electrode(
+        name="e0", device=nwbfile.create_device("amp"), description="d"
+    )
+    for number in range(3):
+        for kind in (CurrentClampSeries, VoltageClampSeries):
+            series = kind(
+                name=f"{kind.__name__}{number}", data=np.arange(100.0 * (number + 1)), electrode=electrode,
+                rate=100.0, gain=1.0,
+            )  # fmt: skip
+            nwbfile.add_acquisition(series)
+    page = intake_nwbzarr.page(write(tmp_path, nwbfile))
+    captions = {picture.title: picture.caption for picture in page.pictures}
+    of_each = "3 of 3 responses of 0.99 to 2.99 s, 100 to 300 samples"
+    assert captions["Current-clamp sweeps"] == captions["Voltage-clamp sweeps"] == of_each
+    assert page.left_out == ()
+
+
+def test_times_of_spikes_that_are_not_finite_and_far_times_are_said(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    nwbfile.add_unit(spike_times=[1e9, 1e9 + 20, np.inf])
+    page = intake_nwbzarr.page(write(tmp_path, nwbfile))
+    (raster,) = page.pictures
+    assert raster.caption == "1 unit, 2 spikes, all that have finite times; 1 stored time not finite"
+    assert "time [s] + 1,000,000,000" in raster.svg
+
+
+def test_the_window_of_a_raster_begins_at_the_first_trial_with_spikes() -> None:
+    trains = [np.linspace(0.01, 100, 30_000)]
+    assert _window(trains, 0.01, 100.0, np.array([0.0, 50.0]))[0] == 0.0
+    late = [np.linspace(60.0, 100, 30_000)]
+    assert _window(late, 60.0, 100.0, np.array([0.0, 10.0, 70.0]))[0] == 10.0
