@@ -472,6 +472,7 @@ def test_an_interrupted_command_ends_with_130_and_no_finding(http_server: Static
         running.send_signal(signal.SIGINT)
         out, error = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
+    assert error.endswith("Aborted.\n")
     assert "Traceback" not in error
 
 

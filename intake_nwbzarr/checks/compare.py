@@ -396,7 +396,12 @@ class Verification:
 
     @property
     def report(self) -> str:
-        """Return what ``nwbzarr verify`` prints: a table by type, and every finding."""
+        """Return what ``nwbzarr verify`` prints: a table by type, every finding, and absent chunks."""
+        return "\n".join([self.fields_report, "", counted_chunks(self.chunks)])
+
+    @property
+    def fields_report(self) -> str:
+        """Return a table by type, and every finding."""
         counts = self.by_type()
         width = max(map(len, counts), default=4)
         lines = [f"{self}", "", f"{'type':<{width}}  equal  different  not shown"]
@@ -408,7 +413,7 @@ class Verification:
         lines += [
             f"\nNot shown: {_where(each.path, each.name)}\n  pynwb   {each.raw}" for each in self.unshown
         ]
-        return "\n".join([*lines, "", counted_chunks(self.chunks)])
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,6 +16,10 @@ from intake_nwbzarr.cli.locations import COULD_NOT_RUN
 from intake_nwbzarr.cli.output import print_text, show_error, show_warning
 
 app.add_typer(catalog, name="catalog")
+
+
+INTERRUPTED: Final = 130
+"""The exit status after Ctrl-C."""
 
 
 @dataclass
@@ -32,6 +36,11 @@ def main() -> None:
         warnings.showwarning = show_warning
         try:
             app(_options_first(sys.argv[1:]), obj=settings)
+        except SystemExit as ended:
+            if ended.code == INTERRUPTED:
+                # Typer ends silently.
+                sys.stderr.write("Aborted.\n")
+            raise
         except Exception as error:
             if settings.debug:
                 raise

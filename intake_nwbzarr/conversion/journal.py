@@ -133,7 +133,13 @@ class Journal:
         """Write the journal, if anything was added."""
         async with self._lock:
             if self._unwritten:
-                await self._write()
+                writing = asyncio.ensure_future(self._write())
+                try:
+                    await asyncio.shield(writing)
+                except asyncio.CancelledError:
+                    # The next writing needs the ETag of this one.
+                    await writing
+                    raise
 
     async def end(self) -> None:
         """Note that the conversion is complete."""

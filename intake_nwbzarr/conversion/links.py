@@ -75,14 +75,23 @@ class Relinked:
         if target == here.url:
             return "."
         try:
-            self.hierarchy.follow(text)
+            is_hdf5 = self.hierarchy.follow(text).location.is_hdf5
         except LinkError:
-            # It is outside of the source's folder, where links are followed only if that is asked for.
-            pass
+            # It is outside of the source's folder, where links are followed only if that is asked for. Links
+            # of an HDF5 file lead to HDF5 files.
+            is_hdf5 = here.is_hdf5
         except UNREACHABLE as error:
+            is_hdf5 = False
             self.problems[text] = f"leads to {target}, which cannot be opened. {error.args[0]}"
         found = relative_source(target, self.destination.url)
         self._check(text, target, found)
+        if is_hdf5:
+            known = f"{self.problems[text]}; it " if text in self.problems else ""
+            self.problems[text] = (
+                f"{known}leads to {target}, an HDF5 file: readers other than this package cannot follow a "
+                "link from Zarr into an HDF5 file, and may not open the session at all. Store what it leads "
+                "to in the session, or convert that file too and link to the result"
+            )
         return found
 
     def _check(self, text: str, target: str, found: str) -> None:

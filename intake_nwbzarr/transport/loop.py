@@ -47,6 +47,9 @@ async def gather[T](calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 # Blocking reads: local files, fsspec, decompression.
 THREADS = 32
 
+CLEANUP = 10.0
+"""Seconds that `run` waits, after Ctrl-C, for a coroutine that was cancelled to end."""
+
 
 @dataclass
 class _Running:
@@ -69,13 +72,31 @@ def run[T](coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         coroutine.close()
         raise
-    future = asyncio.run_coroutine_threadsafe(coroutine, running.loop)
+    ended = threading.Event()
+    future = asyncio.run_coroutine_threadsafe(_until_end(coroutine, ended), running.loop)
     try:
         return future.result()
     except BaseException:
-        # Ctrl-C: nobody waits for the rest any more.
-        future.cancel()
+        if not future.done():
+            # Ctrl-C: nobody waits for the rest any more, but what it cleans up needs the threads of the loop,
+            # which end with the interpreter.
+            future.cancel()
+            ended.wait(CLEANUP)
         raise
+
+
+async def _until_end[T](coroutine: Coroutine[Any, Any, T], ended: threading.Event) -> T:
+    """Await a coroutine, and tell when it has ended, cancelled too."""
+    try:
+        return await coroutine
+    except Exception as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # It failed while it cleaned up, and nobody retrieves that.
+            raise asyncio.CancelledError from error
+        raise
+    finally:
+        ended.set()
 
 
 async def on_loop[T](coroutine: Coroutine[Any, Any, T]) -> T:

@@ -299,3 +299,31 @@ def test_what_is_read_again_otherwise_than_written_is_an_error(bucket: Stored) -
     assert "acquisition/data/c/0/0" in raised.value.path
     bucket.server.reset()
     assert "zarr.json" not in bucket.stored()
+
+
+# A shell's background job ignores Ctrl-C: here it is not.
+_INTERRUPTED = """
+import signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from intake_nwbzarr import convert
+told = []
+def interrupt(progress):
+    told.append(progress)
+    if len(told) == 9:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(1)
+try:
+    convert(sys.argv[1], sys.argv[2], chunk_mib=0.001, shard_mib=0.002, progress=interrupt)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_at_ctrl_c_what_is_done_is_noted(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "b.nwb.zarr"
+    command = [sys.executable, "-c", _INTERRUPTED, source, target]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert not (target / "zarr.json").exists()
+    noted = _noted(target)
+    assert convert(source, target, chunk_mib=0.001, shard_mib=0.002).kept >= noted >= 5

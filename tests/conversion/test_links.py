@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 
 from intake_nwbzarr import convert, open_hierarchy
 from intake_nwbzarr.conversion.links import relative_source
 from intake_nwbzarr.errors import ConversionWarning
 from tests.conversion.sessions import Stored
+from tests.hdf5.files import write as write_hdf5
 from tests.hierarchy.stores import array, group, write_store
 from tests.hierarchy.test_links import link
 
@@ -93,3 +95,21 @@ def test_a_file_that_was_renamed_links_to_itself(tmp_path: Path) -> None:
     )
     assert convert(source, tmp_path / "b.nwb.zarr").links == {"/elsewhere/a.nwb.zarr": "."}
     assert open_hierarchy(tmp_path / "b.nwb.zarr").resolve("a/x").path == "a/data"
+
+
+@pytest.mark.parametrize("name", ["raw 1.nwb", "../raw 1.nwb"])
+def test_a_link_into_an_hdf5_file_which_other_readers_cannot_follow_is_warned_of(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+
+    def fill(file: h5py.File) -> None:
+        file["acquisition"] = h5py.ExternalLink(name, "/acquisition")
+
+    source = write_hdf5(folder / "a.nwb", fill)
+    write_hdf5(folder / name, lambda file: file.create_group("acquisition"))
+    with pytest.warns(ConversionWarning, match="other than this package cannot follow a link from Zarr into"):
+        done = convert(source, folder / "b.nwb.zarr", verify=False)
+    (problem,) = (done.problems or {}).values()
+    assert ("allow_external" in problem) == name.startswith("..")
