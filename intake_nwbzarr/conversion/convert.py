@@ -21,7 +21,7 @@ from intake_nwbzarr.checks.verify import VerifyProgress
 from intake_nwbzarr.checks.verify import verify as verify_session
 from intake_nwbzarr.conversion.journal import Journal
 from intake_nwbzarr.conversion.layout import ArrayPlan, LayoutOptions, plan_array
-from intake_nwbzarr.conversion.links import Relinked
+from intake_nwbzarr.conversion.links import Relinked, mutual_links
 from intake_nwbzarr.conversion.report import Conversion, ConvertProgress
 from intake_nwbzarr.conversion.write import Writing
 from intake_nwbzarr.copies.local_files import acquire, not_written, release
@@ -281,6 +281,7 @@ def _plan(opened: _Opened, target: Location, options: LayoutOptions) -> _Plan:
             arrays.append(plan_array(node, options, attributes, is_hdf5=hierarchy.location.is_hdf5))
             document = dict(arrays[-1].target.metadata)
         documents[path] = json.dumps(document).encode()
+    relinked.problems.update(mutual_links(hierarchy, sorted(groups), documents.keys() - groups))
     report = Conversion(
         source=str(hierarchy.location),
         destination=str(target),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from posixpath import relpath
 from typing import Any
@@ -111,6 +111,27 @@ class Relinked:
                 f"leads to {target}, outside of the destination's folder: readers have to pass "
                 "storage_options={'allow_external': True}",
             )
+
+
+def mutual_links(hierarchy: Hierarchy, groups: Iterable[str], arrays: Container[str]) -> dict[str, str]:
+    """Return targets of links to arrays, of groups that link to each other, and what is wrong.
+
+    HDF5 allows several names for one dataset: which of them becomes the link is not written in the file.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for path in groups:
+        for link in hierarchy[path].attributes.get("_LINKS") or ():
+            target = str(link.get("path")).strip("/")
+            inside = str(link.get("source") or ".") in {".", "./"} and target in arrays
+            owner = target.rpartition("/")[0]
+            if inside and owner != path:
+                found[path, owner] = f"/{target}"
+    return {
+        text: f"is in {path!r}, while a link in {owner!r} leads back to it: pynwb cannot read objects that "
+        "link to each other (RecursionError), though xarray can. Store one of the arrays twice in the source"
+        for (path, owner), text in found.items()
+        if (owner, path) in found
+    }
 
 
 def relative_source(target: str, destination: str) -> str:

@@ -113,3 +113,18 @@ def test_a_link_into_an_hdf5_file_which_other_readers_cannot_follow_is_warned_of
         done = convert(source, folder / "b.nwb.zarr", verify=False)
     (problem,) = (done.problems or {}).values()
     assert ("allow_external" in problem) == name.startswith("..")
+
+
+def test_series_that_link_to_each_other_which_pynwb_cannot_read_are_warned_of(tmp_path: Path) -> None:
+    def fill(file: h5py.File) -> None:
+        file["b/data"] = [1.0, 2.0]
+        file["b/other"] = [1.0]
+        # Of two names of a dataset the first becomes the dataset, and the second the link.
+        file["a/data"] = file["b/data"]
+        file["a/timestamps"] = h5py.SoftLink("/b/other")
+        file["c/timestamps"] = h5py.SoftLink("/b/other")
+
+    source = write_hdf5(tmp_path / "a.nwb", fill)
+    with pytest.warns(ConversionWarning, match="pynwb cannot read objects that link to each other"):
+        done = convert(source, tmp_path / "b.nwb.zarr", verify=False)
+    assert set(done.problems or {}) == {"/b/other", "/a/data"}
