@@ -15,6 +15,7 @@ from intake_nwbzarr.checks.checked import Checked, message
 from intake_nwbzarr.checks.chunks import count_chunks
 from intake_nwbzarr.checks.codes import CODES
 from intake_nwbzarr.checks.costs import ArrayCost, Connection, Timed, array_cost
+from intake_nwbzarr.checks.event_checks import event_findings
 from intake_nwbzarr.checks.index_checks import index_findings
 from intake_nwbzarr.checks.link_checks import link_findings
 from intake_nwbzarr.checks.report import Access, Finding, Report, finding, in_order
@@ -233,6 +234,7 @@ class _Check:
         with self._collected():
             self._add(note_time_zone(session))
             self._add(time_findings(session))
+            self._add(event_findings(session))
         self.begin("values")
         self._add(value_findings(session))
         self._add(session.damaged)

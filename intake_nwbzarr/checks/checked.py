@@ -55,6 +55,8 @@ class Checked:
     damaged: list[Finding] = field(default_factory=list)
     # Samples in a second, by the path of timestamps.
     rates: dict[str, float] = field(default_factory=dict)
+    # The last timestamp of any series, as far as they were read; None if there is none.
+    last_time: float | None = None
     left_bytes: int = MOST_BYTES
     left_requests: int = MOST_REQUESTS
 

@@ -152,6 +152,7 @@ def _of_timestamps(session: Checked, read: _Read) -> Iterator[Finding]:
     times, positions = values[finite], read.positions[finite]
     if len(times):
         warn_of_epoch(float(times.min()), repr(path), path)
+        session.last_time = max(float(times.max()), session.last_time or 0.0)
     if len(times) < 2:
         return
     # Within blocks and between them: positions increase, so that times must.

@@ -176,6 +176,27 @@ CASES = (
     ),
     Case("float32-times", f"{RAW}/starting_time", _late_start),
     Case("unix-times", f"{LICKS}/timestamps", values(f"{LICKS}/timestamps", 1.7e9 + SORTED), "1970"),
+    Case(
+        "unix-times", "units/spike_times", values("units/spike_times", 1.7e9 + np.linspace(0, 4, 90)), "1970"
+    ),
+    Case(
+        "unsorted-times",
+        "units/spike_times",
+        values("units/spike_times", np.r_[SORTED[:30], SORTED[29::-1], SORTED[:30]]),
+        "Within 1 of 3 units, the first in row 1",
+    ),
+    Case(
+        "times-in-samples",
+        "units/spike_times",
+        values("units/spike_times", np.tile(np.arange(30.0) * 1000, 3)),
+        "All are whole numbers, up to 29,000, and the series of the session end at",
+    ),
+    Case(
+        "stop-before-start",
+        "intervals/trials/stop_time",
+        values("intervals/trials/stop_time", [0.5, 1.5, -1.0, np.nan]),
+        "1 of 4, the first in row 2: from 2 to -1 s",
+    ),
     Case("unix-times", RAW, values(f"{RAW}/starting_time", np.array(1.7e9)), "1970"),
     Case(
         "no-time-zone",
