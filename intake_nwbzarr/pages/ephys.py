@@ -85,6 +85,10 @@ def _probes(session: PageSession, table: ShownObject) -> Drawing:
         x, y = (np.asarray(values[name], np.float64) for name in pair)
         what = (f"{pair[0]} [{units}]", f"{pair[1]} [{units}]")
         note = ""
+        if _coincide(x, y, labels):
+            step = 1.5 * float(np.ptp(x)) or max(float(np.ptp(y)) / 10, 1.0)
+            x = x + step * np.array([kinds.index(each) for each in labels])
+            note = "groups are beside one another, as their positions coincide"
     ids = row_ids(dataset, table)[rows]
     described = [_group_text(kind, labels, values) for kind in kinds[:_MOST_GROUPS]]
     more = f"; {counted(len(kinds) - _MOST_GROUPS, 'more group')}" if len(kinds) > _MOST_GROUPS else ""
@@ -92,6 +96,13 @@ def _probes(session: PageSession, table: ShownObject) -> Drawing:
     return Drawing(
         lambda figure: _draw_probes(figure, x, y, labels, kinds, ids, what, pair is None), 3.1, caption
     )
+
+
+def _coincide(x: NDArray[np.float64], y: NDArray[np.float64], labels: list[str]) -> bool:
+    """Return whether channels of different groups have the same position."""
+    first: dict[tuple[float, float], str] = {}
+    places = zip(x.tolist(), y.tolist(), strict=True)
+    return any(first.setdefault(place, each) != each for place, each in zip(places, labels, strict=True))
 
 
 def _chosen_axes(values: dict[str, NDArray[Any]]) -> tuple[tuple[str, str] | None, str]:

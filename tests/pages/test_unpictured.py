@@ -191,3 +191,16 @@ def test_the_window_of_a_raster_begins_at_the_first_trial_with_spikes() -> None:
     assert _window(trains, 0.01, 100.0, np.array([0.0, 50.0]))[0] == 0.0
     late = [np.linspace(60.0, 100, 30_000)]
     assert _window(late, 60.0, 100.0, np.array([0.0, 10.0, 70.0]))[0] == 10.0
+
+
+def test_probes_whose_positions_coincide_are_side_by_side(tmp_path: Path) -> None:
+    nwbfile = empty_session()
+    device = nwbfile.create_device("probes")
+    for name in ("left", "right"):
+        group = nwbfile.create_electrode_group(name, description="d", location="CA1", device=device)
+        for number in range(4):
+            nwbfile.add_electrode(
+                rel_x=10.0 * (number % 2), rel_y=20.0 * number, rel_z=0.0, location="CA1", group=group
+            )
+    (probes,) = intake_nwbzarr.page(write(tmp_path, nwbfile)).pictures
+    assert probes.caption.endswith("(groups are beside one another, as their positions coincide)")
