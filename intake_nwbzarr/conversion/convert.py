@@ -152,7 +152,8 @@ def convert(
         done = run(_Converting(opened, plan, transport, options, journal, verify, progress).run())
         if verify and not done.earlier:
             done = _verified(done, target, progress)
-        if done.is_equal and not done.earlier:
+        # Of others, the next run tells again what was found.
+        if done.is_equal and done.unverified is None and not done.earlier:
             run(journal.end())
     for text, problem in (done.problems or {}).items():
         warn_caller(f"A link to {text!r} in {done.destination} {problem}.", ConversionWarning)

@@ -55,6 +55,7 @@ class Journal:
     _etag: str | None = None
     _written: float = 0.0
     _unwritten: int = 0
+    _writing: asyncio.Future[None] | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def begin(self) -> bool:
@@ -132,14 +133,12 @@ class Journal:
     async def flush(self) -> None:
         """Write the journal, if anything was added."""
         async with self._lock:
+            if self._writing is not None:
+                # One that was cancelled goes on, and the next one needs its ETag.
+                await asyncio.gather(self._writing, return_exceptions=True)
             if self._unwritten:
-                writing = asyncio.ensure_future(self._write())
-                try:
-                    await asyncio.shield(writing)
-                except asyncio.CancelledError:
-                    # The next writing needs the ETag of this one.
-                    await writing
-                    raise
+                self._writing = asyncio.ensure_future(self._write())
+                await asyncio.shield(self._writing)
 
     async def end(self) -> None:
         """Note that the conversion is complete."""
