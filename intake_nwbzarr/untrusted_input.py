@@ -225,6 +225,13 @@ def safe_path(path: str, location: object) -> str:
     return stripped
 
 
-def printable(text: str) -> str:
+def printable(text: str, keep: str = "\n") -> str:
     """Return text whose control characters, which a terminal obeys, are spaces; line breaks stay."""
-    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)
+    # Surrogates are not printable either.
+    return "".join(each if each.isprintable() or each in keep else " " for each in text)
+
+
+def printable_line(text: str, longest: int) -> str:
+    """Return text as one line without control characters, cut if it is longer."""
+    line = printable(text[: longest + 1], keep="")
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"

@@ -13,6 +13,7 @@ from intake_nwbzarr.accessor.times import SessionTime, indexed_times, is_decoded
 from intake_nwbzarr.indexes import IrregularTimeIndex
 from intake_nwbzarr.indexes.index import LazyTimeIndex
 from intake_nwbzarr.indexes.timestamps import is_in_memory
+from intake_nwbzarr.untrusted_input import printable_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,6 +171,4 @@ def _time_text(row: dict[str, Any]) -> str:
 
 
 def _cut(text: str) -> str:
-    # Control characters, such as line breaks, would break the lines.
-    plain = "".join(each if each.isprintable() else " " for each in text)
-    return plain if len(plain) <= _WIDEST else f"{plain[: _WIDEST - 3]}..."
+    return printable_line(text, _WIDEST)

@@ -13,6 +13,7 @@ import xarray as xr
 from intake_nwbzarr.accessor.contents import shown_objects
 from intake_nwbzarr.accessor.describe import object_row
 from intake_nwbzarr.accessor.times import indexed_times
+from intake_nwbzarr.untrusted_input import printable_line
 
 MOST_ALIKE: Final = 3
 """Objects of one kind in a group that are listed each; of more, one row tells their number."""
@@ -291,6 +292,4 @@ def plain(value: Any) -> str:
 
 def cut(text: str) -> str:
     """Return a text without control characters, and cut if it is long."""
-    # Surrogates are not printable either.
-    printable = "".join(each if each.isprintable() else " " for each in text[: LONGEST + 1])
-    return printable if len(printable) <= LONGEST else f"{printable[: LONGEST - 1]}…"
+    return printable_line(text, LONGEST)

@@ -1,1 +1,1 @@
-"""Checks of a session: `verify` compares pynwb's values with xarray's, `chunks` counts what is stored."""
+"""What is found out about a session: `check` for streaming, `verify` against pynwb, `session_info`."""

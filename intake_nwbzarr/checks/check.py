@@ -108,7 +108,7 @@ def check(
     latency, bandwidth
         Seconds for a request, and bytes per second, of whoever will read the session: costs assume them.
     window
-        Seconds of a recording whose cost is told beside that of all of it.
+        Seconds of each recording whose cost is estimated, beside that of the whole recording.
     inspect
         Whether nwbinspector, which has to be installed, checks the session for NWB's best practices as well.
     progress

@@ -14,6 +14,7 @@ from intake_nwbzarr.location.location import Location
 from intake_nwbzarr.transport.listing import s3_url
 from intake_nwbzarr.transport.open import open_transport
 from intake_nwbzarr.transport.request_log import counted, readable_size
+from intake_nwbzarr.untrusted_input import printable_line
 
 MOST_ALIKE: Final = 5
 """Findings of one code and of alike objects that are listed each; of more, a line tells their number."""
@@ -294,5 +295,4 @@ def _summary(report: Report) -> str:
 
 
 def _plain(value: str) -> str:
-    plain = "".join(each if each.isprintable() else " " for each in value)
-    return plain if len(plain) <= _WIDEST else f"{plain[: _WIDEST - 3]}..."
+    return printable_line(value, _WIDEST)

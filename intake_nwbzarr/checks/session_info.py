@@ -18,7 +18,7 @@ from intake_nwbzarr.hierarchy.nodes import ArrayNode
 from intake_nwbzarr.hierarchy.zarr2.objects import CODEC_NAME
 from intake_nwbzarr.location.location import Location, locate
 from intake_nwbzarr.transport.request_log import counted, readable_size, track_requests
-from intake_nwbzarr.untrusted_input import printable
+from intake_nwbzarr.untrusted_input import printable, printable_line
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -167,7 +167,7 @@ class SessionInfo:
         return {"document": "nwbzarr-info 1.0", **own}
 
     def __str__(self) -> str:
-        return printable("\n".join(line.replace("\n", " ") for line in _text(self)))
+        return "\n".join(printable(line, keep="") for line in _text(self))
 
 
 @takes_storage_options
@@ -446,5 +446,4 @@ def _table(rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
 
 def _plain(value: Any) -> str:
     text = "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    plain = "".join(each if each.isprintable() else " " for each in text)
-    return plain if len(plain) <= _WIDEST else f"{plain[: _WIDEST - 3]}..."
+    return printable_line(text, _WIDEST)

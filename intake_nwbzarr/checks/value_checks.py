@@ -34,7 +34,7 @@ class _Plausible:
     unit: str
     least: float
     most: float
-    # What peaks usually are, by which a missing power of ten is told.
+    # The usual range of peaks, from which a missing power of ten is estimated.
     usual: tuple[float, float]
 
 

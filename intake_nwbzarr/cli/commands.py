@@ -228,7 +228,7 @@ def download(
     from intake_nwbzarr import download
 
     def work(session: Session) -> tuple[object, str, int]:
-        # Copies of several sessions are told apart by as much of their locations as that takes.
+        # Copies of several sessions have the names of `file_names`, which are unique.
         target = folder if session.is_alone else folder / names[session.name]
         with progress_bar(messages, "listing", download_fields) as show:
             done = download(session.location, target, session.options, progress=show)

@@ -43,7 +43,7 @@ def encode_chunk(chain: CodecChain, values: NDArray[Any], fill: NDArray[Any]) ->
 def _is_fill(values: NDArray[Any], fill: NDArray[Any]) -> bool:
     if values.dtype.kind == "O":
         return all(value == fill[()] for value in values.flat)
-    # By their bytes: NaN equals NaN, and minus zero is no zero. Most chunks differ at once.
+    # By their bytes: NaN equals NaN, and -0.0 does not equal 0.0. Most chunks differ at once.
     first = values[(0,) * values.ndim]
     if np.asarray(first, values.dtype).tobytes() != fill.astype(values.dtype).tobytes():
         return False

@@ -13,12 +13,10 @@ from typing import Final
 import msgspec
 
 from intake_nwbzarr.errors import ConversionError, ObjectChangedError
+from intake_nwbzarr.hierarchy.documents import JOURNAL
 from intake_nwbzarr.transport.base import Transport
 from intake_nwbzarr.transport.loop import gather
 from intake_nwbzarr.untrusted_input import MIB
-
-NAME: Final = ".nwbzarr-convert.json"
-"""The object in the destination; of a complete conversion, it tells what was converted."""
 
 FORMAT: Final = "intake-nwbzarr convert"
 VERSION: Final = 1
@@ -68,7 +66,7 @@ class Journal:
         if not (top.names or top.folders):
             await self._write()
             return False
-        fetched = await self.transport.get(NAME, limit=LARGEST) if NAME in top.names else None
+        fetched = await self.transport.get(JOURNAL, limit=LARGEST) if JOURNAL in top.names else None
         if fetched is None:
             raise self._occupied(not {"zarr.json", ".zgroup"}.isdisjoint(top.names))
         self._etag = fetched.etag
@@ -78,9 +76,9 @@ class Journal:
                 raise ValueError("another format, or another version of it")
         except ValueError as error:
             raise ConversionError(
-                f"{self.transport.location}/{NAME}, the journal of a conversion, is damaged ({error}).",
+                f"{self.transport.location}/{JOURNAL}, the journal of a conversion, is damaged ({error}).",
                 location=self.transport.location,
-                path=NAME,
+                path=JOURNAL,
                 found=str(error),
                 next_step="Delete the destination, or pass another one.",
             ) from error
@@ -151,13 +149,13 @@ class Journal:
         self._unwritten = 0
         try:
             self._etag = await self.transport.put(
-                NAME, msgspec.json.encode(document), if_match=self._etag, if_none_match=self._etag is None
+                JOURNAL, msgspec.json.encode(document), if_match=self._etag, if_none_match=self._etag is None
             )
         except ObjectChangedError as error:
             raise ConversionError(
                 f"Another process is converting to {self.transport.location}.",
                 location=self.transport.location,
-                path=NAME,
+                path=JOURNAL,
                 next_step="Wait for it, or pass another destination.",
                 transient=True,
             ) from error

@@ -35,6 +35,9 @@ from intake_nwbzarr.transport.cache import Memory
 from intake_nwbzarr.transport.loop import await_all, gather
 from intake_nwbzarr.untrusted_input import LARGEST_DOCUMENT, MOST_NODES, safe_path
 
+JOURNAL: Final = ".nwbzarr-convert.json"
+"""The object in which `convert` notes what it has written to its destination."""
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -539,6 +542,14 @@ async def _no_store(transport: Transport, head: bytes | None) -> Exception:
             location=location,
             expected=_EXPECTED,
             next_step="Check the URL; that of a Zarr store ends with the folder that contains one of them.",
+        )
+    if JOURNAL in page.names:
+        return NotZarrError(
+            f"{location} is an unfinished conversion.",
+            location=location,
+            found=JOURNAL,
+            expected=_EXPECTED,
+            next_step="Run the same nwbzarr convert again: it goes on where it stopped.",
         )
     if page.names or page.folders:
         names = (*page.folders, *page.names)[:5]

@@ -20,7 +20,7 @@ WIDTH: Final = 5.4
 """Inches of a picture, which phones show at two thirds of that, and screens beside another one."""
 
 DATA: Final = "#3a86c8"
-"""The colour of data, which can be told from white and from nearly black."""
+"""The colour of data, which has enough contrast on white and on nearly black."""
 
 COLORS: Final = ("#3a86c8", "#e07a1f", "#3f9b57", "#c9527a", "#8a6fd1", "#b58a00", "#1a9aa0", "#d1495b")
 """The same for several kinds, which follow one another."""

@@ -54,7 +54,7 @@ _SHOWN_ORDER: Final[tuple[PictureKind, ...]] = (
     "movie",
 )  # fmt: skip
 
-# Pictures that tell sessions apart least, of which an index has a small one only where there is no other.
+# Kinds that look alike in all sessions: an index shows one only where a session has no other picture.
 _ALIKE: Final[frozenset[PictureKind]] = frozenset({"timeline", "probes"})
 
 

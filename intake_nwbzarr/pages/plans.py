@@ -20,6 +20,7 @@ from intake_nwbzarr.indexes import LazyTimeIndex
 from intake_nwbzarr.pages.budget import EVERYTHING, Budget, Chosen
 from intake_nwbzarr.pages.figures import Draw
 from intake_nwbzarr.pages.picture import parent
+from intake_nwbzarr.untrusted_input import printable
 
 type PictureKind = Literal[
     "timeline", "probes", "raster", "traces", "path", "pose", "sweeps", "rois", "images", "movie", "waveforms"
@@ -164,7 +165,7 @@ def container_name(path: str) -> str:
 
 def short(text: str, most: int = 28) -> str:
     """Return a name as a figure shows it, cut in the middle if it is long."""
-    plain = "".join(each if each.isprintable() else " " for each in str(text)[:200])
+    plain = printable(str(text)[:200], keep="")
     half = most // 2
     return plain if len(plain) <= most else f"{plain[: half - 1]}…{plain[-half:]}"
 

@@ -16,7 +16,6 @@ import pytest
 import zarr
 
 from intake_nwbzarr import convert, open_hierarchy, track_requests
-from intake_nwbzarr.conversion.journal import NAME
 from intake_nwbzarr.errors import (
     AccessError,
     ChunkError,
@@ -28,6 +27,7 @@ from intake_nwbzarr.errors import (
     ObjectChangedError,
     TransportError,
 )
+from intake_nwbzarr.hierarchy.documents import JOURNAL
 from tests.conversion.sessions import SMALL, Stored, nodes, opened
 from tests.session_files import edit
 from tests.transport.cached import little_room
@@ -79,8 +79,8 @@ def test_what_lasts_is_an_error_and_the_next_run_resumes(
     assert raised.value.next_step or kind == "truncate"
     bucket.server.reset()
     assert "zarr.json" not in bucket.stored()
-    assert NAME in bucket.stored()
-    with pytest.raises(LocationError):
+    assert JOURNAL in bucket.stored()
+    with pytest.raises(NotZarrError, match="is an unfinished conversion"):
         open_hierarchy(bucket.target, bucket.options)
     done = bucket.convert()
     assert done.kept > 0
@@ -151,7 +151,7 @@ def test_other_options_begin_anew(bucket: Stored) -> None:
     bucket.server.reset()
     done = bucket.convert(compressor="gzip")
     assert done.kept == 0
-    assert bucket.stored() == _expected_keys(done.arrays) | {"zarr.json", "acquisition/zarr.json", NAME}
+    assert bucket.stored() == _expected_keys(done.arrays) | {"zarr.json", "acquisition/zarr.json", JOURNAL}
 
 
 def _expected_keys(arrays: Any) -> set[str]:
@@ -208,7 +208,7 @@ def test_an_unfinished_conversion_of_another_session_is_refused(bucket: Stored, 
     with pytest.raises(ConversionError, match="an unfinished conversion of") as raised:
         convert(bucket.source, target, **SMALL)
     assert raised.value.found == bucket.url
-    (target / NAME).write_text("{}")
+    (target / JOURNAL).write_text("{}")
     with pytest.raises(ConversionError, match="damaged"):
         convert(bucket.source, target, **SMALL)
 
@@ -270,13 +270,13 @@ def test_a_killed_conversion_goes_on_where_it_stopped(bucket: Stored, tmp_path: 
     done = convert(bucket.url, target, bucket.options, chunk_mib=0.001, shard_mib=0.002)
     assert done.kept >= noted >= 5
     assert nodes(target) == nodes(bucket.source)
-    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [NAME]
+    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [JOURNAL]
     assert not target.with_name("b.nwb.zarr.lock").exists()
 
 
 def _noted(target: Path) -> int:
     try:
-        return len(json.loads((target / NAME).read_text())["done"])
+        return len(json.loads((target / JOURNAL).read_text())["done"])
     except FileNotFoundError:
         return 0
 
@@ -288,7 +288,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_the_next_run_resumes(source: 
     assert not (target / "zarr.json").exists()
     assert convert(source, target, **SMALL).written
     assert nodes(target) == nodes(source)
-    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [NAME]
+    assert [path.name for path in target.rglob("*") if path.name.startswith(".")] == [JOURNAL]
 
 
 def test_what_is_read_again_otherwise_than_written_is_an_error(bucket: Stored) -> None:
