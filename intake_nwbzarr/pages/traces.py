@@ -222,7 +222,7 @@ def _panels(session: PageSession, group: str, chosen: list[ShownObject], total: 
         reasons = (f"{own_name(path)}: {reason}" for path, reason in without.items())
         raise NothingToDrawError("; ".join(reasons))
     span = min(float(times[0]) for _, times, _ in traces), max(float(times[-1]) for _, times, _ in traces)
-    shown = f"{total:,} series"
+    shown = counted(total, "series")
     if len(traces) < total:
         shown = f"{len(traces)} of {shown}"
     caption = f"{shown} in {group or '/'}, {seconds(*span)}"

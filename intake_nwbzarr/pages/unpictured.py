@@ -93,7 +93,7 @@ def _title(group: str, what: str, members: list[ShownObject], known: set[str]) -
     """Return the names of a few objects, or the number of many and the group that they are in."""
     if len(members) <= _MOST_NAMED:
         return ", ".join(short(own_name(each.path), 40) for each in members)
-    number = counted(len(members), what).replace("seriess", "series")
+    number = counted(len(members), what)
     first, _, rest = number.partition(" ")
     more = " more" if any(path.startswith(f"{group}/") for path in known) else ""
     return f"{first}{more} {rest} in {group or '/'}"

@@ -177,7 +177,8 @@ def record(
 
 def counted(number: int, noun: str) -> str:
     """Return a number of things as text, such as ``1 session`` or ``2,000 sessions``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    # The plural of series is series.
+    return f"{number:,} {noun}{'' if number == 1 or noun.endswith('s') else 's'}"
 
 
 def readable_size(size: int) -> str:
