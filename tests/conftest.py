@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import hypothesis
 import pytest
 from filelock import FileLock
@@ -19,6 +20,10 @@ from tests.servers.s3_server import S3Server
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile("without deadlines", deadline=None)
 hypothesis.settings.load_profile("without deadlines")
+
+# A LocalCluster gives up a worker that is not running this long after an earlier death, also while the
+# nanny is restarting it after another one, which tests that kill workers would meet by chance.
+dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
 
 CORPUS = Path(__file__).parent / "data" / "corpus"
 KINDS = ("ecephys", "icephys", "ophys")
