@@ -130,7 +130,10 @@ def blocks(shape: Sequence[int], chunks: Sequence[int] | None = None) -> Iterato
         )
 
 
-type Conversion = Callable[[NDArray[Any], Slices], tuple[NDArray[Any], NDArray[Any] | float]]
+type Allowed = Callable[[], NDArray[Any]] | None
+"""How far rounding may be from a block's values; called only where some differ."""
+
+type Conversion = Callable[[NDArray[Any], Slices], tuple[NDArray[Any], Allowed]]
 
 
 def unlike(raw: Any, shown: xr.Variable, conversion: Conversion | None = None) -> tuple[str, str] | None:
@@ -188,7 +191,7 @@ def _unlike_block(
         if isinstance(error, NWBZarrError):
             raise
         return f"pynwb cannot read it: {error}", "read"
-    allowed: NDArray[Any] | float = 0.0
+    allowed: Allowed = None
     if conversion is not None:
         block, allowed = conversion(block, place)
     found = _first_unlike(block, there, allowed)
@@ -248,16 +251,18 @@ def _chunks(array: Any, ndim: int) -> tuple[int, ...] | None:
     return tuple(found) if isinstance(found, tuple) and len(found) == ndim else None
 
 
-def _first_unlike(raw: NDArray[Any], shown: NDArray[Any], allowed: NDArray[Any] | float) -> Any:
+def _first_unlike(raw: NDArray[Any], shown: NDArray[Any], allowed: Allowed) -> Any:
     if raw.dtype.kind in "OSUT" or shown.dtype.kind in "OSUT":
         unequal = texts(raw) != texts(shown)
     else:
         with np.errstate(invalid="ignore"):
             unequal = raw != shown
+            if not np.any(unequal):
+                return None
             if raw.dtype.kind in "fc" and shown.dtype.kind in "fc":
                 unequal &= ~((raw != raw) & (shown != shown))
-            if np.any(allowed):
-                unequal &= ~(np.abs(raw - shown) <= allowed)
+            if allowed is not None:
+                unequal &= ~(np.abs(raw - shown) <= allowed())
     found = np.argwhere(np.asarray(unequal, bool))
     return tuple(found[0]) if len(found) else None
 

@@ -15,7 +15,7 @@ from pynwb import NWBFile, TimeSeries
 from pynwb.base import TimeSeriesReferenceVectorData
 from pynwb.event import TimestampVectorData
 
-from intake_nwbzarr.checks.compare import Conversion, OneField, Slices
+from intake_nwbzarr.checks.compare import Allowed, Conversion, OneField, Slices
 from intake_nwbzarr.checks.raw_fields import RawField, RawFile
 
 # The schema fixes the conversion of these series, or their values are codes.
@@ -89,19 +89,19 @@ def _bounds(name: str, ends: NDArray[np.int64]) -> Iterator[Expected]:
     counts = ends - starts
     yield Expected(f"{name}_count", "count", counts)
     allowed = np.where(counts > 0, 0.0, np.inf)
-    yield Expected(f"{name}_start", "start", starts, lambda block, place: (block, allowed[place]))
+    yield Expected(f"{name}_start", "start", starts, lambda block, place: (block, lambda: allowed[place]))
 
 
 def _looked_up(table: Any) -> Conversion:
     """Return a conversion of positions to what is there."""
     values = np.asarray(table[:])
-    return lambda block, _: (values[np.asarray(block, np.int64)], 0.0)
+    return lambda block, _: (values[np.asarray(block, np.int64)], None)
 
 
 def _from_start_of(nwbfile: NWBFile) -> Conversion:
     """Return a conversion of times from the session's start to times from its zero of time."""
     offset = (nwbfile.session_start_time - nwbfile.timestamps_reference_time).total_seconds()
-    return lambda block, _: (np.asarray(block, np.float64) + offset, 0.0)
+    return lambda block, _: (np.asarray(block, np.float64) + offset, None)
 
 
 def _sample_references(name: str, data: Any, raw: RawFile) -> Iterator[Expected]:
@@ -162,12 +162,14 @@ def _scaled(series: TimeSeries, shape: tuple[int, ...]) -> Conversion:
     factors = np.ones(1) if stored is None else np.asarray(stored[:], np.float64)
     axes = [axis for axis in (1, 0) if axis < len(shape) > 1 and shape[axis] == factors.size]
 
-    def convert(block: NDArray[Any], place: Slices) -> tuple[NDArray[Any], NDArray[Any]]:
-        product = block.astype(np.float64) * conversion
+    def convert(block: NDArray[Any], place: Slices) -> tuple[NDArray[Any], Allowed]:
+        product = np.multiply(block, conversion, dtype=np.float64)
         if stored is not None and axes:
             along = [1] * block.ndim
             along[axes[0]] = -1
-            product = product * factors[place[axes[0]]].reshape(along)
-        return product + offset, (np.abs(product) + abs(offset)) * _ROUNDING
+            product *= factors[place[axes[0]]].reshape(along)
+        # Adding 0 takes as long as all the rest.
+        values = product + offset if offset else product
+        return values, lambda: (np.abs(product) + abs(offset)) * _ROUNDING
 
     return convert

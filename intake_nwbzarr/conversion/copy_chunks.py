@@ -31,7 +31,7 @@ async def read_encoded(
     if layout.sharding is None:
         keys = {cell: layout.key(cell) for cell in cells}
         wanted = [cell for cell, key in keys.items() if stored is None or key in stored]
-        fetched = await gather([partial(transport.get, keys[cell], limit=LARGEST_OBJECT) for cell in wanted])
+        fetched = await transport.get_all([keys[cell] for cell in wanted])
         return {cell: found.data for cell, found in zip(wanted, fetched, strict=True) if found is not None}
     shards: dict[Cell, list[Cell]] = {}
     for cell in cells:

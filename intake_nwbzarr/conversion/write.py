@@ -79,7 +79,8 @@ class Writing:
             wanted = [cell for cell in block if plan.layout.key(cell) not in self.journal.done]
             self.kept += len(block) - len(wanted)
             if wanted:
-                async with self._room.taken(size):
+                # What is copied is not decoded, or chunk by chunk.
+                async with self._room.taken(size // 3 if plan.copied else size):
                     try:
                         await (
                             self._copy(plan, wanted) if plan.copied else self._encode(plan, wanted, region)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Final, NamedTuple, NoReturn
@@ -39,7 +40,7 @@ from intake_nwbzarr.transport.answers import (
     Part,
     Unchanged,
 )
-from intake_nwbzarr.transport.loop import budget, on_loop
+from intake_nwbzarr.transport.loop import budget, gather, on_loop
 from intake_nwbzarr.transport.request_log import readable_size, record
 from intake_nwbzarr.untrusted_input import LARGEST_OBJECT, safe_path
 
@@ -207,6 +208,10 @@ class Transport(ABC):
         if used := len(fetched.data) - fetched.cached:
             record(self.counted, "get", used=used)
         return fetched
+
+    async def get_all(self, keys: Sequence[str]) -> list[Fetched | None]:
+        """Get whole objects that are wanted together, as `get` does each."""
+        return await gather([partial(self.get, key) for key in keys])
 
     async def get_table(self, key: str, chunks: NDArray[np.int64] | None) -> Fetched | None:  # noqa: ARG002
         """Get the table of an HDF5 dataset's chunks; if only some are of interest, perhaps only of these."""

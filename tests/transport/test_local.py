@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from intake_nwbzarr import track_requests
 from intake_nwbzarr.errors import (
     AccessError,
     LimitError,
@@ -52,6 +53,26 @@ def test_files_and_parts_of_them_are_read(transport: Transport) -> None:
         run(transport.get("zarr.json", start=5, stop=10))
     with pytest.raises(LimitError):
         run(transport.get("zarr.json", limit=8))
+
+
+def test_several_files_are_read_as_each_alone(root: Path, transport: Transport) -> None:
+    (root / "link").symlink_to(root / "zarr.json")
+    keys = ["zarr.json", "missing/zarr.json", "processing/lick rate/data/c/0", "-0", "link", "-0/+x"]
+    with track_requests() as alone:
+        expected = [run(transport.get(key)) for key in keys]
+    with track_requests() as together:
+        found = run(transport.get_all(keys))
+    assert found == expected
+    assert [each and each.data for each in found] == [
+        b"zarr.json", None, b"processing/lick rate/data/c/0", None, b"zarr.json", b"-0/+x",
+    ]  # fmt: skip
+    assert (together.bytes, together.bytes_used) == (alone.bytes, alone.bytes_used) == (52, 52)
+    (root / "out").symlink_to(root.parent)
+    with pytest.raises(UnsafePathError):
+        run(transport.get_all(["zarr.json", "out/secret.txt"]))
+    (root / "chunk").symlink_to(root / "annexed")
+    with pytest.raises(TransportError, match="git annex get"):
+        run(transport.get_all(["zarr.json", "chunk"]))
 
 
 @pytest.mark.parametrize("key", ["missing", "processing", "zarr.json/x"])
