@@ -80,7 +80,8 @@ class Writing:
             self.kept += len(block) - len(wanted)
             if wanted:
                 # What is copied is not decoded, or chunk by chunk.
-                async with self._room.taken(size // 3 if plan.copied else size):
+                memory = size // 3 if plan.copied else size
+                async with self._room.taken(memory):
                     try:
                         await (
                             self._copy(plan, wanted) if plan.copied else self._encode(plan, wanted, region)
@@ -88,7 +89,7 @@ class Writing:
                     except NWBZarrError as error:
                         error.path = error.path or plan.target.path
                         raise
-            self._since_trim += size
+                self._since_trim += memory
             if self._since_trim > MEMORY // 2:
                 self._since_trim = 0
                 await asyncio.to_thread(trim_memory)
