@@ -190,6 +190,17 @@ def test_explain_explains_codes_and_errors(nwbzarr: Command) -> None:
     assert "Did you mean 'small-chunks'?" in result.err
 
 
+def test_shells_complete_codes_and_errors() -> None:
+    command = Path(sys.executable).with_name("nwbzarr")
+    asked = {"_NWBZARR_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    for typed, expected in (("small", ["small-chunks"]), ("Link", ["LinkError"]), ("x", [])):
+        environment = {**os.environ, **asked, "COMP_WORDS": f"nwbzarr explain {typed}"}
+        result = subprocess.run(
+            [command], env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert result.stdout.split() == expected
+
+
 @pytest.mark.filterwarnings("default::intake_nwbzarr.errors.UnconsolidatedWarning")
 def test_a_warning_ends_in_its_code(nwbzarr: Command, corpus_dir: Callable[[str, str], Path]) -> None:
     assert nwbzarr("info", corpus_dir("ecephys", "0.3.0")).err.endswith(" [not-consolidated]\n")

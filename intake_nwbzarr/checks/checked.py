@@ -34,6 +34,9 @@ MOST_BYTES: Final = 256 * 2**20
 MOST_REQUESTS: Final = 4_000
 """Chunks that they read together."""
 
+BLOCKS: Final = 8
+"""Blocks of a large array of times that are read."""
+
 WHOLE: Final = 16 * 2**20
 """Decoded bytes up to which one array is read whole; of larger ones, some blocks are."""
 
@@ -99,6 +102,17 @@ class Checked:
     def may_read_whole(self, node: ArrayNode) -> bool:
         """Return whether an array is small enough to be read whole."""
         return node.size * node.dtype.itemsize <= WHOLE and _chunks(node, ()) <= MOST_REQUESTS // 10
+
+    def parts(self, node: ArrayNode) -> list[slice]:
+        """Return which parts of an array of times are read: all of it, or some blocks if it is large."""
+        if self.may_read_whole(node):
+            return [slice(0, node.size)]
+        width = max(node.inner_chunks[0], 1)
+        # The first and the last chunk, and some between them.
+        chosen = sorted(set(np.linspace(0, -(-node.size // width) - 1, BLOCKS).astype(int).tolist()))
+        # Chunks may be as large as the array.
+        most = min(width, 2**20)
+        return [slice(each * width, min(each * width + most, node.size)) for each in chosen]
 
     def _read(self, wanted: Sequence[Selection]) -> list[NDArray[Any] | None]:
         readings = [(StoredArray(self.hierarchy.file, node), key) for node, key in wanted]

@@ -289,13 +289,18 @@ def explain(name: str) -> str:
         found = classes[name]
         bases = ", ".join(base.__name__ for base in found.__bases__)
         return f"{name} ({bases})\n{inspect.getdoc(found)}"
-    known = [*CODES, *classes]
+    known = explained()
     raise OptionError(
         f"There is no code and no error {name!r}.",
         found=name,
         expected=known,
         next_step=did_you_mean(name, known, most=3) or "nwbzarr explain lists all of them.",
     )
+
+
+def explained() -> list[str]:
+    """Return all codes, and the names of all errors and warnings."""
+    return [*CODES, *_classes()]
 
 
 def explain_all() -> str:

@@ -28,7 +28,7 @@ MARGIN: Final = 10.0
 
 
 def event_findings(session: Checked) -> Iterator[Finding]:
-    """Yield findings of spike times, and of intervals. Columns too large to be read whole are left out."""
+    """Yield findings of spike times, and of intervals; columns too large to be read whole are noted."""
     for group in session.groups:
         if is_a(session.hierarchy, group, "Units"):
             yield from _spikes(session, group.path)
@@ -37,34 +37,42 @@ def event_findings(session: Checked) -> Iterator[Finding]:
 
 
 def _spikes(session: Checked, path: str) -> Iterator[Finding]:
-    read = _columns(session, f"{path}/spike_times", f"{path}/spike_times_index")
-    if read is None:
+    column, node = f"{path}/spike_times", _numbers(session, f"{path}/spike_times")
+    index = _numbers(session, f"{path}/spike_times_index")
+    if node is None or index is None or not _is_small(session, index):
         return
-    times, ends = read
-    column = f"{path}/spike_times"
+    parts = session.parts(node)
+    ends, *blocks = session.read([(index, ()), *((node, (part,)) for part in parts)])
+    read = [(part.start, block) for part, block in zip(parts, blocks, strict=True) if block is not None]
+    if ends is None or not read:
+        return
+    times = np.concatenate([block for _, block in read])
+    sampled = "" if len(times) == node.size else f" ({len(times):,} of {node.size:,} spikes were read)"
     finite = times[np.isfinite(times)]
     if len(finite):
         warn_of_epoch(float(finite.min()), repr(column), column)
-    unsorted, first = _unsorted_units(times, ends)
+    unsorted = sorted(
+        {row for start, block in read for row in _unsorted_units(block, start, ends, node.size)}
+    )
     if unsorted:
-        found = f"Within {unsorted:,} of {len(ends):,} units, the first in row {first:,}."
+        found = f"Within {len(unsorted):,} of {len(ends):,} units, the first in row {unsorted[0]:,}{sampled}."
         yield session.finding("unsorted-times", column, found)
-    yield from _in_samples(session, column, finite)
+    yield from _in_samples(session, column, finite, sampled)
 
 
-def _unsorted_units(times: NDArray[Any], ends: NDArray[Any]) -> tuple[int, int]:
-    """Return in how many units times go back, and the row of the first of them."""
+def _unsorted_units(times: NDArray[Any], start: int, ends: NDArray[Any], size: int) -> list[int]:
+    """Return the rows of units of which times go back, in the block that begins at a position."""
     ends = ends.astype(np.int64)
     # Of indexes that do not fit, there is another finding.
-    if not len(ends) or ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] > len(times):
-        return 0, 0
+    if not len(ends) or ends[0] < 0 or (ends[1:] < ends[:-1]).any() or ends[-1] > size:
+        return []
     # A step is that to the spike after it: those from one unit to the next say nothing.
-    back = np.flatnonzero(times[1 : ends[-1]] < times[: max(ends[-1] - 1, 0)]) + 1
-    rows = np.unique(np.searchsorted(ends, back[~np.isin(back, ends)], side="right"))
-    return len(rows), int(rows[0]) if len(rows) else 0
+    back = np.flatnonzero(times[1:] < times[:-1]) + 1 + start
+    within = back[(back < ends[-1]) & ~np.isin(back, ends)]
+    return [int(row) for row in np.unique(np.searchsorted(ends, within, side="right"))]
 
 
-def _in_samples(session: Checked, column: str, times: NDArray[Any]) -> Iterator[Finding]:
+def _in_samples(session: Checked, column: str, times: NDArray[Any], sampled: str) -> Iterator[Finding]:
     if len(times) < FEWEST or not (times == np.floor(times)).all():
         return
     last = float(times.max())
@@ -73,7 +81,7 @@ def _in_samples(session: Checked, column: str, times: NDArray[Any]) -> Iterator[
     if last < 5e8 and last > (LONGEST if known is None else MARGIN * max(known, 1.0)):
         beside = "" if known is None else f", and the series of the session end at {known:,.6g} s"
         yield session.finding(
-            "times-in-samples", column, f"All are whole numbers, up to {last:,.12g}{beside}."
+            "times-in-samples", column, f"All are whole numbers, up to {last:,.12g}{beside}{sampled}."
         )
 
 
@@ -101,10 +109,13 @@ def _last_time(session: Checked) -> float | None:
 
 
 def _intervals(session: Checked, path: str) -> Iterator[Finding]:
-    read = _columns(session, f"{path}/start_time", f"{path}/stop_time")
-    if read is None or read[0].shape != read[1].shape:
+    columns = [_numbers(session, f"{path}/{name}") for name in ("start_time", "stop_time")]
+    chosen = [(node, ()) for node in columns if node is not None and _is_small(session, node)]
+    if len(chosen) < len(columns):
         return
-    start, stop = read
+    start, stop = session.read(chosen)
+    if start is None or stop is None or start.shape != stop.shape:
+        return
     before = np.flatnonzero(stop < start)
     if len(before):
         row = int(before[0])
@@ -116,15 +127,17 @@ def _intervals(session: Checked, path: str) -> Iterator[Finding]:
         )
 
 
-def _columns(session: Checked, *paths: str) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return the values of two columns of numbers; None where they are not there, or too large."""
-    chosen: list[Selection] = []
-    for path in paths:
-        node = session.nodes.get(path)
-        if not isinstance(node, ArrayNode) or node.ndim != 1 or not is_numeric(node.dtype):
-            return None
-        if not node.size or not session.may_read_whole(node):
-            return None
-        chosen.append((node, ()))
-    first, second = session.read(chosen)
-    return None if first is None or second is None else (first, second)
+def _numbers(session: Checked, path: str) -> ArrayNode | None:
+    """Return a column of numbers; None where there is none, or nothing in it."""
+    node = session.nodes.get(path)
+    if not isinstance(node, ArrayNode) or node.ndim != 1 or not node.size or not is_numeric(node.dtype):
+        return None
+    return node
+
+
+def _is_small(session: Checked, node: ArrayNode) -> bool:
+    """Return whether a column may be read whole; note it otherwise."""
+    small = session.may_read_whole(node)
+    if not small:
+        session.unchecked.append(f"values of {node.path}: they are too many to be read whole")
+    return small

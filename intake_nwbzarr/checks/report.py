@@ -144,7 +144,7 @@ def finding(code: str, path: str, found: str, location: Location) -> Finding:
     mend = known.mend
     if mend.startswith(CONSOLIDATE) and not _is_writable(location):
         mend += ", where the session is a folder or on S3"
-    mend = mend.replace("{location}", _quoted(location))
+    mend = mend.replace("{location}", _as_arguments(location))
     # The report says once which session it is about.
     return Finding(code, known.severity, path, found.replace(f" in {location}", ""), known.why, mend)
 
@@ -153,10 +153,16 @@ def _is_writable(location: Location) -> bool:
     return open_transport(location).writable
 
 
-def _quoted(location: Location) -> str:
-    """Return a location as a shell takes it, its form on S3 where it has one."""
+def _as_arguments(location: Location) -> str:
+    """Return a location as arguments of a command: its form on S3 where it has one, and how to reach it."""
     place = s3_url(location.url) if location.scheme == "https" else None
-    return shlex.quote(place or (str(location.path) if location.path is not None else str(location)))
+    words = [place or (str(location.path) if location.path is not None else str(location))]
+    for option in ("profile", "endpoint_url"):
+        if (value := location.option(option)) is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    if location.option("requester_pays"):
+        words.append("--requester-pays")
+    return shlex.join(words)
 
 
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -376,7 +376,7 @@ def _text(info: SessionInfo) -> Iterator[str]:
     yield f"{found} of {size} without compression"
     yield f"{counted(info.requests, 'request')}, {readable_size(info.received)} received"
     if info.counted:
-        yield counted_chunks(info.chunks)
+        yield from counted_chunks(info.chunks).splitlines()
 
 
 def _alike(objects: Sequence[ObjectInfo]) -> Iterator[list[ObjectInfo]]:

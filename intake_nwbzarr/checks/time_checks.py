@@ -20,9 +20,6 @@ from intake_nwbzarr.mapping.schema import is_a
 from intake_nwbzarr.mapping.time_coordinates import reference_time, warn_of_epoch
 from intake_nwbzarr.transport.request_log import readable_size
 
-BLOCKS: Final = 8
-"""Blocks of timestamps that are read where they are too many to be read whole."""
-
 FEWEST: Final = 100
 """Timestamps from which regular ones are reported."""
 
@@ -119,7 +116,7 @@ def _timestamps(session: Checked) -> Iterator[_Read]:
     selections: list[Selection] = []
     shares: list[tuple[ArrayNode, list[slice]]] = []
     for node in nodes:
-        parts = [slice(0, node.size)] if session.may_read_whole(node) else _blocks(node)
+        parts = session.parts(node)
         shares.append((node, parts))
         selections += [(node, (part,)) for part in parts]
     values = iter(session.read(selections))
@@ -130,16 +127,6 @@ def _timestamps(session: Checked) -> Iterator[_Read]:
             starts, blocks = zip(*kept, strict=True)
             whole = sum(len(each) for each in blocks) == node.size
             yield _Read(node, starts, blocks, whole)
-
-
-def _blocks(node: ArrayNode) -> list[slice]:
-    """Return the first and the last chunk, and some between them."""
-    width = max(node.inner_chunks[0], 1)
-    count = -(-node.size // width)
-    chosen = sorted(set(np.linspace(0, count - 1, BLOCKS).astype(int).tolist()))
-    # Chunks may be as large as the array.
-    most = min(width, 2**20)
-    return [slice(each * width, min(each * width + most, node.size)) for each in chosen]
 
 
 def _of_timestamps(session: Checked, read: _Read) -> Iterator[Finding]:
@@ -245,8 +232,7 @@ def _of_columns(session: Checked) -> Iterator[Finding]:
     chosen: list[Selection] = []
     for node in session.arrays:
         if node.name in allowed and node.dtype == np.float32 and node.ndim == 1 and node.size:
-            whole = session.may_read_whole(node)
-            chosen += [(node, (part,)) for part in ([slice(0, node.size)] if whole else _blocks(node))]
+            chosen += [(node, (part,)) for part in session.parts(node)]
     latest: dict[str, float] = {}
     for (node, _), values in zip(chosen, session.read(chosen), strict=True):
         finite = _finite(values)

@@ -360,12 +360,21 @@ def check(
     for_each(locations, server, as_json, work)
 
 
+def _explained(incomplete: str) -> list[str]:
+    """Return what a shell completes."""
+    from intake_nwbzarr.checks.codes import explained
+
+    return [name for name in explained() if name.startswith(incomplete)]
+
+
 @app.command()
 def explain(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="The code of a finding, or the class of an error; all without it.", metavar="CODE"
+            help="The code of a finding, or the class of an error; all without it.",
+            metavar="CODE",
+            autocompletion=_explained,
         ),
     ] = None,
 ) -> None:

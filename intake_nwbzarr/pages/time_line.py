@@ -75,10 +75,12 @@ def _read(session: PageSession) -> Drawing:
     if not shown:
         raise ValueError("no time is known without reading all timestamps")
     left = len(rows) + len(series) - len(shown)
-    caption = "; ".join(row.what for row in shown[:6] if row.what)
+    caption = [row.what for row in shown[:6] if row.what]
+    if series:
+        caption.append("bars of series go from the first to the last sample, with any gaps between")
     if left > 0:
-        caption = f"{caption}; {counted(left, 'more row')} not shown"
-    return Drawing(lambda figure: _draw(figure, shown), 0.55 + 0.24 * len(shown), caption)
+        caption.append(f"{counted(left, 'more row')} not shown")
+    return Drawing(lambda figure: _draw(figure, shown), 0.55 + 0.24 * len(shown), "; ".join(caption))
 
 
 def _interval_rows(session: PageSession) -> Iterator[_Row]:

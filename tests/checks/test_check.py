@@ -11,8 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from pynwb import NWBFile
 
 from intake_nwbzarr import check
+from intake_nwbzarr.checks import checked
+from intake_nwbzarr.checks.checked import WHOLE
 from intake_nwbzarr.checks.codes import CODES
 from intake_nwbzarr.checks.report import Report
 from tests.checks.checked_sessions import (
@@ -34,7 +38,7 @@ from tests.checks.checked_sessions import (
     without,
 )
 from tests.conftest import written_once
-from tests.session_files import copy_of, edit, rewrite, write
+from tests.session_files import copy_of, edit, empty_session, rewrite, write
 
 SORTED = np.sort(np.random.default_rng(1).uniform(0, 4, 200))
 
@@ -245,6 +249,38 @@ def test_a_session_without_a_fault_has_no_findings(good_report: Report) -> None:
     assert good_report.ok
     assert good_report.fresh
     assert "nothing found" in str(good_report)
+
+
+def _many_spikes(times: NDArray[np.float64]) -> NWBFile:
+    """Return a session of two units whose spikes are too many to be read whole."""
+    nwbfile = empty_session()
+    half = len(times) // 2
+    for part in (times[:half], times[half:]):
+        nwbfile.add_unit(spike_times=part)
+    return nwbfile
+
+
+def test_some_spikes_of_very_many_are_read(tmp_path: Path) -> None:
+    number = WHOLE // 8 + 1000
+    times = np.tile(np.linspace(0.1, 4000, number // 2), 2)
+    good = check(write(tmp_path, _many_spikes(times)))
+    assert "unsorted-times" not in {each.code for each in good.findings}
+    times[[-2, -1]] = times[[-1, -2]]
+    found = [
+        each
+        for each in check(write(tmp_path, _many_spikes(times), "unsorted.nwb.zarr")).findings
+        if each.code == "unsorted-times"
+    ]
+    assert [each.path for each in found] == ["units/spike_times"]
+    assert found[0].found.startswith("Within 1 of 2 units, the first in row 1 (")
+    assert f" of {number:,} spikes were read)" in found[0].found
+
+
+def test_intervals_too_many_to_be_read_are_named(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checked, "WHOLE", 24)
+    assert (
+        "values of intervals/trials/start_time: they are too many to be read whole" in check(good).unchecked
+    )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code} {case.path}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +16,7 @@ from pynwb import NWBHDF5IO
 
 from intake_nwbzarr import check, convert
 from tests.checks.checked_sessions import chunked, good_session
+from tests.servers.s3_server import S3Server
 from tests.session_files import copy_of
 
 Corpus = Callable[[str, str], Path]
@@ -39,3 +44,28 @@ def test_a_session_that_is_converted_as_the_finding_says_has_no_more_findings(
     report = check(converted)
     assert report.findings == ()
     assert report.fresh
+
+
+def test_a_command_names_the_server_that_was_asked(
+    s3_server: S3Server, corpus_dir: Corpus, tmp_path: Path
+) -> None:
+    url = s3_server.upload(s3_server.private_bucket, "mended/old.nwb.zarr", corpus_dir("ophys", "0.2.0"))
+    credentials = tmp_path / "credentials"
+    credentials.write_text(
+        f"[my lab]\naws_access_key_id = {s3_server.key}\naws_secret_access_key = {s3_server.secret}\n"
+    )
+    environment = {**os.environ, "AWS_SHARED_CREDENTIALS_FILE": str(credentials)}
+    command = f"nwbzarr consolidate {url} --profile 'my lab' --endpoint-url {s3_server.endpoint_url}"
+
+    def run(arguments: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("nwbzarr")
+        return subprocess.run(
+            [program, *shlex.split(arguments)[1:]],
+            env=environment, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    checked = command.replace("consolidate", "check")
+    assert f"mend: {command}  [" in run(checked).stdout
+    mended = run(command)
+    assert mended.returncode == 0, mended.stderr
+    assert command not in run(checked).stdout

@@ -94,3 +94,8 @@ def test_extensions_are_told_and_chunks_are_counted_only_if_wanted(tmp_path: Pat
     assert "\nextensions\n  ndx-colour 0.1.0\n" in str(info)
     assert info.chunks is None
     assert "Chunks:" not in str(info)
+    lines = str(session_info(tmp_path / "colours.nwb.zarr")).splitlines()
+    last = next(number for number, line in enumerate(lines) if line.startswith("Chunks: "))
+    assert "stored" in lines[last]
+    # An array with absent chunks has a line of its own.
+    assert all(line.startswith("  ") and " stored" in line for line in lines[last + 1 :])

@@ -21,6 +21,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "docs/clusters.md": (),
     "docs/convert.md": ("sub-1.nwb", "sub-2.nwb.zarr"),
     "docs/datasets.md": ("sub-1.nwb.zarr", "sub-2.nwb.zarr"),
+    "docs/first-look.md": (),
     "docs/hdf5.md": ("sub-1.nwb",),
     "docs/index.md": (),
     "docs/hierarchy.md": ("sub-1.nwb.zarr",),

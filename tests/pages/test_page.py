@@ -126,6 +126,9 @@ def test_pictures_have_axes_with_units_and_captions_that_say_what_was_read(eceph
     assert "mV" in by_title["ElectricalSeriesAP"].svg
     assert by_title["ElectricalSeriesAP"].caption == "8 channels, all 3,000 samples, 1.500 to 1.600 s"
     assert "µm" in by_title["Probes and channels"].svg
+    assert by_title["Time line"].caption.endswith(
+        "bars of series go from the first to the last sample, with any gaps between"
+    )
 
 
 def test_a_page_is_the_same_each_time(icephys: Path) -> None:
