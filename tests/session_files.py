@@ -49,11 +49,11 @@ def edit(path: Path, array_or_group: str, change: Callable[[dict[str, Any]], Non
     consolidate(path)
 
 
-def rewrite(path: Path, name: str, data: np.ndarray[Any, Any]) -> None:
-    """Replace an array's values, dtype and shape."""
+def rewrite(path: Path, name: str, data: np.ndarray[Any, Any], **options: Any) -> None:
+    """Replace an array's values, dtype and shape, and how it is stored."""
     group = zarr.open_group(str(path), mode="r+")
     attributes = dict(group[name].attrs)
-    array = group.create_array(name, data=data, overwrite=True)
+    array = group.create_array(name, data=data, overwrite=True, **options)
     array.attrs.update(attributes)
     consolidate(path)
 

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from pynwb import NWBFile
 
 from intake_nwbzarr import check
 from intake_nwbzarr.checks import checked
-from intake_nwbzarr.checks.checked import WHOLE
 from intake_nwbzarr.checks.codes import CODES
 from intake_nwbzarr.checks.report import Report
 from tests.checks.checked_sessions import (
@@ -38,7 +35,7 @@ from tests.checks.checked_sessions import (
     without,
 )
 from tests.conftest import written_once
-from tests.session_files import copy_of, edit, empty_session, rewrite, write
+from tests.session_files import copy_of, edit, rewrite, write
 
 SORTED = np.sort(np.random.default_rng(1).uniform(0, 4, 200))
 
@@ -251,29 +248,27 @@ def test_a_session_without_a_fault_has_no_findings(good_report: Report) -> None:
     assert "nothing found" in str(good_report)
 
 
-def _many_spikes(times: NDArray[np.float64]) -> NWBFile:
-    """Return a session of two units whose spikes are too many to be read whole."""
-    nwbfile = empty_session()
-    half = len(times) // 2
-    for part in (times[:half], times[half:]):
-        nwbfile.add_unit(spike_times=part)
-    return nwbfile
+def test_some_spikes_of_very_many_are_read(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checked, "WHOLE", 8000)
+    path = copy_of(good, tmp_path)
+    times = np.tile(np.linspace(0.1, 4, 800), 3)
 
+    def found() -> list[tuple[str, str]]:
+        rewrite(path, "units/spike_times", times, chunks=(100,))
+        findings = check(path).findings
+        return [(each.path, each.found) for each in findings if each.code == "unsorted-times"]
 
-def test_some_spikes_of_very_many_are_read(tmp_path: Path) -> None:
-    number = WHOLE // 8 + 1000
-    times = np.tile(np.linspace(0.1, 4000, number // 2), 2)
-    good = check(write(tmp_path, _many_spikes(times)))
-    assert "unsorted-times" not in {each.code for each in good.findings}
+    rewrite(path, "units/spike_times_index", np.array([800, 1600, 2400], np.uint16))
+    assert found() == []
     times[[-2, -1]] = times[[-1, -2]]
-    found = [
-        each
-        for each in check(write(tmp_path, _many_spikes(times), "unsorted.nwb.zarr")).findings
-        if each.code == "unsorted-times"
+    assert found() == [
+        (
+            "units/spike_times",
+            "Within 1 of 3 units, the first in row 2 (800 of 2,400 spikes were read).",
+        )
     ]
-    assert [each.path for each in found] == ["units/spike_times"]
-    assert found[0].found.startswith("Within 1 of 2 units, the first in row 1 (")
-    assert f" of {number:,} spikes were read)" in found[0].found
 
 
 def test_intervals_too_many_to_be_read_are_named(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
