@@ -29,7 +29,7 @@ CORPUS = Path(__file__).parent / "data" / "corpus"
 KINDS = ("ecephys", "icephys", "ophys")
 RELEASES = ("0.2.0", "0.3.0", "0.6.0", "0.8.0", "0.11.0", "0.13.0", "0.14.0")
 # One of each way of storing by default (listed, Zarr 2, Zarr 3), the others with `-m slow`.
-QUICK = {("ecephys", "0.3.0"), ("ophys", "0.8.0"), ("icephys", "0.14.0"), ("ecephys", "0.14.0")}
+QUICK = {("ecephys", "0.3.0"), ("ophys", "0.8.0"), ("icephys", "0.14.0")}
 SESSIONS = [
     pytest.param(kind, release, marks=[] if (kind, release) in QUICK else [pytest.mark.slow])
     for kind in KINDS

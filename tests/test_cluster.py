@@ -18,6 +18,8 @@ from intake_nwbzarr.errors import CredentialsError
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 SERIES = "ElectricalSeriesAP"
 
 
@@ -122,7 +124,6 @@ def test_keys_that_were_not_to_be_sent_stay_here(client: Client, s3_server: S3Se
     assert s3_server.count() == 0
 
 
-@pytest.mark.slow
 # dask-jobqueue 0.9 leaves its jobs' pipes to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_jobs_of_a_batch_system_work_on_sessions(url: str, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from intake_nwbzarr.errors import AccessError, NWBZarrError, TransportError
 from intake_nwbzarr.hierarchy.documents import memory
 from tests.servers.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 Corpus = Callable[[str, str], Path]
 
 # The stored chunk that holds the first samples of the first channels, and what is in it.
@@ -70,7 +72,7 @@ def test_what_passes_is_tried_again(
 
 
 @pytest.mark.parametrize(("kind", "details"), PASSING)
-@pytest.mark.parametrize("opened", [_open, pytest.param(open_nwb, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("opened", [_open, open_nwb])
 def test_what_does_not_pass_is_one_error_that_counts_the_attempts(
     opened: Callable[..., Any],
     kind: Any,

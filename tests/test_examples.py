@@ -26,6 +26,8 @@ from pynwb import NWBFile
 from intake_nwbzarr.errors import LocationNotFoundError
 from tests.servers.s3_server import S3Server
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = ("psth", "lfp", "fluorescence", "sweeps", "tuning")
 
@@ -207,7 +209,6 @@ def test_a_session_that_is_named_is_opened_and_none_is_made_up(
         run("psth", str(tmp_path / "nowhere.nwb.zarr"))
 
 
-@pytest.mark.slow
 def test_an_example_needs_nothing_and_leaves_nothing_but_its_picture(tmp_path: Path) -> None:
     temporary, folder = tmp_path / "temporary", tmp_path / "folder"
     temporary.mkdir()

@@ -12,6 +12,8 @@ import pytest
 
 from tests import fuzz
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -61,7 +63,6 @@ def read_in_time(sessions: list[fuzz.Session], seed: int) -> None:
     assert grown < 1500, f"seed {seed} took {grown:.0f} MB"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("first", [10_000, 10_050])
 def test_many_damaged_sessions_raise_nothing_else_in_bounded_time_and_memory(

@@ -138,7 +138,9 @@ def test_all_of_a_file_of_any_release_is_shown_as_it_is(
     assert_all_equal(verify(corpus_dir(kind, release)))
 
 
-@pytest.mark.parametrize("name", ["pose", "events", "holder"])
+@pytest.mark.parametrize(
+    "name", ["events", *(pytest.param(name, marks=pytest.mark.slow) for name in ("pose", "holder"))]
+)
 def test_all_of_an_extensions_file_is_shown_as_it_is(name: str, extensions: dict[str, Path]) -> None:
     found = verify(extensions[name])
     assert_all_equal(found)
@@ -309,9 +311,9 @@ def with_another_attribute_of_a_variable(dataset: xr.Dataset, choose: np.random.
     "alter",
     [
         with_another_value,
-        without_a_variable,
+        pytest.param(without_a_variable, marks=pytest.mark.slow),
         with_another_attribute,
-        with_another_attribute_of_a_variable,
+        pytest.param(with_another_attribute_of_a_variable, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_altered_in_any_node_is_found(

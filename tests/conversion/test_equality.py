@@ -52,7 +52,9 @@ def test_a_session_of_any_release_becomes_what_hdmf_zarr_exports(
     assert after[""].attributes[".specloc"] == "specifications"
 
 
-@pytest.mark.parametrize(("kind", "release"), [("ecephys", "0.14.0"), ("icephys", "0.14.0")])
+@pytest.mark.parametrize(
+    ("kind", "release"), [("ecephys", "0.14.0"), pytest.param("icephys", "0.14.0", marks=pytest.mark.slow)]
+)
 def test_an_hdf5_file_becomes_what_hdmf_zarr_exports(
     kind: str, release: str, corpus_dir: Corpus, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ from tests.conversion.sessions import SMALL, Stored, nodes, opened
 from tests.session_files import edit
 from tests.transport.cached import little_room
 
+pytestmark = pytest.mark.slow
+
 READ, WRITTEN = "a.nwb.zarr/acquisition/data/c/0/0", "b.nwb.zarr/acquisition/data/c/0/0"
 
 
@@ -41,10 +43,10 @@ READ, WRITTEN = "a.nwb.zarr/acquisition/data/c/0/0", "b.nwb.zarr/acquisition/dat
         ("status", READ, "GET", {"status": 503}),
         ("reset", WRITTEN, "PUT", {}),
         ("truncate", WRITTEN, "GET", {}),
-        pytest.param("status", READ, "GET", {"status": 429}, marks=pytest.mark.slow),
-        pytest.param("reset", READ, "GET", {}, marks=pytest.mark.slow),
-        pytest.param("truncate", READ, "GET", {}, marks=pytest.mark.slow),
-        pytest.param("status", WRITTEN, "PUT", {"status": 503}, marks=pytest.mark.slow),
+        ("status", READ, "GET", {"status": 429}),
+        ("reset", READ, "GET", {}),
+        ("truncate", READ, "GET", {}),
+        ("status", WRITTEN, "PUT", {"status": 503}),
     ],
 )
 def test_what_passes_is_tried_again(
@@ -64,10 +66,10 @@ def test_what_passes_is_tried_again(
     [
         ("status", WRITTEN, {"status": 503}, TransportError),
         ("expired", READ, {}, CredentialsError),
-        pytest.param("status", READ, {"status": 503}, TransportError, marks=pytest.mark.slow),
-        pytest.param("truncate", READ, {}, TransportError, marks=pytest.mark.slow),
-        pytest.param("status", READ, {"status": 403}, AccessError, marks=pytest.mark.slow),
-        pytest.param("status", WRITTEN, {"status": 403}, AccessError, marks=pytest.mark.slow),
+        ("status", READ, {"status": 503}, TransportError),
+        ("truncate", READ, {}, TransportError),
+        ("status", READ, {"status": 403}, AccessError),
+        ("status", WRITTEN, {"status": 403}, AccessError),
     ],
 )
 def test_what_lasts_is_an_error_and_the_next_run_resumes(

@@ -32,6 +32,8 @@ from intake_nwbzarr.errors import (
 from tests.copies.downloads import CHUNK, Bucket, contents
 from tests.transport.cached import little_room
 
+pytestmark = pytest.mark.slow
+
 type Corpus = Callable[[str, str], Path]
 
 

@@ -27,6 +27,8 @@ from tests.hierarchy.stores import NWB_ROOT, array, group, write_store
 from tests.servers.s3_server import S3Server
 from tests.session_files import empty_session, opened, write
 
+pytestmark = pytest.mark.slow
+
 Corpus = Callable[[str, str], Path]
 QUICK_TO_GIVE_UP = {"timeouts": {"stall": 0.5, "total": 5, "attempts": 3, "backoff": 0.01}}
 PASSING = [("status", {"status": 503}), ("status", {"status": 429}), ("reset", {})]

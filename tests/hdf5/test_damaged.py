@@ -35,6 +35,8 @@ from intake_nwbzarr.hdf5.objects import Group, Objects
 from intake_nwbzarr.hdf5.source import Source
 from tests.hdf5.files import opened, read, write
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,12 +46,11 @@ def _run(folder: Path, first: int, last: int, timeout: float) -> None:
     assert done.returncode == 0, done.stderr[-8000:]
 
 
-@pytest.mark.parametrize("first", [0, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("first", [0, 20])
 def test_a_damaged_file_is_an_error_of_ours_or_what_h5py_reads(first: int, tmp_path: Path) -> None:
     _run(tmp_path / "files", first, first + 20, 250)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("first", range(10_000, 12_000, 500))
 def test_many_damaged_files_are_errors_of_ours_or_what_h5py_reads(first: int, tmp_path: Path) -> None:

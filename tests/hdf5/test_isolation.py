@@ -50,6 +50,8 @@ from tests.hdf5.test_chunks import PIPELINES
 from tests.hdf5.test_everywhere import load
 from tests.servers.http_server import StaticServer
 
+pytestmark = pytest.mark.slow
+
 ISOLATED = {"isolate": True}
 
 
@@ -239,7 +241,6 @@ def test_a_hostile_chunk_ends_its_process_and_nothing_else(tmp_path: Path) -> No
     assert only_process().pid != before
 
 
-@pytest.mark.slow
 def test_other_files_are_read_meanwhile(tmp_path: Path) -> None:
     hostile = opened(write_hostile(tmp_path / "hostile.nwb"), ISOLATED)
     others = [opened(write_hostile(tmp_path / f"{number}.nwb"), ISOLATED) for number in range(3)]
@@ -311,7 +312,6 @@ def test_a_process_that_sends_nonsense_is_ended(tmp_path: Path) -> None:
     assert isinstance(error, SessionCrashError)
 
 
-@pytest.mark.slow
 def test_a_process_that_takes_too_much_memory_is_ended(tmp_path: Path) -> None:
     def fill(file: h5py.File) -> None:
         zeros = bytes(500 * 2**20)
@@ -346,7 +346,6 @@ def test_a_process_that_cannot_start_says_so(tmp_path: Path, monkeypatch: pytest
         opened(path, ISOLATED)
 
 
-@pytest.mark.slow
 def test_processes_without_work_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [write_hostile(tmp_path / f"{number}.nwb") for number in range(4)]
     monkeypatch.setattr(isolated, "MOST_IDLE", 2)
@@ -390,9 +389,7 @@ if sys.argv[2] != "exit":
 """
 
 
-@pytest.mark.parametrize(
-    "how", ["kill", *(pytest.param(how, marks=pytest.mark.slow) for how in ("exit", "interrupt", "fork"))]
-)
+@pytest.mark.parametrize("how", ["kill", "exit", "interrupt", "fork"])
 def test_processes_end_with_the_interpreter(how: str, tmp_path: Path) -> None:
     path = write_hostile(tmp_path / "file.nwb")
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -431,7 +428,6 @@ def test_a_forked_child_leaves_the_process_to_its_parent(tmp_path: Path) -> None
     assert only_process().pid == process.pid
 
 
-@pytest.mark.slow
 def test_the_option_travels_to_the_workers_of_a_cluster(tmp_path: Path) -> None:
     path = write_hostile(tmp_path / "file.nwb")
     hierarchy = opened(path, ISOLATED)

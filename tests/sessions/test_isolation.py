@@ -28,6 +28,8 @@ from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 from tests.sessions.mapped_sessions import counts, select, serially
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_process_stays() -> Iterator[None]:
@@ -71,7 +73,6 @@ def check(done: Any, found: list[Selected]) -> None:
     np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted_rows.to_numpy())
 
 
-@pytest.mark.slow
 def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected], tmp_path: Path) -> None:
     done = map_sessions(
         found, troubled, folder=tmp_path, isolate="process", timeout=120, memory_limit="600 MB", threads=3
@@ -79,7 +80,6 @@ def test_what_happens_to_one_process_happens_to_one_session(found: list[Selected
     check(done, found)
 
 
-@pytest.mark.slow
 def test_a_session_that_hangs_ends_on_the_deadline(found: list[Selected]) -> None:
     def hanging(units: xr.Dataset, trials: xr.Dataset) -> int:
         time.sleep(600)
@@ -93,7 +93,6 @@ def test_a_session_that_hangs_ends_on_the_deadline(found: list[Selected]) -> Non
     assert time.monotonic() - began < 60
 
 
-@pytest.mark.slow
 def test_the_same_on_the_workers_of_a_cluster(found: list[Selected], tmp_path: Path) -> None:
     with (
         LocalCluster(
@@ -125,7 +124,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("isolate", ["process", ""])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_ends_a_script_and_what_it_has_started(
@@ -162,7 +160,6 @@ def forking(units: xr.Dataset, trials: xr.Dataset) -> int:
     return 1
 
 
-@pytest.mark.slow
 def test_processes_that_a_function_has_started_end_with_it(found: list[Selected]) -> None:
     before = set(psutil.Process().children(recursive=True))
     done = map_sessions(found[:3], forking, isolate="process", timeout=3, threads=1)
@@ -196,14 +193,12 @@ def _load_slowly() -> SlowToLoad:
     return SlowToLoad()
 
 
-@pytest.mark.slow
 def test_no_session_pays_for_the_start_of_its_process(found: list[Selected]) -> None:
     done = map_sessions(found[:1], SlowToLoad(), isolate="process", timeout=1, threads=1)
     assert len(done.failures) == 0
     assert done.ended[0].seconds < 4
 
 
-@pytest.mark.slow
 def test_a_first_session_that_is_late_is_tried_once_more(found: list[Selected], tmp_path: Path) -> None:
     def cold(units: xr.Dataset, trials: xr.Dataset) -> int:
         if not (marker := tmp_path / "warm").exists():
@@ -215,7 +210,6 @@ def test_a_first_session_that_is_late_is_tried_once_more(found: list[Selected], 
     assert len(done.failures) == 0
 
 
-@pytest.mark.slow
 def test_a_process_serves_many_sessions_and_what_it_returns_is_the_same(found: list[Selected]) -> None:
     def process(units: xr.Dataset, trials: xr.Dataset) -> int:
         return os.getpid()
@@ -231,7 +225,6 @@ def test_a_process_serves_many_sessions_and_what_it_returns_is_the_same(found: l
     assert set(done.failures.error) == {"LookupError"}
 
 
-@pytest.mark.slow
 def test_explicit_keys_reach_the_process(s3_server: S3Server, folder: Path, tmp_path: Path) -> None:
     place = s3_server.upload(s3_server.private_bucket, "isolated/s0.nwb.zarr", folder / "s0.nwb.zarr")
     session = select(place, 0, s3_server.signed_options)

@@ -40,6 +40,8 @@ from tests.servers.s3_server import S3Server
 from tests.session_files import edit
 from tests.sessions.mapped_sessions import COUNT, counts, select, serially, write_session
 
+pytestmark = pytest.mark.slow
+
 
 def cluster(**options: Any) -> LocalCluster:
     given = {"n_workers": 2, "threads_per_worker": 2, "memory_limit": 0} | options
@@ -67,7 +69,7 @@ def values(done: MapResult) -> np.ndarray[Any, Any]:
     return done.frame[["units", "last", "trials"]].to_numpy()
 
 
-@pytest.mark.parametrize("kept", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kept", [True, False])
 def test_results_equal_a_serial_loop(
     client: Client, found: list[Selected], tmp_path: Path, kept: bool
 ) -> None:
@@ -79,7 +81,6 @@ def test_results_equal_a_serial_loop(
         np.testing.assert_array_equal(values(MapResult.load(tmp_path)), expected(found))
 
 
-@pytest.mark.slow
 def test_functions_of_a_notebook_with_large_values_are_sent(client: Client, found: list[Selected]) -> None:
     large = np.arange(50_000.0)
 
@@ -90,7 +91,6 @@ def test_functions_of_a_notebook_with_large_values_are_sent(client: Client, foun
     assert done.frame.value.tolist() == [large.sum()] * COUNT
 
 
-@pytest.mark.slow
 def test_sessions_that_take_a_moment_share_tasks(client: Client, found: list[Selected]) -> None:
     many = [
         Selected(f"{each.key}?{number}", each.location, each.etag, each.paths)
@@ -111,7 +111,6 @@ def test_sessions_that_take_a_moment_share_tasks(client: Client, found: list[Sel
     assert tasks < len(many)
 
 
-@pytest.mark.slow
 def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
@@ -134,7 +133,6 @@ def test_only_names_come_back_and_nothing_stays_on_the_cluster(
     assert set(client.run(loaded).values()) == {0}
 
 
-@pytest.mark.slow
 def test_a_session_that_takes_all_memory_of_a_worker(found: list[Selected], tmp_path: Path) -> None:
     def greedy(units: xr.Dataset, trials: xr.Dataset) -> int:
         if units.attrs["session_id"] == "ses-2":
@@ -148,7 +146,6 @@ def test_a_session_that_takes_all_memory_of_a_worker(found: list[Selected], tmp_
     assert len(done.sessions) == COUNT - 1
 
 
-@pytest.mark.slow
 def test_what_fails_always_twice_and_never(client: Client, served: StaticServer, tmp_path: Path) -> None:
     hasty = {"timeouts": {"attempts": 1, "stall": 0.5}}
     urls = [f"{served.url}/s{number}.nwb.zarr" for number in range(COUNT)]
@@ -241,7 +238,6 @@ def test_workers_of_another_version_are_one_error(client: Client, found: list[Se
         client.run(install, __version__)
 
 
-@pytest.mark.slow
 def test_a_client_that_leaves_takes_its_map_with_it(client: Client, found: list[Selected]) -> None:
     def limit() -> int:
         from intake_nwbzarr.limits import limits
@@ -267,7 +263,6 @@ def test_a_client_that_leaves_takes_its_map_with_it(client: Client, found: list[
     assert client.run(limit) == before
 
 
-@pytest.mark.slow
 def test_on_error_raise_cancels_the_rest(client: Client, found: list[Selected]) -> None:
     def wrong(units: xr.Dataset, trials: xr.Dataset) -> int:
         raise RuntimeError("all wrong")
@@ -278,7 +273,6 @@ def test_on_error_raise_cancels_the_rest(client: Client, found: list[Selected]) 
     assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
 
 
-@pytest.mark.slow
 def test_cancelled_sessions_are_not_failed(client: Client, found: list[Selected], tmp_path: Path) -> None:
     def slow(units: xr.Dataset, trials: xr.Dataset) -> int:
         time.sleep(0.5)
@@ -304,7 +298,6 @@ def client_future(client: Client, key: Any) -> Any:
     return Future(key, client)
 
 
-@pytest.mark.slow
 def test_requests_are_shared_among_workers(
     client: Client, found: list[Selected], served: StaticServer
 ) -> None:
@@ -346,7 +339,6 @@ def test_explicit_keys_are_sent_only_where_that_was_asked_for(
     assert len(MapResult.load(results, options).frame) == 1
 
 
-@pytest.mark.slow
 def test_secrets_are_in_no_log_graph_key_traceback_or_file(
     s3_server: S3Server, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,7 +388,6 @@ def test_a_module_that_workers_lack_is_one_error(
         map_sessions(found, only_here.one, client=client)
 
 
-@pytest.mark.slow
 def test_a_folder_that_workers_do_not_share_is_one_error(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
@@ -425,7 +416,6 @@ def test_what_is_no_running_client_is_refused(found: list[Selected], client: Cli
 # Nannies may give up on a worker of a machine that is very busy: what needs both of them stands above.
 
 
-@pytest.mark.slow
 def test_a_worker_that_a_session_kills_is_blamed_on_that_session_alone(
     client: Client, found: list[Selected], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,7 +438,6 @@ def test_a_worker_that_a_session_kills_is_blamed_on_that_session_alone(
     np.testing.assert_array_equal(values(done), expected(others))
 
 
-@pytest.mark.slow
 def test_a_worker_killed_from_outside_loses_nothing(
     client: Client, found: list[Selected], tmp_path: Path
 ) -> None:
@@ -468,7 +457,6 @@ def test_a_worker_killed_from_outside_loses_nothing(
     assert len(list((tmp_path / "slow/results").iterdir())) == COUNT
 
 
-@pytest.mark.slow
 def test_a_worker_that_was_restarted_has_its_share_too(found: list[Selected], served: StaticServer) -> None:
     def limit(units: xr.Dataset, trials: xr.Dataset) -> int:
         from intake_nwbzarr.limits import limits
@@ -494,7 +482,6 @@ def slowly(units: xr.Dataset, trials: xr.Dataset) -> dict[str, float]:
     return counts(units, trials)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("end", ["scheduler", "client", "workers"])
 def test_a_cluster_that_is_closed_is_one_error_and_the_folder_resumes(
     found: list[Selected], tmp_path: Path, end: str, client: Client
@@ -534,7 +521,6 @@ def test_a_cluster_that_is_closed_is_one_error_and_the_folder_resumes(
     np.testing.assert_array_equal(values(done), expected(found))
 
 
-@pytest.mark.slow
 def test_workers_without_nannies_that_die_are_one_error(found: list[Selected], tmp_path: Path) -> None:
     import sys
     from subprocess import DEVNULL, Popen

@@ -28,6 +28,8 @@ from tests.session_files import copy_of
 from tests.sessions.lab import write_small
 from tests.transport.cached import little_room
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"timeouts": {"backoff": 0.01, "attempts": 3, "stall": 0.5}}
 
 
@@ -64,7 +66,8 @@ def _rows(output: Path) -> dict[str, dict[str, Any]]:
     [
         "list-type",
         "sub-1/ses-1.nwb.zarr/zarr.json",
-        *(pytest.param(where, marks=pytest.mark.slow) for where in ("subject/species/c", "sub-1%2F")),
+        "subject/species/c",
+        "sub-1%2F",
     ],
 )
 @pytest.mark.parametrize(
@@ -258,7 +261,7 @@ def slow_bucket(three: Path, tmp_path: Path, s3_server: S3Server) -> Iterator[st
     s3_server.reset()
 
 
-@pytest.mark.parametrize("stop", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
 def test_a_scan_that_is_stopped_leaves_tables_and_goes_on_from_there(
     stop: signal.Signals, slow_bucket: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
