@@ -207,6 +207,7 @@ def test_invalid_arguments_of_the_accessor(
         assert foreign(lambda _, odd: column[odd], "", [*ODD, *ODDER, slice("a", None)]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["s3://bucket/x", "https://127.0.0.1:9/x", "memory://x", "/absent/x",
                                    "simplecache::https://127.0.0.1:9/x"])  # fmt: skip
 def test_odd_values_of_every_storage_option_are_errors_that_repeat_none(place: str) -> None:

@@ -22,6 +22,7 @@ from tests.session_files import copy_of
 Corpus = Callable[[str, str], Path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["zarr-2", "hdf5-file", "small-chunks"])
 def test_a_session_that_is_converted_as_the_finding_says_has_no_more_findings(
     fault: str, corpus_dir: Corpus, tmp_path: Path
@@ -46,6 +47,7 @@ def test_a_session_that_is_converted_as_the_finding_says_has_no_more_findings(
     assert report.fresh
 
 
+@pytest.mark.slow
 def test_a_command_names_the_server_that_was_asked(
     s3_server: S3Server, corpus_dir: Corpus, tmp_path: Path
 ) -> None:

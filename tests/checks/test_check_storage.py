@@ -178,6 +178,7 @@ def test_parts_of_an_hdf5_file_that_cannot_be_read_are_findings(tmp_path: Path) 
 # Schemas, and what the mapping warns of
 
 
+@pytest.mark.slow
 def test_an_extension_without_its_schema_is_a_finding(tmp_path: Path) -> None:
     path = extension_files(tmp_path, "holder")["holder"]
     assert "no-schema" not in _codes(check(path))
@@ -228,6 +229,7 @@ def test_more_times_than_xarray_indexes_are_a_hint(tmp_path: Path) -> None:
     assert report.ok
 
 
+@pytest.mark.slow
 def test_findings_of_many_series_are_one_line(tmp_path: Path) -> None:
     nwbfile = empty_session()
     for number in range(60):
@@ -271,6 +273,7 @@ def test_a_session_that_needs_credentials_is_a_hint(s3_server: S3Server, tmp_pat
         assert s3_server.secret not in repr(report)
 
 
+@pytest.mark.slow
 def test_the_https_form_of_any_key_opens_the_session(s3_server: S3Server, tmp_path: Path) -> None:
     key = "d+1 #x/a%20b?.nwb.zarr"
     s3_server.upload(s3_server.public_bucket, key, write(tmp_path, good_session()))
@@ -280,6 +283,7 @@ def test_the_https_form_of_any_key_opens_the_session(s3_server: S3Server, tmp_pa
     assert open_hierarchy(https)["acquisition"]
 
 
+@pytest.mark.slow
 def test_a_published_session_has_both_forms_of_its_url_and_a_region(
     s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +299,7 @@ def test_a_published_session_has_both_forms_of_its_url_and_a_region(
     assert by_s3.findings == by_https.findings == ()
 
 
+@pytest.mark.slow
 def test_a_check_on_a_server_takes_a_bounded_number_of_requests(s3_server: S3Server, tmp_path: Path) -> None:
     path = write(tmp_path, good_session())
     nodes = len(open_hierarchy(path))

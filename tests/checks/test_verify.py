@@ -422,6 +422,7 @@ def test_links_into_another_file_are_compared_as_they_are_shown(tmp_path: Path) 
     assert_all_equal(verify(path))
 
 
+@pytest.mark.slow
 def test_missing_nodes_are_found(everything: Opened) -> None:
     missing = {
         "acquisition/electrical",
@@ -442,6 +443,7 @@ def test_missing_nodes_are_found(everything: Opened) -> None:
     assert found.different == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alter", "path"),
     [

@@ -98,6 +98,7 @@ def test_threads_read_and_open_the_same_file_at_once(server: GatedServer) -> Non
         assert all(pool.map(work, range(2 * COUNT)))
 
 
+@pytest.mark.slow
 def test_event_loops_of_several_threads_share_a_file(server: GatedServer) -> None:
     stored = _stored(open_hierarchy(f"{server.url}/file.nwb"))
     wanted = _wanted(server.root / "file.nwb")

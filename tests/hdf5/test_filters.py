@@ -275,6 +275,7 @@ def _compare(kind: str, changed: bytes, found: bytes) -> None:
         assert found == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", _QUICK_AND_SLOW)
 def test_a_hostile_chunk_is_an_error_or_what_h5py_reads(kind: str, tmp_path: Path) -> None:
     _check_mutations(kind, 0, 40, tmp_path)
@@ -323,6 +324,7 @@ def test_what_a_chunk_claims_is_checked_before_memory_is_taken(kind: str) -> Non
     assert forked(decode) is None
 
 
+@pytest.mark.slow
 def test_a_bomb_is_not_expanded() -> None:
     big = np.zeros(2**28, "u1")
     for kind in ("bzip2", "zstd", "blosc zstd", "lz4"):

@@ -333,6 +333,7 @@ def test_with_a_chunk_cache_the_file_is_asked_for_once_whether_it_has_changed(
     assert requests() == requests() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*compression may not be available:UserWarning")
 @pytest.mark.parametrize("name", ["zstd", "bitshuffle"])
 def test_verify_reads_what_plugins_compressed(name: str, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [found for key, item in inner for found in [(*place, key), *_places(item, (*place, key))]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ecephys", pytest.param("ophys", marks=pytest.mark.slow)])
 def test_one_damaged_value_ends_in_an_error_of_this_package_or_in_none(
     corpus_dir: Callable[[str, str], Path], tmp_path: Path, kind: str

@@ -69,6 +69,7 @@ def _add_odd(nwbfile: NWBFile) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_series_is_in_a_picture_or_in_a_line_that_says_why_not(many: Page) -> None:
     left = {path for each in many.left_out for path in each.paths}
     assert drawn(many).isdisjoint(left)

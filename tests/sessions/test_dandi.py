@@ -600,6 +600,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_the_command_asks_nobody_else_and_writes_nothing_else(
     archive: DandiServer, sessions: list[Asset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -392,6 +392,7 @@ def digest_of_a_constant() -> str:
     return function_digest(lambda value: value in {"x", "y", "z", "uvw"})
 
 
+@pytest.mark.slow
 def test_a_folder_whose_map_was_killed_resumes(
     found: list[Selected], served: StaticServer, tmp_path: Path
 ) -> None:
@@ -426,6 +427,7 @@ def test_a_folder_whose_map_was_killed_resumes(
     np.testing.assert_array_equal(done.frame[["units", "last", "trials"]].to_numpy(), wanted.to_numpy())
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_folder_that_resumes(found: list[Selected], tmp_path: Path) -> None:
     def slow(units: xr.Dataset, trials: xr.Dataset) -> int:
         if units.attrs["session_id"] == "ses-3":

@@ -106,6 +106,7 @@ def test_tables_that_have_not_changed_are_not_written(three: Path, tmp_path: Pat
     assert Tables(locate(tmp_path / "tables")).opened().digest == before
 
 
+@pytest.mark.slow
 def test_listing_stops_at_stores_and_an_unchanged_session_takes_no_other_request(
     lab: Path, s3_server: S3Server, tmp_path: Path
 ) -> None:
@@ -378,6 +379,7 @@ def test_names_with_spaces_and_percent_signs_are_found_and_open(
         assert open_hierarchy(row["location"], options).etag == row["etag"]
 
 
+@pytest.mark.slow
 def test_secrets_in_a_url_are_refused_and_found_nowhere(
     three: Path, s3_server: S3Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -101,6 +101,7 @@ def _writer(folder: Path, size: int) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_readers_are_intact_and_the_bound_holds_when_writers_are_killed(folder: Path) -> None:
     size = 2 * 10**6
     store = CacheStore(folder, size)
