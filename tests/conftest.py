@@ -17,9 +17,10 @@ from intake_nwbzarr.transport import memory_cache as remembering
 from tests.servers.http_server import StaticServer
 from tests.servers.s3_server import S3Server
 
-# A busy machine is no reason to fail.
-hypothesis.settings.register_profile("without deadlines", deadline=None)
-hypothesis.settings.load_profile("without deadlines")
+# A busy machine is no reason to fail. In CI, Hypothesis has a profile of its own: the same examples always.
+if "CI" not in os.environ:
+    hypothesis.settings.register_profile("without deadlines", deadline=None)
+    hypothesis.settings.load_profile("without deadlines")
 
 # A LocalCluster gives up a worker that is not running this long after an earlier death, also while the
 # nanny is restarting it after another one, which tests that kill workers would meet by chance.
@@ -35,6 +36,13 @@ SESSIONS = [
     for kind in KINDS
     for release in RELEASES
 ]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Use one worker more than there are cores, as tests wait for servers; not where they measure time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ or config.option.markexpr != "not slow":
+        return None
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:

@@ -194,7 +194,10 @@ SHAPES = arrays.array_shapes(max_dims=3, min_side=0, max_side=3)
 
 @given(
     data=arrays.arrays(st.sampled_from(["f8", "i4", "bool", "M8[ns]", "f4"]), SHAPES)
-    | arrays.arrays("U3", SHAPES, elements=st.text(st.characters(codec="utf-8"), max_size=3)),
+    # NumPy drops NUL at the end of a text.
+    | arrays.arrays(
+        "U3", SHAPES, elements=st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=3)
+    ),
     with_coordinates=st.booleans(),
 )
 def test_arrays_come_back_as_they_were(data: np.ndarray[Any, Any], with_coordinates: bool) -> None:
