@@ -52,16 +52,20 @@ class PythonServer:
 
     def exchanges(self, begin: float = 0.0, end: float = 2.0**62) -> list[Exchange]:
         """See `benchmarks.servers.exchanges.Server`."""
-        while self._busy:
-            # A client may have its answer before it is noted here.
-            time.sleep(0.001)
+        self._settle()
         seen = [exchange for exchange in list(self._seen) if begin <= exchange.start <= end]
         return sorted(seen, key=lambda exchange: exchange.start)
 
     def forget(self) -> None:
         """Forget what was seen."""
+        self._settle()
         self._seen.clear()
         self.rounds = 0
+
+    def _settle(self) -> None:
+        """Wait until answers that clients may have already are noted."""
+        while self._busy:
+            time.sleep(0.001)
 
     def __enter__(self) -> Self:
         self._thread.start()

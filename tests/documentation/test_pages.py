@@ -114,6 +114,7 @@ CHECKS: dict[str, Callable[[dict[str, Any]], None]] = {
     "ignore:The linked table for DynamicTableRegion:UserWarning",
     # Another cluster of the tests has it.
     "ignore:Port 8787 is already in use:UserWarning",
+    "ignore:unclosed <socket.socket:ResourceWarning",
 )
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW else []) for page in FILES]

@@ -76,7 +76,13 @@ def no_process_stays() -> Iterator[None]:
     yield
     isolated._end_all()
     assert processes() == []
-    assert [each for each in psutil.Process().children() if each.status() == psutil.STATUS_ZOMBIE] == []
+    assert waited(lambda: not any(map(_is_zombie, psutil.Process().children())))
+
+
+def _is_zombie(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE
+    return False
 
 
 def opened(path: object, options: dict[str, Any] | None = None) -> Hierarchy:
@@ -386,6 +392,7 @@ if forked == 0:
 print(*[each.pid for each in psutil.Process().children()], flush=True)
 if sys.argv[2] != "exit":
     time.sleep(600)
+sys.stdin.readline()
 """
 
 
@@ -394,14 +401,19 @@ def test_processes_end_with_the_interpreter(how: str, tmp_path: Path) -> None:
     path = write_hostile(tmp_path / "file.nwb")
     (tmp_path / "script.py").write_text(SCRIPT)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", tmp_path / "script.py", path, how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as script:
+    pipe = subprocess.PIPE
+    others: list[psutil.Process] = []
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as script:
         try:
+            assert script.stdin is not None
             assert script.stdout is not None
             children = [psutil.Process(int(pid)) for pid in script.stdout.readline().split()]
             own = [each for each in children if isolated.MODULE in " ".join(each.cmdline())]
             others = [each for each in children if each not in own]
             assert (len(own), len(others)) == (1, 1 if how == "fork" else 0)
-            if how != "exit":
+            if how == "exit":
+                script.stdin.close()
+            else:
                 script.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
             script.wait(20)
             assert psutil.wait_procs(own, timeout=20)[1] == []
