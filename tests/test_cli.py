@@ -206,6 +206,12 @@ def test_a_warning_ends_in_its_code(nwbzarr: Command, corpus_dir: Callable[[str,
     assert nwbzarr("info", corpus_dir("ecephys", "0.3.0")).err.endswith(" [not-consolidated]\n")
 
 
+@pytest.mark.filterwarnings("default::intake_nwbzarr.errors.UnconsolidatedWarning")
+def test_a_warning_is_shown_once(nwbzarr: Command, corpus_dir: Callable[[str, str], Path]) -> None:
+    result = nwbzarr("verify", corpus_dir("icephys", "0.3.0"))
+    assert result.err.count("has no consolidated metadata") == 1
+
+
 def test_an_error_is_one_line_and_status_2(nwbzarr: Command, tmp_path: Path) -> None:
     result = nwbzarr("info", tmp_path / "nothing.nwb.zarr")
     assert result.status == 2

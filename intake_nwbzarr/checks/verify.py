@@ -36,7 +36,13 @@ from intake_nwbzarr.checks.raw_fields import (
     join,
     raw_fields,
 )
-from intake_nwbzarr.errors import ChunkError, MappingWarning, MetadataError, NWBZarrWarning
+from intake_nwbzarr.errors import (
+    ChunkError,
+    MappingWarning,
+    MetadataError,
+    NWBZarrWarning,
+    UnconsolidatedWarning,
+)
 from intake_nwbzarr.hierarchy.hierarchy import Hierarchy, open_hierarchy
 from intake_nwbzarr.hierarchy.nodes import GroupNode
 from intake_nwbzarr.location.location import Location
@@ -135,13 +141,16 @@ def verify(
         When pynwb cannot make an object of what is in the file.
     """
     hierarchy = open_hierarchy(location, storage_options)
-    in_units = _open_tree(location, storage_options, mask_and_scale=True)
-    with warnings.catch_warnings():
-        # The same as of the first time.
-        warnings.simplefilter("ignore", NWBZarrWarning)
-        as_stored = _open_tree(location, storage_options, mask_and_scale=False)
     is_hdf5 = hierarchy.location.is_hdf5
-    with read_by_pynwb(hierarchy) if is_hdf5 else open_nwb(location, storage_options) as nwbfile:
+    with warnings.catch_warnings():
+        # The same as of the first time, as are all of the second tree.
+        warnings.simplefilter("ignore", UnconsolidatedWarning)
+        in_units = _open_tree(location, storage_options, mask_and_scale=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NWBZarrWarning)
+            as_stored = _open_tree(location, storage_options, mask_and_scale=False)
+        raw = read_by_pynwb(hierarchy) if is_hdf5 else open_nwb(location, storage_options)
+    with raw as nwbfile:
         compared = compare(nwbfile, in_units, hierarchy, as_stored=as_stored, progress=progress)
     return replace(compared, chunks=count_chunks(hierarchy))
 
